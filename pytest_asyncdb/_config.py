@@ -1,0 +1,402 @@
+"""Options, environment and ini, in this order, to ``Settings``; every value knows its source.
+
+``OPTIONS`` is the reference: the options of pytest, the documentation's table and its test
+are made from it. Nothing here imports SQLAlchemy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_asyncdb import errors
+from pytest_asyncdb._types import BackendSpec, Sourced
+
+if TYPE_CHECKING:
+    import pytest
+
+    from pytest_asyncdb._registry import Registry
+
+ISOLATIONS = ("rollback", "reset", "copy")
+PROVIDERS = ("auto", "url", "container", "local")
+
+#: Drivers that SQLAlchemy knows and no async engine can use.
+_SYNC_DRIVERS = (
+    *("psycopg2", "pg8000", "psycopg2cffi"),
+    *("pymysql", "mysqldb", "mysqlconnector", "mariadbconnector", "pyodbc"),
+    *("pysqlite", "pysqlcipher"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One setting: its words on the command line, in the environment and in the ini file."""
+
+    name: str
+    help: str
+    default: str = ""
+    flag: str | None = None
+    env: str | None = None
+    ini: str | None = None
+    metavar: str | None = None
+    #: ``store``, ``append`` or ``store_true``, as in argparse.
+    action: str = "store"
+
+
+OPTIONS = (
+    Option(
+        name="backends",
+        flag="--asyncdb",
+        env="ASYNCDB_BACKENDS",
+        ini="asyncdb_backends",
+        metavar="SPECS",
+        default="sqlite",
+        help="the backends that database tests run on: backend[+driver][@version], "
+        "comma-separated, or all",
+    ),
+    Option(
+        name="urls",
+        flag="--asyncdb-url",
+        env="ASYNCDB_<BACKEND>_URL",
+        ini="asyncdb_urls",
+        metavar="[BACKEND=]URL",
+        action="append",
+        help="a server that is already there; repeatable",
+    ),
+    Option(
+        name="server",
+        flag="--asyncdb-server",
+        env="ASYNCDB_SERVER",
+        ini="asyncdb_server",
+        metavar="[BACKEND=]PROVIDER",
+        default="auto",
+        help="where servers come from: auto, url, container or local; comma-separated",
+    ),
+    Option(
+        name="isolation",
+        flag="--asyncdb-isolation",
+        env="ASYNCDB_ISOLATION",
+        ini="asyncdb_isolation",
+        metavar="STRATEGY",
+        default="rollback",
+        help="how tests are kept apart: rollback, reset or copy",
+    ),
+    Option(
+        name="missing",
+        flag="--asyncdb-missing",
+        env="ASYNCDB_MISSING",
+        ini="asyncdb_missing",
+        metavar="error|skip",
+        default="error",
+        help="what happens to tests whose backend cannot be had",
+    ),
+    Option(
+        name="reuse",
+        flag="--asyncdb-reuse",
+        env="ASYNCDB_REUSE",
+        ini="asyncdb_reuse",
+        action="store_true",
+        default="false",
+        help="keep servers and templates for the next run (not available yet)",
+    ),
+    Option(
+        name="keep",
+        flag="--asyncdb-keep",
+        action="store_true",
+        default="false",
+        help="keep the databases of failed tests (not available yet)",
+    ),
+    Option(
+        name="report",
+        flag="--asyncdb-report",
+        metavar="FILE",
+        help="write the backend matrix (not available yet)",
+    ),
+    Option(
+        name="doctor",
+        flag="--asyncdb-doctor",
+        action="store_true",
+        default="false",
+        help="say what is there, what is missing, what is wrong (not available yet)",
+    ),
+    Option(
+        name="metadata",
+        ini="asyncdb_metadata",
+        help="the tables: module:attribute of a MetaData or declarative base; several with commas",
+    ),
+    Option(
+        name="migrations",
+        ini="asyncdb_migrations",
+        help="an alembic.ini, instead of create_all (not available yet)",
+    ),
+    Option(
+        name="app_engines",
+        ini="asyncdb_app_engines",
+        help="the application's own engines to redirect (not available yet)",
+    ),
+)
+
+#: What a later version will answer to, with what to do until then.
+_NOT_YET = {
+    "reuse": "leave it out: servers start anew for each run",
+    "keep": "leave it out: look at the data inside the test",
+    "report": "leave it out: use pytest's own --junit-xml",
+    "doctor": "leave it out: the header says what would be used",
+    "migrations": "override the fixture asyncdb_migrate with a function that migrates",
+    "app_engines": "give the application asyncdb_engine or asyncdb_sessionmaker in a fixture",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The run's settings, checked, each with its source."""
+
+    specs: tuple[BackendSpec, ...]
+    urls: Mapping[str, Sourced[str]]
+    #: Provider by backend; the key ``*`` is for all others.
+    providers: Mapping[str, Sourced[str]]
+    isolation: Sourced[str]
+    missing: Sourced[str]
+    metadata: Sourced[str]
+
+    def provider(self, backend: str) -> Sourced[str]:
+        """Which provider the user wants for *backend*: a name, or ``auto``."""
+        return self.providers.get(backend, self.providers["*"])
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Register :data:`OPTIONS` with pytest."""
+    group = parser.getgroup("asyncdb", "async databases (pytest-asyncdb)")
+    for option in OPTIONS:
+        if option.flag is not None:
+            keywords: dict[str, Any] = {"action": option.action, "help": option.help}
+            keywords["dest"] = f"asyncdb_{option.name}"
+            keywords["default"] = None
+            if option.metavar is not None:
+                keywords["metavar"] = option.metavar
+            group.addoption(option.flag, **keywords)
+        if option.ini is not None:
+            parser.addini(option.ini, option.help, type="string", default="")
+
+
+def read_settings(config: pytest.Config, registry: Registry) -> Settings:
+    """Read and check every setting.
+
+    Raises:
+        ConfigError: A value is wrong, or two contradict each other.
+    """
+    raw = {
+        option.name: _read(config, option) for option in OPTIONS if option.action != "append"
+    }
+    for name, instead in _NOT_YET.items():
+        value = raw[name]
+        if value.value not in ("", "false"):
+            raise errors.not_available_yet(value.source.partition("=")[0], value.source, instead)
+    settings = Settings(
+        specs=parse_specs(raw["backends"], registry),
+        urls=_urls(config, registry),
+        providers=_providers(raw["server"], registry),
+        isolation=_one_of("isolation strategy", raw["isolation"], ISOLATIONS),
+        missing=_one_of("answer to a missing backend", raw["missing"], ("error", "skip")),
+        metadata=raw["metadata"],
+    )
+    check_isolation(settings.isolation.value, settings.isolation.source)
+    _check_contradictions(settings)
+    if settings.missing.value == "error":
+        for spec in settings.specs:
+            registry.driver(spec)
+    return settings
+
+
+def check_isolation(name: str, source: str) -> None:
+    """Refuse a strategy that is not there yet.
+
+    Raises:
+        ConfigError: With what to do instead.
+    """
+    if name not in ISOLATIONS:
+        raise errors.unknown_word("isolation strategy", name, source, ISOLATIONS)
+    if name != "rollback":
+        raise errors.not_available_yet(f"the isolation strategy {name!r}", source, "use 'rollback'")
+
+
+def parse_specs(written: Sourced[str], registry: Registry) -> tuple[BackendSpec, ...]:
+    """Parse ``backend[+driver][@version]``, comma-separated.
+
+    Raises:
+        ConfigError: An unknown backend or driver, or nothing at all.
+    """
+    specs: list[BackendSpec] = []
+    words = [word.strip() for word in re.split(r"[,\n]", written.value) if word.strip()]
+    for word in words:
+        if word == "all":
+            specs += [_parse_spec(name, written.source, registry) for name in registry.backends]
+        else:
+            specs.append(_parse_spec(word, written.source, registry))
+    if not specs:
+        raise errors.ConfigError(
+            f"no backend is named ({written.source})", [], ["name one, such as --asyncdb=sqlite"]
+        )
+    return tuple(dict.fromkeys(specs))
+
+
+def _parse_spec(word: str, source: str, registry: Registry) -> BackendSpec:
+    rest, _, version = word.partition("@")
+    name, _, driver = rest.partition("+")
+    allowed = ["all", *registry.backends]
+    try:
+        backend = registry.backend(name)
+    except KeyError:
+        raise errors.unknown_word("backend", name, source, allowed) from None
+    drivers = [d.name for d in backend.drivers]
+    if driver and driver not in drivers:
+        raise errors.unknown_word(f"driver for {backend.label}", driver, source, drivers)
+    if re.search(r"[^\w.+@-]", word):
+        raise errors.ConfigError(
+            f"the backend {word!r} holds characters that cannot stand in a test id ({source})",
+            [],
+            ["write backend[+driver][@version] with letters, digits, '.', '_' and '-'"],
+        )
+    return BackendSpec(backend.name, driver or None, version or None, word, source)
+
+
+def _read(config: pytest.Config, option: Option) -> Sourced[str]:
+    """The value of a setting with its source: command line, environment, ini, default."""
+    if option.flag is not None:
+        value = config.getoption(f"asyncdb_{option.name}")
+        if value is not None:
+            if option.action == "store_true":
+                return Sourced("true", option.flag)
+            return Sourced(value, f"{option.flag}={value}")
+    if option.env is not None and option.env in os.environ:
+        return Sourced(os.environ[option.env].strip(), f"{option.env}={os.environ[option.env]}")
+    if option.ini is not None:
+        value = str(config.getini(option.ini)).strip()
+        if value:
+            return Sourced(value, f"{option.ini} in {_ini_name(config)}")
+    return Sourced(option.default, "default")
+
+
+def _ini_name(config: pytest.Config) -> str:
+    return config.inipath.name if config.inipath is not None else "-o"
+
+
+def _one_of(what: str, value: Sourced[str], allowed: Sequence[str]) -> Sourced[str]:
+    if value.value not in allowed:
+        raise errors.unknown_word(what, value.value, value.source, allowed)
+    return value
+
+
+def _providers(written: Sourced[str], registry: Registry) -> dict[str, Sourced[str]]:
+    """Parse ``[BACKEND=]PROVIDER``, comma-separated."""
+    providers = {"*": Sourced("auto", "default")}
+    allowed = list(dict.fromkeys([*PROVIDERS, *registry.providers]))
+    for word in filter(None, (w.strip() for w in written.value.split(","))):
+        name, _, provider = word.rpartition("=")
+        if provider not in allowed:
+            raise errors.unknown_word("server provider", provider, written.source, PROVIDERS)
+        key = "*"
+        if name:
+            key = _parse_spec(name, written.source, registry).backend
+        providers[key] = Sourced(provider, written.source)
+    return providers
+
+
+def _urls(config: pytest.Config, registry: Registry) -> dict[str, Sourced[str]]:
+    """The URLs that the user gave, by backend."""
+    urls: dict[str, Sourced[str]] = {}
+    for line in str(config.getini("asyncdb_urls")).split():
+        _add_url(urls, line, f"asyncdb_urls in {_ini_name(config)}", None, registry)
+    for name in registry.backends:
+        variable = f"ASYNCDB_{name.upper()}_URL"
+        if os.environ.get(variable):
+            _add_url(urls, os.environ[variable], variable, name, registry)
+    for word in config.getoption("asyncdb_urls") or ():
+        _add_url(urls, word, "--asyncdb-url", None, registry)
+    return urls
+
+
+def _add_url(
+    urls: dict[str, Sourced[str]], word: str, source: str, name: str | None, registry: Registry
+) -> None:
+    match = re.match(r"(?:(\w+)=)?((\w+)(?:\+(\w+))?://(.*))", word.strip(), re.DOTALL)
+    if match is None:
+        raise errors.ConfigError(
+            f"this is not a database URL ({source})",
+            ["(It is not shown, since it may hold a password.)"],
+            ["write dialect+driver://user:password@host:port/name"],
+        )
+    prefix, url, scheme, driver, rest = match.groups()
+    schemes = {s: b for b in registry.backends for s in registry.backend(b).schemes}
+    if scheme not in schemes:
+        raise errors.unknown_word("dialect in a URL", scheme, source, list(schemes))
+    backend = registry.backend(prefix or name or schemes[scheme])
+    known = [d.name for d in backend.drivers]
+    if driver and driver not in known:
+        raise _wrong_driver(scheme, driver, known, source)
+    _check_userinfo(rest, source)
+    urls[backend.name] = Sourced(url, source)
+
+
+def _wrong_driver(
+    scheme: str, driver: str, known: Sequence[str], source: str
+) -> errors.ConfigError:
+    if driver in _SYNC_DRIVERS:
+        return errors.ConfigError(
+            f"{driver!r} is not an async driver ({source})",
+            [f"The URL begins with {scheme}+{driver}://; its tests use an async engine."],
+            [f"write {scheme}+{known[0]}:// instead, or one of: {', '.join(known)}"],
+        )
+    return errors.unknown_word(f"driver for {scheme}", driver, source, known)
+
+
+def _check_userinfo(rest: str, source: str) -> None:
+    """Refuse a password that the URL's syntax would cut in two."""
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if authority.count("@") > 1 or ("@" in rest and "@" not in authority):
+        raise errors.ConfigError(
+            f"the URL's password holds a character that ends it ({source})",
+            ["One of @ / ? # stands in the user name or password as it is."],
+            [
+                "percent-encode it: python -c "
+                "\"import getpass, urllib.parse as u; print(u.quote(getpass.getpass(), ''))\""
+            ],
+        )
+
+
+def _check_contradictions(settings: Settings) -> None:
+    """Refuse settings of the command line that cannot both hold.
+
+    What the environment or an ini file says about a backend that this run does not use is
+    left alone: it is there for other runs.
+    """
+    backends = {spec.backend for spec in settings.specs}
+    for name, url in settings.urls.items():
+        provider = settings.provider(name)
+        if url.source == "--asyncdb-url" and name not in backends:
+            raise errors.ConfigError(
+                f"a URL for {name}, which is not a backend of this run (--asyncdb-url)",
+                [f"The run's backends: {', '.join(map(str, settings.specs))} "
+                 f"({settings.specs[0].source})."],
+                [f"add it: --asyncdb={','.join([*map(str, settings.specs), name])}"],
+            )
+        if url.source == "--asyncdb-url" and provider.value not in ("auto", "url"):
+            raise errors.ConfigError(
+                f"a URL for {name} (--asyncdb-url), but {provider.source}",
+                [f"The provider {provider.value!r} starts a server and uses no URL."],
+                ["leave out one of the two options"],
+            )
+    for name in backends:
+        provider = settings.provider(name)
+        if provider.value == "url" and name not in settings.urls and name != "sqlite":
+            raise errors.ConfigError(
+                f"no URL for {name}, but {provider.source}",
+                [],
+                [
+                    f"give one: --asyncdb-url={name}=…://user:password@host/name",
+                    f"or set ASYNCDB_{name.upper()}_URL",
+                ],
+            )

@@ -1,0 +1,318 @@
+"""Our own event loop, run in place: how one connection is used from any loop or thread.
+
+The drivers' connections live on a private loop that no thread runs for itself. Whoever
+needs something of them runs that loop for a moment, right where it is: a sync fixture
+until the work is done, a test's coroutine for at most ``PATIENCE`` seconds. What takes
+longer is parked: the caller's loop watches the private loop's selector and turns it
+whenever something arrives, so that other tasks, timeouts and cancellation go on.
+
+No connection ever notices on which loop or in which thread a test runs, and no thread is
+started. docs/architecture.md says what the alternatives cost. Nothing here knows
+databases or pytest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import greenlet
+
+T = TypeVar("T")
+
+#: Seconds for which a caller's loop may stand still while ours runs: most statements on
+#: a local server need less, and nothing in a test measures time this finely.
+PATIENCE = 0.002
+
+#: Seconds that a cancelled call gets to end on the server.
+CANCEL_PATIENCE = 5.0
+
+
+class _Selector(selectors.DefaultSelector):
+    """A selector that stops its loop when that has been idle for long enough.
+
+    A loop calls ``select`` with a timeout of 0 while callbacks are ready, and with None or
+    a positive one when it is about to block: the one public place to see that.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        #: ``time.monotonic()`` until which the loop may block; None: as long as it likes.
+        self.until: float | None = None
+        #: Seconds until the loop's next timer, when it was last found idle.
+        self.next_timer: float | None = None
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if self.until is None or (timeout is not None and timeout <= 0):
+            return super().select(timeout)
+        left = max(0.0, self.until - time.monotonic())
+        events = super().select(left if timeout is None else min(left, timeout))
+        if not events and time.monotonic() >= self.until:
+            self.next_timer = timeout
+            assert self.loop is not None
+            self.loop.stop()
+        return events
+
+
+class HostLoop:
+    """A private event loop that runs where it is needed.
+
+    One for each process; :meth:`close` ends it. All methods may be called from any
+    thread.
+    """
+
+    def __init__(self) -> None:
+        self._selector = _Selector()
+        self.loop = asyncio.SelectorEventLoop(self._selector)
+        self.loop.set_debug(False)
+        self._selector.loop = self.loop
+        self._turning = threading.RLock()
+        #: How many calls are parked, by the loop that waits for them.
+        self._parked: dict[asyncio.AbstractEventLoop, int] = {}
+        #: The next wake-up for our timers, by the loop that gives it.
+        self._alarms: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
+
+    def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """Run *work* to its end and return its result; blocks the caller.
+
+        Args:
+            work: The coroutine; it runs on the private loop.
+            timeout: Seconds after which it is cancelled; None: no limit.
+
+        Raises:
+            TimeoutError: *work* did not end in time, and was cancelled.
+        """
+        task = self.loop.create_task(work)
+        self._turn(task, timeout)
+        if not task.done():
+            task.cancel()
+            self._turn(task, CANCEL_PATIENCE)
+            raise TimeoutError(f"no answer within {timeout:g} s")
+        return task.result()
+
+    def call(
+        self,
+        function: Callable[..., T],
+        *args: Any,
+        on_cancel: Callable[[asyncio.Future[Any]], Coroutine[Any, Any, None]] | None = None,
+    ) -> T:
+        """Call sync SQLAlchemy code from a SQLAlchemy greenlet; what it awaits runs here.
+
+        Args:
+            function: Code of a SQLAlchemy adapter: it awaits by switching greenlets.
+            on_cancel: Ends the awaitable's work on the server when the caller's task is
+                cancelled; gets the future of that work.
+
+        Raises:
+            sqlalchemy.exc.MissingGreenlet: Not called from a SQLAlchemy greenlet, as with
+                a real connection.
+        """
+        if asyncio._get_running_loop() is self.loop:
+            return function(*args)
+        import greenlet
+
+        current = greenlet.getcurrent()
+        inner = _provider_class()(function, current)
+        inner.gr_context = current.gr_context
+        awaitable = inner.switch(*args)
+        while not inner.dead:
+            try:
+                result = self._await(awaitable, on_cancel)
+            except BaseException as error:  # handed to the code that awaits, which decides
+                awaitable = inner.throw(error)
+            else:
+                awaitable = inner.switch(result)
+        return awaitable  # type: ignore[no-any-return]  # a dead greenlet gives its result
+
+    async def await_here(self, work: Awaitable[T]) -> T:
+        """Await something of the private loop from a coroutine on any loop."""
+        outer = asyncio.get_running_loop()
+        if outer is self.loop:
+            return await work
+        task = self.loop.create_task(_coroutine(work))
+        self._turn(task, PATIENCE)
+        if not task.done():
+            await self._park(task, outer)
+        return task.result()
+
+    def require_greenlet(self) -> None:
+        """Switch to the caller's loop and back, as every call of a real connection does.
+
+        SQLAlchemy wants to see that (``AwaitRequired``), and outside of its greenlets it
+        raises its own error: without it a lazy load would work in tests and fail in
+        production.
+
+        Raises:
+            sqlalchemy.exc.MissingGreenlet: This is not a SQLAlchemy greenlet.
+        """
+        from sqlalchemy.util import await_only
+
+        await_only(_nothing())
+
+    def close(self) -> None:
+        """Cancel what is left and close the loop. May be called twice."""
+        if self.loop.is_closed():
+            return
+        left = asyncio.all_tasks(self.loop)
+        for task in left:
+            task.cancel()
+        if left:
+            self._turn(self.loop.create_task(_settle(left)), CANCEL_PATIENCE)
+        self.run(self.loop.shutdown_asyncgens())
+        self.loop.close()
+
+    def _await(
+        self,
+        awaitable: Awaitable[Any],
+        on_cancel: Callable[[asyncio.Future[Any]], Coroutine[Any, Any, None]] | None,
+    ) -> Any:
+        outer = asyncio._get_running_loop()
+        task = self.loop.create_task(_coroutine(awaitable))
+        self._turn(task, PATIENCE if outer is not None else None)
+        if not task.done():
+            from sqlalchemy.util import await_only
+
+            try:
+                await_only(self._park(task, outer))
+            except BaseException:
+                if not task.done():
+                    self._end(task, on_cancel)
+                raise
+        return task.result()
+
+    def _end(
+        self,
+        task: asyncio.Task[Any],
+        on_cancel: Callable[[asyncio.Future[Any]], Coroutine[Any, Any, None]] | None,
+    ) -> None:
+        """End a call whose caller was cancelled; the connection should survive."""
+        if on_cancel is None:
+            task.cancel()
+        else:
+            ending = self.loop.create_task(on_cancel(task))
+            self._turn(ending, CANCEL_PATIENCE)
+        self._turn(task, CANCEL_PATIENCE)
+        if task.done() and not task.cancelled():
+            task.exception()  # retrieved: the caller sees its own cancellation
+
+    async def _park(self, task: asyncio.Task[Any], outer: asyncio.AbstractEventLoop) -> None:
+        """Wait for *task* on the caller's loop, which turns ours when something arrives."""
+        waiter = outer.create_future()
+
+        def wake(_: object) -> None:
+            if not outer.is_closed():
+                outer.call_soon_threadsafe(lambda: waiter.done() or waiter.set_result(None))
+
+        task.add_done_callback(wake)
+        self._watch(outer)
+        try:
+            await waiter
+        finally:
+            task.remove_done_callback(wake)
+            self._unwatch(outer)
+
+    def _watch(self, outer: asyncio.AbstractEventLoop) -> None:
+        self._parked[outer] = self._parked.get(outer, 0) + 1
+        if self._parked[outer] > 1:
+            return
+        try:
+            outer.add_reader(self._selector.fileno(), self._turn_for, outer)  # type: ignore[attr-defined]
+        except (AttributeError, NotImplementedError):
+            outer.call_soon(self._poll, outer)  # no selector that can be watched: Windows
+        else:
+            self._turn_for(outer)  # what arrived meanwhile, and the timers
+
+    def _unwatch(self, outer: asyncio.AbstractEventLoop) -> None:
+        self._parked[outer] -= 1
+        if self._parked[outer]:
+            return
+        del self._parked[outer]
+        if outer in self._alarms:
+            self._alarms.pop(outer).cancel()
+        if not outer.is_closed():
+            try:
+                outer.remove_reader(self._selector.fileno())  # type: ignore[attr-defined]
+            except (AttributeError, NotImplementedError):
+                pass
+
+    def _turn_for(self, outer: asyncio.AbstractEventLoop) -> None:
+        """Turn our loop for a loop that has parked calls, and see to our timers."""
+        if outer in self._alarms:
+            self._alarms.pop(outer).cancel()
+        self._turn(None, 0.0)
+        timer = self._selector.next_timer
+        if timer is not None and outer in self._parked:
+            self._alarms[outer] = outer.call_later(timer, self._turn_for, outer)
+
+    def _poll(self, outer: asyncio.AbstractEventLoop) -> None:
+        if outer in self._parked:
+            self._turn(None, 0.0)
+            outer.call_later(PATIENCE, self._poll, outer)
+
+    def _turn(self, task: asyncio.Task[Any] | None, patience: float | None) -> None:
+        """Run the private loop until *task* is done or *patience* is over.
+
+        The caller's loop, if one runs in this thread, stands still meanwhile; what asyncio
+        keeps for each thread is set aside with the functions that it offers for that.
+        """
+        outer = asyncio._get_running_loop()
+        current = asyncio.current_task(outer) if outer is not None else None
+        if current is not None:
+            assert outer is not None
+            asyncio.tasks._leave_task(outer, current)
+        asyncio._set_running_loop(None)
+        try:
+            with self._turning:
+                if task is not None and task.done():
+                    return
+                self._selector.until = None if patience is None else time.monotonic() + patience
+                if task is not None:
+                    task.add_done_callback(self._stop)
+                self.loop.run_forever()
+                if task is not None:
+                    task.remove_done_callback(self._stop)
+        finally:
+            asyncio._set_running_loop(outer)
+            if current is not None:
+                assert outer is not None
+                asyncio.tasks._enter_task(outer, current)
+
+    def _stop(self, _: object) -> None:
+        self.loop.stop()
+
+
+async def _coroutine(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+async def _settle(tasks: set[asyncio.Task[Any]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _nothing() -> None:
+    pass
+
+
+_provider: type[greenlet.greenlet] | None = None
+
+
+def _provider_class() -> type[greenlet.greenlet]:
+    """A greenlet in which SQLAlchemy's adapters may await.
+
+    SQLAlchemy knows such greenlets by an attribute; its own class for them is private.
+    """
+    global _provider
+    if _provider is None:
+        import greenlet
+
+        class Provider(greenlet.greenlet):
+            __sqlalchemy_greenlet_provider__ = True
+
+        _provider = Provider
+    return _provider

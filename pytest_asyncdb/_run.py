@@ -1,0 +1,118 @@
+"""What one process of a test run holds: settings, servers, databases, strategies, our loop.
+
+Made in ``pytest_configure``, it opens nothing before the first test needs it, and
+:meth:`Run.close` gives everything back in the opposite order.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pytest_asyncdb import _workers
+from pytest_asyncdb._config import Settings, read_settings
+from pytest_asyncdb._registry import Registry
+
+if TYPE_CHECKING:
+    import pytest
+
+    from pytest_asyncdb._loops import HostLoop
+    from pytest_asyncdb._provision import SchemaPlan
+    from pytest_asyncdb._types import BackendSpec, Server
+    from pytest_asyncdb.abc import Backend, Driver, Isolation, View
+
+
+class Run:
+    """The run, as one process sees it.
+
+    Args:
+        config: pytest's; in a worker it carries the controller's ``workerinput``.
+        registry: What there is, third parties' additions included.
+    """
+
+    def __init__(self, config: pytest.Config, registry: Registry) -> None:
+        self.registry = registry
+        self.settings: Settings = read_settings(config, registry)
+        worker_input = getattr(config, "workerinput", None)
+        self.is_worker = worker_input is not None and _workers.CHANNEL in worker_input
+        if self.is_worker:
+            assert worker_input is not None
+            self.id: str = worker_input["asyncdb_run"]
+            self.worker: str = worker_input["workerid"]
+            channel = worker_input[_workers.CHANNEL]
+            self.servers: _workers.ServerSource = _workers.ChannelServers(channel)
+        else:
+            self.id = uuid.uuid4().hex[:8]
+            self.worker = "main"
+            self.servers = _workers.OwnedServers(
+                self.settings, registry, _workers.print_progress, f"asyncdb_{self.id}_"
+            )
+        #: Unittest tests that ran on one backend of several.
+        self.unparametrised: set[str] = set()
+        self._host: HostLoop | None = None
+        self._strategies: dict[Any, Isolation] = {}
+
+    @property
+    def owned(self) -> _workers.OwnedServers | None:
+        """The servers, where this process owns them."""
+        return self.servers if isinstance(self.servers, _workers.OwnedServers) else None
+
+    @property
+    def host(self) -> HostLoop:
+        """Our loop, made at first use."""
+        if self._host is None:
+            from pytest_asyncdb._loops import HostLoop
+
+            self._host = HostLoop()
+        return self._host
+
+    def backend(self, spec: BackendSpec) -> Backend:
+        return self.registry.backend(spec.backend)
+
+    def driver(self, spec: BackendSpec) -> Driver:
+        return self.registry.driver(spec, _workers.url_driver(self.settings, spec))
+
+    def server(self, spec: BackendSpec) -> Server:
+        """The server for *spec*; waits for it."""
+        return self.servers.get(spec)
+
+    def view(
+        self,
+        spec: BackendSpec,
+        plan: SchemaPlan,
+        engine_options: Mapping[str, Any],
+        isolation: str,
+        test: str,
+    ) -> View:
+        """Open a test's view of its database.
+
+        Tests with the same backend, plan, options and strategy share a database.
+        """
+        options_key = tuple(sorted((key, id(value)) for key, value in engine_options.items()))
+        key = (spec, plan, options_key, isolation)
+        if key not in self._strategies:
+            from pytest_asyncdb._provision import WorkerDatabase
+
+            database = WorkerDatabase(
+                self.server(spec),
+                self.backend(spec),
+                self.driver(spec),
+                plan,
+                dict(engine_options),
+                f"asyncdb_{self.id}_{self.worker}",
+                self.host,
+            )
+            strategy = self.registry.isolation(isolation)
+            self._strategies[key] = strategy(database, self.host)
+        return self._strategies[key].view(test)
+
+    def close(self) -> None:
+        """Close connections, drop databases, stop servers. May be called twice."""
+        for strategy in self._strategies.values():
+            strategy.close()
+        self._strategies.clear()
+        if self._host is not None:
+            self._host.close()
+            self._host = None
+        self.servers.close()

@@ -1,0 +1,216 @@
+"""The values that pass between the parts: frozen, without behaviour worth a name.
+
+Nothing here opens, starts or decides anything, and nothing here imports pytest,
+SQLAlchemy or a driver.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sourced(Generic[T]):
+    """A setting with the place that it came from, as errors name it.
+
+    Args:
+        value: The value, already checked.
+        source: For example ``--asyncdb=postgres``, ``ASYNCDB_BACKENDS``, ``pytest.ini``
+            or ``default``.
+    """
+
+    value: T
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class BackendSpec:
+    """One backend as the user named it: ``backend[+driver][@version]``.
+
+    Args:
+        backend: ``sqlite``, ``postgres``, ``mysql``, ``mariadb`` or a third party's name.
+        driver: The driver as written, or None for the first that is installed.
+        version: The server version as written, or None for any.
+        written: The word itself, for ids and errors.
+        source: Where it was written.
+    """
+
+    backend: str
+    driver: str | None = None
+    version: str | None = None
+    written: str = ""
+    source: str = "default"
+
+    @property
+    def id(self) -> str:
+        """The spec as it stands in test ids: without characters that need quoting."""
+        return self.written.replace("+", "-").replace("@", "-")
+
+    def __str__(self) -> str:
+        return self.written
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """A running DBMS that can hold several databases.
+
+    Args:
+        backend: The backend's name.
+        version: The version that the server itself reports, such as ``17.11``.
+        provider: The provider that obtained it.
+        reason: Why this provider was taken, one clause.
+        managed: True where we started it, and so may tune and end it.
+        host: Host name or address.
+        port: TCP port.
+        user: The user that may create databases.
+        password: That user's password; never shown.
+        maintenance: The database connected to in order to create and drop others.
+        query: Further parameters of the URL, from an external server's own URL.
+        scheme: The dialect in an external server's own URL, where it matters.
+        tuning: The throw-away settings in force, for the header.
+        seconds: How long the start took.
+    """
+
+    backend: str
+    version: str
+    provider: str
+    reason: str
+    managed: bool
+    host: str | None = None
+    port: int | None = None
+    user: str | None = None
+    password: str | None = dataclasses.field(default=None, repr=False)
+    maintenance: str | None = None
+    query: tuple[tuple[str, str], ...] = ()
+    scheme: str | None = None
+    tuning: str = ""
+    seconds: float = 0.0
+
+    def to_message(self) -> dict[str, Any]:
+        """The server as plain data, for the channel between xdist's processes."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> Server:
+        """The opposite of :meth:`to_message`; sequences come back as tuples."""
+        query = tuple((key, value) for key, value in message["query"])
+        return cls(**{**message, "query": query})
+
+
+@dataclasses.dataclass(frozen=True)
+class Capabilities:
+    """What strategies and tests may depend on; ``requires=`` of the marker names these.
+
+    Args:
+        transactional_ddl: A rollback undoes CREATE, ALTER and DROP.
+        several_connections: Several connections may write at once.
+        sequences_roll_back: A rollback gives used ids back.
+        schemas: A database holds several schemas.
+        deadlock_ends_transaction: A deadlock rolls back the whole transaction,
+            savepoints included.
+    """
+
+    transactional_ddl: bool
+    several_connections: bool
+    sequences_roll_back: bool
+    schemas: bool
+    deadlock_ends_transaction: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalPlace:
+    """Where a backend's server programs run; what a recipe makes its commands from.
+
+    Args:
+        programs: Name to path.
+        data: The data folder; the programs create it.
+        secret: A file with the recipe's ``secret``.
+        root: Are we root? Some programs then want to be told.
+    """
+
+    programs: Mapping[str, str]
+    data: str
+    secret: str
+    root: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalRecipe:
+    """How a backend's server programs are found and run; see ``servers/local.py``.
+
+    Args:
+        programs: Programs that belong together; the first is the server.
+        folders: Glob patterns of the usual system folders.
+        version_command: Arguments that make the server program print its version.
+        initialise: The command that fills the data folder.
+        serve: The command that runs the server on a port of 127.0.0.1.
+        secret: A file for these commands, ``{password}`` standing for a random password.
+        stop: What ends the server at once, and makes it remove what is not in the folder.
+        refuses_root: The programs refuse to run as root.
+        user: The user that may create databases.
+        maintenance: The database that exists from the start.
+        tuning: The throw-away settings of ``serve``, in words.
+        recognises: Given the version line, does it belong to this backend?
+    """
+
+    programs: tuple[str, ...]
+    folders: tuple[str, ...]
+    version_command: tuple[str, ...]
+    initialise: Callable[[LocalPlace], list[str]]
+    serve: Callable[[LocalPlace, int], list[str]]
+    secret: str
+    stop: signal.Signals
+    refuses_root: bool
+    user: str
+    maintenance: str
+    tuning: str
+    recognises: Callable[[str], bool]
+
+
+@dataclasses.dataclass(frozen=True)
+class ContainerRecipe:
+    """How a backend's image is run; see ``servers/container.py``.
+
+    Args:
+        image: The image's name without tag.
+        tag: The tag where no version is asked for.
+        port: The port inside the container.
+        environment: Variables, ``{password}`` standing for a random password.
+        command: Arguments after the image.
+        data_folder: The folder that is kept in memory.
+        user: The user that may create databases.
+        maintenance: The database that exists from the start.
+        tuning: The throw-away settings of ``command``, in words.
+    """
+
+    image: str
+    tag: str
+    port: int
+    environment: Mapping[str, str]
+    command: tuple[str, ...]
+    data_folder: str
+    user: str
+    maintenance: str
+    tuning: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a provider would use for a spec, found without starting anything.
+
+    Args:
+        provider: The provider's name.
+        reason: Why it can be had, one clause for the header.
+        version: The version that it will be, as far as it is known beforehand.
+        detail: What the provider needs to go on; its own business.
+    """
+
+    provider: str
+    reason: str
+    version: str | None
+    detail: Any = dataclasses.field(default=None, repr=False)

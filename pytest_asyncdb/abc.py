@@ -1,0 +1,258 @@
+"""The contracts of the four axes: backend, driver, server provider, isolation strategy.
+
+Data lives in backends and drivers, mechanism in providers and strategies: a new backend
+is one file of data, a new provider or strategy one file that works for every backend.
+Nothing here imports pytest, SQLAlchemy or a driver at run time.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from pytest_asyncdb._types import (
+    BackendSpec,
+    Capabilities,
+    ContainerRecipe,
+    Found,
+    LocalRecipe,
+    Server,
+    Sourced,
+)
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from sqlalchemy.engine import URL
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+
+class Driver(abc.ABC):
+    """A library that talks to a server: what differs between two libraries for one DBMS.
+
+    The connections that the methods take are the library's own, not SQLAlchemy's
+    adapters. Every coroutine runs on the plugin's own loop.
+    """
+
+    #: The word in ``backend+driver``, and the driver name in SQLAlchemy's URL.
+    name: ClassVar[str]
+    #: What ``import`` needs; imported by SQLAlchemy, never by us.
+    module: ClassVar[str]
+    #: What ``pip install`` needs: the extra of this package.
+    extra: ClassVar[str]
+
+    def connect_args(self) -> Mapping[str, Any]:
+        """Arguments for ``create_async_engine(connect_args=…)`` on a server of ours."""
+        return {}
+
+    def adapt(self, adapted: Any) -> None:
+        """Put SQLAlchemy's adapter of a new connection in a state in which it begins no
+        transaction by itself. Called once per connection, in a SQLAlchemy greenlet."""
+
+    @abc.abstractmethod
+    async def run(self, connection: Any, statements: Sequence[str]) -> None:
+        """Run statements of ours, in one round trip where the protocol can.
+
+        Raises:
+            Exception: The driver's own; the statements after the failed one did not run.
+        """
+
+    @abc.abstractmethod
+    def in_transaction(self, connection: Any) -> bool | None:
+        """Is the connection in a transaction? From the client's own knowledge, without a
+        round trip; None where it is not known at the moment."""
+
+    @abc.abstractmethod
+    def is_closed(self, connection: Any) -> bool:
+        """Is the connection known to be unusable? Without a round trip."""
+
+    @abc.abstractmethod
+    async def cancel(
+        self,
+        connection: Any,
+        statement: asyncio.Future[Any],
+        side: Callable[[str], Coroutine[Any, Any, None]],
+    ) -> None:
+        """End the running *statement* on the server so that the connection stays usable.
+
+        Args:
+            connection: The connection that runs it.
+            statement: The future of the call; it may be cancelled where the driver then
+                tells the server by itself.
+            side: Runs one statement over another, short-lived connection.
+        """
+
+    def error_code(self, error: BaseException) -> int | str | None:
+        """The server's code of a driver error: an errno, or an SQLSTATE."""
+        return None
+
+
+class Backend(abc.ABC):
+    """A DBMS family, as data: nothing here starts, opens or decides."""
+
+    #: The word in ``--asyncdb``.
+    name: ClassVar[str]
+    #: Other words that are accepted for it.
+    aliases: ClassVar[tuple[str, ...]] = ()
+    #: The name in sentences.
+    label: ClassVar[str]
+    #: The dialect's name in SQLAlchemy's URL.
+    dialect: ClassVar[str]
+    #: Words that may stand first in a user's URL for it.
+    schemes: ClassVar[tuple[str, ...]]
+    #: The drivers, best first.
+    drivers: ClassVar[tuple[type[Driver], ...]]
+    capabilities: ClassVar[Capabilities]
+    #: None where the server lives in this process.
+    local: ClassVar[LocalRecipe | None] = None
+    container: ClassVar[ContainerRecipe | None] = None
+    #: Error codes after which the server has rolled back the whole transaction.
+    transaction_ending_errors: ClassVar[frozenset[int | str]] = frozenset()
+    #: Longest name of a database, bytes.
+    longest_name: ClassVar[int] = 63
+
+    @abc.abstractmethod
+    def url(self, server: Server, driver: str, database: str | None) -> URL:
+        """The SQLAlchemy URL of *database* on *server*; None: the maintenance database."""
+
+    def begin(self, isolation_level: str | None) -> str:
+        """The statement that begins the outer transaction.
+
+        Args:
+            isolation_level: The engine's own level, where the user gave one.
+        """
+        return "BEGIN"
+
+    def hold(self, url: URL) -> Closing | None:
+        """Something that keeps the database of *url* alive until it is closed, where a
+        database lives only as long as a connection does; else None."""
+        return None
+
+    @abc.abstractmethod
+    def create_database(self, name: str) -> Sequence[str]:
+        """Statements that make an empty database, for the maintenance connection."""
+
+    @abc.abstractmethod
+    def drop_database(self, name: str, server: Server) -> Sequence[str]:
+        """Statements that drop a database whoever is connected to it."""
+
+    @abc.abstractmethod
+    def list_databases(self) -> str:
+        """A query whose first column is every database's name."""
+
+    def version_query(self) -> str:
+        """A query whose one value is the server's version."""
+        return "SELECT version()"
+
+    def version_of(self, text: str) -> str:
+        """The version number in what :meth:`version_query` or the program printed."""
+        import re
+
+        match = re.search(r"\d+(?:\.\d+)+", text)
+        return match.group() if match else text
+
+
+class ServerProvider(abc.ABC):
+    """Obtains a server: finds out whether it can, then keeps one for as long as needed."""
+
+    #: The word in ``--asyncdb-server`` and in the header.
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Found:
+        """Say what would be used; start nothing, wait for nothing.
+
+        Args:
+            spec: What the user asked for; its version narrows the choice.
+            backend: The backend's data.
+            url: The URL that the user gave for this backend, if any.
+
+        Raises:
+            ProviderUnavailable: With the reason, one clause that fits behind ``url: ``.
+        """
+
+    @abc.abstractmethod
+    def obtain(
+        self,
+        found: Found,
+        spec: BackendSpec,
+        backend: Backend,
+        driver: Driver,
+        progress: Callable[[str], None],
+    ) -> AbstractContextManager[Server]:
+        """A server that answers a query, for as long as the context is entered.
+
+        May be entered in any thread, and left in another. On leaving, what was started
+        is stopped and its data is gone.
+
+        Args:
+            found: What :meth:`find` said.
+            progress: Takes a line for the user when something takes long.
+
+        Raises:
+            ServerStartError: With what the server printed.
+        """
+
+
+class Closing(Protocol):
+    """Something that can be closed."""
+
+    def close(self) -> None: ...
+
+
+class Database(abc.ABC):
+    """A worker's database with its schema and seed, as an isolation strategy sees it."""
+
+    backend: Backend
+    driver: Driver
+    server: Server
+    #: The run's engine options for this database, as the user's fixture gave them.
+    engine_options: Mapping[str, Any]
+
+    @property
+    @abc.abstractmethod
+    def url(self) -> URL:
+        """The URL of the database, which is there from now on. May build it."""
+
+    @abc.abstractmethod
+    def discard(self) -> None:
+        """Forget the database: it holds what it should not. The next :attr:`url` is that
+        of a new one."""
+
+
+class View(abc.ABC):
+    """What one test sees of its database."""
+
+    #: The engine on the test's database; usable on any event loop.
+    engine: AsyncEngine
+    #: The URL of the test's database.
+    url: URL
+
+    @abc.abstractmethod
+    def end(self) -> None:
+        """The test is over: what still holds the engine reaches the database no more.
+        Costs nothing; may be called twice, before :meth:`close`."""
+
+    @abc.abstractmethod
+    def close(self) -> Sequence[BaseException]:
+        """End the test's view and undo its work. Returns what broke the isolation.
+
+        Called once, from a sync fixture's teardown; bounded in time; never raises for
+        what the test did."""
+
+
+class Isolation(abc.ABC):
+    """Keeps tests apart on one database of a worker."""
+
+    #: The word in ``--asyncdb-isolation`` and in the marker.
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def view(self, test: str) -> View:
+        """Open the view of the test whose node id is *test*. Costs no round trip."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Give back what is kept between tests. May be called twice."""

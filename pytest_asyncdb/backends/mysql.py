@@ -1,0 +1,244 @@
+"""MySQL and MariaDB as data: one protocol and two drivers, but two servers.
+
+What they share is in ``_MySQLFamily``; their programs, images and versions differ.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_asyncdb._types import (
+    Capabilities,
+    ContainerRecipe,
+    LocalPlace,
+    LocalRecipe,
+    Server,
+)
+from pytest_asyncdb.abc import Backend, Driver
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from sqlalchemy.engine import URL
+
+#: ``SERVER_STATUS_IN_TRANS`` of the protocol.
+_IN_TRANSACTION = 1
+
+_THROW_AWAY = (
+    "--skip-log-bin",
+    "--innodb-flush-log-at-trx-commit=0",
+    "--skip-innodb-doublewrite",
+    "--innodb-buffer-pool-size=64M",
+    "--character-set-server=utf8mb4",
+    "--max-connections=200",
+)
+_TUNING = "no binary log, no flush at commit, no doublewrite"
+
+
+class _MySQLDriver(Driver):
+    """What asyncmy and aiomysql, both children of PyMySQL, have in common."""
+
+    async def run(self, connection: Any, statements: Sequence[str]) -> None:
+        # Both drivers always allow several statements in one round trip.
+        cursor = connection.cursor()
+        if not hasattr(cursor, "execute"):
+            cursor = await cursor  # aiomysql's is a coroutine that is also a context manager
+        try:
+            await cursor.execute("; ".join(statements))
+            while await cursor.nextset():
+                pass
+        finally:
+            await cursor.close()
+
+    async def cancel(
+        self,
+        connection: Any,
+        statement: asyncio.Future[Any],
+        side: Callable[[str], Coroutine[Any, Any, None]],
+    ) -> None:
+        # Cancelling the future would make the driver close the connection.
+        await side(f"KILL QUERY {int(connection.thread_id())}")
+
+    def error_code(self, error: BaseException) -> int | str | None:
+        code = error.args[0] if error.args else None
+        return code if isinstance(code, int) else None
+
+
+class Asyncmy(_MySQLDriver):
+    """https://github.com/long2ice/asyncmy."""
+
+    name = "asyncmy"
+    module = "asyncmy"
+    extra = "asyncmy"
+
+    def in_transaction(self, connection: Any) -> bool | None:
+        # connection.server_status keeps the last status that was not zero, so the end of
+        # a transaction does not show in it; the last result's own does.
+        result = connection._result
+        if result is None:
+            return bool(connection.server_status & _IN_TRANSACTION)
+        if result.unbuffered_active:
+            return None
+        return bool(result.server_status & _IN_TRANSACTION)
+
+    def is_closed(self, connection: Any) -> bool:
+        return not connection.connected
+
+
+class Aiomysql(_MySQLDriver):
+    """https://aiomysql.readthedocs.io."""
+
+    name = "aiomysql"
+    module = "aiomysql"
+    extra = "aiomysql"
+
+    def in_transaction(self, connection: Any) -> bool | None:
+        return bool(connection.server_status & _IN_TRANSACTION)
+
+    def is_closed(self, connection: Any) -> bool:
+        return bool(connection.closed)
+
+
+class _MySQLFamily(Backend):
+    dialect = "mysql"
+    drivers = (Asyncmy, Aiomysql)
+    capabilities = Capabilities(
+        transactional_ddl=False,
+        several_connections=True,
+        sequences_roll_back=False,
+        schemas=False,
+        deadlock_ends_transaction=True,
+    )
+    #: 1213, ER_LOCK_DEADLOCK: InnoDB rolls the whole transaction back.
+    transaction_ending_errors = frozenset({1213})
+
+    def url(self, server: Server, driver: str, database: str | None) -> URL:
+        from sqlalchemy.engine import URL
+
+        return URL.create(
+            f"{server.scheme or self.dialect}+{driver}",
+            username=server.user,
+            password=server.password,
+            host=server.host,
+            port=server.port,
+            database=database or server.maintenance,
+            query={"charset": "utf8mb4", **dict(server.query)},
+        )
+
+    def create_database(self, name: str) -> Sequence[str]:
+        return (f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4",)
+
+    def drop_database(self, name: str, server: Server) -> Sequence[str]:
+        return (f"DROP DATABASE IF EXISTS `{name}`",)
+
+    def list_databases(self) -> str:
+        return "SELECT schema_name FROM information_schema.schemata"
+
+
+def _serve(server: str, *extra: str) -> Callable[[LocalPlace, int], list[str]]:
+    def serve(place: LocalPlace, port: int) -> list[str]:
+        return [
+            *(place.programs[server], "--no-defaults", *_as_root(place)),
+            *(f"--datadir={place.data}", f"--tmpdir={place.data}", f"--init-file={place.secret}"),
+            *(f"--port={port}", "--bind-address=127.0.0.1"),
+            # Relative to the data folder, as the path of a socket must be short.
+            *("--socket=socket", "--pid-file=pid"),
+            *_THROW_AWAY,
+            *extra,
+        ]
+
+    return serve
+
+
+def _as_root(place: LocalPlace) -> tuple[str, ...]:
+    """As root the programs want to be told; others must not."""
+    return ("--user=root",) if place.root else ()
+
+
+def _initialise_mysql(place: LocalPlace) -> list[str]:
+    return [
+        *(place.programs["mysqld"], "--no-defaults", *_as_root(place)),
+        *("--initialize-insecure", f"--datadir={place.data}"),
+    ]
+
+
+def _initialise_mariadb(place: LocalPlace) -> list[str]:
+    return [
+        *(place.programs["mariadb-install-db"], "--no-defaults", *_as_root(place)),
+        *(f"--datadir={place.data}", "--auth-root-authentication-method=normal"),
+        *("--skip-test-db", "--skip-name-resolve"),
+    ]
+
+
+class MySQL(_MySQLFamily):
+    """MySQL 8 and newer."""
+
+    name = "mysql"
+    label = "MySQL"
+    schemes = ("mysql",)
+    local = LocalRecipe(
+        programs=("mysqld",),
+        folders=("/usr/sbin", "/usr/local/mysql/bin", "/opt/homebrew/opt/mysql*/bin"),
+        version_command=("--no-defaults", "--version"),
+        initialise=_initialise_mysql,
+        # Its one account is root@localhost, which 127.0.0.1 is only where names are resolved.
+        serve=_serve("mysqld", "--mysqlx=OFF"),
+        secret="ALTER USER 'root'@'localhost' IDENTIFIED BY '{password}';\n",
+        stop=signal.SIGKILL,
+        refuses_root=False,
+        user="root",
+        maintenance="information_schema",
+        tuning=_TUNING,
+        recognises=lambda line: "MariaDB" not in line,
+    )
+    container = ContainerRecipe(
+        image="mysql",
+        tag="9.7",
+        port=3306,
+        environment={"MYSQL_ROOT_PASSWORD": "{password}", "MYSQL_INITDB_SKIP_TZINFO": "1"},
+        command=(*_THROW_AWAY, "--skip-name-resolve"),
+        data_folder="/var/lib/mysql",
+        user="root",
+        maintenance="information_schema",
+        tuning=f"data in memory, {_TUNING}",
+    )
+
+
+class MariaDB(_MySQLFamily):
+    """MariaDB 10.6 and newer."""
+
+    name = "mariadb"
+    label = "MariaDB"
+    dialect = "mariadb"
+    schemes = ("mariadb",)
+    local = LocalRecipe(
+        programs=("mariadbd", "mariadb-install-db"),
+        folders=("/usr/sbin", "/usr/bin", "/opt/homebrew/opt/mariadb*/bin"),
+        version_command=("--no-defaults", "--version"),
+        initialise=_initialise_mariadb,
+        serve=_serve("mariadbd", "--skip-name-resolve"),
+        secret=(
+            "ALTER USER 'root'@'localhost' IDENTIFIED BY '{password}';\n"
+            "ALTER USER 'root'@'127.0.0.1' IDENTIFIED BY '{password}';\n"
+            "ALTER USER 'root'@'::1' IDENTIFIED BY '{password}';\n"
+        ),
+        stop=signal.SIGKILL,
+        refuses_root=False,
+        user="root",
+        maintenance="information_schema",
+        tuning=_TUNING,
+        recognises=lambda line: "MariaDB" in line,
+    )
+    container = ContainerRecipe(
+        image="mariadb",
+        tag="11.8",
+        port=3306,
+        environment={"MARIADB_ROOT_PASSWORD": "{password}", "MARIADB_INITDB_SKIP_TZINFO": "1"},
+        command=(*_THROW_AWAY, "--skip-name-resolve"),
+        data_folder="/var/lib/mysql",
+        user="root",
+        maintenance="information_schema",
+        tuning=f"data in memory, {_TUNING}",
+    )

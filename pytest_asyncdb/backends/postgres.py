@@ -1,0 +1,207 @@
+"""PostgreSQL as data: its drivers, its programs, its image, its SQL for databases.
+
+How programs and images are run is in ``servers/``; how tests are kept apart in
+``isolation/``.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_asyncdb._types import (
+    Capabilities,
+    ContainerRecipe,
+    LocalPlace,
+    LocalRecipe,
+    Server,
+)
+from pytest_asyncdb.abc import Backend, Driver
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from sqlalchemy.engine import URL
+
+#: Durability is of no use to a server that dies with the run:
+#: https://www.postgresql.org/docs/current/non-durability.html
+_THROW_AWAY = (
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+    "autovacuum=off",
+    "jit=off",
+    "max_connections=200",
+    "checkpoint_timeout=30min",
+    "max_wal_size=1GB",
+    "wal_level=minimal",
+    "max_wal_senders=0",
+)
+_TUNING = "no fsync, no full-page writes, no autovacuum"
+
+
+class Asyncpg(Driver):
+    """https://magicstack.github.io/asyncpg/."""
+
+    name = "asyncpg"
+    module = "asyncpg"
+    extra = "asyncpg"
+
+    def adapt(self, adapted: Any) -> None:
+        adapted.autocommit = True
+
+    async def run(self, connection: Any, statements: Sequence[str]) -> None:
+        await connection.execute("; ".join(statements))
+
+    def in_transaction(self, connection: Any) -> bool | None:
+        return bool(connection.is_in_transaction())
+
+    def is_closed(self, connection: Any) -> bool:
+        return bool(connection.is_closed())
+
+    async def cancel(
+        self,
+        connection: Any,
+        statement: asyncio.Future[Any],
+        side: Callable[[str], Coroutine[Any, Any, None]],
+    ) -> None:
+        statement.cancel()  # asyncpg cancels it on the server and waits before the next one
+
+    def error_code(self, error: BaseException) -> int | str | None:
+        return getattr(error, "sqlstate", None)
+
+
+class Psycopg(Driver):
+    """https://www.psycopg.org/psycopg3/docs/."""
+
+    name = "psycopg"
+    module = "psycopg"
+    extra = "psycopg"
+
+    def adapt(self, adapted: Any) -> None:
+        adapted.autocommit = True
+
+    async def run(self, connection: Any, statements: Sequence[str]) -> None:
+        await connection.execute("; ".join(statements))
+
+    def in_transaction(self, connection: Any) -> bool | None:
+        return connection.info.transaction_status.name in ("INTRANS", "INERROR", "ACTIVE")
+
+    def is_closed(self, connection: Any) -> bool:
+        return bool(connection.closed)
+
+    async def cancel(
+        self,
+        connection: Any,
+        statement: asyncio.Future[Any],
+        side: Callable[[str], Coroutine[Any, Any, None]],
+    ) -> None:
+        statement.cancel()  # psycopg cancels it on the server and waits for the answer
+
+    def error_code(self, error: BaseException) -> int | str | None:
+        return getattr(error, "sqlstate", None)
+
+
+#: Every glibc and musl has C.UTF-8; macOS does not.
+_LOCALE = "C.UTF-8" if sys.platform == "linux" else "en_US.UTF-8"
+
+
+def _initialise(place: LocalPlace) -> list[str]:
+    return [
+        *(place.programs["initdb"], "-D", place.data, "-U", "postgres"),
+        *("-E", "UTF8", f"--locale={_LOCALE}", "--no-sync", "--no-instructions"),
+        # In the clear on 127.0.0.1: SCRAM costs asyncpg 10 ms a connection.
+        *("--auth=password", f"--pwfile={place.secret}"),
+    ]
+
+
+def _serve(place: LocalPlace, port: int) -> list[str]:
+    settings = (
+        f"port={port}",
+        "listen_addresses=127.0.0.1",
+        "unix_socket_directories=",
+        "dynamic_shared_memory_type=mmap",  # files in the data folder, gone with it
+        *_THROW_AWAY,
+    )
+    return [
+        *(place.programs["postgres"], "-D", place.data),
+        *(word for setting in settings for word in ("-c", setting)),
+    ]
+
+
+class Postgres(Backend):
+    """PostgreSQL 12 and newer."""
+
+    name = "postgres"
+    aliases = ("postgresql",)
+    label = "PostgreSQL"
+    dialect = "postgresql"
+    schemes = ("postgresql", "postgres")
+    drivers = (Asyncpg, Psycopg)
+    capabilities = Capabilities(
+        transactional_ddl=True,
+        several_connections=True,
+        sequences_roll_back=False,
+        schemas=True,
+    )
+    local = LocalRecipe(
+        programs=("postgres", "initdb"),
+        folders=(
+            "/usr/lib/postgresql/*/bin",
+            "/usr/pgsql-*/bin",
+            "/opt/homebrew/opt/postgresql@*/bin",
+        ),
+        version_command=("-V",),
+        initialise=_initialise,
+        serve=_serve,
+        secret="{password}\n",
+        stop=signal.SIGQUIT,  # "immediate shutdown": no checkpoint, shared memory removed
+        refuses_root=True,
+        user="postgres",
+        maintenance="postgres",
+        tuning=_TUNING,
+        recognises=lambda line: "PostgreSQL" in line,
+    )
+    container = ContainerRecipe(
+        image="postgres",
+        tag="17",
+        port=5432,
+        environment={
+            "POSTGRES_PASSWORD": "{password}",
+            "POSTGRES_INITDB_ARGS": "--no-sync",
+            # Not below the image's volume, whose place differs between 17 and 18.
+            "PGDATA": "/asyncdb/data",
+        },
+        command=tuple(word for setting in _THROW_AWAY for word in ("-c", setting)),
+        data_folder="/asyncdb",
+        user="postgres",
+        maintenance="postgres",
+        tuning=f"data in memory, {_TUNING}",
+    )
+
+    def url(self, server: Server, driver: str, database: str | None) -> URL:
+        from sqlalchemy.engine import URL
+
+        return URL.create(
+            f"postgresql+{driver}",
+            username=server.user,
+            password=server.password,
+            host=server.host,
+            port=server.port,
+            database=database or server.maintenance,
+            query=dict(server.query),
+        )
+
+    def begin(self, isolation_level: str | None) -> str:
+        return f"BEGIN ISOLATION LEVEL {isolation_level}" if isolation_level else "BEGIN"
+
+    def create_database(self, name: str) -> Sequence[str]:
+        return (f'CREATE DATABASE "{name}"',)
+
+    def drop_database(self, name: str, server: Server) -> Sequence[str]:
+        return (f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)',)
+
+    def list_databases(self) -> str:
+        return "SELECT datname FROM pg_database"

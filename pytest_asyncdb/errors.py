@@ -1,0 +1,330 @@
+"""Every error of the plugin. Each takes objects and makes its own text and remedy.
+
+The form: one line that says what failed and where the value came from, then what was seen
+or tried, then ``To fix this:`` with the exact option, command or code.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class AsyncdbError(Exception):
+    """The base of all errors of this package.
+
+    Args:
+        headline: What failed, with the value and its source.
+        seen: What was seen or tried, one per line.
+        remedies: What to do; one suffices.
+        seen_title: The line above *seen*; none: *seen* stands by itself.
+    """
+
+    def __init__(
+        self,
+        headline: str,
+        seen: Sequence[str] = (),
+        remedies: Sequence[str] = (),
+        seen_title: str = "",
+    ) -> None:
+        super().__init__(_text(headline, seen, remedies, seen_title))
+        self.headline = headline
+
+
+class ConfigError(AsyncdbError):
+    """A value from the command line, the environment, an ini file or a fixture."""
+
+
+class MarkerError(AsyncdbError):
+    """A mistake in ``@pytest.mark.asyncdb``."""
+
+
+class ProviderUnavailable(AsyncdbError):
+    """A provider cannot give this server; the text fits behind ``container: ``."""
+
+
+class ServerUnavailable(AsyncdbError):
+    """No provider could give the server."""
+
+
+class ServerStartError(AsyncdbError):
+    """A provider was chosen, and its server did not come up."""
+
+
+class DriverMissing(AsyncdbError):
+    """The driver's package is not installed."""
+
+
+class MetadataError(AsyncdbError):
+    """``asyncdb_metadata`` does not lead to tables."""
+
+
+class SchemaError(AsyncdbError):
+    """Building the schema or filling the database failed."""
+
+
+class LoopError(AsyncdbError):
+    """The test runs on something that the drivers do not know."""
+
+
+class IsolationBreach(AsyncdbError):
+    """A test got around its isolation, or would have."""
+
+
+class IsolationConflict(AsyncdbError):
+    """Units of work that cannot share one connection overlap."""
+
+
+def _text(
+    headline: str, seen: Sequence[str], remedies: Sequence[str], seen_title: str
+) -> str:
+    parts = [headline]
+    if seen:
+        lines = [f"  - {line}" for line in seen] if seen_title else list(seen)
+        parts.append("\n".join([seen_title, *lines] if seen_title else lines))
+    if len(remedies) == 1:
+        parts.append(f"To fix this: {remedies[0]}")
+    elif remedies:
+        parts.append("To fix this, do one of:\n" + "\n".join(f"  - {r}" for r in remedies))
+    return "\n\n".join(parts)
+
+
+def near_miss(word: str, allowed: Iterable[str]) -> str:
+    """`` (did you mean 'postgres'?)`` where a word is close to an allowed one, else ````."""
+    close = difflib.get_close_matches(word, list(allowed), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def unknown_word(
+    what: str, word: str, source: str, allowed: Sequence[str], hint: str = ""
+) -> ConfigError:
+    """An unknown word for an option.
+
+    Args:
+        what: What the word should have been, such as ``backend``.
+        hint: What to write instead where the near miss says too little.
+    """
+    return ConfigError(
+        f"unknown {what} {word!r}{near_miss(word, allowed)} ({source})",
+        [f"Known: {', '.join(allowed)}."],
+        [hint or f"use one of the known words in {source}"],
+    )
+
+
+def driver_missing(driver: str, extra: str, label: str, source: str) -> DriverMissing:
+    """The driver that was asked for, or every driver of a backend, is not installed."""
+    return DriverMissing(
+        f"the driver {driver} for {label} is not installed ({source})",
+        [],
+        [f'pip install "pytest-asyncdb[{extra}]"'],
+    )
+
+
+def server_unavailable(
+    label: str, source: str, tried: Sequence[tuple[str, str]], remedies: Sequence[str]
+) -> ServerUnavailable:
+    """No provider could give the server.
+
+    Args:
+        tried: Provider and reason, in the order of trying.
+    """
+    return ServerUnavailable(
+        f"no {label} server could be had ({source})",
+        [f"{provider}: {reason}" for provider, reason in tried],
+        [*remedies, "or skip these tests: --asyncdb-missing=skip"],
+        "Tried, in this order:",
+    )
+
+
+def server_start(label: str, provider: str, what: str, output: str) -> ServerStartError:
+    """A server did not come up.
+
+    Args:
+        what: What was waited for, and how long.
+        output: The end of what the server printed.
+    """
+    lines = output.strip().splitlines()[-20:] or ["(it printed nothing)"]
+    return ServerStartError(
+        f"the {label} server of provider {provider} did not start",
+        [what, *(f"| {line}" for line in lines)],
+        [
+            "read its output above, or take another provider, "
+            "such as --asyncdb-server=container or --asyncdb-server=local"
+        ],
+        "Seen:",
+    )
+
+
+def not_available_yet(what: str, source: str, instead: str) -> ConfigError:
+    """A word of the contract that a later version will answer to."""
+    return ConfigError(f"{what} is not available yet ({source})", [], [instead])
+
+
+def lost_transaction(test: str, statement: str, label: str) -> IsolationBreach:
+    """The server ended the outer transaction by itself."""
+    return IsolationBreach(
+        "the test's outer transaction was ended under it",
+        [
+            f"test: {test}",
+            f"statement: {shorten(statement)}",
+            f"{label} committed what the test had written before; "
+            "the database is rebuilt before the next test.",
+        ],
+        [
+            "keep statements that commit by themselves out of this test, "
+            'or mark it @pytest.mark.asyncdb(isolation="reset")'
+        ],
+    )
+
+
+def refused_statement(statement: str, label: str, test: str, why: str) -> IsolationBreach:
+    """A statement that would have ended the outer transaction was not sent.
+
+    Args:
+        why: What the statement does, a clause.
+    """
+    return IsolationBreach(
+        f"refused before it ran: {shorten(statement, 40)}",
+        [
+            f"test: {test}",
+            f"On {label} {why}, and what the test wrote could not be undone.",
+        ],
+        [
+            "use session.commit() and session.rollback() rather than their SQL text, "
+            "keep DDL out of the test, "
+            'or mark it @pytest.mark.asyncdb(isolation="reset")'
+        ],
+    )
+
+
+def left_running(test: str, tasks: Sequence[str]) -> IsolationBreach:
+    """Calls were under way when the test ended."""
+    return IsolationBreach(
+        "the test ended while a task was still using its connection",
+        [f"test: {test}", *(f"task: {task}" for task in tasks)],
+        ["await or cancel the task before the test ends"],
+    )
+
+
+def teardown_stuck(test: str, seconds: float, error: BaseException) -> IsolationBreach:
+    """The rollback itself failed or did not end in time."""
+    return IsolationBreach(
+        "the test's work could not be rolled back",
+        [
+            f"test: {test}",
+            f"waited at most {seconds:g} s; the driver said: "
+            f"{type(error).__name__}: {shorten(str(error), 200)}",
+            "The connection was thrown away and the database is rebuilt before the next test.",
+        ],
+        ["look for a statement of this test that still runs or holds locks"],
+    )
+
+
+def after_the_test(test: str) -> IsolationConflict:
+    """Something of an ended test is used again."""
+    return IsolationConflict(
+        "this connection belongs to a test that has ended",
+        [f"test: {test}", "Nothing was sent to the database."],
+        ["await or cancel every task of a test before it ends"],
+    )
+
+
+def waited_for_turn(test: str, seconds: float, holder: str) -> IsolationConflict:
+    """A unit of work waited in vain for another one to end."""
+    return IsolationConflict(
+        f"waited {seconds:g} s for another unit of work on the test's one connection",
+        [f"test: {test}", f"It is held by: {holder}"],
+        [
+            "end the other session first (commit, rollback or close), "
+            'or mark the test @pytest.mark.asyncdb(isolation="reset")'
+        ],
+    )
+
+
+def overlapping_units(test: str, what: str) -> IsolationConflict:
+    """Two units of work ended in an order that savepoints cannot express."""
+    return IsolationConflict(
+        "units of work overlap in a way that one connection cannot keep apart",
+        [f"test: {test}", what],
+        ['mark the test @pytest.mark.asyncdb(isolation="reset")'],
+    )
+
+
+def shorten(text: str, width: int = 80) -> str:
+    """*text* on one line of at most *width* characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def metadata_import_failed(word: str, source: str, error: BaseException) -> MetadataError:
+    """The user's own module raised while it was imported."""
+    import traceback
+
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
+    place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown"
+    return MetadataError(
+        f"asyncdb_metadata={word!r}: importing it failed ({source})",
+        [f"{type(error).__name__}: {error}", f"at {place}"],
+        [f"make it importable: python -c 'import {word.partition(':')[0]}'"],
+    )
+
+
+def schema_failed(label: str, what: str, error: BaseException) -> SchemaError:
+    """The schema could not be built on a backend.
+
+    Args:
+        what: ``create_all`` or ``the migration``.
+    """
+    if isinstance(error, AsyncdbError):
+        return SchemaError(str(error))
+    return SchemaError(
+        f"{what} failed on {label}",
+        [f"{type(error).__name__}: {str(error).strip()}"],
+        [
+            f"make the models portable to {label}, "
+            "or keep their tests off it: @pytest.mark.asyncdb(exclude=…)"
+        ],
+    )
+
+
+def seed_failed(label: str, error: BaseException) -> SchemaError:
+    """``asyncdb_seed`` raised."""
+    return SchemaError(
+        f"asyncdb_seed failed on {label}",
+        [f"{type(error).__name__}: {str(error).strip()}"],
+        [
+            "create new objects in each call: the seed runs once for each backend and worker, "
+            "and an object that was added to one session cannot be added to another"
+        ],
+    )
+
+
+def no_metadata() -> ConfigError:
+    """A database test, and nothing says what its tables are."""
+    return ConfigError(
+        "no tables are named for database tests (asyncdb_metadata is not set)",
+        [],
+        [
+            "add to the ini file: asyncdb_metadata = app.models:Base",
+            "override the fixture asyncdb_metadata or asyncdb_migrate in a conftest.py",
+            "ask for an empty database: @pytest.mark.asyncdb(schema=False)",
+        ],
+    )
+
+
+def no_backend_parameter(test: str, words: Sequence[str]) -> ConfigError:
+    """A fixture was asked for by ``getfixturevalue``, so the test was not parametrised."""
+    return ConfigError(
+        "a database fixture was requested while the test ran, on several backends",
+        [f"test: {test}", f"The run's backends: {', '.join(words)}."],
+        ['name it before: @pytest.mark.usefixtures("asyncdb_backend") on the test'],
+    )
+
+
+def trio_backend(test: str) -> LoopError:
+    """anyio runs the test on trio."""
+    return LoopError(
+        "the test runs on trio, which no async SQLAlchemy driver knows (anyio_backend)",
+        [f"test: {test}"],
+        ["keep database tests on asyncio: override anyio_backend to return 'asyncio'"],
+    )

@@ -1,0 +1,299 @@
+"""Every fixture that users see; the docstrings are the reference.
+
+All of them are plain sync fixtures: they need no event loop, and what they give may be
+used on any. The session-scoped ones are there to be overridden in a conftest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_asyncdb import errors
+from pytest_asyncdb._handle import Asyncdb, AsyncdbBackend
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+    from sqlalchemy.ext.asyncio import (
+        AsyncConnection,
+        AsyncEngine,
+        AsyncSession,
+        async_sessionmaker,
+    )
+
+    from pytest_asyncdb._run import Run
+    from pytest_asyncdb.abc import View
+
+RUN = pytest.StashKey["Run"]()
+#: The exception that a test failed with, so that a breach is not reported twice.
+FAILURE = pytest.StashKey[BaseException]()
+
+
+class _NotGiven:
+    """The value of ``asyncdb_metadata`` where nothing names any tables."""
+
+
+NOT_GIVEN = _NotGiven()
+
+
+@contextlib.contextmanager
+def plain_errors(missing: str = "error") -> Iterator[None]:
+    """Our errors as pytest failures without a traceback; missing servers as skips."""
+    try:
+        yield
+    except (errors.ServerUnavailable, errors.DriverMissing) as error:
+        if missing == "skip":
+            raise pytest.skip.Exception(str(error)) from None
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
+    except errors.AsyncdbError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
+
+
+# Decisions of a project, to be overridden.
+
+
+@pytest.fixture(scope="session")
+def asyncdb_metadata(request: pytest.FixtureRequest) -> Any:
+    """The tables: a ``MetaData``, a declarative base, or a list of these.
+
+    Scope: session. Default: what the ini option ``asyncdb_metadata`` names. A conftest
+    further down may override it for its folder, whose tests then get a database of their
+    own. None: no tables.
+    """
+    written = request.config.stash[RUN].settings.metadata
+    if not written.value:
+        return NOT_GIVEN
+    from pytest_asyncdb._provision import load_metadata
+
+    with plain_errors():
+        return load_metadata(written)
+
+
+@pytest.fixture(scope="session")
+def asyncdb_engine_options() -> Mapping[str, Any]:
+    """Arguments for the engine, as for ``build_engine``; default none.
+
+    Scope: session. May depend on ``asyncdb_backend`` to differ between backends. Options
+    of the pool have no effect in the ``rollback`` strategy, which has no pool.
+    """
+    return {}
+
+
+@pytest.fixture(scope="session")
+def asyncdb_session_options() -> Mapping[str, Any]:
+    """Arguments for ``async_sessionmaker``; default ``expire_on_commit=False``.
+
+    Scope: session. Override it with what the application's own sessionmaker has.
+    """
+    return {"expire_on_commit": False}
+
+
+@pytest.fixture(scope="session")
+def asyncdb_migrate() -> Callable[..., Any] | None:
+    """A function that builds the schema instead of ``create_all``; default None.
+
+    Scope: session. The function is sync or async and gets what its parameters are named
+    after: ``connection``, ``engine`` or ``url``. It runs once for each backend and worker.
+    """
+    return None
+
+
+@pytest.fixture(scope="session")
+def asyncdb_seed() -> Callable[..., Any] | None:
+    """An async function that fills the new database, given a session; default None.
+
+    Scope: session. It runs once for each backend and worker, and what it leaves is
+    committed and there for every test.
+    """
+    return None
+
+
+# What tests use.
+
+
+@pytest.fixture(scope="session")
+def asyncdb_backend(request: pytest.FixtureRequest) -> AsyncdbBackend:
+    """Which backend the test runs on: name, driver, server version, capabilities.
+
+    Scope: session; parametrised with the backends of the run. Costs nothing; reading
+    ``version`` waits for the server. Option: ``--asyncdb``.
+    """
+    run = request.config.stash[RUN]
+    spec = getattr(request, "param", None)
+    with plain_errors():
+        if isinstance(spec, str):
+            spec = _parse_parameter(run, spec)
+        if spec is None:
+            spec = _only_spec(run, request)
+    return AsyncdbBackend(run, spec)
+
+
+@pytest.fixture
+def _asyncdb_view(
+    request: pytest.FixtureRequest,
+    asyncdb_backend: AsyncdbBackend,
+    asyncdb_metadata: Any,
+    asyncdb_engine_options: Mapping[str, Any],
+    asyncdb_migrate: Callable[..., Any] | None,
+    asyncdb_seed: Callable[..., Any] | None,
+) -> Iterator[View]:
+    """The test's view of its database; internal to pytest-asyncdb."""
+    from pytest_asyncdb._markers import read_markers
+    from pytest_asyncdb._provision import SchemaPlan, as_metadata
+
+    run = request.config.stash[RUN]
+    node = request.node
+    with plain_errors(run.settings.missing.value):
+        _refuse_trio(request)
+        marking = read_markers(node.iter_markers("asyncdb"), node.nodeid, run.registry)
+        if not marking.schema:
+            plan = SchemaPlan(empty=True)
+        elif asyncdb_metadata is NOT_GIVEN and asyncdb_migrate is None:
+            raise errors.no_metadata()
+        else:
+            given = None if asyncdb_metadata is NOT_GIVEN else asyncdb_metadata
+            metadata = as_metadata(given, "the fixture asyncdb_metadata")
+            plan = SchemaPlan(metadata, asyncdb_migrate, asyncdb_seed)
+        view = run.view(
+            asyncdb_backend.spec,
+            plan,
+            asyncdb_engine_options,
+            marking.isolation or run.settings.isolation.value,
+            node.nodeid,
+        )
+    yield view
+    breaches = [b for b in view.close() if not _is_known(b, node)]
+    if breaches:
+        pytest.fail("\n\n".join(map(str, breaches)), pytrace=False)
+
+
+@pytest.fixture
+def asyncdb_url(_asyncdb_view: View) -> URL:
+    """The SQLAlchemy URL of the test's database.
+
+    Scope: test. Costs nothing. In the ``rollback`` strategy a connection of another engine
+    sees none of the test's work, and what it commits itself stays.
+    """
+    return _asyncdb_view.url
+
+
+@pytest.fixture
+def asyncdb_engine(_asyncdb_view: View) -> AsyncEngine:
+    """An ``AsyncEngine`` on the test's database; its work is gone after the test.
+
+    Scope: test. Costs nothing until its first statement. In the ``rollback`` strategy each
+    checkout is a branch of the test's one transaction: begin, commit and rollback are
+    savepoints, units of work of several tasks take turns.
+    """
+    return _asyncdb_view.engine
+
+
+@pytest.fixture
+def asyncdb_connection(_asyncdb_view: View) -> Iterator[AsyncConnection]:
+    """An ``AsyncConnection`` on the test's database; its work is gone after the test.
+
+    Scope: test. Costs nothing until its first statement. ``commit()`` and ``rollback()``
+    work as usual.
+    """
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    engine = _asyncdb_view.engine
+    connection = AsyncConnection(engine, engine.sync_engine.connect())
+    yield connection
+    _asyncdb_view.end()
+    connection.sync_connection.close()  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def asyncdb_sessionmaker(
+    _asyncdb_view: View, asyncdb_session_options: Mapping[str, Any]
+) -> async_sessionmaker[AsyncSession]:
+    """An ``async_sessionmaker`` on the test's database, for the application's sessions.
+
+    Scope: test. Costs nothing. Every session from it has its own transaction, and the
+    test's end undoes all of them. Options: override ``asyncdb_session_options``.
+    """
+    from sqlalchemy.ext.asyncio import async_sessionmaker
+
+    return async_sessionmaker(_asyncdb_view.engine, **asyncdb_session_options)
+
+
+@pytest.fixture
+def asyncdb_session(
+    _asyncdb_view: View, asyncdb_sessionmaker: async_sessionmaker[AsyncSession]
+) -> Iterator[AsyncSession]:
+    """An ``AsyncSession`` on the test's database; its work is gone after the test.
+
+    Scope: test. Costs one round trip for BEGIN and one for ROLLBACK. In the ``rollback``
+    strategy ``commit()`` releases a savepoint. Options: override
+    ``asyncdb_session_options``.
+    """
+    session = asyncdb_sessionmaker()
+    yield session
+    _asyncdb_view.end()
+    session.sync_session.close()
+
+
+@pytest.fixture
+def asyncdb(asyncdb_backend: AsyncdbBackend, _asyncdb_view: View) -> Asyncdb:
+    """The handle of the test's database: its backend, engine and URL.
+
+    Scope: test. Costs nothing.
+    """
+    return Asyncdb(asyncdb_backend, _asyncdb_view)
+
+
+def _parse_parameter(run: Run, word: str) -> Any:
+    """A backend that a user's own ``parametrize(..., indirect=True)`` names."""
+    from pytest_asyncdb._config import parse_specs
+    from pytest_asyncdb._types import Sourced
+
+    return parse_specs(Sourced(word, "parametrize of asyncdb_backend"), run.registry)[0]
+
+
+def _only_spec(run: Run, request: pytest.FixtureRequest) -> Any:
+    """The backend of a test that pytest could not parametrise.
+
+    A unittest class gets the first one that its marker allows; anything else must leave no
+    choice.
+    """
+    from pytest_asyncdb._markers import read_markers
+
+    specs = run.settings.specs
+    item = getattr(request, "_pyfuncitem", request.node)
+    marking = read_markers(item.iter_markers("asyncdb"), item.nodeid, run.registry)
+    allowed = [spec for spec in specs if marking.allows(spec, run.registry)]
+    if not allowed:
+        pytest.skip(marking.why_not(specs))
+    if len(allowed) > 1 and not isinstance(item, _unittest_function()):
+        raise errors.no_backend_parameter(item.nodeid, [str(spec) for spec in allowed])
+    if len(allowed) > 1:
+        run.unparametrised.add(item.nodeid)
+    return allowed[0]
+
+
+def _unittest_function() -> type[pytest.Function]:
+    from _pytest.unittest import TestCaseFunction
+
+    return TestCaseFunction
+
+
+def _refuse_trio(request: pytest.FixtureRequest) -> None:
+    if "anyio_backend" not in request.fixturenames:
+        return
+    value = request.getfixturevalue("anyio_backend")
+    if (value if isinstance(value, str) else value[0]) == "trio":
+        raise errors.trio_backend(request.node.nodeid)
+
+
+def _is_known(breach: BaseException, node: Any) -> bool:
+    """Did the test itself fail with this breach?"""
+    error: BaseException | None = node.stash.get(FAILURE, None)
+    while error is not None:
+        if error is breach:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

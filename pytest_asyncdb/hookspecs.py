@@ -1,0 +1,25 @@
+"""Hooks for third parties."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_asyncdb._registry import Registry
+
+
+@pytest.hookspec
+def pytest_asyncdb_register(registry: Registry) -> None:
+    """Add backends and server providers, before any option is read.
+
+    Example, in a plugin or the root ``conftest.py``::
+
+        def pytest_asyncdb_register(registry):
+            registry.add_backend("cockroach", "our_plugin.backend:Cockroach")
+            registry.add_provider("kubernetes", "our_plugin.provider:KubernetesProvider")
+
+    Args:
+        registry: Takes ``module:Class`` targets, imported on use.
+    """

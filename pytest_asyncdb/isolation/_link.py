@@ -1,0 +1,143 @@
+"""The one real connection behind a sandbox: opened once, kept for many tests.
+
+It lives on our own loop (``_loops.py``), so it does not notice on which loop, or in which
+thread, a test runs. What is sent over it by ourselves goes through :meth:`Link.script`;
+what the application sends, through the adapter's cursors.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pytest_asyncdb._engines import POOL_OPTIONS, build_engine
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from sqlalchemy.engine import Dialect
+
+    from pytest_asyncdb._loops import HostLoop
+    from pytest_asyncdb.abc import Database
+
+T = TypeVar("T")
+
+#: Seconds that a statement of ours, or a new connection, may take.
+PATIENCE = 30.0
+
+
+class Link:
+    """A kept connection to a database, with the dialect and options of its engine."""
+
+    def __init__(self, database: Database, host: HostLoop) -> None:
+        from sqlalchemy.pool import NullPool
+        from sqlalchemy.util import LRUCache
+
+        self.host = host
+        self.driver = database.driver
+        self.backend = database.backend
+        self.url = database.url
+        options = {k: v for k, v in database.engine_options.items() if k not in POOL_OPTIONS}
+        level = options.pop("isolation_level", None)
+        self.autocommit = level == "AUTOCOMMIT"
+        if level is not None and not self.autocommit:
+            options["isolation_level"] = level
+        self.isolation_level: str | None = None if self.autocommit else level
+        connect_args = {**self.driver.connect_args(), **options.pop("connect_args", {})}
+        self._engine = build_engine(
+            self.url, poolclass=NullPool, connect_args=connect_args, **options
+        )
+        self._fairy: Any = None
+        #: Compiled statements, shared by the engines of all tests on this link.
+        self.compiled_cache: Any = LRUCache(500)
+        self.dialect: Dialect = self._engine.dialect
+        self.hide_parameters: bool = self._engine.sync_engine.hide_parameters
+        self.echo: Any = options.get("echo")
+        self.execution_options = dict(self._engine.get_execution_options())
+        self.begin = self.backend.begin(self.isolation_level)
+
+    @property
+    def adapted(self) -> Any:
+        """SQLAlchemy's adapter of the driver's connection; opened at first use."""
+        if self._fairy is None or self.driver.is_closed(self._fairy.driver_connection):
+            self.discard()
+            self.host.run(self._open(), PATIENCE)
+        return self._fairy.dbapi_connection
+
+    @property
+    def connection(self) -> Any:
+        """The driver's own connection."""
+        return self.adapted._connection
+
+    @property
+    def is_open(self) -> bool:
+        """Is there a connection that is not known to be broken?"""
+        return self._fairy is not None and not self.driver.is_closed(
+            self._fairy.driver_connection
+        )
+
+    def script(self, statements: Sequence[str]) -> None:
+        """Run statements of ours, in one round trip where the driver can.
+
+        Blocks the caller, whatever it is: a cancelled task must be able to undo its work.
+
+        Raises:
+            Exception: The driver's own, or TimeoutError.
+        """
+        self.host.run(self._script(statements), PATIENCE)
+
+    def call(self, function: Callable[..., T], *args: Any) -> T:
+        """Call the adapter's code from a SQLAlchemy greenlet on any loop."""
+        return self.host.call(function, *args, on_cancel=self.cancel)
+
+    async def cancel(self, statement: asyncio.Future[Any]) -> None:
+        """End a running statement on the server; the connection stays."""
+        await self.driver.cancel(self.connection, statement, self._on_the_side)
+
+    def in_transaction(self) -> bool | None:
+        """Does the driver know the connection to be in a transaction?"""
+        return self.driver.in_transaction(self._fairy.driver_connection)
+
+    def discard(self) -> None:
+        """Throw the connection away, whatever its state; the next use opens a new one."""
+        fairy, self._fairy = self._fairy, None
+        if fairy is not None:
+            self.host.run(_terminate(fairy), PATIENCE)
+
+    def close(self) -> None:
+        """Close the connection in good order. May be called twice."""
+        self.discard()
+        self.host.run(self._engine.dispose(), PATIENCE)
+
+    def facade_dialect(self, set_isolation_level: Any, reset_isolation_level: Any) -> Dialect:
+        """The engine's dialect, initialised, with other answers to isolation levels."""
+        if self._fairy is None:
+            self.adapted  # noqa: B018  # the first connection initialises the dialect
+        dialect = copy.copy(self.dialect)
+        dialect.set_isolation_level = set_isolation_level  # type: ignore[method-assign]
+        dialect.reset_isolation_level = reset_isolation_level  # type: ignore[method-assign]
+        return dialect
+
+    async def _open(self) -> None:
+        from sqlalchemy.util import greenlet_spawn
+
+        fairy = await self._engine.raw_connection()
+        await greenlet_spawn(self.driver.adapt, fairy.dbapi_connection)
+        self._fairy = fairy
+
+    async def _script(self, statements: Sequence[str]) -> None:
+        adapted = self._fairy.dbapi_connection
+        async with adapted._execute_mutex:  # SQLAlchemy's lock: one statement at a time
+            await self.driver.run(adapted._connection, statements)
+
+    async def _on_the_side(self, statement: str) -> None:
+        async with self._engine.connect() as connection:
+            await connection.exec_driver_sql(statement)
+
+
+async def _terminate(fairy: Any) -> None:
+    from sqlalchemy.util import greenlet_spawn
+
+    await greenlet_spawn(fairy.invalidate)
+    await greenlet_spawn(fairy.close)

@@ -1,0 +1,71 @@
+"""The strategy ``rollback``: one outer transaction around each test, undone at its end.
+
+The mechanism is in ``_sandbox.py``; here is its life: a connection kept for all tests of a
+database, one outer transaction for each of them, and what follows from a breach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pytest_asyncdb.abc import Database, Isolation, View
+from pytest_asyncdb.isolation._link import Link
+from pytest_asyncdb.isolation._sandbox import Branch, OuterTransaction, sandboxed_engine
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+
+    from pytest_asyncdb._loops import HostLoop
+
+#: Seconds that a unit of work waits for another task's to end.
+TURN = 10.0
+
+
+class Rollback(Isolation):
+    """Everything of a test happens in one transaction that is rolled back."""
+
+    name = "rollback"
+
+    def __init__(self, database: Database, host: HostLoop) -> None:
+        self._database = database
+        self._host = host
+        self._link: Link | None = None
+        self._dialect: Dialect | None = None
+
+    def view(self, test: str) -> View:
+        if self._link is None:
+            self._link = Link(self._database, self._host)
+            self._dialect = self._link.facade_dialect(
+                Branch.set_isolation_level, lambda branch: branch.set_isolation_level(None)
+            )
+        return _RollbackView(self, self._link, self._dialect, test)
+
+    def forget(self) -> None:
+        """The database holds what it should not: the next test gets a new one."""
+        self.close()
+        self._database.discard()
+
+    def close(self) -> None:
+        if self._link is not None:
+            self._link.close()
+            self._link = self._dialect = None
+
+
+class _RollbackView(View):
+    def __init__(
+        self, strategy: Rollback, link: Link, dialect: Dialect | None, test: str
+    ) -> None:
+        self._strategy = strategy
+        self._outer = OuterTransaction(link, test, TURN)
+        self.engine = sandboxed_engine(self._outer, dialect)
+        self.url = link.url
+
+    def end(self) -> None:
+        self._outer.end()
+
+    def close(self) -> Sequence[BaseException]:
+        breaches = self._outer.close()
+        if self._outer.lost is not None or self._outer.stuck:
+            self._strategy.forget()
+        return breaches

@@ -1,0 +1,151 @@
+"""Our end of ``_supervisor.py``: a process that runs server programs in a folder of its own.
+
+The folder exists only while the supervisor does. Knows nothing of databases.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import secrets
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pytest_asyncdb.errors import AsyncdbError
+
+#: Seconds in which the supervisor must have ended and removed everything.
+_END = 20.0
+#: Free space for the data to be put in memory.
+_ENOUGH = 512 * 1024 * 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """Whom the programs run as.
+
+    Args:
+        wrap: What stands before each command.
+        user: The id of the user that the supervisor changes to, or None.
+        group: The same for the group.
+    """
+
+    wrap: tuple[str, ...] = ()
+    user: int | None = None
+    group: int | None = None
+
+
+
+class Supervised:
+    """Our end of the supervisor: one command at a time in a folder that it watches."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], identity: Identity, folder: str, where: str
+    ) -> None:
+        self.folder = folder
+        #: For the header.
+        self.where = where
+        self._process = process
+        self._identity = identity
+        self._events = b""
+
+    def tell(self, message: object) -> None:
+        """Send a line to the supervisor."""
+        assert self._process.stdin is not None
+        # A supervisor that has ended shows in the next event.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def start(self, command: list[str], stop: signal.Signals) -> None:
+        """Start a command, to be ended with the signal *stop*."""
+        self.tell({"command": [*self._identity.wrap, *command], "stop": int(stop)})
+
+    def event(self, seconds: float) -> str | None:
+        """The next line from the supervisor; None when there is none in time."""
+        assert self._process.stdout is not None
+        until = time.monotonic() + seconds
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            while b"\n" not in self._events:
+                if not selector.select(max(0.0, until - time.monotonic())):
+                    return None
+                data = os.read(self._process.stdout.fileno(), 4096)
+                if not data:
+                    return f"failed the supervisor ended: {self._events.decode(errors='replace')}"
+                self._events += data
+        line, _, self._events = self._events.partition(b"\n")
+        return line.decode(errors="replace")
+
+    def output(self) -> str:
+        """The end of what the commands printed."""
+        try:
+            with open(f"{self.folder}/log", "rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - 8192))
+                return log.read().decode(errors="replace")
+        except OSError:
+            return ""
+
+
+@contextlib.contextmanager
+def supervised(identity: Identity, secret: str) -> Iterator[Supervised]:
+    """A supervisor with a fresh folder; on leaving, both are gone.
+
+    Raises:
+        AsyncdbError: The supervisor did not start, or did not end.
+    """
+    memory = _has_room("/dev/shm")
+    base = "/dev/shm" if memory else tempfile.gettempdir()
+    folder = f"{base}/pytest-asyncdb-{secrets.token_hex(6)}"
+    path = str(Path(__file__).with_name("_supervisor.py"))
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # Ctrl-C is for us, not for it
+    )
+    ours = Supervised(process, identity, folder, "data in memory" if memory else "data on disk")
+    try:
+        ours.tell(
+            {
+                "folder": folder,
+                "secret": secret,
+                "user": identity.user,
+                "group": identity.group,
+                # Messages are read by us; temporary files must not outlive the folder.
+                "environment": {**os.environ, "LC_ALL": "C", "TMPDIR": folder},
+            }
+        )
+        answer = ours.event(_END)
+        if answer != "ready":
+            raise AsyncdbError(f"no folder for a server could be made in {base}", [str(answer)])
+        yield ours
+    finally:
+        ours.tell(None)
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()  # type: ignore[union-attr]
+        try:
+            process.wait(_END)
+        except subprocess.TimeoutExpired:
+            raise AsyncdbError(
+                f"a server's processes did not end within {_END:g} s",
+                [f"folder: {folder}", f"supervisor: process {process.pid}"],
+            ) from None
+        finally:
+            process.stdout.close()  # type: ignore[union-attr]
+
+
+def _has_room(folder: str) -> bool:
+    """Is *folder* a file system of its own, writable, with room for databases?"""
+    if not (os.path.ismount(folder) and os.access(folder, os.W_OK | os.X_OK)):
+        return False
+    space = os.statvfs(folder)
+    return space.f_bavail * space.f_frsize >= _ENOUGH

@@ -1,0 +1,256 @@
+"""The provider ``container``: a backend's image, run through testcontainers.
+
+Data lives in memory, Docker chooses the port, the password is random. The container is
+killed and removed on leaving; where nothing of ours is left to do that, testcontainers'
+own helper Ryuk does it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from pytest_asyncdb._types import BackendSpec, ContainerRecipe, Found, Server, Sourced
+from pytest_asyncdb.abc import Backend, Driver, ServerProvider
+from pytest_asyncdb.errors import ProviderUnavailable, ServerStartError, server_start
+from pytest_asyncdb.servers._ready import NotReady, describe, patience, wait_until_ready
+
+if TYPE_CHECKING:
+    from testcontainers.core.container import DockerContainer
+
+#: Seconds that a container may take from its start to its first answer.
+_START = 120.0
+#: Seconds for the engine to answer a ping.
+_PING = 2.0
+#: Seconds between two looks at whether the container still runs.
+_LOOK = 0.5
+_DEFAULT_ENGINE = "unix:///var/run/docker.sock"
+#: Marks our containers; the value is host and process of the owner.
+_LABEL = "org.pytest-asyncdb"
+
+#: Ryuk is one per process, and testcontainers does not guard its making.
+_ryuk_lock = threading.Lock()
+
+
+class ContainerProvider(ServerProvider):
+    """A container of the backend's image."""
+
+    name = "container"
+
+    def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Found:
+        recipe = backend.container
+        if recipe is None:
+            raise ProviderUnavailable(f"{backend.label} has no image")
+        # The package takes a third of a second to import; whether it is there is enough.
+        if importlib.util.find_spec("testcontainers") is None:
+            raise ProviderUnavailable("the package testcontainers is not installed")
+        engine = _engine()
+        problem = _ping(engine)
+        if problem is not None:
+            raise ProviderUnavailable(f"no Docker engine answers at {engine}: {problem}")
+        tag = spec.version or recipe.tag
+        return Found(self.name, f"Docker answers at {engine}", tag, f"{recipe.image}:{tag}")
+
+    @contextlib.contextmanager
+    def obtain(
+        self,
+        found: Found,
+        spec: BackendSpec,
+        backend: Backend,
+        driver: Driver,
+        progress: Callable[[str], None],
+    ) -> Iterator[Server]:
+        recipe = backend.container
+        assert recipe is not None
+        image: str = found.detail
+        password = secrets.token_hex(16)
+        began = time.monotonic()
+
+        def failure(what: str, output: str) -> ServerStartError:
+            return server_start(backend.label, self.name, f"image {image}: {what}", output)
+
+        with patience(progress, f"{backend.label}: getting the image {image}"):
+            container = _prepare(recipe, image, password, failure)
+        try:
+            with patience(progress, f"{backend.label}: the container of {image} is still starting"):
+                server = Server(
+                    backend=backend.name,
+                    version=found.version or "",
+                    provider=self.name,
+                    reason=found.reason,
+                    managed=True,
+                    user=recipe.user,
+                    password=password,
+                    maintenance=recipe.maintenance,
+                    tuning=recipe.tuning,
+                )
+                server = _start(container, recipe, server, backend, driver, failure)
+            yield dataclasses.replace(server, seconds=time.monotonic() - began)
+        finally:
+            _remove(container)
+
+
+_Failure = Callable[[str, str], ServerStartError]
+
+
+def _prepare(
+    recipe: ContainerRecipe, image: str, password: str, failure: _Failure
+) -> DockerContainer:
+    """The container, not yet made, its image at hand, and Ryuk running."""
+    import docker.errors
+    from testcontainers.core.config import testcontainers_config
+    from testcontainers.core.container import DockerContainer, Reaper
+
+    try:
+        if not testcontainers_config.ryuk_disabled:
+            with _ryuk_lock:
+                Reaper.get_instance()
+    except Exception as error:
+        raise failure(f"its helper {testcontainers_config.ryuk_image}", describe(error)) from error
+    container = DockerContainer(image)
+    try:
+        container.with_command(list(recipe.command))
+        container.with_exposed_ports(recipe.port)
+        container.with_tmpfs_mount(recipe.data_folder)
+        container.with_kwargs(labels={_LABEL: f"{socket.gethostname()}/{os.getpid()}"})
+        for name, value in recipe.environment.items():
+            container.with_env(name, value.format(password=password))
+        images = container.get_docker_client().client.images
+        try:
+            images.get(container.image)
+        except docker.errors.ImageNotFound:
+            images.pull(container.image)
+    except Exception as error:
+        _remove(container)
+        raise failure("it could not be had", describe(error)) from error
+    except BaseException:
+        _remove(container)
+        raise
+    return container
+
+
+def _start(
+    container: DockerContainer,
+    recipe: ContainerRecipe,
+    server: Server,
+    backend: Backend,
+    driver: Driver,
+    failure: _Failure,
+) -> Server:
+    """Start the container and wait until its server answers on the port outside.
+
+    The server that an image runs while it is being set up listens on its socket only, and
+    so cannot be mistaken for the real one.
+    """
+    looked = time.monotonic()
+
+    def check() -> None:
+        nonlocal looked
+        if time.monotonic() - looked < _LOOK:
+            return
+        container.reload()
+        looked = time.monotonic()
+        if container.status not in ("created", "running", "restarting"):
+            raise _Ended(f"the container is {container.status}")
+
+    try:
+        container.start()
+        host = container.get_container_host_ip()
+        server = dataclasses.replace(
+            server,
+            # Docker may publish another port for IPv6 than for IPv4.
+            host="127.0.0.1" if host == "localhost" else host,
+            port=container.get_exposed_port(recipe.port),
+        )
+        said = wait_until_ready(server, backend, driver, _START, check)
+    except (NotReady, _Ended) as error:
+        raise failure(str(error), _output(container)) from error
+    except Exception as error:  # docker's and testcontainers' own
+        raise failure(describe(error), _output(container)) from error
+    return dataclasses.replace(server, version=backend.version_of(said))
+
+
+class _Ended(Exception):
+    """The container ended by itself."""
+
+
+def _output(container: DockerContainer) -> str:
+    """The end of what the container printed."""
+    try:
+        logs = container.get_wrapped_container().logs(tail=40)
+        return bytes(logs).decode(errors="replace")
+    except Exception as error:
+        return f"(no log: {describe(error)})"
+
+
+def _remove(container: DockerContainer) -> None:
+    """Kill and remove the container and its volumes."""
+    import docker.errors
+
+    try:
+        container.stop()
+    except docker.errors.APIError as error:
+        # 404: gone already; 409: somebody else is removing it, such as Ryuk.
+        if error.status_code not in (404, 409):
+            raise
+    finally:
+        container.get_docker_client().client.close()
+
+
+def _engine() -> str:
+    """Where the Docker client would look for its engine."""
+    return os.environ.get("DOCKER_HOST") or _context_engine() or _DEFAULT_ENGINE
+
+
+def _context_engine() -> str | None:
+    """The engine of ``docker context use``, as Docker Desktop and Colima set it.
+
+    The place of the file: https://docs.docker.com/engine/manage-resources/contexts/.
+    """
+    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    try:
+        name = os.environ.get("DOCKER_CONTEXT")
+        if not name:
+            name = json.loads((folder / "config.json").read_text())["currentContext"]
+        meta = folder / "contexts/meta" / hashlib.sha256(name.encode()).hexdigest() / "meta.json"
+        host = json.loads(meta.read_text())["Endpoints"]["docker"]["Host"]
+        return str(host)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _ping(engine: str) -> str | None:
+    """Ask the engine for a sign of life; what is wrong, or None."""
+    parts = urlsplit(engine)
+    address: Any
+    if parts.scheme == "unix":
+        family, address = socket.AF_UNIX, parts.path
+    elif parts.scheme in ("tcp", "http", "https"):
+        family, address = socket.AF_INET, (parts.hostname, parts.port or 2375)
+    else:
+        return None  # ssh and Windows' pipes: to ask is to start something
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as connection:
+            connection.settimeout(_PING)
+            connection.connect(address)
+            if os.environ.get("DOCKER_TLS_VERIFY") or parts.scheme == "https":
+                return None  # it listens; the rest wants certificates
+            connection.sendall(
+                b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n"
+            )
+            answer = connection.recv(1024).split(b"\r\n", 1)[0]
+    except OSError as error:
+        return error.strerror or str(error)
+    return None if b" 200 " in answer else f"it answers {answer.decode(errors='replace')!r}"

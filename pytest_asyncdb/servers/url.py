@@ -1,0 +1,192 @@
+"""The provider ``url``: a server that is already there, and stays there.
+
+Nothing is started, stopped or altered here; the databases that others create on it bear
+their own names. No text of this module shows the password.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from pytest_asyncdb._types import BackendSpec, Found, Server, Sourced
+from pytest_asyncdb.abc import Backend, Driver, ServerProvider
+from pytest_asyncdb.errors import ConfigError, ProviderUnavailable, ServerStartError
+from pytest_asyncdb.servers._ready import NotReady, describe, fits, patience, wait_until_ready
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+#: Seconds in which an external server must answer.
+_ANSWER = 10.0
+#: What servers and drivers say that will say the same a second later.
+_REFUSED = ("password authentication failed", "Access denied")
+_FINAL = (*_REFUSED, "does not exist", "Unknown database", "no pg_hba.conf entry")
+#: What has a meaning in a URL and so cannot stand for itself in a password.
+_SPECIAL = "%@:/?#[] "
+
+
+class UrlProvider(ServerProvider):
+    """The server that the user's URL leads to."""
+
+    name = "url"
+
+    def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Found:
+        """As promised by the base class, and:
+
+        Raises:
+            ConfigError: The URL cannot be read.
+        """
+        if url is None:
+            raise ProviderUnavailable(f"ASYNCDB_{backend.name.upper()}_URL is not set")
+        from sqlalchemy.engine import make_url
+        from sqlalchemy.exc import ArgumentError
+
+        try:
+            make_url(url.value)
+        except (ArgumentError, ValueError):
+            raise ConfigError(
+                f"this is not a URL of a {backend.label} server ({url.source})",
+                ["The value is not shown, as it may hold a password.", *_encoding(url.value)],
+                [f"write it as {_example(backend)}"],
+            ) from None
+        return Found(self.name, url.source, None, url)
+
+    @contextlib.contextmanager
+    def obtain(
+        self,
+        found: Found,
+        spec: BackendSpec,
+        backend: Backend,
+        driver: Driver,
+        progress: Callable[[str], None],
+    ) -> Iterator[Server]:
+        from sqlalchemy.engine import make_url
+
+        source: Sourced[str] = found.detail
+        url = make_url(source.value)
+        server = _server(url, found, backend)
+        began = time.monotonic()
+        try:
+            with patience(progress, f"{backend.label}: waiting for the server of {source.source}"):
+                said = wait_until_ready(server, backend, driver, _ANSWER, final=_is_final)
+        except NotReady as error:
+            raise _no_answer(error, source, url, backend) from None
+        version = backend.version_of(said)
+        if backend.local is not None and not backend.local.recognises(said):
+            raise ServerStartError(
+                f"the server is not {backend.label} ({source.source})",
+                [f"it says: {said}"],
+                [f"give the URL of a {backend.label} server, or name the other backend"],
+                "Seen:",
+            )
+        if not fits(version, spec.version):
+            raise ServerStartError(
+                f"the server is {backend.label} {version}, not {spec.version} ({source.source})",
+                [f"the version was asked for by: {spec.source}"],
+                [f"write {backend.name} without @{spec.version}, or give another URL"],
+                "Seen:",
+            )
+        yield dataclasses.replace(server, version=version, seconds=time.monotonic() - began)
+
+
+def _server(url: URL, found: Found, backend: Backend) -> Server:
+    scheme = url.get_backend_name()
+    recipe = backend.local or backend.container
+    return Server(
+        backend=backend.name,
+        version="",
+        provider=found.provider,
+        reason=found.reason,
+        managed=False,
+        host=url.host,
+        port=url.port,
+        user=url.username,
+        password=url.password,
+        maintenance=url.database or (recipe.maintenance if recipe else None),
+        query=tuple(
+            (key, word)
+            for key, value in url.query.items()
+            for word in ((value,) if isinstance(value, str) else value)
+        ),
+        scheme=None if scheme in (backend.dialect, *backend.schemes) else scheme,
+    )
+
+
+def _is_final(error: BaseException) -> bool:
+    text = str(error)
+    return any(words in text for words in _FINAL) or "name resolution" in text
+
+
+def _no_answer(
+    error: NotReady, source: Sourced[str], url: URL, backend: Backend
+) -> ServerStartError:
+    """What the driver said, without the password, and what may be wrong with the URL."""
+    refused = any(words in str(error.error) for words in _REFUSED)
+    # "@" in the password makes what follows it a part of the host.
+    torn = "@" in (url.host or "")
+    hints = _encoding(source.value, url.password) if refused or torn else []
+    remedies = [
+        f"see that the server runs and that the URL in {source.source} leads to it",
+        f"or leave {source.source} out and let a server be started: --asyncdb-server=auto",
+    ]
+    if hints:
+        remedies.insert(
+            0, "write special characters percent-encoded: urllib.parse.quote(password, safe='')"
+        )
+    return ServerStartError(
+        f"the {backend.label} server did not answer ({source.source})",
+        [
+            f"asked for {error.seconds:.1f} s: {_shown(url)}",
+            _without_password(describe(error.error), source.value, url),
+            *hints,
+        ],
+        remedies,
+        "Seen:",
+    )
+
+
+def _encoding(raw: str, password: str | None = None) -> list[str]:
+    """A line on percent-encoding where the password seems to need it."""
+    written = _written_password(raw)
+    characters = [c for c in _SPECIAL if c in written + (password or "")]
+    if not characters:
+        return []
+    listed = ", ".join(f"%{ord(c):02X} for {'a space' if c == ' ' else c}" for c in characters)
+    return [f"the password holds characters that must be percent-encoded in a URL: {listed}"]
+
+
+def _written_password(raw: str) -> str:
+    """The password as it stands in *raw*, up to the last ``@``."""
+    login, at, _ = raw.partition("://")[2].rpartition("@")
+    return login.partition(":")[2] if at else ""
+
+
+def _shown(url: URL) -> str:
+    """*url* without what may be a password, or a part of one."""
+    query = {key: "***" if "pass" in key.lower() else value for key, value in url.query.items()}
+    host = re.sub(r".*@", "***@", url.host) if url.host else url.host
+    return url.set(query=query, host=host).render_as_string(hide_password=True)
+
+
+def _without_password(text: str, raw: str, url: URL) -> str:
+    secrets = {
+        *(part for part in (url.host or "").split("@")[:-1]),
+        _written_password(raw),
+        url.password or "",
+        *(str(value) for key, value in url.query.items() if "pass" in key.lower()),
+    }
+    # A password that is also the user's name is no secret, and blanks would puzzle.
+    for secret in secrets - {"", url.username, url.host, url.database}:
+        text = text.replace(secret, "***")
+    return text
+
+
+def _example(backend: Backend) -> str:
+    recipe = backend.local or backend.container
+    maintenance = recipe.maintenance if recipe else "name"
+    return f"{backend.dialect}+{backend.drivers[0].name}://user:password@host/{maintenance}"

@@ -1,0 +1,8 @@
+"""Plugins of the test suite; see the docstring of each ``fix_*.py``."""
+
+from __future__ import annotations
+
+pytest_plugins = ("pytester", "fix_servers", "fix_project")
+
+#: Whole projects with an ini file of their own; the tests beside them run them.
+collect_ignore_glob = ["examples/*/*"]

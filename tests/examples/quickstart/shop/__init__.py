@@ -1,0 +1,1 @@
+"""A small shop: customers with a balance, products with a stock, orders."""

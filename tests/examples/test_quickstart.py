@@ -1,0 +1,54 @@
+"""The quickstart of the docs: a project that never heard of us, run as it is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fix_observer import unchanged_databases
+from fix_servers import WORDS, Servers, Target
+
+FOLDER = Path(__file__).parent / "quickstart"
+TESTS = 22
+
+
+def run(*arguments: str) -> str:
+    """The output of pytest in the example's folder, in another process, as a user has it."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("ASYNCDB_", "PYTEST_"))}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(
+        command, cwd=FOLDER, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("order", ["as-written", "reversed", "random"])
+def test_it_passes_in_any_order_on_each_backend(target: Target, order: str) -> None:
+    """The tests do not depend on one another, whichever came before."""
+    files = sorted(FOLDER.glob("tests/test_*.py"), reverse=order == "reversed")
+    names = [str(file.relative_to(FOLDER)) for file in files]
+    plugin = ["-p", "randomly"] if order == "random" else ["-p", "no:randomly"]
+    if order == "random":
+        pytest.importorskip("pytest_randomly")
+        plugin = ["-p", "randomly", "-p", "no:faker"]
+    with unchanged_databases(target.observer):
+        assert f"{TESTS} passed" in run(*target.arguments, *plugin, *names)
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2"), ("-n", "4")], ids=["main", "n2", "n4"])
+def test_all_backends_in_one_run(servers: Servers, workers: tuple[str, ...]) -> None:
+    """One command, six backends and drivers, with and without workers."""
+    targets = [servers.target(word) for word in WORDS]
+    urls = {target.backend: target.url for target in targets if target.url}
+    arguments = [
+        "--asyncdb=" + ",".join(WORDS),
+        *(f"--asyncdb-url={url}" for url in urls.values()),
+        *workers,
+    ]
+    assert f"{TESTS * len(WORDS)} passed" in run(*arguments)
+    for target in targets:
+        assert target.observer.databases() == set()

@@ -1,0 +1,217 @@
+"""The outside observer: looks at a server with a plain, synchronous driver.
+
+It uses nothing of pytest_asyncdb and decides whether something leaked. PostgreSQL is
+watched by psycopg, MySQL and MariaDB by PyMySQL, and an in-memory SQLite database, which
+nobody outside of the process can see, by a second ``sqlite3`` connection to its name.
+"""
+
+from __future__ import annotations
+
+import abc
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
+
+import psycopg
+import pymysql
+import pytest
+from sqlalchemy.engine import URL
+
+#: What every database that the plugin makes begins with.
+PREFIX = "asyncdb_"
+
+Rows = list[tuple[Any, ...]]
+
+
+class Observer(abc.ABC):
+    """A look at one server from outside; every call opens and closes its own connection."""
+
+    @abc.abstractmethod
+    def connect(self, database: str | None = None) -> Any:
+        """A plain connection of the driver, committing each statement by itself."""
+
+    @abc.abstractmethod
+    def databases(self) -> set[str]:
+        """The databases that bear our prefix."""
+
+    @abc.abstractmethod
+    def tables(self, database: str) -> list[str]:
+        """The tables of a database."""
+
+    @abc.abstractmethod
+    def connections(self, database: str) -> list[int]:
+        """The ids of the connections to a database, without the observer's own."""
+
+    @abc.abstractmethod
+    def kill(self, connection: int) -> None:
+        """End a connection, as an administrator would."""
+
+    def query(self, sql: str, database: str | None = None) -> Rows:
+        """Run one statement and return its rows."""
+        with closing(self.connect(database)) as connection:
+            cursor = connection.cursor()
+            cursor.execute(sql)
+            return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+
+    def quote(self, name: str) -> str:
+        return f'"{name}"'
+
+    def dump(self, database: str) -> dict[str, Rows]:
+        """Every table with its rows, sorted."""
+        return {
+            table: sorted(self.query(f"SELECT * FROM {self.quote(table)}", database), key=repr)
+            for table in self.tables(database)
+        }
+
+
+class PostgresObserver(Observer):
+    """Looks at PostgreSQL with psycopg."""
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+
+    def connect(self, database: str | None = None) -> Any:
+        return psycopg.connect(
+            host=self.url.host,
+            port=self.url.port,
+            user=self.url.username,
+            password=self.url.password,
+            dbname=database or self.url.database,
+            autocommit=True,
+            # A lock that a test left behind is an answer, not something to wait for.
+            options="-c lock_timeout=3000 -c statement_timeout=20000",
+        )
+
+    def databases(self) -> set[str]:
+        names = self.query("SELECT datname FROM pg_database")
+        return {name for (name,) in names if name.startswith(PREFIX)}
+
+    def tables(self, database: str) -> list[str]:
+        sql = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
+        return [name for (name,) in self.query(sql, database)]
+
+    def connections(self, database: str) -> list[int]:
+        return [
+            pid
+            for (pid,) in self.query(
+                "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
+                f"AND datname = '{database}' AND backend_type = 'client backend'"
+            )
+        ]
+
+    def kill(self, connection: int) -> None:
+        self.query(f"SELECT pg_terminate_backend({connection})")
+
+
+class MySQLObserver(Observer):
+    """Looks at MySQL or MariaDB with PyMySQL."""
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+
+    def connect(self, database: str | None = None) -> Any:
+        return pymysql.connect(
+            host=self.url.host,
+            port=self.url.port or 3306,
+            user=self.url.username,
+            password=self.url.password or "",
+            database=database,
+            autocommit=True,
+            charset="utf8mb4",
+            init_command="SET SESSION lock_wait_timeout = 3, innodb_lock_wait_timeout = 3",
+        )
+
+    def databases(self) -> set[str]:
+        return {name for (name,) in self.query("SHOW DATABASES") if name.startswith(PREFIX)}
+
+    def tables(self, database: str) -> list[str]:
+        sql = "SHOW FULL TABLES WHERE Table_type = 'BASE TABLE'"
+        return sorted(name for name, _ in self.query(sql, database))
+
+    def connections(self, database: str) -> list[int]:
+        sql = "SELECT id FROM information_schema.processlist WHERE id <> connection_id()"
+        return [number for (number,) in self.query(f"{sql} AND db = '{database}'")]
+
+    def kill(self, connection: int) -> None:
+        self.query(f"KILL {connection}")
+
+    def quote(self, name: str) -> str:
+        return f"`{name}`"
+
+
+class SQLiteObserver(Observer):
+    """Looks at a named in-memory database of this process with ``sqlite3``."""
+
+    def connect(self, database: str | None = None) -> Any:
+        # SQLAlchemy's URL holds the file name; the memdb VFS finds it by that name.
+        target = f"{database}?vfs=memdb" if database else ":memory:"
+        return sqlite3.connect(target, uri=True, isolation_level=None, timeout=3)
+
+    def databases(self) -> set[str]:
+        return set()  # SQLite keeps no list of them
+
+    def tables(self, database: str) -> list[str]:
+        sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+        return sorted(name for (name,) in self.query(sql, database))
+
+    def connections(self, database: str) -> list[int]:
+        return []
+
+    def kill(self, connection: int) -> None:
+        raise NotImplementedError("an in-memory database has no connection to end")
+
+
+def observer_of(url: URL | None) -> Observer:
+    """The observer of the server at *url*; None: SQLite in this process."""
+    if url is None:
+        return SQLiteObserver()
+    family = PostgresObserver if url.get_backend_name() == "postgresql" else MySQLObserver
+    return family(url)
+
+
+class Watch:
+    """A plugin of an inner run: looks at the test database after every test.
+
+    Args:
+        observer: How to look.
+        expected: Every table that the template has, with its rows.
+
+    Attributes:
+        urls: The URL of each test's database, by node id.
+        leaks: What was found elsewhere than in the template, by node id.
+    """
+
+    def __init__(self, observer: Observer, expected: Mapping[str, Sequence[Any]]) -> None:
+        self.observer = observer
+        self.expected = {table: list(rows) for table, rows in expected.items()}
+        self.urls: dict[str, URL] = {}
+        self.leaks: dict[str, dict[str, Rows]] = {}
+        self.looked: list[str] = []
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Iterator[Any]:
+        result = yield
+        if fixturedef.argname == "asyncdb_url":
+            self.urls[request.node.nodeid] = result
+        elif fixturedef.argname == "asyncdb_engine":
+            self.urls[request.node.nodeid] = result.url
+        return result
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: Any) -> Iterator[Any]:
+        result = yield
+        if item.nodeid in self.urls:
+            self.looked.append(item.nodeid)
+            found = self.observer.dump(self.urls[item.nodeid].database or "")
+            if found != self.expected:
+                self.leaks[item.nodeid] = found
+        return result
+
+
+@contextmanager
+def unchanged_databases(observer: Observer) -> Iterator[None]:
+    """Check that no database of ours is on the server afterwards that was not before."""
+    before = observer.databases()
+    yield
+    assert observer.databases() - before == set()

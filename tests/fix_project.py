@@ -1,0 +1,196 @@
+"""Small downstream projects and pytest runs in them.
+
+``project`` writes a package with tables, an ini file as real projects have it, and the
+tests that it is given; then it runs pytest in the same process, or in another one where
+workers, signals or the start itself are the matter. The outside observer looks at the
+database after every test of such a run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import os
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# Loaded here once: pytester forgets what an inner run was the first to import, and C
+# extensions do not like to be imported again.
+import aiomysql  # noqa: F401
+import aiosqlite  # noqa: F401
+import anyio.pytest_plugin  # noqa: F401
+import asyncmy  # noqa: F401
+import asyncpg  # noqa: F401
+import psycopg  # noqa: F401
+import pytest
+import sqlalchemy.ext.asyncio  # noqa: F401
+from fix_observer import Watch, unchanged_databases
+from fix_servers import Target
+
+#: Two tables, one below the other; no defaults, so that a row is what a test wrote.
+MODELS = """
+from sqlalchemy import ForeignKey, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class User(Base):
+    __tablename__ = "users"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(40), unique=True)
+
+
+class Post(Base):
+    __tablename__ = "posts"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
+    text: Mapped[str] = mapped_column(String(200))
+"""
+
+#: What every file of tests begins with.
+HEAD = """
+import asyncio
+import threading
+
+import pytest
+from sqlalchemy import func, insert, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from app.models import Base, Post, User
+
+
+async def names(session):
+    return list((await session.scalars(select(User.name).order_by(User.name))).all())
+
+
+async def add(session, *words):
+    await session.execute(insert(User), [{"name": word} for word in words])
+"""
+
+INI = {
+    "asyncdb_metadata": "app.models:Base",
+    "asyncio_mode": "auto",
+    "asyncio_default_fixture_loop_scope": "function",
+    "pythonpath": ".",
+    "filterwarnings": "error",
+}
+
+
+@dataclasses.dataclass
+class Outcome:
+    """How an inner run went.
+
+    Args:
+        result: What pytester says.
+        watch: What the observer saw; nothing in another process.
+    """
+
+    result: pytest.RunResult
+    watch: Watch
+
+    def passed(self, number: int) -> Outcome:
+        """Check that *number* tests passed, none did anything else, and nothing leaked."""
+        return self.had(passed=number)
+
+    def had(self, **outcomes: int) -> Outcome:
+        """Check the outcomes, and that the observer saw nothing that leaked."""
+        self.result.assert_outcomes(**outcomes)
+        self.untouched()
+        return self
+
+    def untouched(self) -> Outcome:
+        """Check that the observer saw the template's tables after every test."""
+        assert self.watch.leaks == {}
+        return self
+
+    @property
+    def text(self) -> str:
+        return str(self.result.stdout)
+
+    def shows(self, text: str) -> Outcome:
+        """Check that the output holds *text* as one block, in whatever way it is indented."""
+        lines = [line.strip() for line in textwrap.dedent(text).strip().splitlines()]
+        # pytest writes "E   " before the lines of an error that a test raised.
+        found = [line.removeprefix("E ").strip() for line in self.result.outlines]
+        window = range(len(found) - len(lines) + 1)
+        assert any(found[n : n + len(lines)] == lines for n in window), "\n".join(found)
+        return self
+
+
+class Project:
+    """A downstream project in a folder of its own."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester = pytester
+        self.path: Path = pytester.path
+        self._ini: dict[str, str | None] = dict(INI)
+        self.write("app/__init__.py", "")
+        self.write("app/models.py", MODELS)
+        self.ini()
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file; the text may be indented."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text).lstrip("\n"), encoding="utf-8")
+
+    def ini(self, **values: str | None) -> None:
+        """Change lines of ``pytest.ini``; None leaves one out."""
+        self._ini.update(values)
+        lines = [f"{key} = {value}" for key, value in self._ini.items() if value]
+        self.write("pytest.ini", "[pytest]\n" + "\n".join(lines) + "\n")
+
+    def tests(self, text: str, name: str = "test_it.py") -> None:
+        """Write a file of tests below the usual imports."""
+        self.write(name, HEAD + "\n\n" + textwrap.dedent(text))
+
+    def run(
+        self,
+        target: Target,
+        *arguments: str,
+        expected: Mapping[str, Sequence[Any]] | None = None,
+        plugins: Sequence[object] = (),
+    ) -> Outcome:
+        """Run pytest in this process, the observer looking on.
+
+        Args:
+            arguments: More of the command line.
+            expected: Every table of the template with its rows; the default: ours, empty.
+        """
+        tables = {"posts": [], "users": []} if expected is None else expected
+        watch = Watch(target.observer, tables)
+        with unchanged_databases(target.observer):
+            result = self.pytester.runpytest_inprocess(
+                *(*_QUIET, *target.arguments, *arguments), plugins=[watch, *plugins]
+            )
+            gc.collect()  # what an inner run left behind warns there, not in a later test
+        return Outcome(result, watch)
+
+    def run_apart(self, target: Target, *arguments: str, timeout: float = 120) -> Outcome:
+        """Run pytest in another process: for workers, signals, exit codes."""
+        with unchanged_databases(target.observer):
+            result = self.pytester.run(
+                *(sys.executable, "-m", "pytest", *_QUIET, *target.arguments, *arguments),
+                timeout=timeout,
+            )
+        return Outcome(result, Watch(target.observer, {}))
+
+
+#: Other plugins that may be installed here are not the matter; tests run as written.
+_QUIET = ("-p", "no:randomly", "-p", "no:cacheprovider", "-ra")
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A downstream project that names its metadata and nothing else of ours."""
+    for name in list(os.environ):
+        if name.startswith("ASYNCDB_") or name == "PYTEST_ADDOPTS":
+            monkeypatch.delenv(name)
+    return Project(pytester)
