@@ -178,6 +178,7 @@ class HostLoop:
         if not task.done():
             from sqlalchemy.util import await_only
 
+            assert outer is not None  # without a loop to go back to, ours ran to the end
             try:
                 await_only(self._park(task, outer))
             except BaseException:
@@ -205,9 +206,13 @@ class HostLoop:
         """Wait for *task* on the caller's loop, which turns ours when something arrives."""
         waiter = outer.create_future()
 
+        def finish() -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
         def wake(_: object) -> None:
             if not outer.is_closed():
-                outer.call_soon_threadsafe(lambda: waiter.done() or waiter.set_result(None))
+                outer.call_soon_threadsafe(finish)
 
         task.add_done_callback(wake)
         self._watch(outer)
@@ -222,7 +227,7 @@ class HostLoop:
         if self._parked[outer] > 1:
             return
         try:
-            outer.add_reader(self._selector.fileno(), self._turn_for, outer)  # type: ignore[attr-defined]
+            outer.add_reader(self._selector.fileno(), self._turn_for, outer)
         except (AttributeError, NotImplementedError):
             outer.call_soon(self._poll, outer)  # no selector that can be watched: Windows
         else:
@@ -237,7 +242,7 @@ class HostLoop:
             self._alarms.pop(outer).cancel()
         if not outer.is_closed():
             try:
-                outer.remove_reader(self._selector.fileno())  # type: ignore[attr-defined]
+                outer.remove_reader(self._selector.fileno())
             except (AttributeError, NotImplementedError):
                 pass
 

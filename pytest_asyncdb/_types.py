@@ -129,13 +129,13 @@ class LocalPlace:
     Args:
         programs: Name to path.
         data: The data folder; the programs create it.
-        secret: A file with the recipe's ``secret``.
+        credentials: A file with the recipe's ``credentials``.
         root: Are we root? Some programs then want to be told.
     """
 
     programs: Mapping[str, str]
     data: str
-    secret: str
+    credentials: str
     root: bool
 
 
@@ -149,7 +149,8 @@ class LocalRecipe:
         version_command: Arguments that make the server program print its version.
         initialise: The command that fills the data folder.
         serve: The command that runs the server on a port of 127.0.0.1.
-        secret: A file for these commands, ``{password}`` standing for a random password.
+        credentials: The text of a file for these commands, ``{password}`` standing for a
+            random password.
         stop: What ends the server at once, and makes it remove what is not in the folder.
         refuses_root: The programs refuse to run as root.
         user: The user that may create databases.
@@ -163,7 +164,7 @@ class LocalRecipe:
     version_command: tuple[str, ...]
     initialise: Callable[[LocalPlace], list[str]]
     serve: Callable[[LocalPlace, int], list[str]]
-    secret: str
+    credentials: str
     stop: signal.Signals
     refuses_root: bool
     user: str

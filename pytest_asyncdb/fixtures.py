@@ -14,6 +14,7 @@ import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._handle import Asyncdb, AsyncdbBackend
+from pytest_asyncdb._stash import FAILURE, RUN
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
 
     from pytest_asyncdb._run import Run
     from pytest_asyncdb.abc import View
-
-RUN = pytest.StashKey["Run"]()
-#: The exception that a test failed with, so that a breach is not reported twice.
-FAILURE = pytest.StashKey[BaseException]()
 
 
 class _NotGiven:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_asyncdb import errors
-from pytest_asyncdb.fixtures import FAILURE, RUN
+from pytest_asyncdb._stash import FAILURE, RUN
 
 if TYPE_CHECKING:
     from pytest_asyncdb._markers import Marking
@@ -112,7 +112,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     needed = {
         item.callspec.params[BACKEND]
         for item in session.items
-        if BACKEND in getattr(getattr(item, "callspec", None), "params", ())  # type: ignore[attr-defined]
+        if isinstance(item, pytest.Function)
+        and BACKEND in getattr(getattr(item, "callspec", None), "params", ())
     }
     run.owned.start(spec for spec in run.settings.specs if spec in needed)
 

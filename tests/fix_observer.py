@@ -57,6 +57,10 @@ class Observer(abc.ABC):
     def quote(self, name: str) -> str:
         return f'"{name}"'
 
+    def look(self, database: str) -> dict[str, Rows] | None:
+        """Like :meth:`dump`; None where the database is gone, as after a breach."""
+        return self.dump(database) if database in self.databases() else None
+
     def dump(self, database: str) -> dict[str, Rows]:
         """Every table with its rows, sorted."""
         return {
@@ -151,6 +155,9 @@ class SQLiteObserver(Observer):
     def databases(self) -> set[str]:
         return set()  # SQLite keeps no list of them
 
+    def look(self, database: str) -> dict[str, Rows] | None:
+        return self.dump(database) or None  # nobody holds it: opening it made an empty one
+
     def tables(self, database: str) -> list[str]:
         sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
         return sorted(name for (name,) in self.query(sql, database))
@@ -192,9 +199,7 @@ class Watch:
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Iterator[Any]:
         result = yield
-        if fixturedef.argname == "asyncdb_url":
-            self.urls[request.node.nodeid] = result
-        elif fixturedef.argname == "asyncdb_engine":
+        if fixturedef.argname == "_asyncdb_view":  # below every fixture with a database
             self.urls[request.node.nodeid] = result.url
         return result
 
@@ -203,8 +208,8 @@ class Watch:
         result = yield
         if item.nodeid in self.urls:
             self.looked.append(item.nodeid)
-            found = self.observer.dump(self.urls[item.nodeid].database or "")
-            if found != self.expected:
+            found = self.observer.look(self.urls[item.nodeid].database or "")
+            if found not in (None, self.expected):
                 self.leaks[item.nodeid] = found
         return result
 

@@ -26,7 +26,13 @@ import asyncmy  # noqa: F401
 import asyncpg  # noqa: F401
 import psycopg  # noqa: F401
 import pytest
+import sqlalchemy.dialects.mysql.aiomysql
+import sqlalchemy.dialects.mysql.asyncmy
+import sqlalchemy.dialects.postgresql.asyncpg
+import sqlalchemy.dialects.postgresql.psycopg
+import sqlalchemy.dialects.sqlite.aiosqlite
 import sqlalchemy.ext.asyncio  # noqa: F401
+import uvloop  # noqa: F401
 from fix_observer import Watch, unchanged_databases
 from fix_servers import Target
 
@@ -147,9 +153,9 @@ class Project:
         lines = [f"{key} = {value}" for key, value in self._ini.items() if value]
         self.write("pytest.ini", "[pytest]\n" + "\n".join(lines) + "\n")
 
-    def tests(self, text: str, name: str = "test_it.py") -> None:
-        """Write a file of tests below the usual imports."""
-        self.write(name, HEAD + "\n\n" + textwrap.dedent(text))
+    def tests(self, *parts: str, name: str = "test_it.py") -> None:
+        """Write a file of tests below the usual imports; *parts* may each be indented."""
+        self.write(name, "\n\n".join([HEAD, *map(textwrap.dedent, parts)]))
 
     def run(
         self,
@@ -168,7 +174,7 @@ class Project:
         watch = Watch(target.observer, tables)
         with unchanged_databases(target.observer):
             result = self.pytester.runpytest_inprocess(
-                *(*_QUIET, *target.arguments, *arguments), plugins=[watch, *plugins]
+                *(*QUIET, *target.arguments, *arguments), plugins=[watch, *plugins]
             )
             gc.collect()  # what an inner run left behind warns there, not in a later test
         return Outcome(result, watch)
@@ -177,14 +183,18 @@ class Project:
         """Run pytest in another process: for workers, signals, exit codes."""
         with unchanged_databases(target.observer):
             result = self.pytester.run(
-                *(sys.executable, "-m", "pytest", *_QUIET, *target.arguments, *arguments),
+                *(sys.executable, "-m", "pytest", *QUIET, *target.arguments, *arguments),
                 timeout=timeout,
             )
         return Outcome(result, Watch(target.observer, {}))
 
 
 #: Other plugins that may be installed here are not the matter; tests run as written.
-_QUIET = ("-p", "no:randomly", "-p", "no:cacheprovider", "-ra")
+#: Hypothesis would be imported anew by every inner run.
+QUIET = (
+    *("-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"),
+    *("--color=no", "-ra"),
+)
 
 
 @pytest.fixture

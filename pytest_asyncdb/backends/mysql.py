@@ -141,8 +141,8 @@ def _serve(server: str, *extra: str) -> Callable[[LocalPlace, int], list[str]]:
     def serve(place: LocalPlace, port: int) -> list[str]:
         return [
             *(place.programs[server], "--no-defaults", *_as_root(place)),
-            *(f"--datadir={place.data}", f"--tmpdir={place.data}", f"--init-file={place.secret}"),
-            *(f"--port={port}", "--bind-address=127.0.0.1"),
+            *(f"--datadir={place.data}", f"--tmpdir={place.data}"),
+            *(f"--init-file={place.credentials}", f"--port={port}", "--bind-address=127.0.0.1"),
             # Relative to the data folder, as the path of a socket must be short.
             *("--socket=socket", "--pid-file=pid"),
             *_THROW_AWAY,
@@ -185,7 +185,7 @@ class MySQL(_MySQLFamily):
         initialise=_initialise_mysql,
         # Its one account is root@localhost, which 127.0.0.1 is only where names are resolved.
         serve=_serve("mysqld", "--mysqlx=OFF"),
-        secret="ALTER USER 'root'@'localhost' IDENTIFIED BY '{password}';\n",
+        credentials="ALTER USER 'root'@'localhost' IDENTIFIED BY '{password}';\n",
         stop=signal.SIGKILL,
         refuses_root=False,
         user="root",
@@ -219,7 +219,7 @@ class MariaDB(_MySQLFamily):
         version_command=("--no-defaults", "--version"),
         initialise=_initialise_mariadb,
         serve=_serve("mariadbd", "--skip-name-resolve"),
-        secret=(
+        credentials=(
             "ALTER USER 'root'@'localhost' IDENTIFIED BY '{password}';\n"
             "ALTER USER 'root'@'127.0.0.1' IDENTIFIED BY '{password}';\n"
             "ALTER USER 'root'@'::1' IDENTIFIED BY '{password}';\n"

@@ -113,7 +113,7 @@ def _initialise(place: LocalPlace) -> list[str]:
         *(place.programs["initdb"], "-D", place.data, "-U", "postgres"),
         *("-E", "UTF8", f"--locale={_LOCALE}", "--no-sync", "--no-instructions"),
         # In the clear on 127.0.0.1: SCRAM costs asyncpg 10 ms a connection.
-        *("--auth=password", f"--pwfile={place.secret}"),
+        *("--auth=password", f"--pwfile={place.credentials}"),
     ]
 
 
@@ -156,7 +156,7 @@ class Postgres(Backend):
         version_command=("-V",),
         initialise=_initialise,
         serve=_serve,
-        secret="{password}\n",
+        credentials="{password}\n",
         stop=signal.SIGQUIT,  # "immediate shutdown": no checkpoint, shared memory removed
         refuses_root=True,
         user="postgres",

@@ -7,6 +7,7 @@ what the application sends, through the adapter's cursors.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -128,7 +129,9 @@ class Link:
 
     async def _script(self, statements: Sequence[str]) -> None:
         adapted = self._fairy.dbapi_connection
-        async with adapted._execute_mutex:  # SQLAlchemy's lock: one statement at a time
+        # SQLAlchemy's lock: one statement at a time. SQLAlchemy 2.0 has none for aiosqlite and
+        # psycopg, which see to it themselves.
+        async with getattr(adapted, "_execute_mutex", None) or contextlib.nullcontext():
             await self.driver.run(adapted._connection, statements)
 
     async def _on_the_side(self, statement: str) -> None:

@@ -14,16 +14,18 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
     from pytest_asyncdb._types import Server
     from pytest_asyncdb.abc import Backend, Driver
 
-#: Seconds between two tries.
-_PAUSE = 0.03
 #: Seconds after which the user is told what is being waited for.
 _PATIENCE = 3.0
+#: Seconds between two looks at a server that lets a try hang.
+_LOOK = 0.5
 
 
-class NotReady(Exception):  # noqa: N818  # a state rather than a failure
+class NotReady(Exception):
     """The server did not answer.
 
     Args:
@@ -44,6 +46,7 @@ def wait_until_ready(
     seconds: float,
     check: Callable[[], None] = lambda: None,
     final: Callable[[BaseException], bool] = lambda error: False,
+    pause: float = 0.03,
 ) -> str:
     """Ask until the server answers; returns what it says to ``version_query()``.
 
@@ -51,54 +54,86 @@ def wait_until_ready(
 
     Args:
         seconds: How long to ask.
-        check: Called after each failed try; raises where asking on is of no use.
+        check: Called during and after each try; raises where asking on is of no use.
         final: Does this error say that asking on is of no use?
+        pause: Seconds between two tries.
 
     Raises:
         NotReady: No answer in time, or a final error.
     """
-    return asyncio.run(_ask(server, backend, driver, seconds, check, final))
-
-
-async def _ask(
-    server: Server,
-    backend: Backend,
-    driver: Driver,
-    seconds: float,
-    check: Callable[[], None],
-    final: Callable[[BaseException], bool],
-) -> str:
-    from sqlalchemy import text
     from sqlalchemy.exc import ArgumentError
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
 
+    def hopeless(error: BaseException) -> bool:
+        # The last one: a package that a driver needs for some way of logging in.
+        return isinstance(error, (ImportError, ArgumentError)) or (
+            isinstance(error, RuntimeError) and "cryptography" in str(error)
+        )
+
     began = time.monotonic()
-    engine = create_async_engine(
-        backend.url(server, driver.name, None),
-        poolclass=NullPool,
-        connect_args=dict(driver.connect_args()),
+    try:
+        engine = create_async_engine(
+            backend.url(server, driver.name, None),
+            poolclass=NullPool,
+            connect_args=dict(driver.connect_args()),
+        )
+    except (ImportError, ArgumentError) as error:
+        raise NotReady(0.0, error) from error
+    return asyncio.run(
+        _ask(
+            engine,
+            backend.version_query(),
+            began + seconds,
+            check,
+            lambda error: hopeless(error) or final(error),
+            pause,
+        )
     )
+
+
+async def _ask(
+    engine: AsyncEngine,
+    query: str,
+    until: float,
+    check: Callable[[], None],
+    final: Callable[[BaseException], bool],
+    pause: float,
+) -> str:
+    from sqlalchemy import text
+
+    began = time.monotonic()
+    last: BaseException = TimeoutError("the connection hangs")
 
     async def ask() -> str:
         async with engine.connect() as connection:
-            return str(await connection.scalar(text(backend.version_query())))
+            return str(await connection.scalar(text(query)))
+
+    async def wait(task: asyncio.Task[str]) -> None:
+        # Whatever else listens on the port may take the connection and say nothing.
+        try:
+            while not task.done():
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise NotReady(time.monotonic() - began, last)
+                await asyncio.wait([task], timeout=min(left, _LOOK))
+                check()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task], timeout=_LOOK)
 
     try:
         while True:
-            left = began + seconds - time.monotonic()
-            try:
-                return await asyncio.wait_for(ask(), left)
-            except Exception as error:
-                # A package that a driver needs for some way of logging in is missing.
-                hopeless = isinstance(error, (ImportError, ArgumentError)) or (
-                    isinstance(error, RuntimeError) and "cryptography" in str(error)
-                )
-                passed = time.monotonic() - began
-                if hopeless or final(error) or passed >= seconds:
-                    raise NotReady(passed, error) from error
-            check()
-            await asyncio.sleep(_PAUSE)
+            task = asyncio.create_task(ask())
+            await wait(task)
+            error = task.exception()
+            if error is None:
+                return task.result()
+            last = error
+            if final(error) or time.monotonic() >= until:
+                raise NotReady(time.monotonic() - began, error) from error
+            await asyncio.sleep(pause)
     finally:
         await engine.dispose()
 

@@ -23,6 +23,8 @@ from pytest_asyncdb.errors import AsyncdbError
 
 #: Seconds in which the supervisor must have ended and removed everything.
 _END = 20.0
+#: A file system in memory that every Linux has.
+_MEMORY = "/dev/shm"  # noqa: S108  # our folder in it has a random name and mode 0700
 #: Free space for the data to be put in memory.
 _ENOUGH = 512 * 1024 * 1024
 
@@ -40,7 +42,6 @@ class Identity:
     wrap: tuple[str, ...] = ()
     user: int | None = None
     group: int | None = None
-
 
 
 class Supervised:
@@ -87,7 +88,7 @@ class Supervised:
     def output(self) -> str:
         """The end of what the commands printed."""
         try:
-            with open(f"{self.folder}/log", "rb") as log:
+            with Path(self.folder, "log").open("rb") as log:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - 8192))
                 return log.read().decode(errors="replace")
         except OSError:
@@ -95,14 +96,14 @@ class Supervised:
 
 
 @contextlib.contextmanager
-def supervised(identity: Identity, secret: str) -> Iterator[Supervised]:
+def supervised(identity: Identity, credentials: str) -> Iterator[Supervised]:
     """A supervisor with a fresh folder; on leaving, both are gone.
 
     Raises:
         AsyncdbError: The supervisor did not start, or did not end.
     """
-    memory = _has_room("/dev/shm")
-    base = "/dev/shm" if memory else tempfile.gettempdir()
+    memory = _has_room(_MEMORY)
+    base = _MEMORY if memory else tempfile.gettempdir()
     folder = f"{base}/pytest-asyncdb-{secrets.token_hex(6)}"
     path = str(Path(__file__).with_name("_supervisor.py"))
     process = subprocess.Popen(
@@ -117,7 +118,7 @@ def supervised(identity: Identity, secret: str) -> Iterator[Supervised]:
         ours.tell(
             {
                 "folder": folder,
-                "secret": secret,
+                "credentials": credentials,
                 "user": identity.user,
                 "group": identity.group,
                 # Messages are read by us; temporary files must not outlive the folder.

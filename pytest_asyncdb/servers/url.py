@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -47,13 +46,16 @@ class UrlProvider(ServerProvider):
         from sqlalchemy.exc import ArgumentError
 
         try:
-            make_url(url.value)
+            # "@" in the password makes what follows it a part of the host.
+            readable = "@" not in (make_url(url.value).host or "")
         except (ArgumentError, ValueError):
+            readable = False
+        if not readable:
             raise ConfigError(
                 f"this is not a URL of a {backend.label} server ({url.source})",
                 ["The value is not shown, as it may hold a password.", *_encoding(url.value)],
                 [f"write it as {_example(backend)}"],
-            ) from None
+            )
         return Found(self.name, url.source, None, url)
 
     @contextlib.contextmanager
@@ -119,7 +121,7 @@ def _server(url: URL, found: Found, backend: Backend) -> Server:
 
 def _is_final(error: BaseException) -> bool:
     text = str(error)
-    return any(words in text for words in _FINAL) or "name resolution" in text
+    return any(words in text for words in _FINAL)
 
 
 def _no_answer(
@@ -127,9 +129,7 @@ def _no_answer(
 ) -> ServerStartError:
     """What the driver said, without the password, and what may be wrong with the URL."""
     refused = any(words in str(error.error) for words in _REFUSED)
-    # "@" in the password makes what follows it a part of the host.
-    torn = "@" in (url.host or "")
-    hints = _encoding(source.value, url.password) if refused or torn else []
+    hints = _encoding(source.value, url.password) if refused else []
     remedies = [
         f"see that the server runs and that the URL in {source.source} leads to it",
         f"or leave {source.source} out and let a server be started: --asyncdb-server=auto",
@@ -167,15 +167,13 @@ def _written_password(raw: str) -> str:
 
 
 def _shown(url: URL) -> str:
-    """*url* without what may be a password, or a part of one."""
-    query = {key: "***" if "pass" in key.lower() else value for key, value in url.query.items()}
-    host = re.sub(r".*@", "***@", url.host) if url.host else url.host
-    return url.set(query=query, host=host).render_as_string(hide_password=True)
+    """*url* without what may be a password."""
+    query = {key: "..." if "pass" in key.lower() else value for key, value in url.query.items()}
+    return url.set(query=query).render_as_string(hide_password=True)
 
 
 def _without_password(text: str, raw: str, url: URL) -> str:
     secrets = {
-        *(part for part in (url.host or "").split("@")[:-1]),
         _written_password(raw),
         url.password or "",
         *(str(value) for key, value in url.query.items() if "pass" in key.lower()),

@@ -8,7 +8,7 @@ observer looking on; the controls show that the plain recipe fails the same test
 from __future__ import annotations
 
 import pytest
-from fix_project import Project
+from fix_project import QUIET, Project
 from fix_servers import Target
 
 SCOPES = ("function", "class", "module", "package", "session")
@@ -100,7 +100,7 @@ class TestIt:
     )
     for folder in ("one", "two"):
         project.write(f"{folder}/__init__.py", "")
-        project.tests(body, f"{folder}/test_it.py")
+        project.tests(body, name=f"{folder}/test_it.py")
     project.run(target).passed(4)
 
 
@@ -435,7 +435,7 @@ def naive(project: Project, target: Target, loop_scope: str, tests: str) -> str:
         project.tests(tests)
         # Apart, since what it leaves open would warn in our own process.
         result = project.pytester.runpytest_subprocess(
-            *("-p", "no:asyncdb", "-p", "no:randomly"), timeout=60
+            *(*QUIET, "-p", "no:asyncdb"), timeout=60
         )
     finally:
         if target.server is not None:

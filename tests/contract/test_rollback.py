@@ -10,7 +10,7 @@ import textwrap
 import time
 
 import pytest
-from fix_project import Project
+from fix_project import QUIET, Project
 from fix_servers import WORDS, Servers, Target
 
 pytestmark = pytest.mark.filterwarnings("default::ResourceWarning")
@@ -240,7 +240,10 @@ async def test_it(asyncdb_session):
 @pytest.mark.parametrize("body", BODIES)
 def test_what_applications_do_is_undone(project: Project, target: Target, body: str) -> None:
     """Commits, rollbacks and several sessions work, and the next test sees nothing of them."""
-    project.tests(BODIES[body] + AFTER)
+    if body == "left_open":
+        # SQLAlchemy itself warns of such a session when it is collected.
+        project.ini(filterwarnings="default")
+    project.tests(BODIES[body], AFTER)
     outcome = project.run(target)
     if body == "failing_test":
         outcome.had(passed=1, xfailed=1)
@@ -302,8 +305,8 @@ def test_the_text_of_a_commit_is_refused(
         async def test_it(asyncdb_session):
             await add(asyncdb_session, "ada")
             await asyncdb_session.execute(text("{statement}"))
-        """
-        + AFTER
+        """,
+        AFTER,
     )
     outcome = project.run(target)
     assert outcome.result.parseoutcomes()["passed"] == 1
@@ -327,8 +330,8 @@ def test_a_refusal_that_the_code_swallows_is_reported(project: Project, target: 
                 await asyncdb_session.execute(text("COMMIT"))
             except Exception:
                 pass
-        """
-        + AFTER
+        """,
+        AFTER,
     )
     outcome = project.run(target)
     assert outcome.result.parseoutcomes()["passed"] >= 1
@@ -347,8 +350,8 @@ def test_ddl_is_undone_or_refused(project: Project, target: Target) -> None:
             await asyncdb_session.commit()
             await asyncdb_session.execute(text("DROP TABLE posts"))
             await asyncdb_session.commit()
-        """
-        + AFTER
+        """,
+        AFTER,
     )
     outcome = project.run(target)
     if target.backend in ("sqlite", "postgres"):
@@ -390,8 +393,8 @@ def test_a_commit_hidden_in_a_procedure_is_reported(project: Project, target: Ta
         async def test_it(asyncdb_session):
             await add(asyncdb_session, "ada")
             await asyncdb_session.execute(text("CALL hidden()"))
-        """
-        + AFTER
+        """,
+        AFTER,
     )
     outcome = project.run(target)
     node = f"test_it.py::test_it[{target.id}]"
@@ -570,8 +573,8 @@ def test_a_connection_that_the_server_ends_costs_one_test(
                 pass
             with pytest.raises(DBAPIError):
                 await names(asyncdb_session)
-        """
-        + AFTER
+        """,
+        AFTER,
     )
     outcome = project.run(target).untouched()
     assert outcome.result.parseoutcomes()["passed"] >= 1
@@ -583,7 +586,7 @@ def test_tests_pass_in_any_order(project: Project, target: Target) -> None:
     bodies = [
         text.replace("test_it", f"test_{name}")
         for name, text in BODIES.items()
-        if name != "failing_test"
+        if name not in ("failing_test", "left_open")
     ]
     clean = "\n@pytest.fixture(autouse=True)\nasync def empty(asyncdb_sessionmaker):\n" + (
         "    async with asyncdb_sessionmaker() as session:\n"
@@ -622,7 +625,7 @@ async def asyncdb_session(asyncdb_engine):
 """
 
 
-@pytest.mark.parametrize("body", ["rollback", "integrity_error", "ddl"])
+@pytest.mark.parametrize("body", ["commit", "rollback", "integrity_error", "ddl"])
 def test_control_the_usual_recipe_leaks(
     project: Project, target: Target, body: str, servers: Servers
 ) -> None:
@@ -646,7 +649,7 @@ async def test_it(asyncdb_session):
         project.ini(asyncdb_metadata=None)
         project.write("conftest.py", NAIVE.format(url=url))
         project.tests((ddl if body == "ddl" else BODIES[body]) + AFTER)
-        result = project.pytester.runpytest_inprocess("-p", "no:asyncdb", "-p", "no:randomly")
+        result = project.pytester.runpytest_inprocess(*QUIET, "-p", "no:asyncdb")
     finally:
         if target.server is not None:
             observer.query(f"DROP DATABASE {database}")

@@ -30,6 +30,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+#: Plugins that a reader may not have; and what pytest-asyncio warns about where it is unset.
+_QUIET = (
+    *("-p", "no:randomly", "-p", "no:cacheprovider"),
+    *("-o", "asyncio_default_fixture_loop_scope=function"),
+)
 LANGUAGES = {"python", "console", "ini", "toml", "bash", "sh"}
 
 
@@ -113,7 +118,7 @@ class Project:
         command, *shown = block.text.strip().splitlines()
         words = shlex.split(command.removeprefix("$ "), comments=True)
         assert words[0] == "pytest", block.place
-        arguments = ["-p", "no:randomly", "-p", "no:cacheprovider", *words[1:]]
+        arguments = [*_QUIET, *words[1:]]
         if "-n" in words:
             result = self.pytester.runpytest_subprocess(*arguments)
         else:

@@ -1,0 +1,17 @@
+"""The keys under which the plugin keeps things on pytest's config and items.
+
+Not in ``fixtures.py``: pytest wants to import that one itself, to rewrite its asserts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_asyncdb._run import Run
+
+RUN: pytest.StashKey[Run] = pytest.StashKey()
+#: The exception that a test failed with, so that a breach is not reported twice.
+FAILURE: pytest.StashKey[BaseException] = pytest.StashKey()

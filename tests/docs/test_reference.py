@@ -1,0 +1,150 @@
+"""The tables of docs/reference.md say what the code says."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pytest_asyncdb
+from pytest_asyncdb import errors, fixtures, hookspecs
+from pytest_asyncdb._config import OPTIONS
+from pytest_asyncdb._markers import _KEYS
+from pytest_asyncdb._registry import Registry
+from pytest_asyncdb._types import Capabilities
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+
+
+def table(heading: str) -> list[list[str]]:
+    """The first table below a heading, cells without backquotes, without its head."""
+    section = re.split(r"^## ", REFERENCE, flags=re.MULTILINE)
+    (text,) = (part for part in section if part.startswith(heading + "\n"))
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    return [
+        [cell.strip().replace("`", "").replace("\\|", "|") for cell in _cells(row)]
+        for row in rows[2:]
+    ]
+
+
+def _cells(row: str) -> list[str]:
+    return re.split(r"(?<!\\)\|", row.strip())[1:-1]
+
+
+def public_fixtures() -> Iterator[tuple[str, str]]:
+    """Every fixture of the plugin with its scope, by introspection."""
+    for name, value in vars(fixtures).items():
+        if type(value).__name__ == "FixtureFunctionDefinition" and not name.startswith("_"):
+            yield name, value._fixture_function_marker.scope
+
+
+def test_the_options_are_those_of_the_code() -> None:
+    """Flag with metavar, environment, ini, default: word for word and in order."""
+    expected = [
+        [
+            "=".join(filter(None, (option.flag, option.metavar))) if option.flag else "",
+            option.env or "",
+            option.ini or "",
+            option.default,
+        ]
+        for option in OPTIONS
+    ]
+    assert table("Options") == expected
+
+
+def test_every_option_is_explained() -> None:
+    """Each word of the table occurs in the text below it."""
+    text = REFERENCE.partition("## Options")[2].partition("## Fixtures")[0]
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("|"))
+    for option in OPTIONS:
+        assert f"`{option.flag or option.ini}`" in text
+
+
+def test_the_fixtures_are_those_of_the_code() -> None:
+    """Name and scope, in the order of the code."""
+    assert [tuple(row[:2]) for row in table("Fixtures")] == list(public_fixtures())
+
+
+def test_every_fixture_says_its_scope_and_cost() -> None:
+    """What ``pytest --fixtures`` prints, and what the reference relies on."""
+    for name, _ in public_fixtures():
+        text = inspect.getdoc(getattr(fixtures, name)._get_wrapped_function()) or ""
+        assert "Scope: " in text, name
+        assert len(text.splitlines()[0]) <= 88, name
+        assert text.splitlines()[0].endswith("."), name
+
+
+def test_the_marker_has_the_arguments_of_the_code() -> None:
+    """The backends, then the keys."""
+    assert {row[0] for row in table("Marker")} == {"*backends", *_KEYS}
+
+
+def test_the_backends_are_those_of_the_code() -> None:
+    """Their words and drivers, the default first."""
+    registry = Registry()
+    expected = [
+        [name, ", ".join(driver.name for driver in registry.backend(name).drivers)]
+        for name in registry.backends
+    ]
+    assert [row[:2] for row in table("Naming backends")] == expected
+
+
+def test_the_capabilities_are_those_of_the_code() -> None:
+    """Each capability of each backend."""
+    registry = Registry()
+    expected = [
+        [
+            field.name,
+            *(
+                "yes" if getattr(registry.backend(name).capabilities, field.name) else "no"
+                for name in registry.backends
+            ),
+        ]
+        for field in dataclasses.fields(Capabilities)
+    ]
+    assert table("Capabilities") == expected
+
+
+def test_the_hooks_are_those_of_the_code() -> None:
+    """Every function of ``hookspecs.py``."""
+    names = [name for name in vars(hookspecs) if name.startswith("pytest_")]
+    assert [row[0] for row in table("Hooks")] == names
+
+
+def test_every_exception_is_public() -> None:
+    """Every child of AsyncdbError can be imported from the package."""
+    names = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.AsyncdbError)
+    }
+    assert names <= set(pytest_asyncdb.__all__)
+
+
+BREACHES = {
+    "docs/isolation.md": [
+        errors.waited_for_turn("t", 10, "a task"),
+        errors.refused_statement("…", "MySQL", "t", "it commits by itself"),
+        errors.lost_transaction("t", "CALL p()", "MySQL"),
+        errors.left_running("t", ["a task"]),
+        errors.after_the_test("t"),
+        errors.overlapping_units("t", "…"),
+        errors.teardown_stuck("t", 10, TimeoutError()),
+    ],
+    "docs/loops.md": [errors.trio_backend("t")],
+    "docs/howto/seeds.md": [errors.seed_failed("PostgreSQL", ValueError())],
+}
+
+
+@pytest.mark.parametrize("page", BREACHES)
+def test_headings_are_literal_error_messages(page: str) -> None:
+    """Who searches for the message finds the page."""
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    headings = [line.lstrip("# ") for line in lines if line.startswith("#")]
+    for error in BREACHES[page]:
+        assert error.headline in headings

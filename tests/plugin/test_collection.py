@@ -1,0 +1,192 @@
+"""What becomes a database test, on which backends, under which name."""
+
+from __future__ import annotations
+
+import pytest
+from fix_project import Project
+from fix_servers import Servers, Target
+
+
+@pytest.fixture
+def sqlite(servers: Servers) -> Target:
+    return servers.target("sqlite")
+
+
+def collected(project: Project, *arguments: str) -> list[str]:
+    result = project.pytester.runpytest_inprocess(
+        *("--collect-only", "-q", "-p", "no:randomly", *arguments)
+    )
+    return [line.partition("::")[2] for line in result.outlines if "::" in line]
+
+
+def test_every_test_that_reaches_a_fixture_runs_once_per_backend(project: Project) -> None:
+    project.tests(
+        """
+        @pytest.fixture
+        def repository(asyncdb_sessionmaker):
+            return asyncdb_sessionmaker
+
+        def test_none(): pass
+        def test_direct(asyncdb_engine): pass
+        def test_indirect(repository): pass
+        """
+    )
+    assert collected(project, "--asyncdb=sqlite,postgres+psycopg@17") == [
+        "test_none",
+        "test_direct[sqlite]",
+        "test_indirect[sqlite]",
+        "test_direct[postgres-psycopg-17]",
+        "test_indirect[postgres-psycopg-17]",
+    ]
+
+
+def test_one_backend_has_its_name_in_the_id_too(project: Project) -> None:
+    project.tests("def test_it(asyncdb_session): pass")
+    assert collected(project) == ["test_it[sqlite]"]
+
+
+def test_all_stands_for_every_backend(project: Project) -> None:
+    project.tests("def test_it(asyncdb_session): pass")
+    assert collected(project, "--asyncdb=all") == [
+        f"test_it[{name}]" for name in ("sqlite", "postgres", "mysql", "mariadb")
+    ]
+
+
+def test_the_users_own_parameters_are_combined(project: Project) -> None:
+    project.tests(
+        """
+        @pytest.mark.parametrize("n", [1, 2])
+        def test_it(n, asyncdb_session): pass
+        """
+    )
+    assert sorted(collected(project, "--asyncdb=sqlite,mysql")) == [
+        "test_it[mysql-1]",
+        "test_it[mysql-2]",
+        "test_it[sqlite-1]",
+        "test_it[sqlite-2]",
+    ]
+
+
+def test_the_command_line_beats_the_environment_beats_the_ini(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.tests("def test_it(asyncdb_session): pass")
+    project.ini(asyncdb_backends="mysql")
+    assert collected(project) == ["test_it[mysql]"]
+    monkeypatch.setenv("ASYNCDB_BACKENDS", "mariadb")
+    assert collected(project) == ["test_it[mariadb]"]
+    assert collected(project, "--asyncdb=postgres") == ["test_it[postgres]"]
+
+
+def test_the_closest_marker_wins_key_by_key(project: Project) -> None:
+    project.tests(
+        """
+        pytestmark = pytest.mark.asyncdb("sqlite", "postgres", reason="module")
+
+        @pytest.mark.asyncdb(exclude="sqlite")
+        class TestClass:
+            def test_class(self, asyncdb_session): pass
+
+            @pytest.mark.asyncdb("mysql")
+            def test_function(self, asyncdb_session): pass
+
+        def test_module(asyncdb_session): pass
+        """
+    )
+    assert sorted(collected(project, "--asyncdb=sqlite,postgres,mysql")) == [
+        "TestClass::test_class[postgres]",
+        "TestClass::test_function[mysql]",
+        "test_module[postgres]",
+        "test_module[sqlite]",
+    ]
+
+
+def test_a_marker_may_name_driver_and_version(project: Project) -> None:
+    project.tests(
+        """
+        @pytest.mark.asyncdb("postgres+psycopg", "mysql@8")
+        def test_it(asyncdb_session): pass
+        """
+    )
+    assert collected(project, "--asyncdb=postgres+asyncpg,postgres+psycopg,mysql@8,mysql@9") == [
+        "test_it[postgres-psycopg]",
+        "test_it[mysql-8]",
+    ]
+
+
+def test_requires_leaves_the_backends_that_can(project: Project) -> None:
+    project.tests(
+        """
+        @pytest.mark.asyncdb(requires=("transactional_ddl", "several_connections"))
+        def test_it(asyncdb_session): pass
+        """
+    )
+    assert collected(project, "--asyncdb=all") == ["test_it[postgres]"]
+
+
+def test_a_marker_on_a_parameter_holds_for_that_parameter(project: Project) -> None:
+    project.tests(
+        """
+        only = pytest.mark.asyncdb("postgres")
+
+        @pytest.mark.parametrize("n", [1, pytest.param(2, marks=only)])
+        def test_it(n, asyncdb_session): pass
+        """
+    )
+    assert sorted(collected(project, "--asyncdb=sqlite,postgres")) == [
+        "test_it[postgres-1]",
+        "test_it[postgres-2]",
+        "test_it[sqlite-1]",
+    ]
+
+
+def test_a_user_may_choose_the_backend_by_parametrize(project: Project, sqlite: Target) -> None:
+    project.tests(
+        """
+        @pytest.mark.parametrize("asyncdb_backend", ["sqlite"], indirect=True)
+        async def test_it(asyncdb_backend, asyncdb_session):
+            assert asyncdb_backend.name == "sqlite"
+            assert await names(asyncdb_session) == []
+        """
+    )
+    project.run(sqlite).passed(1)
+
+
+def test_a_test_whose_marker_leaves_no_backend_is_skipped_naming_both_sets(
+    project: Project, sqlite: Target
+) -> None:
+    project.tests(
+        """
+        @pytest.mark.asyncdb("postgres", exclude="mysql", reason="uses LISTEN")
+        async def test_it(asyncdb_session): pass
+        """
+    )
+    outcome = project.run(sqlite).had(skipped=1)
+    assert (
+        "marked only postgres; not mysql: uses LISTEN; this run has sqlite (--asyncdb=sqlite)"
+        in outcome.text
+    )
+
+
+def test_a_unittest_class_runs_on_the_first_backend_and_the_run_says_so(
+    project: Project, sqlite: Target
+) -> None:
+    project.tests(
+        """
+        import unittest
+
+        class TestIt(unittest.IsolatedAsyncioTestCase):
+            @pytest.fixture(autouse=True)
+            def _database(self, asyncdb_session, asyncdb_backend):
+                self.session, self.backend = asyncdb_session, asyncdb_backend
+
+            async def test_it(self):
+                assert self.backend.name == "sqlite"
+                assert await names(self.session) == []
+        """
+    )
+    result = project.pytester.runpytest_inprocess("-p", "no:randomly", "--asyncdb=sqlite,postgres")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        ["asyncdb: 1 unittest tests ran on sqlite only: pytest cannot parametrise unittest classes"]
+    )
