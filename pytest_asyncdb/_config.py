@@ -188,9 +188,7 @@ def read_settings(config: pytest.Config, registry: Registry) -> Settings:
     Raises:
         ConfigError: A value is wrong, or two contradict each other.
     """
-    raw = {
-        option.name: _read(config, option) for option in OPTIONS if option.action != "append"
-    }
+    raw = {option.name: _read(config, option) for option in OPTIONS if option.action != "append"}
     for name, instead in _NOT_YET.items():
         value = raw[name]
         if value.value not in ("", "false"):
@@ -379,8 +377,10 @@ def _check_contradictions(settings: Settings) -> None:
         if url.source == "--asyncdb-url" and name not in backends:
             raise errors.ConfigError(
                 f"a URL for {name}, which is not a backend of this run (--asyncdb-url)",
-                [f"The run's backends: {', '.join(map(str, settings.specs))} "
-                 f"({settings.specs[0].source})."],
+                [
+                    f"The run's backends: {', '.join(map(str, settings.specs))} "
+                    f"({settings.specs[0].source})."
+                ],
                 [f"add it: --asyncdb={','.join([*map(str, settings.specs), name])}"],
             )
         if url.source == "--asyncdb-url" and provider.value not in ("auto", "url"):

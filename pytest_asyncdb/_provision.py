@@ -91,11 +91,15 @@ class WorkerDatabase(Database):
             self._url = url
         return self._url
 
-    def discard(self) -> None:
-        self._url = None
+    def close(self) -> None:
+        """Let go of the database; the end of the run drops it. May be called twice."""
         if self._keeper is not None:
             self._keeper.close()
             self._keeper = None
+
+    def discard(self) -> None:
+        self._url = None
+        self.close()
         if self._name:
             self._maintain(self.backend.drop_database(self._name, self.server))
             self._name = ""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_asyncdb._loops import HostLoop
-    from pytest_asyncdb._provision import SchemaPlan
+    from pytest_asyncdb._provision import SchemaPlan, WorkerDatabase
     from pytest_asyncdb._types import BackendSpec, Server
     from pytest_asyncdb.abc import Backend, Driver, Isolation, View
 
@@ -52,6 +52,7 @@ class Run:
         self.unparametrised: set[str] = set()
         self._host: HostLoop | None = None
         self._strategies: dict[Any, Isolation] = {}
+        self._databases: list[WorkerDatabase] = []
 
     @property
     def owned(self) -> _workers.OwnedServers | None:
@@ -103,6 +104,7 @@ class Run:
                 f"asyncdb_{self.id}_{self.worker}",
                 self.host,
             )
+            self._databases.append(database)
             strategy = self.registry.isolation(isolation)
             self._strategies[key] = strategy(database, self.host)
         return self._strategies[key].view(test)
@@ -112,6 +114,9 @@ class Run:
         for strategy in self._strategies.values():
             strategy.close()
         self._strategies.clear()
+        for database in self._databases:
+            database.close()
+        self._databases.clear()
         if self._host is not None:
             self._host.close()
             self._host = None

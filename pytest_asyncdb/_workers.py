@@ -142,29 +142,43 @@ class OwnedServers:
             if self._closed:
                 raise errors.ServerUnavailable("the run is ending: no server is started any more")
             if key not in self._futures:
-                future: concurrent.futures.Future[Server] = concurrent.futures.Future()
-                self._futures[key] = future
-                threading.Thread(
-                    target=self._obtain, args=(spec, future), name=f"asyncdb-{spec}", daemon=True
-                ).start()
+                self._futures[key] = self._begin(spec)
             return self._futures[key]
 
-    def _obtain(self, spec: BackendSpec, future: concurrent.futures.Future[Server]) -> None:
+    def _begin(self, spec: BackendSpec) -> concurrent.futures.Future[Server]:
+        """Choose a provider here, and let it start the server in a thread."""
+        future: concurrent.futures.Future[Server] = concurrent.futures.Future()
+        try:
+            provider, found = self.find(spec)
+            provider.load()
+            backend = self._registry.backend(spec.backend)
+            context = provider.obtain(found, spec, backend, self.driver(spec), self._progress)
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            threading.Thread(
+                target=self._obtain,
+                args=(context, future),
+                name=f"asyncdb-{spec}",
+                daemon=True,
+            ).start()
+        return future
+
+    def _obtain(
+        self,
+        context: contextlib.AbstractContextManager[Server],
+        future: concurrent.futures.Future[Server],
+    ) -> None:
         if not future.set_running_or_notify_cancel():
             return
         begun = time.monotonic()
         try:
-            provider, found = self.find(spec)
-            backend = self._registry.backend(spec.backend)
-            driver = self.driver(spec)
-            context = provider.obtain(found, spec, backend, driver, self._progress)
             server = context.__enter__()
             self._stack.push(context.__exit__)
         except BaseException as error:
             future.set_exception(error)
         else:
-            seconds = time.monotonic() - begun
-            future.set_result(dataclasses.replace(server, seconds=seconds))
+            future.set_result(dataclasses.replace(server, seconds=time.monotonic() - begun))
 
     def _drop(self, name: str, server: Server) -> None:
         """Drop this run's databases on a server that stays."""

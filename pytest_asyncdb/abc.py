@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from pytest_asyncdb._loops import HostLoop
+
 
 class Driver(abc.ABC):
     """A library that talks to a server: what differs between two libraries for one DBMS.
@@ -173,6 +175,13 @@ class ServerProvider(abc.ABC):
             ProviderUnavailable: With the reason, one clause that fits behind ``url: ``.
         """
 
+    def load(self) -> None:
+        """Import what :meth:`obtain` needs; called before it, in the caller's thread.
+
+        Python's warning filters belong to the whole process, and pytest changes them for
+        each test: an import that silences a warning of its own is not safe in a thread.
+        """
+
     @abc.abstractmethod
     def obtain(
         self,
@@ -248,6 +257,10 @@ class Isolation(abc.ABC):
 
     #: The word in ``--asyncdb-isolation`` and in the marker.
     name: ClassVar[str]
+
+    @abc.abstractmethod
+    def __init__(self, database: Database, host: HostLoop) -> None:
+        """Take a worker's database, without touching it, and the loop for connections."""
 
     @abc.abstractmethod
     def view(self, test: str) -> View:

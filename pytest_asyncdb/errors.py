@@ -75,9 +75,7 @@ class IsolationConflict(AsyncdbError):
     """Units of work that cannot share one connection overlap."""
 
 
-def _text(
-    headline: str, seen: Sequence[str], remedies: Sequence[str], seen_title: str
-) -> str:
+def _text(headline: str, seen: Sequence[str], remedies: Sequence[str], seen_title: str) -> str:
     parts = [headline]
     if seen:
         lines = [f"  - {line}" for line in seen] if seen_title else list(seen)
@@ -144,13 +142,11 @@ def server_start(label: str, provider: str, what: str, output: str) -> ServerSta
         output: The end of what the server printed.
     """
     lines = output.strip().splitlines()[-20:] or ["(it printed nothing)"]
+    other = "local" if provider == "container" else "container"
     return ServerStartError(
         f"the {label} server of provider {provider} did not start",
         [what, *(f"| {line}" for line in lines)],
-        [
-            "read its output above, or take another provider, "
-            "such as --asyncdb-server=container or --asyncdb-server=local"
-        ],
+        [f"read its output above, or take another provider: --asyncdb-server={other}"],
         "Seen:",
     )
 

@@ -41,7 +41,7 @@ def plain_errors(missing: str = "error") -> Iterator[None]:
     """Our errors as pytest failures without a traceback; missing servers as skips."""
     try:
         yield
-    except (errors.ServerUnavailable, errors.DriverMissing) as error:
+    except (errors.ServerUnavailable, errors.ServerStartError, errors.DriverMissing) as error:
         if missing == "skip":
             raise pytest.skip.Exception(str(error)) from None
         raise pytest.fail.Exception(str(error), pytrace=False) from None

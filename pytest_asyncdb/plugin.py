@@ -119,9 +119,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """Remember what a test failed with: a breach that it raised is told once."""
     if call.when == "call" and call.excinfo is not None:
         item.stash[FAILURE] = call.excinfo.value

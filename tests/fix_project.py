@@ -11,8 +11,10 @@ from __future__ import annotations
 import dataclasses
 import gc
 import os
+import re
 import sys
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ import sqlalchemy.ext.asyncio  # noqa: F401
 import uvloop  # noqa: F401
 from fix_observer import Watch, unchanged_databases
 from fix_servers import Target
+from sqlalchemy.exc import SAWarning
 
 #: Two tables, one below the other; no defaults, so that a row is what a test wrote.
 MODELS = """
@@ -89,6 +92,9 @@ INI = {
 }
 
 
+_ERROR = re.compile(r"^E(?=\s|$)\s*(pytest_asyncdb\.errors\.\w+: )?")
+
+
 @dataclasses.dataclass
 class Outcome:
     """How an inner run went.
@@ -123,8 +129,8 @@ class Outcome:
     def shows(self, text: str) -> Outcome:
         """Check that the output holds *text* as one block, in whatever way it is indented."""
         lines = [line.strip() for line in textwrap.dedent(text).strip().splitlines()]
-        # pytest writes "E   " before the lines of an error that a test raised.
-        found = [line.removeprefix("E ").strip() for line in self.result.outlines]
+        # Before the lines of an error that a test raised pytest writes "E   ".
+        found = [_ERROR.sub("", line).strip() for line in self.result.outlines]
         window = range(len(found) - len(lines) + 1)
         assert any(found[n : n + len(lines)] == lines for n in window), "\n".join(found)
         return self
@@ -163,12 +169,14 @@ class Project:
         *arguments: str,
         expected: Mapping[str, Sequence[Any]] | None = None,
         plugins: Sequence[object] = (),
+        forgets: bool = False,
     ) -> Outcome:
         """Run pytest in this process, the observer looking on.
 
         Args:
             arguments: More of the command line.
             expected: Every table of the template with its rows; the default: ours, empty.
+            forgets: The tests forget sessions, of which SQLAlchemy warns.
         """
         tables = {"posts": [], "users": []} if expected is None else expected
         watch = Watch(target.observer, tables)
@@ -176,7 +184,10 @@ class Project:
             result = self.pytester.runpytest_inprocess(
                 *(*QUIET, *target.arguments, *arguments), plugins=[watch, *plugins]
             )
-            gc.collect()  # what an inner run left behind warns there, not in a later test
+            with warnings.catch_warnings():
+                if forgets:
+                    warnings.simplefilter("ignore", SAWarning)
+                gc.collect()  # what an inner run left behind warns here, not in a later test
         return Outcome(result, watch)
 
     def run_apart(self, target: Target, *arguments: str, timeout: float = 120) -> Outcome:

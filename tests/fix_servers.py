@@ -102,6 +102,12 @@ class Servers:
         self._stack = stack
         self._servers: dict[str, Server | AsyncdbError] = {}
         self._required = required()
+        # Read now: the tests' own environment has none of our variables.
+        self._urls = {
+            name: Sourced(os.environ[variable], variable)
+            for name in PREFERRED
+            if os.environ.get(variable := f"ASYNCDB_{name.upper()}_URL")
+        }
         self._registry = Registry()
 
     def server(self, backend: str) -> Server:
@@ -126,8 +132,7 @@ class Servers:
 
     def _obtain(self, name: str) -> Server | AsyncdbError:
         backend = self._registry.backend(name)
-        written = os.environ.get(f"ASYNCDB_{name.upper()}_URL")
-        url = Sourced(written, f"ASYNCDB_{name.upper()}_URL") if written else None
+        url = self._urls.get(name)
         spec = BackendSpec(name, written=name, source="the test suite")
         named = [provider for backend_, provider in self._required if backend_ == name]
         reasons = []

@@ -7,16 +7,16 @@ what the application sends, through the adapter's cursors.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_asyncdb._engines import POOL_OPTIONS, build_engine
+from pytest_asyncdb._loops import CANCEL_PATIENCE
 
 if TYPE_CHECKING:
-    import asyncio
-
     from sqlalchemy.engine import Dialect
 
     from pytest_asyncdb._loops import HostLoop
@@ -74,9 +74,7 @@ class Link:
     @property
     def is_open(self) -> bool:
         """Is there a connection that is not known to be broken?"""
-        return self._fairy is not None and not self.driver.is_closed(
-            self._fairy.driver_connection
-        )
+        return self._fairy is not None and not self.driver.is_closed(self._fairy.driver_connection)
 
     def script(self, statements: Sequence[str]) -> None:
         """Run statements of ours, in one round trip where the driver can.
@@ -95,6 +93,12 @@ class Link:
     async def cancel(self, statement: asyncio.Future[Any]) -> None:
         """End a running statement on the server; the connection stays."""
         await self.driver.cancel(self.connection, statement, self._on_the_side)
+
+    def end_calls(self) -> None:
+        """End what still runs on the server: it would hold its locks, and a SQLite
+        connection cannot be closed under a statement. The connection is of no use then."""
+        with contextlib.suppress(Exception):  # thrown away in any case
+            self.host.run(self._end_calls(), PATIENCE)
 
     def in_transaction(self) -> bool | None:
         """Does the driver know the connection to be in a transaction?"""
@@ -133,6 +137,15 @@ class Link:
         # psycopg, which see to it themselves.
         async with getattr(adapted, "_execute_mutex", None) or contextlib.nullcontext():
             await self.driver.run(adapted._connection, statements)
+
+    async def _end_calls(self) -> None:
+        running = asyncio.all_tasks() - {asyncio.current_task()}
+        for statement in running:
+            await self.cancel(statement)
+        if running:
+            await asyncio.wait(running, timeout=CANCEL_PATIENCE)
+        # A SQLite connection with an open cursor outlives its close(), and so does its lock.
+        await asyncio.wait_for(self._script(["ROLLBACK"]), CANCEL_PATIENCE)
 
     async def _on_the_side(self, statement: str) -> None:
         async with self._engine.connect() as connection:

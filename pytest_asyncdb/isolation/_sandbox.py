@@ -92,6 +92,7 @@ class OuterTransaction:
         """Something of the test still runs a statement: end it, and say so."""
         self.breaches.append(errors.left_running(self.test, sorted(set(self.calls.values()))))
         # Its answer could be taken for the answer to our ROLLBACK.
+        self.link.end_calls()
         self.link.discard()
 
     def _end_failed(self, error: Exception) -> None:
@@ -438,9 +439,11 @@ class Cursor:
                 return -1
             cursor = self._branch.outer.link.call(self._open)
         value = getattr(cursor, name)
-        if name in ("fetchone", "fetchmany", "fetchall") and not cursor.server_side:
+        fetches = name in ("fetchone", "fetchmany", "fetchall")
+        # SQLAlchemy 2.0's cursors for psycopg do not say what they are; a call does no harm.
+        if fetches and not getattr(cursor, "server_side", True):
             return value
-        if name in ("fetchone", "fetchmany", "fetchall", "nextset", "setinputsizes", "callproc"):
+        if fetches or name in ("nextset", "setinputsizes", "callproc"):
             return lambda *args, **kwargs: self._branch.outer.link.call(
                 lambda: value(*args, **kwargs)
             )
@@ -458,14 +461,10 @@ class Cursor:
 
     def execute(self, operation: Any, parameters: Any = None) -> Any:
         arguments = () if parameters is None else (parameters,)
-        return self._branch.run(
-            operation, lambda text: self._open().execute(text, *arguments)
-        )
+        return self._branch.run(operation, lambda text: self._open().execute(text, *arguments))
 
     def executemany(self, operation: Any, parameters: Any) -> Any:
-        return self._branch.run(
-            operation, lambda text: self._open().executemany(text, parameters)
-        )
+        return self._branch.run(operation, lambda text: self._open().executemany(text, parameters))
 
     def close(self) -> None:
         cursor = self._cursor

@@ -52,9 +52,7 @@ def ends_transaction(statement: str, implicit_commits: bool) -> str | None:
     text = first_words(statement)
     if _CONTROL.match(text):
         return "it ends or begins a transaction itself"
-    if ";" in text and any(
-        _CONTROL_WHOLE.match(first_words(part)) for part in text.split(";")[1:]
-    ):
+    if ";" in text and any(_CONTROL_WHOLE.match(first_words(part)) for part in text.split(";")[1:]):
         return "one of its statements ends or begins a transaction itself"
     if implicit_commits and _IMPLICIT_COMMIT.match(text) and not _TEMPORARY.match(text):
         return "it commits by itself"

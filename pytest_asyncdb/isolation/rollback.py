@@ -53,9 +53,7 @@ class Rollback(Isolation):
 
 
 class _RollbackView(View):
-    def __init__(
-        self, strategy: Rollback, link: Link, dialect: Dialect | None, test: str
-    ) -> None:
+    def __init__(self, strategy: Rollback, link: Link, dialect: Dialect | None, test: str) -> None:
         self._strategy = strategy
         self._outer = OuterTransaction(link, test, TURN)
         self.engine = sandboxed_engine(self._outer, dialect)

@@ -122,6 +122,8 @@ async def _ask(
             if not task.done():
                 task.cancel()
                 await asyncio.wait([task], timeout=_LOOK)
+            if task.done() and not task.cancelled():
+                task.exception()  # seen, or asyncio reports it when it is collected
 
     try:
         while True:

@@ -63,6 +63,9 @@ class ContainerProvider(ServerProvider):
         tag = spec.version or recipe.tag
         return Found(self.name, f"Docker answers at {engine}", tag, f"{recipe.image}:{tag}")
 
+    def load(self) -> None:
+        import testcontainers.core.container  # noqa: F401
+
     @contextlib.contextmanager
     def obtain(
         self,

@@ -434,9 +434,7 @@ def naive(project: Project, target: Target, loop_scope: str, tests: str) -> str:
         project.write("conftest.py", NAIVE.format(url=url, loop_scope=loop_scope, pool=pool))
         project.tests(tests)
         # Apart, since what it leaves open would warn in our own process.
-        result = project.pytester.runpytest_subprocess(
-            *(*QUIET, "-p", "no:asyncdb"), timeout=60
-        )
+        result = project.pytester.runpytest_subprocess(*(*QUIET, "-p", "no:asyncdb"), timeout=60)
     finally:
         if target.server is not None:
             force = " WITH (FORCE)" if target.backend == "postgres" else ""

@@ -127,7 +127,8 @@ def test_a_run_that_is_ended_leaves_nothing(
     )
     assert process.stdout is not None
     with process:
-        begun = next(m for m in (re.search(r"begun (\d+) (\w+)", l) for l in process.stdout) if m)
+        found = (re.search(r"begun (\d+) (\w+)", line) for line in process.stdout)
+        begun = next(match for match in found if match)
         postmaster = _listener(int(begun[1])) if provider == "local" else None
         process.send_signal(signum)
         output = process.stdout.read()
@@ -146,7 +147,7 @@ def _listener(port: int) -> int:
     inode = next(r.split()[9] for r in rows if r.split()[1] == address and r.split()[3] == "0A")
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if any(os.readlink(fd) == f"socket:[{inode}]" for fd in (folder / "fd").iterdir()):
+            if any(str(fd.readlink()) == f"socket:[{inode}]" for fd in (folder / "fd").iterdir()):
                 return os.pidfd_open(int(folder.name))
         except OSError:
             continue

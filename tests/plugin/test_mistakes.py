@@ -385,9 +385,7 @@ def test_no_server_skips_where_the_user_says_so(
     result.stdout.fnmatch_lines(["*no MySQL server could be had (--asyncdb=mysql@5.0)*"])
 
 
-def test_getfixturevalue_on_several_backends_is_explained(
-    project: Project, sqlite: Target
-) -> None:
+def test_getfixturevalue_on_several_backends_is_explained(project: Project, sqlite: Target) -> None:
     project.tests("async def test_it(request): request.getfixturevalue('asyncdb_session')")
     result = project.pytester.runpytest_inprocess("-p", "no:randomly", "--asyncdb=sqlite,postgres")
     result.assert_outcomes(failed=1)

@@ -85,7 +85,7 @@ def test_the_controller_starts_one_server_for_all_workers(project: Project) -> N
 @pytest.mark.parametrize("dist", ["load", "loadscope", "loadfile", "loadgroup", "worksteal"])
 def test_every_way_of_distribution_works(project: Project, postgres: Target, dist: str) -> None:
     project.tests(RECORD)
-    project.tests(RECORD, "test_more.py")
+    project.tests(RECORD, name="test_more.py")
     outcome = project.run_apart(postgres, "-n", "2", "--dist", dist)
     outcome.result.assert_outcomes(passed=24)
 
@@ -100,15 +100,15 @@ def test_a_worker_that_crashes_is_replaced_and_leaves_nothing(
     project: Project, target: Target
 ) -> None:
     project.tests(
-        RECORD
-        + """
+        RECORD,
+        """
     async def test_crash(asyncdb_session):
         import os
 
         await add(asyncdb_session, "ada")
         await asyncdb_session.commit()
         os._exit(1)
-    """
+    """,
     )
     outcome = project.run_apart(target, "-n", "2", "--max-worker-restart=2")
     outcome.result.assert_outcomes(passed=12, failed=1)

@@ -59,9 +59,7 @@ class Tag(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     word: Mapped[str] = mapped_column(String(40), unique=True)
 
-    products: Mapped[list[Product]] = relationship(
-        secondary=product_tags, back_populates="tags"
-    )
+    products: Mapped[list[Product]] = relationship(secondary=product_tags, back_populates="tags")
 
 
 class Product(Base):
