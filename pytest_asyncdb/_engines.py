@@ -5,6 +5,7 @@ The only place that knows what the dialects want of an engine. No pytest, no ser
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb.errors import ConfigError
@@ -12,6 +13,10 @@ from pytest_asyncdb.errors import ConfigError
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+#: SQLAlchemy imports a dialect when it is first named. Two threads that do so at once, for
+#: MySQL and for MariaDB, can find the package half imported.
+DIALECTS = threading.RLock()
 
 #: Arguments of ``create_engine`` that are about its pool.
 POOL_OPTIONS = frozenset(
@@ -55,7 +60,9 @@ def build_engine(url: str | URL, *, foreign_keys: bool = True, **options: Any) -
     from sqlalchemy.pool import StaticPool
 
     parsed = make_url(url)
-    if not parsed.get_dialect().get_async_dialect_cls(parsed).is_async:
+    with DIALECTS:
+        dialect_class = parsed.get_dialect()
+    if not dialect_class.get_async_dialect_cls(parsed).is_async:
         raise ConfigError(
             f"the driver of {parsed.render_as_string()!r} is not an async one",
             [],

@@ -145,14 +145,22 @@ class WorkerDatabase(Database):
             await connection.execute(CreateSchema(schema, if_not_exists=True))
 
     async def _fill(self, engine: AsyncEngine, seed: Callable[..., Any]) -> None:
+        from sqlalchemy import event
         from sqlalchemy.ext.asyncio import AsyncSession
+
+        def refuse(session: object, instance: object) -> None:
+            # It would count as stored already, and nothing would be inserted.
+            raise errors.seed_reuses_object(self.backend.label, type(instance).__name__)
 
         try:
             async with AsyncSession(engine, expire_on_commit=False) as session:
+                event.listen(session.sync_session, "detached_to_persistent", refuse)
                 result = seed(session)
                 if inspect.isawaitable(result):
                     await result
                 await session.commit()
+        except errors.SchemaError:
+            raise
         except Exception as error:
             raise errors.seed_failed(self.backend.label, error) from error
 

@@ -288,10 +288,20 @@ def seed_failed(label: str, error: BaseException) -> SchemaError:
     return SchemaError(
         f"asyncdb_seed failed on {label}",
         [f"{type(error).__name__}: {str(error).strip()}"],
-        [
-            "create new objects in each call: the seed runs once for each backend and worker, "
-            "and an object that was added to one session cannot be added to another"
-        ],
+        [f"make the seed run on {label}; it gets a session on tables without rows"],
+    )
+
+
+def seed_reuses_object(label: str, model: str) -> SchemaError:
+    """``asyncdb_seed`` adds an object that another database has stored already.
+
+    Args:
+        model: The object's class.
+    """
+    return SchemaError(
+        f"asyncdb_seed adds the same {model} object to a second database, {label}",
+        ["SQLAlchemy takes it for stored already, so it would be missing there."],
+        ["create new objects in each call of the seed, not at import"],
     )
 
 

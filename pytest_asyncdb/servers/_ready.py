@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from pytest_asyncdb._engines import DIALECTS
+
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -73,8 +75,11 @@ def wait_until_ready(
 
     began = time.monotonic()
     try:
+        url = backend.url(server, driver.name, None)
+        with DIALECTS:
+            url.get_dialect()
         engine = create_async_engine(
-            backend.url(server, driver.name, None),
+            url,
             poolclass=NullPool,
             connect_args=dict(driver.connect_args()),
         )

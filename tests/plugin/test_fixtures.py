@@ -201,7 +201,7 @@ def test_a_seed_is_there_for_every_test(project: Project, target: Target) -> Non
     project.run(target, expected={"posts": [], "users": [(1, "seeded")]}).passed(2)
 
 
-def test_a_seed_of_module_level_objects_is_explained(project: Project, target: Target) -> None:
+def test_a_seed_that_fails_is_explained(project: Project, target: Target) -> None:
     project.write(
         "conftest.py",
         """
@@ -210,7 +210,7 @@ def test_a_seed_of_module_level_objects_is_explained(project: Project, target: T
         @pytest.fixture(scope="session")
         def asyncdb_seed():
             async def seed(session):
-                raise RuntimeError("already attached")
+                raise RuntimeError("no file with countries")
             return seed
         """,
     )
@@ -220,10 +220,49 @@ def test_a_seed_of_module_level_objects_is_explained(project: Project, target: T
         f"""
         asyncdb_seed failed on {label[target.backend]}
 
-        RuntimeError: already attached
+        RuntimeError: no file with countries
 
-        To fix this: create new objects in each call: the seed runs once for each backend and worker, and an object that was added to one session cannot be added to another
+        To fix this: make the seed run on {label[target.backend]}; it gets a session on tables without rows
         """
+    )
+
+
+def test_a_seed_of_objects_made_at_import_is_refused_on_the_second_database(
+    project: Project, target: Target
+) -> None:
+    """Without the refusal, the second database would silently lack the row."""
+    project.write(
+        "conftest.py",
+        """
+        import pytest
+        from app.models import Base, User
+
+        ADA = User(name="ada")
+
+        @pytest.fixture(scope="session")
+        def asyncdb_seed():
+            async def seed(session):
+                session.add(ADA)
+            return seed
+        """,
+    )
+    project.tests(
+        """
+        async def test_here(asyncdb_session):
+            assert await names(asyncdb_session) == ["ada"]
+        """
+    )
+    outcome = project.run(target, f"--asyncdb={target.word},sqlite@3").result
+    outcome.assert_outcomes(passed=1, errors=1)
+    outcome.stdout.fnmatch_lines(
+        [
+            "asyncdb_seed adds the same User object to a second database, SQLite",
+            "",
+            "SQLAlchemy takes it for stored already, so it would be missing there.",
+            "",
+            "To fix this: create new objects in each call of the seed, not at import",
+        ],
+        consecutive=True,
     )
 
 
