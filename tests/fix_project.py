@@ -180,14 +180,15 @@ class Project:
         """
         tables = {"posts": [], "users": []} if expected is None else expected
         watch = Watch(target.observer, tables)
-        with unchanged_databases(target.observer):
-            result = self.pytester.runpytest_inprocess(
-                *(*QUIET, *target.arguments, *arguments), plugins=[watch, *plugins]
-            )
-            with warnings.catch_warnings():
-                if forgets:
-                    warnings.simplefilter("ignore", SAWarning)
-                gc.collect()  # what an inner run left behind warns here, not in a later test
+        result = self.pytester.runpytest_inprocess(
+            *(*QUIET, *target.arguments, *arguments), plugins=[watch, *plugins]
+        )
+        with warnings.catch_warnings():
+            if forgets:
+                warnings.simplefilter("ignore", SAWarning)
+            gc.collect()  # what an inner run left behind warns here, not in a later test
+        made = {url.database for url in watch.urls.values()}
+        assert target.observer.databases() & made == set()
         return Outcome(result, watch)
 
     def run_apart(self, target: Target, *arguments: str, timeout: float = 120) -> Outcome:
