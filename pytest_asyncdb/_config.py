@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._types import BackendSpec, Sourced
+from pytest_asyncdb._urls import add_url
 
 if TYPE_CHECKING:
     import pytest
@@ -22,13 +23,6 @@ if TYPE_CHECKING:
 
 ISOLATIONS = ("rollback", "reset", "copy")
 PROVIDERS = ("auto", "url", "container", "local")
-
-#: Drivers that SQLAlchemy knows and no async engine can use.
-_SYNC_DRIVERS = (
-    *("psycopg2", "pg8000", "psycopg2cffi"),
-    *("pymysql", "mysqldb", "mysqlconnector", "mariadbconnector", "pyodbc"),
-    *("pysqlite", "pysqlcipher"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,62 +301,14 @@ def _urls(config: pytest.Config, registry: Registry) -> dict[str, Sourced[str]]:
     """The URLs that the user gave, by backend."""
     urls: dict[str, Sourced[str]] = {}
     for line in str(config.getini("asyncdb_urls")).split():
-        _add_url(urls, line, f"asyncdb_urls in {_ini_name(config)}", None, registry)
+        add_url(urls, line, f"asyncdb_urls in {_ini_name(config)}", None, registry)
     for name in registry.backends:
         variable = f"ASYNCDB_{name.upper()}_URL"
         if os.environ.get(variable):
-            _add_url(urls, os.environ[variable], variable, name, registry)
+            add_url(urls, os.environ[variable], variable, name, registry)
     for word in config.getoption("asyncdb_urls") or ():
-        _add_url(urls, word, "--asyncdb-url", None, registry)
+        add_url(urls, word, "--asyncdb-url", None, registry)
     return urls
-
-
-def _add_url(
-    urls: dict[str, Sourced[str]], word: str, source: str, name: str | None, registry: Registry
-) -> None:
-    match = re.match(r"(?:(\w+)=)?((\w+)(?:\+(\w+))?://(.*))", word.strip(), re.DOTALL)
-    if match is None:
-        raise errors.ConfigError(
-            f"this is not a database URL ({source})",
-            ["(It is not shown, since it may hold a password.)"],
-            ["write dialect+driver://user:password@host:port/name"],
-        )
-    prefix, url, scheme, driver, rest = match.groups()
-    schemes = {s: b for b in registry.backends for s in registry.backend(b).schemes}
-    if scheme not in schemes:
-        raise errors.unknown_word("dialect in a URL", scheme, source, list(schemes))
-    backend = registry.backend(prefix or name or schemes[scheme])
-    known = [d.name for d in backend.drivers]
-    if driver and driver not in known:
-        raise _wrong_driver(scheme, driver, known, source)
-    _check_userinfo(rest, source)
-    urls[backend.name] = Sourced(url, source)
-
-
-def _wrong_driver(
-    scheme: str, driver: str, known: Sequence[str], source: str
-) -> errors.ConfigError:
-    if driver in _SYNC_DRIVERS:
-        return errors.ConfigError(
-            f"{driver!r} is not an async driver ({source})",
-            [f"The URL begins with {scheme}+{driver}://; its tests use an async engine."],
-            [f"write {scheme}+{known[0]}:// instead, or one of: {', '.join(known)}"],
-        )
-    return errors.unknown_word(f"driver for {scheme}", driver, source, known)
-
-
-def _check_userinfo(rest: str, source: str) -> None:
-    """Refuse a password that the URL's syntax would cut in two."""
-    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    if authority.count("@") > 1 or ("@" in rest and "@" not in authority):
-        raise errors.ConfigError(
-            f"the URL's password holds a character that ends it ({source})",
-            ["One of @ / ? # stands in the user name or password as it is."],
-            [
-                "percent-encode it: python -c "
-                "\"import getpass, urllib.parse as u; print(u.quote(getpass.getpass(), ''))\""
-            ],
-        )
 
 
 def _check_contradictions(settings: Settings) -> None:

@@ -6,11 +6,12 @@ pytest.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import inspect
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
@@ -83,7 +84,7 @@ class WorkerDatabase(Database):
     def url(self) -> URL:
         if self._url is None:
             name = f"{self._prefix}_{next(self._numbers)}"
-            self._maintain(self.backend.create_database(name))
+            self._maintain(create, name)
             self._name = name
             url = self.backend.url(self.server, self.driver.name, name)
             self._keeper = self.backend.hold(url)
@@ -101,12 +102,18 @@ class WorkerDatabase(Database):
         self._url = None
         self.close()
         if self._name:
-            self._maintain(self.backend.drop_database(self._name, self.server))
+            self._maintain(drop, self._name)
             self._name = ""
 
-    def _maintain(self, statements: Sequence[str]) -> None:
-        if statements:
-            self._host.run(maintain(self.server, self.backend, self.driver, statements), PATIENCE)
+    def _maintain(self, work: Callable[..., Any], name: str) -> None:
+        """Run *work* on the maintenance database, where the server has one."""
+
+        async def maintain() -> None:
+            async with _maintenance(self.server, self.backend, self.driver) as connection:
+                await work(connection, self.backend, self.server, name)
+
+        if self.server.maintenance is not None:
+            self._host.run(maintain(), PATIENCE)
 
     async def _build(self, url: URL) -> None:
         from sqlalchemy.pool import NullPool
@@ -165,13 +172,23 @@ class WorkerDatabase(Database):
             raise errors.seed_failed(self.backend.label, error) from error
 
 
-async def maintain(
-    server: Server, backend: Backend, driver: Driver, statements: Sequence[str]
-) -> None:
-    """Run statements on the server's maintenance database, outside of a transaction."""
-    async with _maintenance(server, backend, driver) as connection:
-        for statement in statements:
-            await connection.exec_driver_sql(statement)
+async def create(connection: AsyncConnection, backend: Backend, server: Server, name: str) -> None:
+    """Make an empty database, over a maintenance connection."""
+    for statement in backend.create_database(name):
+        await connection.exec_driver_sql(statement)
+
+
+async def drop(connection: AsyncConnection, backend: Backend, server: Server, name: str) -> None:
+    """Drop a database, whoever is connected to it."""
+    from sqlalchemy.exc import DBAPIError
+
+    query = backend.end_connections(name)
+    if query is not None:
+        for statement in (await connection.exec_driver_sql(query)).scalars().all():
+            with contextlib.suppress(DBAPIError):  # it has ended meanwhile
+                await connection.exec_driver_sql(statement)
+    for statement in backend.drop_database(name, server):
+        await connection.exec_driver_sql(statement)
 
 
 async def drop_leftovers(server: Server, backend: Backend, driver: Driver, prefix: str) -> None:
@@ -180,31 +197,27 @@ async def drop_leftovers(server: Server, backend: Backend, driver: Driver, prefi
         names = (await connection.exec_driver_sql(backend.list_databases())).scalars().all()
         for name in names:
             if name.startswith(prefix):
-                for statement in backend.drop_database(name, server):
-                    await connection.exec_driver_sql(statement)
+                await drop(connection, backend, server, name)
 
 
-def _maintenance(server: Server, backend: Backend, driver: Driver) -> Any:
+@contextlib.asynccontextmanager
+async def _maintenance(
+    server: Server, backend: Backend, driver: Driver
+) -> AsyncIterator[AsyncConnection]:
     """A connection to the maintenance database that commits each statement."""
-    import contextlib
-
     from sqlalchemy.pool import NullPool
 
-    @contextlib.asynccontextmanager
-    async def connect() -> Any:
-        engine = build_engine(
-            backend.url(server, driver.name, None),
-            poolclass=NullPool,
-            isolation_level="AUTOCOMMIT",
-            connect_args=dict(driver.connect_args()),
-        )
-        try:
-            async with engine.connect() as connection:
-                yield connection
-        finally:
-            await engine.dispose()
-
-    return connect()
+    engine = build_engine(
+        backend.url(server, driver.name, None),
+        poolclass=NullPool,
+        isolation_level="AUTOCOMMIT",
+        connect_args=dict(driver.connect_args()),
+    )
+    try:
+        async with engine.connect() as connection:
+            yield connection
+    finally:
+        await engine.dispose()
 
 
 async def _migrate(engine: AsyncEngine, migrate: Callable[..., Any]) -> None:

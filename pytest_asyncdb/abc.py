@@ -140,6 +140,11 @@ class Backend(abc.ABC):
     def drop_database(self, name: str, server: Server) -> Sequence[str]:
         """Statements that drop a database whoever is connected to it."""
 
+    def end_connections(self, database: str) -> str | None:
+        """A query whose rows are statements that end the connections to *database*, where
+        dropping it would wait for them; else None."""
+        return None
+
     @abc.abstractmethod
     def list_databases(self) -> str:
         """A query whose first column is every database's name."""

@@ -133,6 +133,13 @@ class _MySQLFamily(Backend):
     def drop_database(self, name: str, server: Server) -> Sequence[str]:
         return (f"DROP DATABASE IF EXISTS `{name}`",)
 
+    def end_connections(self, database: str) -> str | None:
+        # A transaction that was left open holds metadata locks, for which DROP waits.
+        return (
+            "SELECT concat('KILL ', id) FROM information_schema.processlist "
+            f"WHERE db = '{database}' AND id <> connection_id()"
+        )
+
     def list_databases(self) -> str:
         return "SELECT schema_name FROM information_schema.schemata"
 

@@ -1,7 +1,7 @@
 """The strategy ``rollback``: one outer transaction around each test, undone at its end.
 
-The mechanism is in ``_sandbox.py``; here is its life: a connection kept for all tests of a
-database, one outer transaction for each of them, and what follows from a breach.
+The mechanism is in ``_sandbox.py`` and ``_outer.py``; here is its life: a connection kept for
+all tests of a database, one outer transaction for each, and what follows from a breach.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb.abc import Database, Isolation, View
+from pytest_asyncdb.isolation._dbapi import Branch
 from pytest_asyncdb.isolation._link import Link
-from pytest_asyncdb.isolation._sandbox import Branch, OuterTransaction, sandboxed_engine
+from pytest_asyncdb.isolation._outer import OuterTransaction
+from pytest_asyncdb.isolation._sandbox import sandboxed_engine
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
