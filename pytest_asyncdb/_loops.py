@@ -90,6 +90,8 @@ class HostLoop:
         """
         task = self.loop.create_task(work)
         self._turn(task, timeout)
+        while timeout is None and not task.done():
+            self._turn(task, None)  # a stop that was meant for a call that was interrupted
         if not task.done():
             task.cancel()
             self._turn(task, CANCEL_PATIENCE)
@@ -277,10 +279,13 @@ class HostLoop:
                 if task is not None and task.done():
                     return
                 self._selector.until = None if patience is None else time.monotonic() + patience
-                if task is not None:
-                    task.add_done_callback(self._stop)
-                self.loop.run_forever()
-                if task is not None:
+                if task is None:
+                    self.loop.run_forever()
+                    return
+                task.add_done_callback(self._stop)
+                try:
+                    self.loop.run_forever()
+                finally:
                     task.remove_done_callback(self._stop)
         finally:
             asyncio._set_running_loop(outer)

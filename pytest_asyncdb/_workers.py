@@ -62,6 +62,7 @@ class OwnedServers:
         self._prefix = prefix
         self._lock = threading.Lock()
         self._futures: dict[tuple[str, str | None], concurrent.futures.Future[Server]] = {}
+        self._found: dict[tuple[str, str | None], tuple[ServerProvider, Found]] = {}
         self._stack = contextlib.ExitStack()
         self._closed = False
 
@@ -96,6 +97,9 @@ class OwnedServers:
         Raises:
             ServerUnavailable: With everything that was tried.
         """
+        key = (spec.backend, spec.version)
+        if key in self._found:
+            return self._found[key]
         backend = self._registry.backend(spec.backend)
         tried: list[tuple[str, str]] = []
         for name in self._candidates(spec):
@@ -105,6 +109,7 @@ class OwnedServers:
             except errors.ProviderUnavailable as reason:
                 tried.append((name, str(reason)))
             else:
+                self._found[key] = provider, found
                 return provider, found
         raise errors.server_unavailable(
             backend.label, spec.source, tried, self._remedies(spec, [name for name, _ in tried])

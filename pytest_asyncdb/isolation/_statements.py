@@ -22,6 +22,7 @@ _CONTROL_WHOLE = re.compile(
     r"(?:\s+(?:work|transaction|and\s+chain))?\s*$",
     re.IGNORECASE,
 )
+_LITERAL = re.compile(r"'[^']*'")
 #: https://dev.mysql.com/doc/refman/9.4/en/implicit-commit.html
 _IMPLICIT_COMMIT = re.compile(
     r"(?:create|alter|drop|truncate|rename|grant|revoke|lock\s+tables?|unlock\s+tables?"
@@ -52,7 +53,8 @@ def ends_transaction(statement: str, implicit_commits: bool) -> str | None:
     text = first_words(statement)
     if _CONTROL.match(text):
         return "it ends or begins a transaction itself"
-    if ";" in text and any(_CONTROL_WHOLE.match(first_words(part)) for part in text.split(";")[1:]):
+    later = _LITERAL.sub("", text).split(";")[1:] if ";" in text else ()
+    if any(_CONTROL_WHOLE.match(first_words(part)) for part in later):
         return "one of its statements ends or begins a transaction itself"
     if implicit_commits and _IMPLICIT_COMMIT.match(text) and not _TEMPORARY.match(text):
         return "it commits by itself"

@@ -1,0 +1,230 @@
+"""Our loop, run in place: any loop, any thread, and nobody notices."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import uvloop
+from sqlalchemy.exc import MissingGreenlet
+from sqlalchemy.util import await_only, greenlet_spawn
+
+from pytest_asyncdb._loops import PATIENCE, HostLoop
+
+LOOPS = [asyncio.SelectorEventLoop, uvloop.new_event_loop]
+
+
+@pytest.fixture
+def host() -> Iterator[HostLoop]:
+    host = HostLoop()
+    yield host
+    host.close()
+    assert host.loop.is_closed()
+
+
+@pytest.fixture(params=LOOPS, ids=["asyncio", "uvloop"])
+def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner]:
+    """A loop of the caller's."""
+    with asyncio.Runner(loop_factory=request.param) as runner:
+        yield runner
+
+
+async def where() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
+
+
+def test_a_sync_caller_gets_the_result(host: HostLoop) -> None:
+    assert host.run(where()) is host.loop
+
+
+def test_a_limit_cancels_the_work(host: HostLoop) -> None:
+    with pytest.raises(TimeoutError, match=r"no answer within 0\.01 s"):
+        host.run(asyncio.Event().wait(), 0.01)
+
+
+def test_work_of_a_coroutine_runs_on_our_loop_and_the_callers_is_as_it_was(
+    host: HostLoop, runner: asyncio.Runner
+) -> None:
+    async def caller() -> None:
+        mine, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert await host.await_here(where()) is host.loop
+        assert asyncio.get_running_loop() is mine
+        assert asyncio.current_task() is task
+
+    runner.run(caller())
+
+
+def test_sync_code_of_sqlalchemy_awaits_on_our_loop(host: HostLoop, runner: asyncio.Runner) -> None:
+    def adapter(number: int) -> tuple[asyncio.AbstractEventLoop, int]:
+        return await_only(where()), number
+
+    async def caller() -> tuple[asyncio.AbstractEventLoop, int]:
+        return await greenlet_spawn(host.call, adapter, 7)
+
+    assert runner.run(caller()) == (host.loop, 7)
+
+
+def test_errors_reach_the_code_that_awaits_and_then_the_caller(host: HostLoop) -> None:
+    seen = []
+
+    async def fail() -> None:
+        raise ValueError("no")
+
+    def adapter() -> None:
+        try:
+            await_only(fail())
+        except ValueError as error:
+            seen.append(error)
+            raise KeyError("translated") from error
+
+    async def caller() -> None:
+        await greenlet_spawn(host.call, adapter)
+
+    with pytest.raises(KeyError, match="translated"):
+        asyncio.run(caller())
+    assert len(seen) == 1
+
+
+def test_outside_of_sqlalchemys_greenlets_its_own_error_is_raised(host: HostLoop) -> None:
+    async def caller() -> None:
+        host.require_greenlet()
+
+    with pytest.raises(MissingGreenlet):
+        asyncio.run(caller())
+
+
+def test_what_takes_longer_leaves_the_callers_loop_running(
+    host: HostLoop, runner: asyncio.Runner
+) -> None:
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+
+    async def receive() -> bytes:
+        return await asyncio.get_running_loop().sock_recv(reader, 10)
+
+    async def caller() -> None:
+        waiting = asyncio.create_task(host.await_here(receive()))
+        begun = time.monotonic()
+        await asyncio.sleep(0)  # the task has begun, and gave up its turn
+        assert time.monotonic() - begun < 50 * PATIENCE
+        assert not waiting.done()
+        writer.send(b"late")
+        assert await waiting == b"late"
+
+    with reader, writer:
+        runner.run(caller())
+
+
+def test_timers_of_our_loop_go_on_while_a_call_is_parked(
+    host: HostLoop, runner: asyncio.Runner
+) -> None:
+    async def timed() -> str:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.Event().wait(), 0.02)
+        return "over"
+
+    async def caller() -> str:
+        return await host.await_here(timed())
+
+    assert runner.run(caller()) == "over"
+
+
+def test_several_calls_of_one_loop_are_parked_together(
+    host: HostLoop, runner: asyncio.Runner
+) -> None:
+    async def caller() -> list[int]:
+        events = [asyncio.Event() for _ in range(3)]
+
+        async def work(number: int) -> int:
+            await events[number].wait()
+            return number
+
+        tasks = [asyncio.create_task(host.await_here(work(n))) for n in range(3)]
+        await asyncio.sleep(0)
+        for event in reversed(events):
+            host.loop.call_soon_threadsafe(event.set)
+            await asyncio.sleep(0)
+        return await asyncio.gather(*tasks)
+
+    assert runner.run(caller()) == [0, 1, 2]
+    assert not host._parked
+
+
+def test_a_cancelled_caller_ends_the_work_the_way_it_is_told(host: HostLoop) -> None:
+    ended = []
+
+    async def work() -> str:
+        await asyncio.Event().wait()
+        return "never"
+
+    async def end(future: asyncio.Future[object]) -> None:
+        ended.append(future)
+        future.cancel()
+
+    def adapter() -> None:
+        host.call(lambda: await_only(work()), on_cancel=end)
+
+    async def caller() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(greenlet_spawn(adapter), 0.02)
+
+    asyncio.run(caller())
+    assert [future.cancelled() for future in ended] == [True]
+    assert not asyncio.all_tasks(host.loop)
+
+
+def test_two_threads_share_it(host: HostLoop) -> None:
+    """One waits for what only the other one's turn brings about."""
+    event = host.run(_event())
+
+    async def wait() -> str:
+        await event.wait()
+        return "set"
+
+    async def release() -> None:
+        event.set()
+
+    async def first() -> str:
+        return await host.await_here(wait())
+
+    async def second() -> None:
+        await host.await_here(release())
+
+    results: list[str] = []
+    thread = threading.Thread(target=lambda: results.append(asyncio.run(first())))
+    thread.start()
+    asyncio.run(second())
+    thread.join(10)
+    assert results == ["set"]
+
+
+def test_context_variables_are_the_callers(host: HostLoop) -> None:
+    variable = contextvars.ContextVar("variable", default="unset")
+
+    async def read() -> str:
+        return variable.get()
+
+    async def caller() -> str:
+        variable.set("set")
+        return await host.await_here(read())
+
+    assert asyncio.run(caller()) == "set"
+
+
+def test_a_caller_whose_loop_dies_leaves_it_usable(host: HostLoop) -> None:
+    async def caller() -> None:
+        asyncio.create_task(host.await_here(asyncio.Event().wait()))  # noqa: RUF006
+        await asyncio.sleep(0)
+
+    asyncio.run(caller())
+    assert host.run(where()) is host.loop
+    assert not host._parked
+
+
+async def _event() -> asyncio.Event:
+    return asyncio.Event()

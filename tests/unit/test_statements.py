@@ -1,0 +1,73 @@
+"""What the text of a statement says about the outer transaction."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_asyncdb.isolation._statements import ends_transaction, only_reads
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "COMMIT",
+        "  commit work;",
+        "/* done */ COMMIT",
+        "-- done\nCOMMIT",
+        "ROLLBACK",
+        "rollback work",
+        "BEGIN IMMEDIATE",
+        "START TRANSACTION",
+        "END",
+        "ABORT",
+        "PREPARE TRANSACTION 'x'",
+        "SET autocommit = 1",
+        "SET @@autocommit = 1",
+        "INSERT INTO t VALUES (1); COMMIT",
+        "INSERT INTO t VALUES (1); /* now */ commit work ;",
+    ],
+)
+def test_what_ends_a_transaction_is_seen_on_every_backend(statement: str) -> None:
+    assert ends_transaction(statement, implicit_commits=False)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT 'COMMIT'",
+        "INSERT INTO t VALUES ('a; commit; b')",
+        "ROLLBACK TO SAVEPOINT s",
+        "ROLLBACK TO s",
+        "ROLLBACK WORK TO SAVEPOINT s",
+        "RELEASE SAVEPOINT s",
+        "SAVEPOINT s",
+        "UPDATE commits SET ending = 1",
+        "CREATE TABLE t (id int)",
+        "SET TIME ZONE 'UTC'",
+    ],
+)
+def test_what_leaves_a_transaction_alone_is_let_through(statement: str) -> None:
+    assert ends_transaction(statement, implicit_commits=False) is None
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["CREATE TABLE t (id int)", "alter table t add x int", "TRUNCATE t", "LOCK TABLES t WRITE"],
+)
+def test_ddl_ends_it_where_the_server_commits_on_it(statement: str) -> None:
+    assert ends_transaction(statement, implicit_commits=True) == "it commits by itself"
+    assert ends_transaction(statement, implicit_commits=False) is None
+
+
+@pytest.mark.parametrize(
+    "statement", ["CREATE TEMPORARY TABLE t (id int)", "DROP TEMPORARY TABLE t", "INSERT INTO t"]
+)
+def test_temporary_tables_commit_nothing(statement: str) -> None:
+    assert ends_transaction(statement, implicit_commits=True) is None
+
+
+def test_a_statement_reads_only_where_that_is_sure() -> None:
+    assert only_reads("SELECT 1")
+    assert only_reads("/* x */ show tables")
+    assert not only_reads("WITH x AS (INSERT INTO t VALUES (1) RETURNING id) SELECT * FROM x")
+    assert not only_reads("CALL fill()")
