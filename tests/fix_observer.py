@@ -27,6 +27,9 @@ Rows = list[tuple[Any, ...]]
 class Observer(abc.ABC):
     """A look at one server from outside; every call opens and closes its own connection."""
 
+    #: What makes DROP DATABASE wait for nobody.
+    force = ""
+
     @abc.abstractmethod
     def connect(self, database: str | None = None) -> Any:
         """A plain connection of the driver, committing each statement by itself."""
@@ -57,6 +60,18 @@ class Observer(abc.ABC):
     def quote(self, name: str) -> str:
         return f'"{name}"'
 
+    @contextmanager
+    def throw_away(self, database: str) -> Iterator[None]:
+        """A database for as long as the context is entered, whoever is connected at its end."""
+        self.query(f"CREATE DATABASE {database}")
+        try:
+            yield
+        finally:
+            # What a cancelled statement holds would make DROP wait.
+            for connection in self.connections(database):
+                self.kill(connection)
+            self.query(f"DROP DATABASE {database}{self.force}")
+
     def look(self, database: str) -> dict[str, Rows] | None:
         """Like :meth:`dump`; None where the database is gone, as after a breach."""
         return self.dump(database) if database in self.databases() else None
@@ -71,6 +86,8 @@ class Observer(abc.ABC):
 
 class PostgresObserver(Observer):
     """Looks at PostgreSQL with psycopg."""
+
+    force = " WITH (FORCE)"
 
     def __init__(self, url: URL) -> None:
         self.url = url

@@ -15,7 +15,8 @@ import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,16 @@ QUIET = (
     *("-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"),
     *("--color=no", "-ra"),
 )
+
+
+@contextmanager
+def naive_database(project: Project, target: Target) -> Iterator[str]:
+    """The URL of a database for a control, which keeps its tests apart by itself, or not."""
+    if target.server is None:
+        yield f"sqlite+aiosqlite:///{project.path / 'control.db'}"
+        return
+    with target.observer.throw_away("naive_control"):
+        yield target.server.set(database="naive_control").render_as_string(hide_password=False)
 
 
 @pytest.fixture

@@ -121,6 +121,16 @@ class Servers:
             pytest.fail(f"ASYNCDB_TEST_REQUIRE names {backend}: {found}", pytrace=False)
         pytest.skip(f"no {backend} server: {found}")
 
+    def need(self, backend: str, provider: str) -> None:
+        """Skip the test, or fail, where *provider* cannot give a server of *backend*."""
+        spec = BackendSpec(backend, written=backend, source="the test suite")
+        try:
+            self._registry.provider(provider).find(spec, self._registry.backend(backend), None)
+        except AsyncdbError as error:
+            if (backend, provider) in self._required:
+                pytest.fail(f"ASYNCDB_TEST_REQUIRE names {backend}-{provider}: {error}")
+            pytest.skip(f"no {backend} from {provider}: {error}")
+
     def target(self, word: str) -> Target:
         """What an inner run on *word* needs."""
         backend, _, driver = word.partition("+")

@@ -8,7 +8,7 @@ observer looking on; the controls show that the plain recipe fails the same test
 from __future__ import annotations
 
 import pytest
-from fix_project import QUIET, Project
+from fix_project import QUIET, Project, naive_database
 from fix_servers import WORDS, Servers, Target
 
 SCOPES = ("function", "class", "module", "package", "session")
@@ -422,23 +422,13 @@ async def asyncdb_session(asyncdb_engine):
 
 def naive(project: Project, target: Target, loop_scope: str, tests: str) -> str:
     """Run *tests* on the usual recipe and return the output."""
-    database = "naive_control"
     pool = "AsyncAdaptedQueuePool"
-    if target.server is None:
-        url = f"sqlite+aiosqlite:///{project.path / 'control.db'}"
-    else:
-        target.observer.query(f"CREATE DATABASE {database}")
-        url = target.server.set(database=database).render_as_string(hide_password=False)
-    try:
+    with naive_database(project, target) as url:
         project.ini(asyncdb_metadata=None, filterwarnings=None)
         project.write("conftest.py", NAIVE.format(url=url, loop_scope=loop_scope, pool=pool))
         project.tests(tests)
         # Apart, since what it leaves open would warn in our own process.
         result = project.pytester.runpytest_subprocess(*(*QUIET, "-p", "no:asyncdb"), timeout=60)
-    finally:
-        if target.server is not None:
-            force = " WITH (FORCE)" if target.backend == "postgres" else ""
-            target.observer.query(f"DROP DATABASE {database}{force}")
     return str(result.stdout)
 
 

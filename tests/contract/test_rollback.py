@@ -10,7 +10,7 @@ import textwrap
 import time
 
 import pytest
-from fix_project import QUIET, Project
+from fix_project import QUIET, Project, naive_database
 from fix_servers import WORDS, Servers, Target
 
 pytestmark = pytest.mark.filterwarnings("default::ResourceWarning")
@@ -640,22 +640,11 @@ async def test_it(asyncdb_session):
 """
     # PostgreSQL and SQLite undo DDL, and SQLAlchemy's default mode forgets what was committed before
     # a rollback rather than leak it: the recipe then fails in the test itself.
-    observer, database = target.observer, "naive_control"
-    if target.server is None:
-        file = project.path / "control.db"
-        url = f"sqlite+aiosqlite:///{file}"
-    else:
-        observer.query(f"CREATE DATABASE {database}")
-        url = target.server.set(database=database).render_as_string(hide_password=False)
-    try:
+    with naive_database(project, target) as url:
         project.ini(asyncdb_metadata=None)
         project.write("conftest.py", NAIVE.format(url=url))
         project.tests((ddl if body == "ddl" else BODIES[body]) + AFTER)
         result = project.pytester.runpytest_inprocess(*QUIET, "-p", "no:asyncdb")
-    finally:
-        if target.server is not None:
-            force = " WITH (FORCE)" if target.backend == "postgres" else ""
-            observer.query(f"DROP DATABASE {database}{force}")
     outcomes = result.parseoutcomes()
     if body == "ddl" and target.backend in ("sqlite", "postgres"):
         assert outcomes == {"passed": 2}

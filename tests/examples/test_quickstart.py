@@ -52,3 +52,19 @@ def test_all_backends_in_one_run(servers: Servers, workers: tuple[str, ...]) -> 
     assert f"{TESTS * len(WORDS)} passed" in run(*arguments)
     for target in targets:
         assert target.observer.databases() == set()
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "4")], ids=["main", "n4"])
+@pytest.mark.parametrize(
+    ("provider", "backends"),
+    [("container", ("postgres", "mysql", "mariadb")), ("local", ("postgres", "mariadb"))],
+)
+def test_it_passes_on_servers_of_each_provider(
+    servers: Servers, provider: str, backends: tuple[str, ...], workers: tuple[str, ...]
+) -> None:
+    """Nobody starts a server beforehand: the run finds and ends its own."""
+    for backend in backends:
+        servers.need(backend, provider)
+    words = [word for word in WORDS if word.partition("+")[0] in ("sqlite", *backends)]
+    output = run(f"--asyncdb={','.join(words)}", f"--asyncdb-server={provider}", *workers)
+    assert f"{TESTS * len(words)} passed" in output
