@@ -112,6 +112,12 @@ class Backend(abc.ABC):
     container: ClassVar[ContainerRecipe | None] = None
     #: Error codes after which the server has rolled back the whole transaction.
     transaction_ending_errors: ClassVar[frozenset[int | str]] = frozenset()
+    #: A query that tells whether the schema has constraints that are checked at COMMIT.
+    deferred_exist: ClassVar[str | None] = None
+    #: Statements that fail where such a constraint is violated, and change nothing.
+    deferred_check: ClassVar[tuple[str, ...]] = ()
+    #: The error code of statements in a transaction that has failed already.
+    failed_transaction: ClassVar[int | str | None] = None
     #: Longest name of a database, bytes.
     longest_name: ClassVar[int] = 63
 

@@ -193,6 +193,20 @@ def refused_statement(statement: str, label: str, test: str, why: str) -> Isolat
     )
 
 
+def refused_call(what: str, test: str, why: str) -> IsolationBreach:
+    """Something other than a statement would have ended the outer transaction.
+
+    Args:
+        what: The call, as the application wrote it.
+        why: What it does, a clause.
+    """
+    return IsolationBreach(
+        f"refused: {what}",
+        [f"test: {test}", f"In the strategy 'rollback' {why}."],
+        ['mark the test @pytest.mark.asyncdb(isolation="reset")'],
+    )
+
+
 def left_running(test: str, tasks: Sequence[str]) -> IsolationBreach:
     """Calls were under way when the test ended."""
     return IsolationBreach(

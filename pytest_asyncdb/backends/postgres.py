@@ -146,6 +146,13 @@ class Postgres(Backend):
         sequences_roll_back=False,
         schemas=True,
     )
+    deferred_exist = "SELECT EXISTS (SELECT FROM pg_constraint WHERE condeferrable)"
+    deferred_check = (
+        "SAVEPOINT asyncdb_deferred",
+        "SET CONSTRAINTS ALL IMMEDIATE",
+        "ROLLBACK TO SAVEPOINT asyncdb_deferred",
+    )
+    failed_transaction = "25P02"
     local = LocalRecipe(
         programs=("postgres", "initdb"),
         folders=(

@@ -84,6 +84,14 @@ class Branch:
         elif self.savepoint is not None:
             self.ending = "rollback"  # no SQL in a finalizer: the next unit does it
 
+    def tpc_begin(self, xid: object) -> None:
+        """Two-phase transactions outlive their connection, and so the test.
+
+        Raises:
+            IsolationBreach: Always.
+        """
+        raise self.outer.refuse("begin_twophase()", "a prepared transaction would outlive the test")
+
     def set_isolation_level(self, level: str | None) -> None:
         """Answer ``execution_options(isolation_level=…)``; None: back to the engine's.
 
@@ -115,7 +123,7 @@ class Branch:
         task = _current_task_name()
         if self.savepoint is None:
             self.task = task
-            self.savepoint = outer.push(self)
+            outer.push(self)
         self._note(statement)
         text = self._rename(statement)
         call = object()
@@ -131,6 +139,16 @@ class Branch:
         if self.autocommit:
             self._end("commit")
         return result
+
+    def begin(self) -> None:
+        """Open the unit of work without waiting: from code outside of SQLAlchemy's greenlets.
+
+        Raises:
+            IsolationConflict: It is another unit's turn.
+        """
+        if self.savepoint is None:
+            self.task = _current_task_name()
+            self.outer.push_at_once(self)
 
     def _note(self, statement: str) -> None:
         if only_reads(statement):
@@ -256,9 +274,11 @@ class Cursor:
 
 
 class DriverConnection:
-    """The driver's own connection for the application: its coroutines may be awaited on
-    any loop. What it does in a transaction of its own is not undone by branches, only at
-    the end of the test."""
+    """The driver's own connection for the application.
+
+    Its coroutines may be awaited on any loop. What it does belongs to the unit of work of
+    the checkout, which its first call opens.
+    """
 
     def __init__(self, branch: Branch) -> None:
         self.__dict__["_branch"] = branch
@@ -266,14 +286,47 @@ class DriverConnection:
     def __getattr__(self, name: str) -> Any:
         link = self._branch.outer.link
         value = getattr(link.connection, name)
-        if not callable(value):
+        if not callable(value) or name.startswith(_HARMLESS):
             return value
 
         def call(*args: Any, **kwargs: Any) -> Any:
+            statement = self._check(name, args)
             result = value(*args, **kwargs)
-            return link.host.await_here(result) if asyncio.iscoroutine(result) else result
+            return self._finish(result, statement) if asyncio.iscoroutine(result) else result
 
         return call
+
+    def _check(self, name: str, args: tuple[Any, ...]) -> str:
+        """Open the unit of work, unless the call would end it. Returns what is called."""
+        outer = self._branch.outer
+        if name in _ENDING:
+            raise outer.refuse(
+                f"driver_connection.{name}()", "it would end the test's outer transaction"
+            )
+        statement = args[0] if args and isinstance(args[0], str) else f"{name}()"
+        outer.check_before(statement)
+        self._branch.begin()
+        self._branch.wrote = True
+        return statement
+
+    async def _finish(self, result: Any, statement: str) -> Any:
+        outer = self._branch.outer
+        try:
+            return await outer.link.host.await_here(result)
+        finally:
+            outer.check_after(statement)
+
+
+#: Methods of drivers that tell something and send nothing.
+_HARMLESS = ("is_", "get_", "fileno", "character_set", "thread_id")
+#: Methods of drivers that end the transaction or the connection.
+_ENDING = frozenset(
+    {
+        *("commit", "rollback", "begin", "close", "terminate", "transaction", "pipeline"),
+        *("executescript", "autocommit", "set_autocommit", "reset", "ensure_closed", "backup"),
+        *("tpc_begin", "tpc_prepare", "tpc_commit", "tpc_rollback", "select_db", "kill"),
+    }
+)
 
 
 _names: weakref.WeakKeyDictionary[asyncio.Task[Any], str] = weakref.WeakKeyDictionary()

@@ -57,6 +57,8 @@ class Link:
         self.echo: Any = options.get("echo")
         self.execution_options = dict(self._engine.get_execution_options())
         self.begin = self.backend.begin(self.isolation_level)
+        #: Checks what COMMIT would check; empty where the schema has no such constraint.
+        self.deferred_check: tuple[str, ...] = ()
 
     @property
     def adapted(self) -> Any:
@@ -85,6 +87,16 @@ class Link:
             Exception: The driver's own, or TimeoutError.
         """
         self.host.run(self._script(statements), PATIENCE)
+
+    def translate(self, error: BaseException) -> BaseException:
+        """An error of :meth:`script` as the adapter's cursors would raise it."""
+        handle = getattr(self.adapted, "_handle_exception", None)
+        try:
+            if handle is not None:
+                handle(error)
+        except BaseException as translated:
+            return translated
+        return error
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
         """Call the adapter's code from a SQLAlchemy greenlet on any loop."""
@@ -129,6 +141,10 @@ class Link:
 
         fairy = await self._engine.raw_connection()
         await greenlet_spawn(self.driver.adapt, fairy.dbapi_connection)
+        if self.backend.deferred_exist is not None:
+            query = self.backend.deferred_exist
+            exist = await greenlet_spawn(_one_value, fairy.dbapi_connection, query)
+            self.deferred_check = self.backend.deferred_check if exist else ()
         self._fairy = fairy
 
     async def _script(self, statements: Sequence[str]) -> None:
@@ -150,6 +166,14 @@ class Link:
     async def _on_the_side(self, statement: str) -> None:
         async with self._engine.connect() as connection:
             await connection.exec_driver_sql(statement)
+
+
+def _one_value(adapted: Any, query: str) -> Any:
+    cursor = adapted.cursor()
+    cursor.execute(query)
+    value = cursor.fetchone()[0]
+    cursor.close()
+    return value
 
 
 async def _terminate(fairy: Any) -> None:

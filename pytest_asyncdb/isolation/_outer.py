@@ -130,6 +130,12 @@ class OuterTransaction:
             self.breaches.append(error)
             raise error
 
+    def refuse(self, what: str, why: str) -> errors.IsolationBreach:
+        """The error for a call that would end the transaction; the test fails with it."""
+        error = errors.refused_call(what, self.test, why)
+        self.breaches.append(error)
+        return error
+
     def check_after(self, statement: str) -> None:
         """Has the statement ended the transaction all the same?
 
@@ -155,12 +161,25 @@ class OuterTransaction:
 
     # Branches.
 
-    def push(self, branch: Branch) -> str:
-        """Open *branch* on top of the stack when it is its turn. Returns its savepoint."""
+    def push(self, branch: Branch) -> None:
+        """Open *branch* on top of the stack when it is its turn."""
         from sqlalchemy.util import await_only
 
         while not self._try_push(branch):
             await_only(self._wait())
+        self._open(branch)
+
+    def push_at_once(self, branch: Branch) -> None:
+        """Open *branch* on top of the stack, from code that cannot wait.
+
+        Raises:
+            IsolationConflict: It is another unit's turn.
+        """
+        if not self._try_push(branch):
+            raise errors.waited_for_turn(self.test, 0, self.stack[-1].task)
+        self._open(branch)
+
+    def _open(self, branch: Branch) -> None:
         name = f"asyncdb_{next(self._numbers)}"
         statements = [f"SAVEPOINT {name}"]
         if not self.begun:
@@ -173,7 +192,7 @@ class OuterTransaction:
             self._wake()
             raise
         self.begun = True
-        return name
+        branch.savepoint = name
 
     def _try_push(self, branch: Branch) -> bool:
         with self._lock:
@@ -223,7 +242,9 @@ class OuterTransaction:
         undo = f"ROLLBACK TO SAVEPOINT {branch.savepoint}"
         kept = branch.ending == "commit" and (branch.wrote or branch.absorbed)
         statements = [release] if branch.ending == "commit" else [undo, release]
-        if kept and below is not None:
+        if kept and below is None:
+            statements = [*self.link.deferred_check, *statements]
+        elif kept and below is not None:
             if below.wrote or below.nested or below.ending is not None:
                 below.absorbed = True
             else:
@@ -245,11 +266,15 @@ class OuterTransaction:
     ) -> None:
         try:
             self.link.script(statements)
-        except Exception:
+        except Exception as error:
             if branch.ending == "rollback":
                 raise
-            # A failed transaction: COMMIT would roll it back, so this does too.
+            # COMMIT fails with what a deferred constraint says, and rolls a transaction back
+            # in silence that has failed before.
             self.link.script([undo, release])
+            code = self.link.driver.error_code(error)
+            if code is None or code != self.link.backend.failed_transaction:
+                raise self.link.translate(error) from error
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

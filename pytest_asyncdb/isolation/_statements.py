@@ -13,7 +13,7 @@ _COMMENTS = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|/\*(?!!).*?\*/)+", re.DOTALL)
 #: Statements that end or begin a transaction, but not ROLLBACK TO.
 _CONTROL = re.compile(
     r"(?:commit|end|abort|rollback(?!(?:\s+(?:work|transaction))?\s+to\b)"
-    r"|begin|start\s+transaction|prepare\s+transaction|set\s+(?:session\s+|@@)?autocommit)\b",
+    r"|begin|start\s+transaction|prepare\s+transaction|xa|set\s+(?:session\s+|@@)?autocommit)\b",
     re.IGNORECASE,
 )
 #: The same as a whole statement, for the later ones of several in one text.
