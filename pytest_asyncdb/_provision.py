@@ -79,16 +79,23 @@ class WorkerDatabase(Database):
         self._url: URL | None = None
         self._name = ""
         self._keeper: Closing | None = None
+        self._failure: errors.AsyncdbError | None = None
 
     @property
     def url(self) -> URL:
+        if self._failure is not None:
+            raise self._failure
         if self._url is None:
-            name = f"{self._prefix}_{next(self._numbers)}"
-            self._maintain(create, name)
-            self._name = name
-            url = self.backend.url(self.server, self.driver.name, name)
+            self._name = f"{self._prefix}_{next(self._numbers)}"
+            self._maintain(create, self._name)
+            url = self.backend.url(self.server, self.driver.name, self._name)
             self._keeper = self.backend.hold(url)
-            self._host.run(self._build(url))
+            try:
+                self._host.run(self._build(url))
+            except errors.AsyncdbError as error:
+                self._failure = error  # for the next tests too, without another try
+                self.discard()
+                raise
             self._url = url
         return self._url
 

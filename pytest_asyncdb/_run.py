@@ -6,6 +6,7 @@ Made in ``pytest_configure``, it opens nothing before the first test needs it, a
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -110,14 +111,16 @@ class Run:
         return self._strategies[key].view(test)
 
     def close(self) -> None:
-        """Close connections, drop databases, stop servers. May be called twice."""
-        for strategy in self._strategies.values():
-            strategy.close()
-        self._strategies.clear()
-        for database in self._databases:
-            database.close()
-        self._databases.clear()
-        if self._host is not None:
-            self._host.close()
-            self._host = None
-        self.servers.close()
+        """Close connections, drop databases, stop servers. May be called twice.
+
+        What fails on the way keeps nothing after it from being given back.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.servers.close)
+            if self._host is not None:
+                stack.callback(self._host.close)
+            for database in self._databases:
+                stack.callback(database.close)
+            for strategy in self._strategies.values():
+                stack.callback(strategy.close)
+            self._strategies, self._databases, self._host = {}, [], None

@@ -74,22 +74,17 @@ class OwnedServers:
     def get(self, spec: BackendSpec) -> Server:
         return self._future(spec).result()
 
-    @property
-    def ready(self) -> list[Server]:
-        """The servers that are there by now."""
-        done = [f for f in self._futures.values() if f.done() and f.exception() is None]
-        return [future.result() for future in done]
-
     def close(self) -> None:
         """Drop our databases on external servers, and stop our own. May be called twice."""
         with self._lock:
             self._closed = True
-        for (name, _), future in self._futures.items():
-            future.cancel()
-            concurrent.futures.wait([future])
-            if not future.cancelled() and future.exception() is None:
-                self._drop(name, future.result())
-        self._stack.close()
+            futures, self._futures = self._futures, {}
+        with self._stack as stack:
+            for (name, _), future in futures.items():
+                future.cancel()
+                concurrent.futures.wait([future])
+                if not future.cancelled() and future.exception() is None:
+                    stack.callback(self._drop, name, future.result())
 
     def find(self, spec: BackendSpec) -> tuple[ServerProvider, Found]:
         """Choose the provider for *spec*; starts nothing.

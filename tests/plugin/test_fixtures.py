@@ -227,6 +227,33 @@ def test_a_seed_that_fails_is_explained(project: Project, target: Target) -> Non
     )
 
 
+def test_a_schema_that_fails_is_tried_once(project: Project, target: Target) -> None:
+    """A suite of a thousand tests must not wait for the same failure a thousand times."""
+    project.ini(asyncdb_metadata=None)
+    project.write(
+        "conftest.py",
+        """
+        import pytest
+
+        TRIES = []
+
+        @pytest.fixture(scope="session")
+        def asyncdb_migrate():
+            def migrate(connection):
+                TRIES.append(1)
+                raise RuntimeError("no such revision")
+            return migrate
+
+        def pytest_terminal_summary(terminalreporter):
+            terminalreporter.write_line(f"tried {len(TRIES)} times")
+        """,
+    )
+    project.tests("async def test_a(asyncdb_session): pass\nasync def test_b(asyncdb_url): pass")
+    outcome = project.run(target).had(errors=2)
+    assert "tried 1 times" in outcome.text
+    assert outcome.text.count("RuntimeError: no such revision") >= 2
+
+
 def test_a_seed_of_objects_made_at_import_is_refused_on_the_second_database(
     project: Project, target: Target
 ) -> None:
