@@ -14,7 +14,6 @@ import os
 import re
 import sys
 import textwrap
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +37,6 @@ import sqlalchemy.ext.asyncio  # noqa: F401
 import uvloop  # noqa: F401
 from fix_observer import Watch, unchanged_databases
 from fix_servers import Target
-from sqlalchemy.exc import SAWarning
 
 #: Two tables, one below the other; no defaults, so that a row is what a test wrote.
 MODELS = """
@@ -170,24 +168,19 @@ class Project:
         *arguments: str,
         expected: Mapping[str, Sequence[Any]] | None = None,
         plugins: Sequence[object] = (),
-        forgets: bool = False,
     ) -> Outcome:
         """Run pytest in this process, the observer looking on.
 
         Args:
             arguments: More of the command line.
             expected: Every table of the template with its rows; the default: ours, empty.
-            forgets: The tests forget sessions, of which SQLAlchemy warns.
         """
         tables = {"posts": [], "users": []} if expected is None else expected
         watch = Watch(target.observer, tables)
         result = self.pytester.runpytest_inprocess(
             *(*QUIET, *target.arguments, *arguments), plugins=[watch, *plugins]
         )
-        with warnings.catch_warnings():
-            if forgets:
-                warnings.simplefilter("ignore", SAWarning)
-            gc.collect()  # what an inner run left behind warns here, not in a later test
+        gc.collect()  # what an inner run left behind warns here, not in a later test
         made = {url.database for url in watch.urls.values()}
         assert target.observer.databases() & made == set()
         return Outcome(result, watch)

@@ -68,8 +68,10 @@ class TestClass:
 MIXED_TESTS = 13
 
 
-@pytest.mark.parametrize("mode", ["auto", "strict"])
-@pytest.mark.parametrize("default", ["function", "session", None])
+@pytest.mark.parametrize(
+    ("default", "mode"),
+    [("function", "auto"), ("session", "strict"), (None, "auto"), (None, "strict")],
+)
 def test_loop_scopes_mix_by_marker(
     project: Project, target: Target, mode: str, default: str | None
 ) -> None:

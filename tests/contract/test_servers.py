@@ -274,7 +274,8 @@ def owner(case: Case, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], 
         )
         with process:
             assert process.stdout is not None
-            line = process.stdout.readline()
+            # A line of progress may come first.
+            line = next((line for line in process.stdout if line.startswith("[")), "")
             errors.seek(0)
             assert line, errors.read()
             message, child = json.loads(line)
