@@ -112,6 +112,9 @@ class Backend(abc.ABC):
     container: ClassVar[ContainerRecipe | None] = None
     #: Error codes after which the server has rolled back the whole transaction.
     transaction_ending_errors: ClassVar[frozenset[int | str]] = frozenset()
+    #: The error code of every statement after a failed one until something is rolled back;
+    #: None: a failed statement undoes only itself.
+    failed_transaction: ClassVar[int | str | None] = None
     #: Longest name of a database, bytes.
     longest_name: ClassVar[int] = 63
 

@@ -138,6 +138,7 @@ class Postgres(Backend):
     aliases = ("postgresql",)
     label = "PostgreSQL"
     dialect = "postgresql"
+    failed_transaction = "25P02"
     schemes = ("postgresql", "postgres")
     drivers = (Asyncpg, Psycopg)
     capabilities = Capabilities(
