@@ -108,21 +108,21 @@ class Branch:
         unit = self.unit
         outer.join(unit)
         text = self._rename(statement)
-        if not outer.prepare(unit, text, whole):
+        if not outer.stack.prepare(unit, text, whole):
             return None
         call = object()
         outer.calls[call] = task
         try:
             result = outer.link.call(work, text)
         except BaseException as error:
-            outer.undone(unit)
+            outer.stack.undone(unit)
             if isinstance(error, Exception):
                 outer.failed(error)
             raise
         finally:
             outer.calls.pop(call, None)
         outer.check_after(statement)
-        outer.done(unit, text, whole)
+        outer.stack.done(unit, text, whole)
         if self.autocommit:
             self._end("commit")
         return result
@@ -142,7 +142,7 @@ class Branch:
     def _end(self, how: str) -> None:
         unit, self.unit = self.unit, None
         if unit is not None:
-            self.outer.finish(unit, how)
+            self.outer.stack.finish(unit, how)
 
 
 class Cursor:
