@@ -198,10 +198,10 @@ class Play:
             await on.close()
         elif word == "cancel":
             self.stale |= unit.touched
+            await on.execute(text("SELECT 1"))  # connected: the statement itself is cancelled
             if self.backend == "sqlite" and self.real:
                 # Nobody would end the statement, and with it the lock of its connection:
                 # this is what SQLAlchemy does to a connection that is cancelled.
-                await on.execute(text("SELECT 1"))
                 connection = await on.connection() if isinstance(on, AsyncSession) else on
                 await connection.invalidate()
                 raise TimeoutError
@@ -354,7 +354,7 @@ PROGRAMS = st.builds(
     OPEN,
     st.lists(
         st.one_of(
-            *[st.lists(WORK, min_size=2, max_size=6)] * 4,
+            *[st.lists(WORK, min_size=2, max_size=6)] * 6,
             GATHER.map(lambda step: [step]),
             CANCEL.map(lambda step: [step]),
         ),
