@@ -190,6 +190,8 @@ class OuterTransaction:
             chain = [one for one in _CHAIN.get() if one.open]
             if self.stack.top is not None and self.stack.top not in chain:
                 return False
+            if self.stack.aside is not None:
+                return False
             self.stack.units.append(unit)
             _CHAIN.set((*chain, unit))
             return True

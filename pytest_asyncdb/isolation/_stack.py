@@ -45,6 +45,9 @@ class Stack:
         self.units: list[Unit] = []
         #: There is no transaction any more in which a unit could end.
         self.dead = False
+        #: A unit whose statement runs below others, in a savepoint of its own: until it has
+        #: ended, no unit may begin or end.
+        self.aside: Unit | None = None
         self.lock = threading.RLock()
         self._settled = settled
 
@@ -90,6 +93,7 @@ class Stack:
             return False
         if above and self._fails_whole:
             self._send([f"SAVEPOINT {ASIDE}"], above[-1])
+            self.aside = unit
         if unit.doomed and (about is None or about[0] != "ROLLBACK"):
             with contextlib.suppress(Exception):
                 self.link.script(["SELECT 1 / 0"])  # it has failed, and goes on failing
@@ -103,15 +107,20 @@ class Stack:
         about = savepoint_statement(statement)
         if about is not None:
             unit.follow(*about)
-        above = self._above(unit)
-        if above and self._fails_whole:
-            self.link.script([f"RELEASE SAVEPOINT {ASIDE}"])
         if whole and not only_reads(statement):
-            self._wrote(unit, above)
+            self._wrote(unit, self._above(unit))
+        if self.aside is unit:
+            self.aside = None
+            if not self.dead:
+                self.link.script([f"RELEASE SAVEPOINT {ASIDE}"])
+            self._aside_ended()
 
     def undone(self, unit: Unit) -> None:
         """A statement of *unit* has failed: those above it must be able to go on."""
-        if not self._above(unit) or not self._fails_whole or not self.link.is_open:
+        if self.aside is not unit:
+            return
+        self.aside = None
+        if self.dead or not self.link.is_open:
             return
         release = f"RELEASE SAVEPOINT {ASIDE}"
         try:
@@ -119,6 +128,7 @@ class Stack:
         except Exception:
             self.link.script([f"ROLLBACK TO SAVEPOINT {ASIDE}", release])
             unit.doomed = True
+        self._aside_ended()
 
     def finish(self, unit: Unit, how: str) -> None:
         """End *unit* as soon as it is on top of the stack.
@@ -158,12 +168,16 @@ class Stack:
         problem = None
         with self.lock:
             settled = False
-            while self.units and self.units[-1].ending is not None:
+            while self.aside is None and self.units and self.units[-1].ending is not None:
                 problem = self._settle_top(self.units[-1]) or problem
                 settled = True
         if settled:
             self._settled()
         return problem
+
+    def _aside_ended(self) -> None:
+        self.settle()
+        self._settled()
 
     @property
     def _fails_whole(self) -> bool:

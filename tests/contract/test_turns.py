@@ -161,3 +161,43 @@ def test_a_unit_that_a_helper_task_began_belongs_to_who_uses_it(
         AFTER,
     )
     project.run(target).passed(2)
+
+
+#: A statement that runs until somebody ends it.
+SLOW = {
+    "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
+    " WHERE i < 100000000000) SELECT count(*) FROM n",
+    "postgres": "SELECT pg_sleep(600)",
+    "mysql": "SELECT SLEEP(600)",
+    "mariadb": "SELECT SLEEP(600)",
+}
+
+
+def test_a_conflict_that_the_pool_swallows_fails_the_test(project: Project, target: Target) -> None:
+    """A cancelled statement rolls its unit back; SQLAlchemy would only log what that undid."""
+    project.tests(
+        f"SLOW = {SLOW[target.backend]!r}",
+        """
+        async def test_it(asyncdb_sessionmaker):
+            async with asyncdb_sessionmaker() as outer:
+                await add(outer, "ada")
+                async with asyncdb_sessionmaker() as inner:
+                    await add(inner, "bob")
+                    await inner.commit()
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        await outer.execute(text(SLOW))
+        """,
+        AFTER,
+    )
+    project.run(target).had(passed=2, errors=1).shows(
+        f"""
+        units of work overlap in a way that one connection cannot keep apart
+
+        test: test_it.py::test_it[{target.id}]
+        This rollback also undid what another session committed while this one was open; \
+on connections of their own it would have survived.
+
+        To fix this: mark the test @pytest.mark.asyncdb(isolation="reset")
+        """
+    )
