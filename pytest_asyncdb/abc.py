@@ -116,7 +116,8 @@ class Backend(abc.ABC):
     deferred_exist: ClassVar[str | None] = None
     #: Statements that fail where such a constraint is violated, and change nothing.
     deferred_check: ClassVar[tuple[str, ...]] = ()
-    #: The error code of statements in a transaction that has failed already.
+    #: The error code of every statement after a failed one until something is rolled back;
+    #: None: a failed statement undoes only itself.
     failed_transaction: ClassVar[int | str | None] = None
     #: Longest name of a database, bytes.
     longest_name: ClassVar[int] = 63

@@ -239,11 +239,31 @@ def after_the_test(test: str) -> IsolationConflict:
     )
 
 
-def waited_for_turn(test: str, seconds: float, holder: str) -> IsolationConflict:
-    """A unit of work waited in vain for another one to end."""
+def waited_for_turn(
+    test: str,
+    seconds: float,
+    holder: str,
+    opened: Sequence[str],
+    waiter: str,
+    waits: Sequence[str],
+) -> IsolationConflict:
+    """A unit of work waited in vain for another one to end.
+
+    Args:
+        holder: The task of the unit that has the connection.
+        opened: Where that unit was opened: lines of the user's code, the innermost last.
+        waiter: The task that waited.
+        waits: Where it stands.
+    """
     return IsolationConflict(
         f"waited {seconds:g} s for another unit of work on the test's one connection",
-        [f"test: {test}", f"It is held by: {holder}"],
+        [
+            f"test: {test}",
+            f"It is held by: {holder}, which opened its unit at",
+            *(f"  {line}" for line in opened),
+            f"It was waited for by: {waiter}, at",
+            *(f"  {line}" for line in waits),
+        ],
         [
             "end the other session first (commit, rollback or close), "
             'or mark the test @pytest.mark.asyncdb(isolation="reset")'

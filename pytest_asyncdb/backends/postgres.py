@@ -138,6 +138,7 @@ class Postgres(Backend):
     aliases = ("postgresql",)
     label = "PostgreSQL"
     dialect = "postgresql"
+    failed_transaction = "25P02"
     schemes = ("postgresql", "postgres")
     drivers = (Asyncpg, Psycopg)
     capabilities = Capabilities(
@@ -152,7 +153,6 @@ class Postgres(Backend):
         "SET CONSTRAINTS ALL IMMEDIATE",
         "ROLLBACK TO SAVEPOINT asyncdb_deferred",
     )
-    failed_transaction = "25P02"
     local = LocalRecipe(
         programs=("postgres", "initdb"),
         folders=(

@@ -13,12 +13,12 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
-from pytest_asyncdb.isolation._statements import only_reads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_asyncdb.isolation._outer import OuterTransaction
+    from pytest_asyncdb.isolation._units import Unit
 
 #: SQLAlchemy numbers its savepoints for each connection; on one connection they would meet.
 _SAVEPOINT = re.compile(r"\bsa_savepoint_(\d+)\b")
@@ -31,20 +31,8 @@ class Branch:
         self.outer = outer
         self.number = number
         self.autocommit = outer.link.autocommit
-        self.task = ""
-        self.forget()
-
-    def forget(self) -> None:
-        """Forget a unit of work that has ended."""
-        self.savepoint: str | None = None
-        self.ending: str | None = None
-        self.wrote = False
-        #: A unit inside this one has committed.
-        self.absorbed = False
-        #: A unit below this one has written meanwhile.
-        self.mixed = False
-        #: Savepoints of SQLAlchemy in this unit.
-        self.nested: list[str] = []
+        #: The unit of work that is under way; None before its first statement.
+        self.unit: Unit | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.outer.link.adapted, name)
@@ -73,16 +61,17 @@ class Branch:
         self._end("rollback")
 
     def close(self) -> None:
-        self._end("rollback")
+        self._drop()
 
     def terminate(self) -> None:
         """SQLAlchemy gives the connection up: after a cancellation, or by its finalizer."""
         import greenlet
 
         if getattr(greenlet.getcurrent(), "__sqlalchemy_greenlet_provider__", False):
-            self._end("rollback")
-        elif self.savepoint is not None:
-            self.ending = "rollback"  # no SQL in a finalizer: the next unit does it
+            self._drop()
+        elif self.unit is not None:
+            self.unit.ending = "rollback"  # no SQL in a finalizer: the next unit does it
+            self.unit = None
 
     def tpc_begin(self, xid: object) -> None:
         """Two-phase transactions outlive their connection, and so the test.
@@ -111,98 +100,67 @@ class Branch:
                 f"The test's outer transaction cannot change to isolation level {level}.",
             )
 
-    def run(self, statement: str, work: Callable[[str], Any]) -> Any:
+    def run(self, statement: str, work: Callable[[str], Any], whole: bool) -> Any:
         """Run a statement of the application in this unit of work.
 
         Args:
             work: Gets the statement, with savepoint names that are unique.
+            whole: If the statement fails, it has changed nothing.
         """
         outer = self.outer
         outer.check_before(statement)
         outer.link.host.require_greenlet()
         task = _current_task_name()
-        if self.savepoint is None:
-            self.task = task
-            outer.push(self)
-        self._note(statement)
+        if self.unit is None:
+            self.unit = outer.push(task)
+        unit = self.unit
+        outer.join(unit)
         text = self._rename(statement)
+        if not outer.stack.prepare(unit, text, whole):
+            return None
         call = object()
         outer.calls[call] = task
         try:
             result = outer.link.call(work, text)
-        except Exception as error:
-            outer.failed(error)
+        except BaseException as error:
+            outer.stack.undone(unit)
+            if isinstance(error, Exception):
+                outer.failed(error)
             raise
         finally:
             outer.calls.pop(call, None)
         outer.check_after(statement)
+        outer.stack.done(unit, text, whole)
         if self.autocommit:
             self._end("commit")
         return result
 
-    def begin(self) -> None:
+    def begin(self) -> Unit:
         """Open the unit of work without waiting: from code outside of SQLAlchemy's greenlets.
 
         Raises:
             IsolationConflict: It is another unit's turn.
         """
-        if self.savepoint is None:
-            self.task = _current_task_name()
-            self.outer.push_at_once(self)
-
-    def _note(self, statement: str) -> None:
-        if only_reads(statement):
-            return
-        self.wrote = True
-        top = self.outer.stack[-1] if self.outer.stack else self
-        if top is not self:
-            top.mixed = True
+        if self.unit is None:
+            self.unit = self.outer.push_at_once(_current_task_name())
+        return self.unit
 
     def _rename(self, statement: str) -> str:
         if "sa_savepoint_" not in statement:
             return statement
-        text = _SAVEPOINT.sub(lambda match: f"asyncdb_{self.number}_{match[1]}", statement)
-        name = f"asyncdb_{self.number}_{_SAVEPOINT.search(statement)[1]}"  # type: ignore[index]
-        verb = text.lstrip()[:7].upper()
-        if verb == "SAVEPOI":
-            self.nested.append(name)
-        elif verb == "RELEASE" and name in self.nested:
-            del self.nested[self.nested.index(name) :]
-        elif verb == "ROLLBAC" and name in self.nested:
-            del self.nested[self.nested.index(name) + 1 :]
-        return text
+        return _SAVEPOINT.sub(lambda match: f"asyncdb_{self.number}_{match[1]}", statement)
+
+    def _drop(self) -> None:
+        """End by the pool, which logs errors and goes on: the end of the test tells them."""
+        try:
+            self._end("rollback")
+        except errors.IsolationConflict as error:
+            self.outer.breaches.append(error)
 
     def _end(self, how: str) -> None:
-        outer = self.outer
-        if self.savepoint is None or self.ending is not None:
-            return
-        if outer.ended or outer.lost is not None:
-            self.forget()
-            return
-        with outer._lock:
-            above = outer.stack[outer.stack.index(self) + 1 :]
-            problem = self._overlap(how, above)
-            if how == "rollback" and not self.wrote and (self.absorbed or above):
-                how = "commit"  # nothing of its own to undo; what was committed inside stays
-            lost_inner = how == "rollback" and self.absorbed
-            self.ending = "commit" if problem and above else how
-            outer.settle()
-        if problem is None and lost_inner:
-            problem = (
-                "This rollback also undid what another session committed while this one was"
-                " open; on connections of their own it would have survived."
-            )
-        if problem is not None:
-            raise errors.overlapping_units(outer.test, problem)
-
-    def _overlap(self, how: str, above: list[Branch]) -> str | None:
-        if how != "rollback":
-            return None
-        if self.wrote and any(branch.wrote for branch in above):
-            return "A session was rolled back while one opened inside it has uncommitted work."
-        if self.mixed:
-            return "The rollback of an inner session also undid what an outer one wrote meanwhile."
-        return None
+        unit, self.unit = self.unit, None
+        if unit is not None:
+            self.outer.stack.finish(unit, how)
 
 
 class Cursor:
@@ -244,10 +202,16 @@ class Cursor:
 
     def execute(self, operation: Any, parameters: Any = None) -> Any:
         arguments = () if parameters is None else (parameters,)
-        return self._branch.run(operation, lambda text: self._open().execute(text, *arguments))
+        return self._branch.run(
+            operation,
+            lambda text: self._open().execute(text, *arguments),
+            whole=";" not in operation,
+        )
 
     def executemany(self, operation: Any, parameters: Any) -> Any:
-        return self._branch.run(operation, lambda text: self._open().executemany(text, parameters))
+        return self._branch.run(
+            operation, lambda text: self._open().executemany(text, parameters), whole=False
+        )
 
     def close(self) -> None:
         cursor = self._cursor
@@ -305,8 +269,7 @@ class DriverConnection:
             )
         statement = args[0] if args and isinstance(args[0], str) else f"{name}()"
         outer.check_before(statement)
-        self._branch.begin()
-        self._branch.wrote = True
+        self._branch.begin().wrote += 1
         return statement
 
     async def _finish(self, result: Any, statement: str) -> Any:

@@ -1,8 +1,9 @@
 """The outer transaction of a test, and the units of work that nest in it.
 
-Each unit of work is a *branch*: a savepoint, opened at its first statement; commit releases
-it, rollback goes back to it. Branches stack: one that is opened in the context of an open
-branch (the same task, or a child of it) nests in it, another one waits for its turn.
+Each unit of work is a savepoint, opened at its first statement; commit releases it, rollback
+goes back to it. Units stack: one that is opened in the context of an open unit (the same
+task, or a child of it) nests in it, another one waits for its turn. Where two are ended in
+an order that savepoints cannot express, ``_stack.py`` finds it.
 
 Nothing here knows drivers or backends beyond their data; ``_link.py`` holds the real
 connection, ``_dbapi.py`` is what SQLAlchemy sees.
@@ -13,19 +14,20 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import itertools
-import threading
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
+from pytest_asyncdb.isolation._frames import user_frames
 from pytest_asyncdb.isolation._link import PATIENCE
+from pytest_asyncdb.isolation._stack import Stack
 from pytest_asyncdb.isolation._statements import ends_transaction
+from pytest_asyncdb.isolation._units import Unit
 
 if TYPE_CHECKING:
-    from pytest_asyncdb.isolation._dbapi import Branch
     from pytest_asyncdb.isolation._link import Link
 
-#: The branches that are open in this context, outermost first.
-_CHAIN: contextvars.ContextVar[tuple[Branch, ...]] = contextvars.ContextVar(
+#: The units that this context has opened or used, outermost first.
+_CHAIN: contextvars.ContextVar[tuple[Unit, ...]] = contextvars.ContextVar(
     "asyncdb_chain", default=()
 )
 
@@ -55,10 +57,9 @@ class OuterTransaction:
         self.breaches: list[BaseException] = []
         #: Calls under way, with the names of the tasks that made them.
         self.calls: dict[object, str] = {}
-        self.stack: list[Branch] = []
+        self.stack = Stack(link, test, self._wake)
         #: SQLAlchemy's pool entries of this test's checkouts.
         self.entries: list[Any] = []
-        self._lock = threading.RLock()
         self._waiting: list[asyncio.Future[None]] = []
         self._numbers = itertools.count(1)
 
@@ -66,7 +67,7 @@ class OuterTransaction:
 
     def end(self) -> None:
         """From now on nothing of the application reaches the server."""
-        self.ended = True
+        self.ended = self.stack.dead = True
         self._wake()
 
     def close(self) -> list[BaseException]:
@@ -106,6 +107,7 @@ class OuterTransaction:
     def lose(self, statement: str) -> errors.IsolationBreach:
         """Note that *statement* ended the outer transaction."""
         self.lost = statement
+        self.stack.dead = True
         error = errors.lost_transaction(self.test, statement, self.link.backend.label)
         self.breaches.append(error)
         return error
@@ -151,130 +153,99 @@ class OuterTransaction:
         if code not in self.link.backend.transaction_ending_errors:
             return
         statements = [self.link.begin, f"SAVEPOINT {GUARD}"]
-        for branch in self.stack:
-            statements += [f"SAVEPOINT {name}" for name in (branch.savepoint, *branch.nested)]
+        statements += [f"SAVEPOINT {name}" for name in self.stack.savepoints()]
         self.link.script(statements)
         error.add_note(
             "asyncdb: the server undid the test's whole outer transaction, with what the test"
             ' had committed before. To keep that: @pytest.mark.asyncdb(isolation="reset")'
         )
 
-    # Branches.
+    # Units of work.
 
-    def push(self, branch: Branch) -> None:
-        """Open *branch* on top of the stack when it is its turn."""
+    def push(self, task: str) -> Unit:
+        """Open a unit on top of the stack when it is its turn."""
         from sqlalchemy.util import await_only
 
-        while not self._try_push(branch):
-            await_only(self._wait())
-        self._open(branch)
+        unit = self._new_unit(task)
+        while not self._try_push(unit):
+            await_only(self._wait(unit))
+            if self.ended:
+                raise errors.after_the_test(self.test)
+        self._open(unit)
+        return unit
 
-    def push_at_once(self, branch: Branch) -> None:
-        """Open *branch* on top of the stack, from code that cannot wait.
+    def push_at_once(self, task: str) -> Unit:
+        """Open a unit on top of the stack, from code that cannot wait.
 
         Raises:
             IsolationConflict: It is another unit's turn.
         """
-        if not self._try_push(branch):
-            raise errors.waited_for_turn(self.test, 0, self.stack[-1].task)
-        self._open(branch)
+        unit = self._new_unit(task)
+        with self.stack.lock:
+            holder = self.stack.top
+            if not self._try_push(unit):
+                raise self._no_turn(unit, holder or unit, 0)
+        self._open(unit)
+        return unit
 
-    def _open(self, branch: Branch) -> None:
-        name = f"asyncdb_{next(self._numbers)}"
-        statements = [f"SAVEPOINT {name}"]
+    def _new_unit(self, task: str) -> Unit:
         if not self.begun:
             self.link.adapted  # noqa: B018  # connected before the first statement
-            statements = [self.link.begin, f"SAVEPOINT {GUARD}", *statements]
-        try:
-            self.link.script(statements)
-        except BaseException:
-            self.stack.remove(branch)
-            self._wake()
-            raise
-        self.begun = True
-        branch.savepoint = name
+        return Unit(task, user_frames(), f"asyncdb_{next(self._numbers)}")
 
-    def _try_push(self, branch: Branch) -> bool:
-        with self._lock:
-            self.settle()
-            chain = [open_ for open_ in _CHAIN.get() if open_.savepoint is not None]
-            if self.stack and self.stack[-1] not in chain:
+    def _open(self, unit: Unit) -> None:
+        begin = [] if self.begun else [self.link.begin, f"SAVEPOINT {GUARD}"]
+        self.stack.add(unit, begin)
+        self.begun = True
+
+    def join(self, unit: Unit) -> None:
+        """What the running task opens from now on nests in *unit*: it has used that."""
+        chain = _CHAIN.get()
+        if unit not in chain:
+            _CHAIN.set((*(one for one in chain if one.open), unit))
+
+    # Turns.
+
+    def _try_push(self, unit: Unit) -> bool:
+        with self.stack.lock:
+            problem = self.stack.settle()
+            if problem is not None:  # of a unit that the garbage collector has ended
+                self.breaches.append(errors.overlapping_units(self.test, problem))
+            chain = [one for one in _CHAIN.get() if one.open]
+            if self.stack.top is not None and self.stack.top not in chain:
                 return False
-            self.stack.append(branch)
-            _CHAIN.set((*chain, branch))
+            if self.stack.aside is not None:
+                return False
+            self.stack.units.append(unit)
+            _CHAIN.set((*chain, unit))
             return True
 
-    async def _wait(self) -> None:
+    async def _wait(self, unit: Unit) -> None:
         """Wait until some unit of work has ended."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        with self._lock:
-            if not self.stack or self.ended:
+        with self.stack.lock:
+            holder = self.stack.top
+            if holder is None or self.ended:
                 return
-            holder = self.stack[-1]
             self._waiting.append(future)
         try:
             await asyncio.wait_for(future, self.turn)
         except TimeoutError:
-            raise errors.waited_for_turn(self.test, self.turn, holder.task) from None
+            raise self._no_turn(unit, holder, self.turn) from None
+
+    def _no_turn(self, unit: Unit, holder: Unit, seconds: float) -> errors.IsolationConflict:
+        return errors.waited_for_turn(
+            *(self.test, seconds), *(holder.task, holder.opened, unit.task, unit.opened)
+        )
 
     def _wake(self) -> None:
-        with self._lock:
+        with self.stack.lock:
             waiting, self._waiting = self._waiting, []
         for future in waiting:
             loop = future.get_loop()
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_resolve, future)
-
-    def settle(self) -> None:
-        """End the branches on top of the stack that wait for their end."""
-        with self._lock:
-            settled = False
-            while self.stack and self.stack[-1].ending is not None:
-                self._settle_top(self.stack[-1])
-                settled = True
-        if settled:
-            self._wake()
-
-    def _settle_top(self, branch: Branch) -> None:
-        below = self.stack[-2] if len(self.stack) > 1 else None
-        release = f"RELEASE SAVEPOINT {branch.savepoint}"
-        undo = f"ROLLBACK TO SAVEPOINT {branch.savepoint}"
-        kept = branch.ending == "commit" and (branch.wrote or branch.absorbed)
-        statements = [release] if branch.ending == "commit" else [undo, release]
-        if kept and below is None:
-            statements = [*self.link.deferred_check, *statements]
-        elif kept and below is not None:
-            if below.wrote or below.nested or below.ending is not None:
-                below.absorbed = True
-            else:
-                # The outer unit has written nothing: with its savepoint behind this commit,
-                # its rollback will not undo what is committed here.
-                statements += [
-                    f"RELEASE SAVEPOINT {below.savepoint}",
-                    f"SAVEPOINT {below.savepoint}",
-                ]
-        try:
-            if self.link.is_open and self.lost is None:
-                self._settle_on_server(statements, branch, undo, release)
-        finally:
-            self.stack.pop()
-            branch.forget()
-
-    def _settle_on_server(
-        self, statements: list[str], branch: Branch, undo: str, release: str
-    ) -> None:
-        try:
-            self.link.script(statements)
-        except Exception as error:
-            if branch.ending == "rollback":
-                raise
-            # COMMIT fails with what a deferred constraint says, and rolls a transaction back
-            # in silence that has failed before.
-            self.link.script([undo, release])
-            code = self.link.driver.error_code(error)
-            if code is None or code != self.link.backend.failed_transaction:
-                raise self.link.translate(error) from error
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

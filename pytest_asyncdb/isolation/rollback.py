@@ -7,7 +7,7 @@ all tests of a database, one outer transaction for each, and what follows from a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pytest_asyncdb.abc import Database, Isolation, View
 from pytest_asyncdb.isolation._dbapi import Branch
@@ -20,14 +20,13 @@ if TYPE_CHECKING:
 
     from pytest_asyncdb._loops import HostLoop
 
-#: Seconds that a unit of work waits for another task's to end.
-TURN = 10.0
-
 
 class Rollback(Isolation):
     """Everything of a test happens in one transaction that is rolled back."""
 
     name = "rollback"
+    #: Seconds that a unit of work waits for another task's to end.
+    turn: ClassVar[float] = 10.0
 
     def __init__(self, database: Database, host: HostLoop) -> None:
         self._database = database
@@ -57,7 +56,7 @@ class Rollback(Isolation):
 class _RollbackView(View):
     def __init__(self, strategy: Rollback, link: Link, dialect: Dialect | None, test: str) -> None:
         self._strategy = strategy
-        self._outer = OuterTransaction(link, test, TURN)
+        self._outer = OuterTransaction(link, test, strategy.turn)
         self.engine = sandboxed_engine(self._outer, dialect)
         self.url = link.url
 

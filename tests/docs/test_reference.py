@@ -128,7 +128,7 @@ def test_every_exception_is_public() -> None:
 
 BREACHES = {
     "docs/isolation.md": [
-        errors.waited_for_turn("t", 10, "a task"),
+        errors.waited_for_turn("t", 10, "a task", [], "another task", []),
         errors.refused_statement("…", "MySQL", "t", "it commits by itself"),
         errors.lost_transaction("t", "CALL p()", "MySQL"),
         errors.left_running("t", ["a task"]),

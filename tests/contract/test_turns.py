@@ -1,0 +1,203 @@
+"""Turns of units of work on the test's one connection, on every backend and driver."""
+
+from __future__ import annotations
+
+import pytest
+from fix_project import HEAD, Project
+from fix_servers import Target
+
+from pytest_asyncdb.isolation.rollback import Rollback
+
+pytestmark = pytest.mark.filterwarnings("default::ResourceWarning")
+
+#: The next test, which finds nothing of the one before, and can work.
+AFTER = """
+async def test_next(asyncdb_session):
+    assert await names(asyncdb_session) == []
+    await add(asyncdb_session, "next")
+    await asyncdb_session.commit()
+    assert await names(asyncdb_session) == ["next"]
+"""
+
+
+@pytest.fixture
+def short_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn lasts at most 0.2 s."""
+    monkeypatch.setattr(Rollback, "turn", 0.2)
+
+
+WAITS = """
+async def hold(sessions, release):
+    async with sessions() as session:
+        await add(session, "held")
+        await release.wait()
+        await session.commit()
+
+
+async def wait(sessions):
+    async with sessions() as session:
+        return await names(session)
+
+
+async def test_it(asyncdb_sessionmaker):
+    release = asyncio.Event()
+    holder = asyncio.create_task(hold(asyncdb_sessionmaker, release), name="holder")
+    await asyncio.sleep(0)
+    await asyncio.create_task(wait(asyncdb_sessionmaker), name="waiter")
+"""
+
+
+def _line(code: str, text: str) -> int:
+    lines = f"{HEAD}\n\n{code}".removeprefix("\n").splitlines()
+    return next(number for number, line in enumerate(lines, 1) if line.strip() == text)
+
+
+@pytest.mark.usefixtures("short_turn")
+def test_who_waits_in_vain_sees_both_stacks(project: Project, target: Target) -> None:
+    """The error says where the holder opened its unit, and where the waiter stands."""
+    project.tests(WAITS, AFTER)
+    outcome = project.run(target)
+    assert outcome.result.parseoutcomes()["passed"] == 1
+    outcome.untouched().shows(
+        f"""
+        waited 0.2 s for another unit of work on the test's one connection
+
+        test: test_it.py::test_it[{target.id}]
+        It is held by: holder (hold), which opened its unit at
+        test_it.py:{_line(WAITS, 'await add(session, "held")')} in hold
+        test_it.py:{_line(HEAD, "await session.execute(insert(User), [{'name': word} for word in words])".replace("'", '"'))} in add
+        It was waited for by: waiter (wait), at
+        test_it.py:{_line(WAITS, "return await names(session)")} in wait
+        test_it.py:{_line(HEAD, "return list((await session.scalars(select(User.name).order_by(User.name))).all())")} in names
+
+        To fix this: end the other session first (commit, rollback or close), \
+or mark the test @pytest.mark.asyncdb(isolation="reset")
+        """
+    )
+
+
+@pytest.mark.usefixtures("short_turn")
+def test_tasks_that_wait_for_each_other_end_with_the_error(
+    project: Project, target: Target
+) -> None:
+    """One holds the connection and waits for the other: that one gets the error, no more."""
+    project.tests(
+        """
+        from pytest_asyncdb.errors import IsolationConflict
+
+        async def test_it(asyncdb_sessionmaker):
+            done = asyncio.Event()
+
+            async def first():
+                async with asyncdb_sessionmaker() as session:
+                    await add(session, "first")
+                    await done.wait()
+                    await session.commit()
+
+            async def second():
+                try:
+                    async with asyncdb_sessionmaker() as session:
+                        await add(session, "second")
+                        await session.commit()
+                finally:
+                    done.set()
+
+            one, other = await asyncio.gather(first(), second(), return_exceptions=True)
+            assert one is None
+            assert isinstance(other, IsolationConflict)
+            async with asyncdb_sessionmaker() as session:
+                assert await names(session) == ["first"]
+        """,
+        AFTER,
+    )
+    project.run(target).passed(2)
+
+
+def test_many_sessions_in_a_gather_do_what_they_do_on_a_pool(
+    project: Project, target: Target
+) -> None:
+    """Fifty sessions that read, write and commit leave fifty rows; each sees its own."""
+    project.tests(
+        """
+        async def one(sessions, number):
+            async with sessions() as session:
+                before = await names(session)
+                await add(session, f"user {number:02}")
+                await asyncio.sleep(0)
+                found = await names(session)
+                assert set(before) < set(found)
+                assert f"user {number:02}" in found
+                await session.commit()
+                return number
+
+        async def test_it(asyncdb_sessionmaker):
+            done = await asyncio.gather(*(one(asyncdb_sessionmaker, n) for n in range(50)))
+            assert done == list(range(50))
+            async with asyncdb_sessionmaker() as session:
+                assert await names(session) == [f"user {n:02}" for n in range(50)]
+        """,
+        AFTER,
+    )
+    project.run(target).passed(2)
+
+
+def test_a_unit_that_a_helper_task_began_belongs_to_who_uses_it(
+    project: Project, target: Target
+) -> None:
+    """asyncio.wait_for runs its coroutine in a task of its own on Python 3.11."""
+    project.tests(
+        """
+        async def test_it(asyncdb_sessionmaker):
+            async with asyncdb_sessionmaker() as outer:
+                await asyncio.wait_for(add(outer, "ada"), 5)
+                assert await names(outer) == ["ada"]
+                async with asyncdb_sessionmaker() as inner:
+                    await add(inner, "bob")
+                    await inner.commit()
+                await outer.commit()
+            async with asyncdb_sessionmaker() as session:
+                assert await names(session) == ["ada", "bob"]
+        """,
+        AFTER,
+    )
+    project.run(target).passed(2)
+
+
+#: A statement that runs until somebody ends it.
+SLOW = {
+    "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
+    " WHERE i < 100000000000) SELECT count(*) FROM n",
+    "postgres": "SELECT pg_sleep(600)",
+    "mysql": "SELECT SLEEP(600)",
+    "mariadb": "SELECT SLEEP(600)",
+}
+
+
+def test_a_conflict_that_the_pool_swallows_fails_the_test(project: Project, target: Target) -> None:
+    """A cancelled statement rolls its unit back; SQLAlchemy would only log what that undid."""
+    project.tests(
+        f"SLOW = {SLOW[target.backend]!r}",
+        """
+        async def test_it(asyncdb_sessionmaker):
+            async with asyncdb_sessionmaker() as outer:
+                await add(outer, "ada")
+                async with asyncdb_sessionmaker() as inner:
+                    await add(inner, "bob")
+                    await inner.commit()
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        await outer.execute(text(SLOW))
+        """,
+        AFTER,
+    )
+    project.run(target).had(passed=2, errors=1).shows(
+        f"""
+        units of work overlap in a way that one connection cannot keep apart
+
+        test: test_it.py::test_it[{target.id}]
+        This rollback also undid what another session committed while this one was open; \
+on connections of their own it would have survived.
+
+        To fix this: mark the test @pytest.mark.asyncdb(isolation="reset")
+        """
+    )
