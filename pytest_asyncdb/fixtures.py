@@ -229,8 +229,8 @@ def asyncdb_connection(_asyncdb_view: View) -> Iterator[AsyncConnection]:
     engine = _asyncdb_view.engine
     connection = AsyncConnection(engine, engine.sync_engine.connect())
     yield connection
-    _asyncdb_view.end()
-    connection.sync_connection.close()  # type: ignore[union-attr]
+    with _asyncdb_view.closing():
+        connection.sync_connection.close()  # type: ignore[union-attr]
 
 
 @pytest.fixture
@@ -259,8 +259,8 @@ def asyncdb_session(
     """
     session = asyncdb_sessionmaker()
     yield session
-    _asyncdb_view.end()
-    session.sync_session.close()
+    with _asyncdb_view.closing():
+        session.sync_session.close()
 
 
 @pytest.fixture

@@ -161,6 +161,9 @@ class Branch:
         if outer.ended or outer.lost is not None:
             self.forget()
             return
+        if outer.deferring:
+            self.ending = "rollback"
+            return
         with outer._lock:
             above = outer.stack[outer.stack.index(self) + 1 :]
             problem = self._overlap(how, above)
