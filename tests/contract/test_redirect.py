@@ -131,7 +131,9 @@ def test_without_it_the_application_reaches_its_own_database(app: Project, targe
     """The control: the same application, not named."""
     app.ini(asyncdb_app_engines=None)
     app.tests(STATE, WORK)
-    app.run(target).result.assert_outcomes(passed=1, failed=7)
+    # SQLAlchemy 2.0 may drop the proxies of failed connections in a later test.
+    quiet = ("-W", "ignore::pytest.PytestUnraisableExceptionWarning")
+    app.run(target, *quiet).result.assert_outcomes(passed=1, failed=7)
 
 
 def test_it_is_as_it_was_after_a_test_that_fails(app: Project, target: Target) -> None:
