@@ -129,7 +129,9 @@ OPTIONS = (
     Option(
         name="app_engines",
         ini="asyncdb_app_engines",
-        help="the application's own engines to redirect (not available yet)",
+        help="the application's own engines, which lead to the test's database during a test: "
+        "module:attribute of an AsyncEngine, an async_sessionmaker or a function that returns one; "
+        "several with commas, foreign ones with - before them",
     ),
 )
 
@@ -140,7 +142,6 @@ _NOT_YET = {
     "report": "leave it out: use pytest's own --junit-xml",
     "doctor": "leave it out: the header says what would be used",
     "migrations": "override the fixture asyncdb_migrate with a function that migrates",
-    "app_engines": "give the application asyncdb_engine or asyncdb_sessionmaker in a fixture",
 }
 
 
@@ -155,6 +156,7 @@ class Settings:
     isolation: Sourced[str]
     missing: Sourced[str]
     metadata: Sourced[str]
+    app_engines: Sourced[str]
 
     def provider(self, backend: str) -> Sourced[str]:
         """Which provider the user wants for *backend*: a name, or ``auto``."""
@@ -194,6 +196,7 @@ def read_settings(config: pytest.Config, registry: Registry) -> Settings:
         isolation=_one_of("isolation strategy", raw["isolation"], ISOLATIONS),
         missing=_one_of("answer to a missing backend", raw["missing"], ("error", "skip")),
         metadata=raw["metadata"],
+        app_engines=raw["app_engines"],
     )
     check_isolation(settings.isolation.value, settings.isolation.source)
     _check_contradictions(settings)

@@ -78,6 +78,11 @@ class HostLoop:
         #: The next wake-up for our timers, by the loop that gives it.
         self._alarms: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
 
+    @property
+    def runs_here(self) -> bool:
+        """Is the caller's code run by this loop?"""
+        return asyncio._get_running_loop() is self.loop
+
     def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run *work* to its end and return its result; blocks the caller.
 

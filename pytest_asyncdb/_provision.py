@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 import inspect
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._engines import POOL_OPTIONS, build_engine
+from pytest_asyncdb._names import Naming
 from pytest_asyncdb._types import Server, Sourced
 from pytest_asyncdb.abc import Backend, Closing, Database, Driver
 
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 
 #: Every database that we make begins with this.
 PREFIX = "asyncdb_"
+
+METADATA = Naming(
+    "asyncdb_metadata",
+    "app.models:Base",
+    "a MetaData or a declarative base",
+    errors.MetadataError,
+)
 
 #: Seconds for the statements that make and drop databases.
 PATIENCE = 60.0
@@ -300,24 +307,7 @@ def as_metadata(value: Any, source: str) -> tuple[MetaData, ...]:
 def _load_one(word: str, source: str) -> MetaData:
     from sqlalchemy import MetaData
 
-    module_name, colon, attribute = word.partition(":")
-    if not colon or not attribute:
-        raise errors.MetadataError(
-            f"asyncdb_metadata={word!r} has no attribute ({source})",
-            [],
-            ["write module:attribute, such as app.models:Base"],
-        )
-    value: Any = _import(module_name, word, source)
-    for part in attribute.split("."):
-        if not hasattr(value, part):
-            names = [n for n in dir(value) if not n.startswith("_")]
-            raise errors.MetadataError(
-                f"asyncdb_metadata={word!r}: there is no {part!r} in "
-                f"{getattr(value, '__name__', value)}{errors.near_miss(part, names)} ({source})",
-                [],
-                ["name a MetaData or a declarative base of that module"],
-            )
-        value = getattr(value, part)
+    value = METADATA.load(word, source)
     metadata = value if isinstance(value, MetaData) else getattr(value, "metadata", None)
     if not isinstance(metadata, MetaData):
         raise errors.MetadataError(
@@ -328,25 +318,10 @@ def _load_one(word: str, source: str) -> MetaData:
     if not metadata.tables:
         raise errors.MetadataError(
             f"asyncdb_metadata={word!r} has no tables ({source})",
-            [f"{module_name} was imported, and no model of it is defined in what it imports."],
+            [
+                f"{word.partition(':')[0]} was imported, "
+                "and no model of it is defined in what it imports."
+            ],
             ["name a module that imports all models, or several: app.users:Base, app.orders:Base"],
         )
     return metadata
-
-
-def _import(module_name: str, word: str, source: str) -> Any:
-    try:
-        return importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (module_name + ".").startswith(error.name + "."):
-            raise errors.MetadataError(
-                f"asyncdb_metadata={word!r}: there is no module {error.name!r} ({source})",
-                [],
-                [
-                    "add its folder to the path: pythonpath = . in the ini file",
-                    "install the project: pip install -e .",
-                ],
-            ) from None
-        raise errors.metadata_import_failed(word, source, error) from error
-    except Exception as error:
-        raise errors.metadata_import_failed(word, source, error) from error

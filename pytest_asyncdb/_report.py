@@ -11,6 +11,11 @@ from typing import TYPE_CHECKING
 from pytest_asyncdb import errors
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import pytest
+
+    from pytest_asyncdb._redirect import Stray
     from pytest_asyncdb._run import Run
     from pytest_asyncdb._types import BackendSpec
 
@@ -36,11 +41,56 @@ def _line(run: Run, spec: BackendSpec) -> str:
     )
 
 
-def notes(run: Run) -> list[str]:
-    """Lines for the end of the run."""
-    if not run.unparametrised:
-        return []
+def notes(run: Run, reports: Iterable[object]) -> list[str]:
+    """Lines for the end of the run.
+
+    Args:
+        reports: pytest's, of all tests; what :func:`note_strays` noted comes with them, from
+            xdist's workers too.
+    """
+    lines = []
+    if run.unparametrised:
+        lines.append(
+            f"asyncdb: {len(run.unparametrised)} unittest tests ran on "
+            f"{run.settings.specs[0]} only: pytest cannot parametrise unittest classes"
+        )
+    strays: dict[tuple[str, str | None], set[str]] = {}
+    for report in reports:
+        for url, name in getattr(report, "asyncdb_strays", ()):
+            strays.setdefault((url, name), set()).add(report.nodeid)  # type: ignore[attr-defined]
+    for (url, name), tests in strays.items():
+        count = f"{len(tests)} test{'s' * (len(tests) > 1)}"
+        lines += [
+            f"asyncdb: in {count} an engine connected that is not redirected: {url}",
+            *(f"  {line}" for line in _remedies(url, name, run)),
+        ]
+    return lines
+
+
+def note_strays(report: pytest.TestReport, strays: Sequence[Stray], run: Run) -> None:
+    """Note in a test's *report* that engines connected which nobody named.
+
+    A report is sent from xdist's workers with its attributes.
+    """
+    report.__dict__["asyncdb_strays"] = [[stray.url, stray.name] for stray in strays]
+    if not report.failed:
+        return
+    for stray in strays:
+        lines = [
+            "An engine connected during this test that is not redirected to its database.",
+            f"URL: {stray.url}",
+            "What it wrote is not undone, and it does not see what the test wrote.",
+            *_remedies(stray.url, stray.name, run),
+        ]
+        report.sections.append(("asyncdb", "\n".join(lines)))
+
+
+def _remedies(url: str, name: str | None, run: Run) -> list[str]:
+    def line(word: str) -> str:
+        written = run.settings.app_engines.value.replace(",", " ").split()
+        return f"asyncdb_app_engines = {', '.join([*written, word])}"
+
     return [
-        f"asyncdb: {len(run.unparametrised)} unittest tests ran on "
-        f"{run.settings.specs[0]} only: pytest cannot parametrise unittest classes"
+        f"to redirect it, write in the ini file: {line(name or 'module:attribute')}",
+        f"to leave it alone: {line(f'-{name or url}')}",
     ]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import _workers
 from pytest_asyncdb._config import Settings, read_settings
+from pytest_asyncdb._redirect import Redirector, app_engines
 from pytest_asyncdb._registry import Registry
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Run:
             )
         #: Unittest tests that ran on one backend of several.
         self.unparametrised: set[str] = set()
+        self.redirector = Redirector(self._is_on_our_loop)
         self._host: HostLoop | None = None
         self._strategies: dict[Any, Isolation] = {}
         self._databases: list[WorkerDatabase] = []
@@ -110,6 +112,14 @@ class Run:
             self._strategies[key] = strategy(database, self.host)
         return self._strategies[key].view(test)
 
+    def guard(self, test: str) -> None:
+        """Refuse the application's engines, as far as the ini file names them."""
+        written = self.settings.app_engines
+        self.redirector.guard(app_engines(written.value, written.source), test)
+
+    def _is_on_our_loop(self) -> bool:
+        return self._host is not None and self._host.runs_here
+
     def close(self) -> None:
         """Close connections, drop databases, stop servers. May be called twice.
 
@@ -123,4 +133,5 @@ class Run:
                 stack.callback(database.close)
             for strategy in self._strategies.values():
                 stack.callback(strategy.close)
+            stack.callback(self.redirector.close)
             self._strategies, self._databases, self._host = {}, [], None

@@ -5,13 +5,17 @@ Not in ``fixtures.py``: pytest wants to import that one itself, to rewrite its a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_asyncdb._redirect import Stray
     from pytest_asyncdb._run import Run
 
 RUN: pytest.StashKey[Run] = pytest.StashKey()
 #: The exception that a test failed with, so that a breach is not reported twice.
 FAILURE: pytest.StashKey[BaseException] = pytest.StashKey()
+#: Engines that nobody named and that connected during a test.
+STRAYS: pytest.StashKey[Sequence[Stray]] = pytest.StashKey()

@@ -257,6 +257,12 @@ class View(abc.ABC):
         Costs nothing; may be called twice, before :meth:`close`."""
 
     @abc.abstractmethod
+    def closing(self) -> AbstractContextManager[None]:
+        """While it is entered, sessions and connections of the engine may be closed by sync
+        code on any loop, or on none; their work is undone at the latest by :meth:`close`.
+        Costs no round trip."""
+
+    @abc.abstractmethod
     def close(self) -> Sequence[BaseException]:
         """End the test's view and undo its work. Returns what broke the isolation.
 

@@ -286,16 +286,60 @@ def shorten(text: str, width: int = 80) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
-def metadata_import_failed(word: str, source: str, error: BaseException) -> MetadataError:
+def import_failed(
+    kind: type[AsyncdbError], setting: str, word: str, source: str, error: BaseException
+) -> AsyncdbError:
     """The user's own module raised while it was imported."""
     import traceback
 
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
     place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown"
-    return MetadataError(
-        f"asyncdb_metadata={word!r}: importing it failed ({source})",
+    return kind(
+        f"{setting}={word!r}: importing it failed ({source})",
         [f"{type(error).__name__}: {error}", f"at {place}"],
         [f"make it importable: python -c 'import {word.partition(':')[0]}'"],
+    )
+
+
+def not_an_app_engine(word: str, source: str, found: str, sync: bool) -> ConfigError:
+    """``asyncdb_app_engines`` leads to something that cannot be redirected.
+
+    Args:
+        found: The type of what was found.
+        sync: It is of SQLAlchemy's sync API.
+    """
+    return ConfigError(
+        f"asyncdb_app_engines={word!r} is not an AsyncEngine but {found} ({source})",
+        ["Only engines of sqlalchemy.ext.asyncio can be redirected."] if sync else [],
+        [
+            "name an AsyncEngine, an async_sessionmaker, or a function that returns one; "
+            "or leave it out"
+        ],
+    )
+
+
+def app_engine_failed(word: str, source: str, error: BaseException) -> ConfigError:
+    """A function that ``asyncdb_app_engines`` names raised."""
+    return ConfigError(
+        f"asyncdb_app_engines={word!r}: calling it failed ({source})",
+        [f"{type(error).__name__}: {error}"],
+        ["name a function that needs no arguments and returns the application's own engine"],
+    )
+
+
+def used_outside(word: str, url: str, where: str) -> IsolationBreach:
+    """An engine that should be redirected connects where there is no test's database.
+
+    Args:
+        where: The test that runs, or what else is known.
+    """
+    return IsolationBreach(
+        f"the application's engine connects outside of a database test ({word})",
+        [where, f"Nothing was sent to {url}."],
+        [
+            "make it a database test: @pytest.mark.asyncdb on the function, class or module",
+            "in a fixture of a wider scope: give it the scope of a function",
+        ],
     )
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._handle import Asyncdb, AsyncdbBackend
-from pytest_asyncdb._stash import FAILURE, RUN
+from pytest_asyncdb._redirect import app_engines, session_options
+from pytest_asyncdb._stash import FAILURE, RUN, STRAYS
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         async_sessionmaker,
     )
 
+    from pytest_asyncdb._redirect import AppEngine
     from pytest_asyncdb._run import Run
     from pytest_asyncdb.abc import View
 
@@ -80,12 +82,29 @@ def asyncdb_engine_options() -> Mapping[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def asyncdb_session_options() -> Mapping[str, Any]:
-    """Arguments for ``async_sessionmaker``; default ``expire_on_commit=False``.
+def asyncdb_session_options(
+    request: pytest.FixtureRequest, asyncdb_app_engines: Any
+) -> Mapping[str, Any]:
+    """Arguments for ``async_sessionmaker``; default: those of the application's own.
 
-    Scope: session. Override it with what the application's own sessionmaker has.
+    Scope: session. The application's own is the first sessionmaker that
+    ``asyncdb_app_engines`` names; where it names none, ``expire_on_commit=False``.
     """
-    return {"expire_on_commit": False}
+    with plain_errors():
+        own = session_options(_app_engines(request, asyncdb_app_engines))
+    return {"expire_on_commit": False} if own is None else own
+
+
+@pytest.fixture(scope="session")
+def asyncdb_app_engines(request: pytest.FixtureRequest) -> Any:
+    """The application's own engines, which lead to the test's database during a test.
+
+    Scope: session. An ``AsyncEngine``, an ``async_sessionmaker``, a function that returns
+    one, ``module:attribute`` of such, or a list of these; with ``-`` before the text, an
+    engine that is to be left alone. Default: what the ini option ``asyncdb_app_engines``
+    names. Costs some microseconds for each test and engine.
+    """
+    return request.config.stash[RUN].settings.app_engines.value
 
 
 @pytest.fixture(scope="session")
@@ -136,6 +155,7 @@ def _asyncdb_view(
     asyncdb_engine_options: Mapping[str, Any],
     asyncdb_migrate: Callable[..., Any] | None,
     asyncdb_seed: Callable[..., Any] | None,
+    asyncdb_app_engines: Any,
 ) -> Iterator[View]:
     """The test's view of its database; internal to pytest-asyncdb."""
     from pytest_asyncdb._markers import read_markers
@@ -161,7 +181,16 @@ def _asyncdb_view(
             marking.isolation or run.settings.isolation.value,
             node.nodeid,
         )
+    try:
+        with plain_errors():
+            entries = _app_engines(request, asyncdb_app_engines)
+            redirection = run.redirector.begin(view.engine, entries, node.nodeid)
+    except BaseException:
+        view.close()
+        raise
+    node.stash[STRAYS] = redirection.strays
     yield view
+    run.redirector.end()
     breaches = [b for b in view.close() if not _is_known(b, node)]
     if breaches:
         pytest.fail("\n\n".join(map(str, breaches)), pytrace=False)
@@ -200,8 +229,8 @@ def asyncdb_connection(_asyncdb_view: View) -> Iterator[AsyncConnection]:
     engine = _asyncdb_view.engine
     connection = AsyncConnection(engine, engine.sync_engine.connect())
     yield connection
-    _asyncdb_view.end()
-    connection.sync_connection.close()  # type: ignore[union-attr]
+    with _asyncdb_view.closing():
+        connection.sync_connection.close()  # type: ignore[union-attr]
 
 
 @pytest.fixture
@@ -230,8 +259,8 @@ def asyncdb_session(
     """
     session = asyncdb_sessionmaker()
     yield session
-    _asyncdb_view.end()
-    session.sync_session.close()
+    with _asyncdb_view.closing():
+        session.sync_session.close()
 
 
 @pytest.fixture
@@ -241,6 +270,12 @@ def asyncdb(asyncdb_backend: AsyncdbBackend, _asyncdb_view: View) -> Asyncdb:
     Scope: test. Costs nothing.
     """
     return Asyncdb(asyncdb_backend, _asyncdb_view)
+
+
+def _app_engines(request: pytest.FixtureRequest, given: Any) -> tuple[AppEngine, ...]:
+    written = request.config.stash[RUN].settings.app_engines
+    source = written.source if given == written.value else "the fixture asyncdb_app_engines"
+    return app_engines(given, source)
 
 
 def _parse_parameter(run: Run, word: str) -> Any:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._stash import FAILURE, RUN
+from pytest_asyncdb._stash import FAILURE, RUN, STRAYS
 
 if TYPE_CHECKING:
     from pytest_asyncdb._markers import Marking
@@ -24,6 +25,9 @@ pytest_plugins = ("pytest_asyncdb.fixtures",)
 
 #: The fixture that makes a test a database test: every other one depends on it.
 BACKEND = "asyncdb_backend"
+
+#: The fixture that opens the test's database and redirects the application's engines.
+VIEW = "_asyncdb_view"
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -77,6 +81,36 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return _report.header(run) if run.owned is not None else []
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(
+    collector: pytest.Module | pytest.Class, name: str, obj: object
+) -> None:
+    """Our marker makes a test a database test, whatever fixtures it names.
+
+    pytest reads the fixtures of a test when it makes the item, so the mark is added before;
+    anyio does the same.
+    """
+    for node in collector.listchain():
+        if _wants_view(node.own_markers):
+            node.add_marker(pytest.mark.usefixtures(VIEW))
+    obj = getattr(obj, "__func__", obj)
+    if isinstance(obj, type) or collector.istestfunction(obj, name):
+        marks = getattr(obj, "pytestmark", ())
+        if _wants_view(marks if isinstance(marks, (list, tuple)) else [marks]):
+            pytest.mark.usefixtures(VIEW)(obj)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Open the database before the first of the user's own fixtures that live as long.
+
+    An application that a fixture starts then finds its engines redirected.
+    """
+    names: list[str] = getattr(item, "fixturenames", [])
+    named = item.config.stash[RUN].settings.app_engines.value
+    if isinstance(item, pytest.Function) and (VIEW in names or (BACKEND in names and named)):
+        item.fixturenames = _with_view_first(item, [name for name in names if name != VIEW])
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run every test that reaches a fixture of ours once per backend."""
     if BACKEND not in metafunc.fixturenames or _parametrised_by_user(metafunc):
@@ -118,12 +152,30 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     run.owned.start(spec for spec in run.settings.specs if spec in needed)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Until the test's database is open, the application's engines must not connect.
+
+    Where SQLAlchemy is not imported yet there is no engine, and it is not imported for that.
+    """
+    run = item.config.stash[RUN]
+    if run.settings.app_engines.value and "sqlalchemy.ext.asyncio" in sys.modules:
+        run.guard(item.nodeid)
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Remember what a test failed with: a breach that it raised is told once."""
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember what a test failed with: a breach that it raised is told once. Note engines
+    that nobody named."""
     if call.when == "call" and call.excinfo is not None:
         item.stash[FAILURE] = call.excinfo.value
     result = yield
+    if item.stash.get(STRAYS, None):
+        from pytest_asyncdb import _report
+
+        _report.note_strays(result, item.stash[STRAYS], item.config.stash[RUN])
     if call.when == "teardown" and FAILURE in item.stash:
         del item.stash[FAILURE]
     return result
@@ -133,7 +185,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     from pytest_asyncdb import _report
 
     run = config.stash[RUN]
-    for line in _report.notes(run):
+    reports = [r for found in terminalreporter.stats.values() for r in found]
+    for line in _report.notes(run, reports):
         terminalreporter.write_line(line)
 
 
@@ -174,6 +227,26 @@ def _is_allowed(item: pytest.Item, run: Run) -> bool:
         return True
     spec = callspec.params.get(BACKEND)
     return spec is None or isinstance(spec, str) or _marking(item, run).allows(spec, run.registry)
+
+
+def _wants_view(marks: Iterable[Any]) -> bool:
+    """Is our marker among *marks*, and has it had no effect yet?"""
+    marks = [mark for mark in marks if hasattr(mark, "name")]
+    names = {mark.name for mark in marks}
+    return "asyncdb" in names and not any(
+        mark.name == "usefixtures" and VIEW in mark.args for mark in marks
+    )
+
+
+def _with_view_first(item: pytest.Function, names: list[str]) -> list[str]:
+    """*names* with our view before the first that has the scope of a function.
+
+    pytest has sorted them by scope.
+    """
+    definitions = item._fixtureinfo.name2fixturedefs
+    wider = (n for n in names if n in definitions and definitions[n][-1].scope != "function")
+    at = sum(1 for _ in wider)
+    return [*names[:at], VIEW, *names[at:]]
 
 
 def _end_on_sigterm(config: pytest.Config) -> None:

@@ -159,7 +159,11 @@ class Branch:
 
     def _end(self, how: str) -> None:
         unit, self.unit = self.unit, None
-        if unit is not None:
+        if unit is None:
+            return
+        if self.outer.deferring:
+            unit.ending = "rollback"
+        else:
             self.outer.stack.finish(unit, how)
 
 

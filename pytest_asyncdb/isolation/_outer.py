@@ -50,6 +50,8 @@ class OuterTransaction:
         self.turn = turn
         self.begun = False
         self.ended = False
+        #: Units of work that are closed now are undone by the next one, or by our ROLLBACK.
+        self.deferring = False
         #: The statement that ended the transaction, if one did.
         self.lost: str | None = None
         #: The rollback did not go through.

@@ -6,7 +6,8 @@ all tests of a database, one outer transaction for each, and what follows from a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from pytest_asyncdb.abc import Database, Isolation, View
@@ -62,6 +63,14 @@ class _RollbackView(View):
 
     def end(self) -> None:
         self._outer.end()
+
+    @contextlib.contextmanager
+    def closing(self) -> Iterator[None]:
+        self._outer.deferring = True
+        try:
+            yield
+        finally:
+            self._outer.deferring = False
 
     def close(self) -> Sequence[BaseException]:
         breaches = self._outer.close()

@@ -23,7 +23,9 @@ ALLOWED = {
     "abc": BASE,
     "_engines": BASE,
     "_registry": CORE,
-    "_provision": CORE | {"_registry"},
+    "_names": {"errors"},
+    "_redirect": {"errors", "_names"},
+    "_provision": CORE | {"_registry", "_names"},
 }
 FOLDERS = ("backends", "servers", "isolation")
 #: Imported by everybody's pytest at start.

@@ -1,0 +1,60 @@
+"""Applications of web frameworks with engines of their own, run as they are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fix_observer import unchanged_databases
+from fix_servers import WORDS, Servers, Target
+
+HERE = Path(__file__).parent
+#: The folder of each example, with the number of its tests.
+EXAMPLES = {"fastapi_app": 11, "litestar_app": 4, "starlette_app": 4}
+
+
+def run(example: str, *arguments: str) -> str:
+    """The output of pytest in the example's folder, in another process, as a user has it."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("ASYNCDB_", "PYTEST_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *("-p", "no:cacheprovider"), *arguments],
+        cwd=HERE / example,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not redirected" not in done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_it_passes_on_each_backend(example: str, target: Target) -> None:
+    with unchanged_databases(target.observer):
+        assert f"{EXAMPLES[example]} passed" in run(example, *target.arguments)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_all_backends_in_one_run_with_workers(example: str, servers: Servers) -> None:
+    targets = [servers.target(word) for word in WORDS]
+    urls = {target.backend: target.url for target in targets if target.url}
+    arguments = ["--asyncdb=" + ",".join(WORDS), *(f"--asyncdb-url={u}" for u in urls.values())]
+    assert f"{EXAMPLES[example] * len(WORDS)} passed" in run(example, *arguments, "-n", "2")
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_without_the_ini_line_the_application_wants_its_own_database(example: str) -> None:
+    """The control."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "asyncdb_app_engines="],
+        cwd=HERE / example,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert " passed" not in done.stdout
+    assert "an engine connected that is not redirected" in done.stdout
