@@ -206,29 +206,46 @@ class Cursor:
 
     def execute(self, operation: Any, parameters: Any = None) -> Any:
         arguments = () if parameters is None else (parameters,)
-        return self._branch.run(
+        return self._run(
             operation,
             lambda text: self._open().execute(text, *arguments),
             whole=";" not in operation,
         )
 
     def executemany(self, operation: Any, parameters: Any) -> Any:
-        return self._branch.run(
+        return self._run(
             operation, lambda text: self._open().executemany(text, parameters), whole=False
         )
+
+    def _run(self, operation: str, work: Callable[[str], Any], whole: bool) -> Any:
+        try:
+            return self._branch.run(operation, work, whole)
+        except Exception:
+            raise  # SQLAlchemy closes the cursor
+        except BaseException:
+            self._branch.outer.abandon([self])  # it gives the connection up, and the cursor
+            raise
 
     def close(self) -> None:
         cursor = self._cursor
         if cursor is None or self._branch.outer.ended:
             return
+        self._branch.outer.cursors.discard(self)
         import greenlet
 
         if not getattr(greenlet.getcurrent(), "__sqlalchemy_greenlet_provider__", False):
             return  # a finalizer: the connection's end closes it
         self._branch.outer.link.call(cursor.close)
 
+    async def abandon(self) -> None:
+        """Close what SQLAlchemy has left open, on our own loop."""
+        from sqlalchemy.util import greenlet_spawn
+
+        await greenlet_spawn(self._cursor.close)
+
     async def _async_soft_close(self) -> None:
         if self._cursor is not None and not self._branch.outer.ended:
+            self._branch.outer.cursors.discard(self)
             await self._branch.outer.link.host.await_here(self._cursor._async_soft_close())
 
     def _open(self) -> Any:
@@ -238,6 +255,7 @@ class Cursor:
             for name, value in self._early.items():
                 setattr(cursor, name, value)
             self.__dict__["_cursor"] = cursor
+            self._branch.outer.cursors.add(self)
         return self._cursor
 
 

@@ -12,11 +12,14 @@ connection, ``_dbapi.py`` is what SQLAlchemy sees.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import itertools
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._loops import CANCEL_PATIENCE
 from pytest_asyncdb.isolation._frames import user_frames
 from pytest_asyncdb.isolation._link import PATIENCE
 from pytest_asyncdb.isolation._stack import Stack
@@ -24,6 +27,7 @@ from pytest_asyncdb.isolation._statements import ends_transaction
 from pytest_asyncdb.isolation._units import Unit
 
 if TYPE_CHECKING:
+    from pytest_asyncdb.isolation._dbapi import Cursor
     from pytest_asyncdb.isolation._link import Link
 
 #: The units that this context has opened or used, outermost first.
@@ -60,6 +64,8 @@ class OuterTransaction:
         #: Calls under way, with the names of the tasks that made them.
         self.calls: dict[object, str] = {}
         self.stack = Stack(link, test, self._wake)
+        #: Cursors that are open: streams, and those of statements that were cancelled.
+        self.cursors: set[Cursor] = set()
         #: SQLAlchemy's pool entries of this test's checkouts.
         self.entries: list[Any] = []
         self._waiting: list[asyncio.Future[None]] = []
@@ -77,6 +83,7 @@ class OuterTransaction:
         self.end()
         if self.calls:
             self._end_calls()
+        self.abandon(list(self.cursors))
         if self.begun and self.lost is None and self.link.is_open:
             try:
                 self.link.script([f"ROLLBACK TO SAVEPOINT {GUARD}", "ROLLBACK"])
@@ -89,6 +96,18 @@ class OuterTransaction:
             if entry.in_use:
                 entry.invalidate()
         return self.breaches
+
+    def abandon(self, cursors: Iterable[Cursor]) -> None:
+        """Close cursors that SQLAlchemy has left open.
+
+        The garbage collector would do it at any time, and on SQLite, where closing waits for
+        the statement that is running in the driver's thread, hold up the whole process.
+        """
+        for cursor in cursors:
+            self.cursors.discard(cursor)
+            if self.link.is_open:
+                with contextlib.suppress(Exception):  # it goes with its transaction at last
+                    self.link.host.run(cursor.abandon(), CANCEL_PATIENCE)
 
     def _end_calls(self) -> None:
         """Something of the test still runs a statement: end it, and say so."""
