@@ -262,3 +262,42 @@ def test_streams_pool_events_and_connection_info_are_there(
         NEXT,
     )
     project.run(target).passed(2)
+
+
+def test_no_cursor_is_left_to_the_garbage_collector(project: Project, servers: Servers) -> None:
+    """On SQLite it would wait for the statement that runs in the driver's thread meanwhile."""
+    project.tests(
+        """
+        import gc
+        import sqlite3
+
+        ENDLESS = "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r) " \\
+            "SELECT count(*) FROM r"
+
+        def is_open(cursor):
+            try:
+                cursor.fetchone()
+            except sqlite3.ProgrammingError as error:
+                return "closed cursor" not in str(error)
+            return True
+
+        def open_cursors():
+            return [c for c in gc.get_objects() if isinstance(c, sqlite3.Cursor) and is_open(c)]
+
+        async def test_cancelled(asyncdb_session):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncdb_session.execute(text(ENDLESS)), 0.2)
+            assert open_cursors() == []
+
+        KEPT = []
+
+        async def test_stream(asyncdb_session):
+            await add(asyncdb_session, "ada", "grace")
+            KEPT.append(await asyncdb_session.stream(select(User)))
+            assert len(open_cursors()) == 1
+
+        async def test_after_the_stream(asyncdb_session):
+            assert open_cursors() == []
+        """
+    )
+    project.run(servers.target("sqlite")).passed(3)
