@@ -119,8 +119,6 @@ class Backend(abc.ABC):
     #: The error code of every statement after a failed one until something is rolled back;
     #: None: a failed statement undoes only itself.
     failed_transaction: ClassVar[int | str | None] = None
-    #: Longest name of a database, bytes.
-    longest_name: ClassVar[int] = 63
 
     @abc.abstractmethod
     def url(self, server: Server, driver: str, database: str | None) -> URL:
@@ -250,11 +248,6 @@ class View(abc.ABC):
     engine: AsyncEngine
     #: The URL of the test's database.
     url: URL
-
-    @abc.abstractmethod
-    def end(self) -> None:
-        """The test is over: what still holds the engine reaches the database no more.
-        Costs nothing; may be called twice, before :meth:`close`."""
 
     @abc.abstractmethod
     def closing(self) -> AbstractContextManager[None]:

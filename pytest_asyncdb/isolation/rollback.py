@@ -61,9 +61,6 @@ class _RollbackView(View):
         self.engine = sandboxed_engine(self._outer, dialect)
         self.url = link.url
 
-    def end(self) -> None:
-        self._outer.end()
-
     @contextlib.contextmanager
     def closing(self) -> Iterator[None]:
         self._outer.deferring = True

@@ -6,7 +6,7 @@ For each the guilty test is told, and the next one is clean.
 from __future__ import annotations
 
 import pytest
-from fix_project import Project
+from fix_project import MODELS, Project
 from fix_servers import WORDS, Servers, Target
 
 NEXT = """
@@ -124,29 +124,10 @@ def test_two_phase_transactions_are_refused(project: Project, servers: Servers, 
     assert "IsolationBreach: refused" in outcome.text
 
 
-DEFERRED = """
-from sqlalchemy import ForeignKey, Integer, String
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class User(Base):
-    __tablename__ = "users"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(String(40), unique=True)
-
-
-class Post(Base):
-    __tablename__ = "posts"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    user_id: Mapped[int] = mapped_column(
-        ForeignKey("users.id", deferrable=True, initially="DEFERRED")
-    )
-    text: Mapped[str] = mapped_column(String(200))
-"""
+#: The models with a foreign key that is checked at COMMIT.
+DEFERRED = MODELS.replace(
+    'ForeignKey("users.id")', 'ForeignKey("users.id", deferrable=True, initially="DEFERRED")'
+)
 
 
 @pytest.mark.parametrize("word", WORDS[1:3])

@@ -245,7 +245,6 @@ class Stage:
             # A close that raises, a conflict or not, leaves the connection to the collector.
             warnings.simplefilter("ignore")
             rows = self.runner.run(play.run(program))
-            view.end()
             for breach in view.close():
                 # Where SQLAlchemy would swallow a conflict, the test's end tells it.
                 assert isinstance(breach, errors.IsolationConflict)
