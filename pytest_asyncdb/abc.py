@@ -132,10 +132,35 @@ class Backend(abc.ABC):
         """
         return "BEGIN"
 
-    def hold(self, url: URL) -> Closing | None:
+    def hold(self, url: URL, source: URL | None = None) -> Closing | None:
         """Something that keeps the database of *url* alive until it is closed, where a
-        database lives only as long as a connection does; else None."""
+        database lives only as long as a connection does; else None.
+
+        Args:
+            source: The database that it is to be a copy of, where there is one.
+        """
         return None
+
+    async def copier(self, sql: Sql, template: str, server: Server) -> Copier:
+        """How databases are made that equal *template*. Called once for each template.
+
+        Args:
+            sql: A maintenance connection; it may look into the template.
+
+        Returns:
+            The statements that make a copy with the name that it is given, for a
+            maintenance connection. None where :meth:`hold` makes the copy.
+        """
+        return lambda name: ()
+
+    def restorer(self, sql: Sql, database: str, template: str) -> Restorer:
+        """What puts *database* back to what its template is.
+
+        Args:
+            sql: A connection to that very database, kept as long as the restorer is.
+            template: The database that it was copied from, on the same server.
+        """
+        raise NotImplementedError
 
     @abc.abstractmethod
     def create_database(self, name: str) -> Sequence[str]:
@@ -213,6 +238,49 @@ class ServerProvider(abc.ABC):
         Raises:
             ServerStartError: With what the server printed.
         """
+
+
+#: Gives the statements that make a copy of a template database, by the copy's name.
+Copier = Callable[[str], Sequence[str]]
+
+
+class Sql(Protocol):
+    """A connection of ours on which each statement commits by itself."""
+
+    async def fetch(self, query: str) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+
+    async def script(self, statements: Sequence[str]) -> None:
+        """Run several statements, in one round trip where the driver can."""
+
+
+class Restorer(abc.ABC):
+    """Puts one database back to what it was when it was made, whoever has changed it.
+
+    Every coroutine runs on the plugin's own loop. Nobody else uses the database meanwhile.
+    """
+
+    @abc.abstractmethod
+    async def remember(self) -> None:
+        """Take the state of the database, which equals its template, for what
+        :meth:`restore` leads back to. Called once, before everything else."""
+
+    @abc.abstractmethod
+    async def changed(self) -> Sequence[str]:
+        """What differs from what was remembered, in words such as ``table public.users`` or
+        ``schema``; empty: nothing. One round trip, found by the server: it does not matter
+        who has changed it, or how."""
+
+    @abc.abstractmethod
+    async def restore(self, changed: Sequence[str]) -> bool:
+        """Put *changed*, as :meth:`changed` gave it, back.
+
+        Returns:
+            False where it cannot: the database is then replaced by another copy.
+        """
+
+    async def restart_ids(self) -> None:
+        """Let sequences and AUTO_INCREMENT begin where the template's do."""
 
 
 class Closing(Protocol):

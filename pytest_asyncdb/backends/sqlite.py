@@ -7,6 +7,7 @@ one of them is open, and needs SQLite 3.36.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from pytest_asyncdb.abc import Backend, Closing, Driver
 
 if TYPE_CHECKING:
     import asyncio
+    import sqlite3
 
     from sqlalchemy.engine import URL
 
@@ -53,6 +55,13 @@ class Aiosqlite(Driver):
         await connection.interrupt()
 
 
+def _connect(url: URL) -> sqlite3.Connection:
+    """A connection to a named in-memory database, for any thread."""
+    import sqlite3
+
+    return sqlite3.connect(f"{url.database}?vfs=memdb", uri=True, check_same_thread=False)
+
+
 class SQLite(Backend):
     """SQLite, from Python's own ``sqlite3``."""
 
@@ -77,12 +86,12 @@ class SQLite(Backend):
             query={"vfs": "memdb", "uri": "true"} if database else {},
         )
 
-    def hold(self, url: URL) -> Closing | None:
-        import sqlite3
-
-        assert url.database is not None
-        # Without check_same_thread the last test's thread could not close it.
-        return sqlite3.connect(f"{url.database}?vfs=memdb", uri=True, check_same_thread=False)
+    def hold(self, url: URL, source: URL | None = None) -> Closing | None:
+        keeper = _connect(url)
+        if source is not None:
+            with contextlib.closing(_connect(source)) as template:
+                template.backup(keeper)
+        return keeper
 
     def create_database(self, name: str) -> Sequence[str]:
         return ()
