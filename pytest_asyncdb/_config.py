@@ -198,24 +198,11 @@ def read_settings(config: pytest.Config, registry: Registry) -> Settings:
         metadata=raw["metadata"],
         app_engines=raw["app_engines"],
     )
-    check_isolation(settings.isolation.value, settings.isolation.source)
     _check_contradictions(settings)
     if settings.missing.value == "error":
         for spec in settings.specs:
             registry.driver(spec)
     return settings
-
-
-def check_isolation(name: str, source: str) -> None:
-    """Refuse a strategy that is not there yet.
-
-    Raises:
-        ConfigError: With what to do instead.
-    """
-    if name not in ISOLATIONS:
-        raise errors.unknown_word("isolation strategy", name, source, ISOLATIONS)
-    if name != "rollback":
-        raise errors.not_available_yet(f"the isolation strategy {name!r}", source, "use 'rollback'")
 
 
 def parse_specs(written: Sourced[str], registry: Registry) -> tuple[BackendSpec, ...]:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: Ends the work of a future on the server, so that its connection stays usable.
+Ending = Callable[["asyncio.Future[Any]"], Coroutine[Any, Any, None]]
+
 #: Seconds for which a caller's loop may stand still while ours runs: most statements on
 #: a local server need less, and nothing in a test measures time this finely.
 PATIENCE = 0.002
@@ -73,6 +76,8 @@ class HostLoop:
         self.loop.set_debug(False)
         self._selector.loop = self.loop
         self._turning = threading.RLock()
+        #: How calls that are parked are ended on the server.
+        self._endings: dict[asyncio.Task[Any], Ending | None] = {}
         #: How many calls are parked, by the loop that waits for them.
         self._parked: dict[asyncio.AbstractEventLoop, int] = {}
         #: The next wake-up for our timers, by the loop that gives it.
@@ -107,7 +112,7 @@ class HostLoop:
         self,
         function: Callable[..., T],
         *args: Any,
-        on_cancel: Callable[[asyncio.Future[Any]], Coroutine[Any, Any, None]] | None = None,
+        on_cancel: Ending | None = None,
     ) -> T:
         """Call sync SQLAlchemy code from a SQLAlchemy greenlet; what it awaits runs here.
 
@@ -120,22 +125,33 @@ class HostLoop:
             sqlalchemy.exc.MissingGreenlet: Not called from a SQLAlchemy greenlet, as with
                 a real connection.
         """
-        if asyncio._get_running_loop() is self.loop:
+        outer = asyncio._get_running_loop()
+        if outer is self.loop:
             return function(*args)
         import greenlet
 
         current = greenlet.getcurrent()
         inner = _provider_class()(function, current)
         inner.gr_context = current.gr_context
-        awaitable = inner.switch(*args)
+        awaitable = self._switch(outer, inner.switch, *args)
         while not inner.dead:
             try:
                 result = self._await(awaitable, on_cancel)
             except BaseException as error:  # handed to the code that awaits, which decides
-                awaitable = inner.throw(error)
+                awaitable = self._switch(outer, inner.throw, error)
             else:
-                awaitable = inner.switch(result)
+                awaitable = self._switch(outer, inner.switch, result)
         return awaitable  # type: ignore[no-any-return]  # a dead greenlet gives its result
+
+    def _switch(
+        self, outer: asyncio.AbstractEventLoop | None, switch: Callable[..., Any], *args: Any
+    ) -> Any:
+        """Go on with an adapter's code; the futures that it makes belong to our loop."""
+        asyncio._set_running_loop(self.loop)
+        try:
+            return switch(*args)
+        finally:
+            asyncio._set_running_loop(outer)
 
     async def await_here(self, work: Awaitable[T]) -> T:
         """Await something of the private loop from a coroutine on any loop."""
@@ -162,6 +178,26 @@ class HostLoop:
 
         await_only(_nothing())
 
+    def attend(self, outer: asyncio.AbstractEventLoop) -> Callable[[], None]:
+        """Let *outer* turn our loop whenever something arrives, also where nobody waits for it.
+
+        Returns:
+            What ends it.
+        """
+        self._watch(outer)
+        return lambda: self._unwatch(outer)
+
+    async def end_parked(self) -> None:
+        """End every call that is parked, on its server; awaited on this loop."""
+        parked = list(self._endings.items())
+        for task, on_cancel in parked:
+            if on_cancel is None:
+                task.cancel()
+            else:
+                await on_cancel(task)
+        if parked:
+            await asyncio.wait([task for task, _ in parked], timeout=CANCEL_PATIENCE)
+
     def close(self) -> None:
         """Cancel what is left and close the loop. May be called twice."""
         if self.loop.is_closed():
@@ -177,7 +213,7 @@ class HostLoop:
     def _await(
         self,
         awaitable: Awaitable[Any],
-        on_cancel: Callable[[asyncio.Future[Any]], Coroutine[Any, Any, None]] | None,
+        on_cancel: Ending | None,
     ) -> Any:
         outer = asyncio._get_running_loop()
         task = self.loop.create_task(_coroutine(awaitable))
@@ -186,18 +222,21 @@ class HostLoop:
             from sqlalchemy.util import await_only
 
             assert outer is not None  # without a loop to go back to, ours ran to the end
+            self._endings[task] = on_cancel
             try:
                 await_only(self._park(task, outer))
             except BaseException:
                 if not task.done():
                     self._end(task, on_cancel)
                 raise
+            finally:
+                del self._endings[task]
         return task.result()
 
     def _end(
         self,
         task: asyncio.Task[Any],
-        on_cancel: Callable[[asyncio.Future[Any]], Coroutine[Any, Any, None]] | None,
+        on_cancel: Ending | None,
     ) -> None:
         """End a call whose caller was cancelled; the connection should survive."""
         if on_cancel is None:

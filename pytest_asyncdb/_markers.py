@@ -1,7 +1,8 @@
 """The marker ``asyncdb``: its check, its merging, and which backends it leaves.
 
-``@pytest.mark.asyncdb(*backends, exclude=…, isolation=…, requires=…, schema=…, reason=…)``
-on a function, class, module or parameter; the closest wins, key by key.
+``@pytest.mark.asyncdb(*backends, exclude=…, isolation=…, requires=…, schema=…,
+reset_sequences=…, reason=…)`` on a function, class, module or parameter; the closest wins, key
+by key.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._config import ISOLATIONS, check_isolation
+from pytest_asyncdb._config import ISOLATIONS
 from pytest_asyncdb._types import BackendSpec, Capabilities
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from pytest_asyncdb._registry import Registry
 
-_KEYS = ("exclude", "isolation", "requires", "schema", "reason")
+_KEYS = ("exclude", "isolation", "requires", "schema", "reset_sequences", "reason")
 _CAPABILITIES = tuple(field.name for field in dataclasses.fields(Capabilities))
 
 
@@ -33,6 +34,7 @@ class Marking:
         requires: Capabilities that a backend must have.
         isolation: The strategy, where the markers name one.
         schema: False for an empty database.
+        reset_sequences: Ids start anew also in the strategy ``rollback``.
         reason: Why, for the skip.
     """
 
@@ -41,6 +43,7 @@ class Marking:
     requires: tuple[str, ...] = ()
     isolation: str | None = None
     schema: bool = True
+    reset_sequences: bool = False
     reason: str = ""
 
     def allows(self, spec: BackendSpec, registry: Registry) -> bool:
@@ -100,9 +103,8 @@ def _check(mark: pytest.Mark, where: str, registry: Registry) -> dict[str, Any]:
         name = mark.kwargs["isolation"]
         if name not in ISOLATIONS:
             raise _mistake("isolation strategy", name, ISOLATIONS, where)
-        check_isolation(name, f"@pytest.mark.asyncdb of {where}")
         values["isolation"] = name
-    for key in ("schema", "reason"):
+    for key in ("schema", "reset_sequences", "reason"):
         if key in mark.kwargs:
             values[key] = mark.kwargs[key]
     return values

@@ -1,327 +1,243 @@
-"""Databases: their names, their schema, their seed, and their end.
+"""Databases on a server: the template, its copies, and their end.
 
-Everything runs on our own loop. What a test does in a database is not known here, nor is
-pytest.
+A template is built once (``_build.py``), by whichever process asks first
+(``_templates.py``), and every database that a test sees is a copy of it. What a test does in
+a database is not known here, nor is pytest.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import inspect
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._engines import POOL_OPTIONS, build_engine
-from pytest_asyncdb._names import Naming
-from pytest_asyncdb._types import Server, Sourced
-from pytest_asyncdb.abc import Backend, Closing, Database, Driver
+from pytest_asyncdb._build import build_schema, building_engine, fill
+from pytest_asyncdb._sql import Connection
+from pytest_asyncdb._types import Copied, Server
+from pytest_asyncdb.abc import Backend, Closing, Copier, Driver
 
 if TYPE_CHECKING:
-    from sqlalchemy import MetaData
     from sqlalchemy.engine import URL
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from pytest_asyncdb._loops import HostLoop
+    from pytest_asyncdb._plan import SchemaPlan
+    from pytest_asyncdb._templates import Claim
 
 #: Every database that we make begins with this.
 PREFIX = "asyncdb_"
-
-METADATA = Naming(
-    "asyncdb_metadata",
-    "app.models:Base",
-    "a MetaData or a declarative base",
-    errors.MetadataError,
-)
 
 #: Seconds for the statements that make and drop databases.
 PATIENCE = 60.0
 
 
+class Claims(Protocol):
+    """Gives templates of a server: who builds which, so that each is built once."""
+
+    def claim(self, fingerprint: str) -> Claim: ...
+
+    def settle(self, fingerprint: str, error: str | None) -> None: ...
+
+
 @dataclasses.dataclass(frozen=True)
-class SchemaPlan:
-    """What shapes a database; equal plans share one.
+class Template:
+    """A complete template database: only ever copied.
 
     Args:
-        metadata: What ``create_all`` builds.
-        migrate: Builds the schema instead, if given.
-        seed: Fills the tables, if given.
-        empty: Nothing is built at all (``schema=False``).
+        copied: The database.
+        copier: Gives the statements that copy it.
     """
 
-    metadata: tuple[MetaData, ...] = ()
-    migrate: Callable[..., Any] | None = None
-    seed: Callable[..., Any] | None = None
-    empty: bool = False
+    copied: Copied
+    copier: Copier
 
 
-class WorkerDatabase(Database):
-    """A worker's database on a server: made at first use, dropped when discarded.
+class Provisioner:
+    """Makes databases on a server, for one process and driver.
 
     Args:
-        prefix: How its name begins: run and worker.
+        prefix: How the names of its databases begin: run and worker.
+        claims: None where no other process can see the server's databases.
     """
-
-    _numbers = itertools.count(1)
 
     def __init__(
         self,
         server: Server,
         backend: Backend,
         driver: Driver,
-        plan: SchemaPlan,
-        engine_options: Mapping[str, Any],
         prefix: str,
         host: HostLoop,
+        claims: Claims | None,
     ) -> None:
         self.server = server
         self.backend = backend
         self.driver = driver
-        self.engine_options = engine_options
-        self._plan = plan
+        self.host = host
         self._prefix = prefix
-        self._host = host
-        self._url: URL | None = None
-        self._name = ""
-        self._keeper: Closing | None = None
-        self._failure: errors.AsyncdbError | None = None
+        self._claims = claims if server.maintenance is not None else None
+        self._numbers = itertools.count(1)
+        self._templates: dict[str, Template | errors.AsyncdbError] = {}
+        self._maintenance: Connection | None = None
 
-    @property
-    def url(self) -> URL:
-        if self._failure is not None:
-            raise self._failure
-        if self._url is None:
-            self._name = f"{self._prefix}_{next(self._numbers)}"
-            self._maintain(create, self._name)
-            url = self.backend.url(self.server, self.driver.name, self._name)
-            self._keeper = self.backend.hold(url)
+    def template(self, plan: SchemaPlan, options: Mapping[str, Any]) -> Template:
+        """The template for *plan*, built here if nobody has done so; blocks.
+
+        Raises:
+            AsyncdbError: Building it failed, now or before.
+        """
+        dialect = building_engine(self._url(None), options).dialect
+        fingerprint = plan.fingerprint(dialect, options)
+        if fingerprint not in self._templates:
             try:
-                self._host.run(self._build(url))
+                self._templates[fingerprint] = self._obtain(fingerprint, plan, options)
             except errors.AsyncdbError as error:
-                self._failure = error  # for the next tests too, without another try
-                self.discard()
-                raise
-            self._url = url
-        return self._url
+                self._templates[fingerprint] = error  # for the next tests, without another try
+        template = self._templates[fingerprint]
+        if isinstance(template, errors.AsyncdbError):
+            raise template
+        return template
+
+    def copy(self, template: Template) -> Copied:
+        """Another database that equals *template*; blocks."""
+        return self.host.run(self.copying(template, self._connection), PATIENCE)
+
+    async def copying(self, template: Template, sql: Callable[[], Connection]) -> Copied:
+        """Like :meth:`copy`, on whatever loop *sql* gives connections for."""
+        name = f"{self._prefix}_{next(self._numbers)}"
+        if self.server.maintenance is not None:
+            await self.backend_copy(sql(), template, name)
+        url = self._url(name)
+        return Copied(name, url, self.backend.hold(url, template.copied.url))
+
+    async def backend_copy(self, sql: Connection, template: Template, name: str) -> None:
+        """Make the copy called *name* over a maintenance connection; all of it or nothing."""
+        try:
+            await sql.script(template.copier(name))
+        except BaseException:
+            with contextlib.suppress(Exception):  # the end of the run drops it
+                await drop(sql, self.backend, self.server, name)
+            raise
+
+    def drop(self, copied: Copied) -> None:
+        """Drop a database, whoever is connected to it; blocks."""
+        self.host.run(self.dropping(copied, self._connection), PATIENCE)
+
+    async def dropping(self, copied: Copied, sql: Callable[[], Connection]) -> None:
+        """Like :meth:`drop`, on whatever loop *sql* gives connections for."""
+        if copied.keeper is not None:
+            copied.keeper.close()
+        if self.server.maintenance is not None:
+            await drop(sql(), self.backend, self.server, copied.name)
+
+    def new_connection(self) -> Connection:
+        """A connection of its own to the maintenance database."""
+        return Connection(self._url(None), self.driver)
 
     def close(self) -> None:
-        """Let go of the database; the end of the run drops it. May be called twice."""
-        if self._keeper is not None:
-            self._keeper.close()
-            self._keeper = None
+        """Let go of what is kept; the end of the run drops the databases. Twice is fine."""
+        templates, self._templates = self._templates, {}
+        for template in templates.values():
+            if isinstance(template, Template) and template.copied.keeper is not None:
+                template.copied.keeper.close()
+        if self._maintenance is not None:
+            self.host.run(self._maintenance.close(), PATIENCE)
+            self._maintenance = None
 
-    def discard(self) -> None:
-        self._url = None
-        self.close()
-        if self._name:
-            self._maintain(drop, self._name)
-            self._name = ""
+    def _url(self, name: str | None) -> URL:
+        return self.backend.url(self.server, self.driver.name, name)
 
-    def _maintain(self, work: Callable[..., Any], name: str) -> None:
-        """Run *work* on the maintenance database, where the server has one."""
+    def _connection(self) -> Connection:
+        if self._maintenance is None:
+            self._maintenance = self.new_connection()
+        return self._maintenance
 
-        async def maintain() -> None:
-            async with _maintenance(self.server, self.backend, self.driver) as connection:
-                await work(connection, self.backend, self.server, name)
+    def _obtain(self, fingerprint: str, plan: SchemaPlan, options: Mapping[str, Any]) -> Template:
+        base = None if plan.base is None else self.template(plan.base, options)
+        if self._claims is None:
+            name, mine = f"{self._prefix}_t{next(self._numbers)}", True
+        else:
+            claim = self._claims.claim(fingerprint)
+            name, mine = claim.name, claim.mine
+        keeper = None
+        if mine:
+            error: BaseException | None = None
+            try:
+                keeper = self._build(name, base, plan, options)
+            except BaseException as problem:
+                error = problem
+                raise
+            finally:
+                if self._claims is not None:
+                    self._claims.settle(fingerprint, None if error is None else str(error))
+        copier = _no_statements if self.server.maintenance is None else self._copier(name)
+        return Template(Copied(name, self._url(name), keeper), copier)
 
-        if self.server.maintenance is not None:
-            self._host.run(maintain(), PATIENCE)
+    def _copier(self, name: str) -> Copier:
+        copier: Copier = self._run(self.backend.copier(self._connection(), name, self.server))
+        return copier
 
-    async def _build(self, url: URL) -> None:
-        from sqlalchemy.pool import NullPool
-
-        options = {k: v for k, v in self.engine_options.items() if k not in POOL_OPTIONS}
-        options.pop("isolation_level", None)
-        engine = build_engine(url, poolclass=NullPool, **options)
+    def _build(
+        self, name: str, base: Template | None, plan: SchemaPlan, options: Mapping[str, Any]
+    ) -> Closing | None:
+        """Build the template called *name*; all of it or nothing."""
+        keeper: Closing | None = None
+        url = self._url(name)
         try:
-            if not self._plan.empty:
-                await self._build_schema(engine)
-            if self._plan.seed is not None:
-                await self._fill(engine, self._plan.seed)
+            if self.server.maintenance is None:
+                pass
+            elif base is None:
+                self._run(create(self._connection(), self.backend, name))
+            else:
+                self._run(self.backend_copy(self._connection(), base, name))
+            keeper = self.backend.hold(url, None if base is None else base.copied.url)
+            self.host.run(self._fill(url, base is None, plan, options))
+        except BaseException:
+            with contextlib.suppress(Exception):  # what went wrong before says more
+                self.drop(Copied(name, url, keeper))
+            raise
+        return keeper
+
+    async def _fill(
+        self, url: URL, bare: bool, plan: SchemaPlan, options: Mapping[str, Any]
+    ) -> None:
+        engine = building_engine(url, options)
+        try:
+            if bare and not plan.empty:
+                await build_schema(engine, self.backend, plan)
+            await fill(engine, self.backend, plan.seeds if bare else plan.seeds[-1:])
         finally:
             await engine.dispose()
 
-    async def _build_schema(self, engine: AsyncEngine) -> None:
-        try:
-            if self._plan.migrate is not None:
-                await _migrate(engine, self._plan.migrate)
-            else:
-                async with engine.begin() as connection:
-                    await self._create_schemas(connection)
-                    for metadata in self._plan.metadata:
-                        await connection.run_sync(metadata.create_all)
-        except Exception as error:
-            what = "the migration" if self._plan.migrate else "create_all"
-            raise errors.schema_failed(self.backend.label, what, error) from error
-
-    async def _create_schemas(self, connection: AsyncConnection) -> None:
-        if not self.backend.capabilities.schemas:
-            return
-        from sqlalchemy.schema import CreateSchema
-
-        tables = itertools.chain.from_iterable(m.tables.values() for m in self._plan.metadata)
-        for schema in sorted({table.schema for table in tables if table.schema}):
-            await connection.execute(CreateSchema(schema, if_not_exists=True))
-
-    async def _fill(self, engine: AsyncEngine, seed: Callable[..., Any]) -> None:
-        from sqlalchemy import event
-        from sqlalchemy.ext.asyncio import AsyncSession
-
-        def refuse(session: object, instance: object) -> None:
-            # It would count as stored already, and nothing would be inserted.
-            raise errors.seed_reuses_object(self.backend.label, type(instance).__name__)
-
-        try:
-            async with AsyncSession(engine, expire_on_commit=False) as session:
-                event.listen(session.sync_session, "detached_to_persistent", refuse)
-                result = seed(session)
-                if inspect.isawaitable(result):
-                    await result
-                await session.commit()
-        except errors.SchemaError:
-            raise
-        except Exception as error:
-            raise errors.seed_failed(self.backend.label, error) from error
+    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self.host.run(work, PATIENCE)
 
 
-async def create(connection: AsyncConnection, backend: Backend, server: Server, name: str) -> None:
+def _no_statements(name: str) -> tuple[str, ...]:
+    return ()
+
+
+async def create(sql: Connection, backend: Backend, name: str) -> None:
     """Make an empty database, over a maintenance connection."""
-    for statement in backend.create_database(name):
-        await connection.exec_driver_sql(statement)
+    await sql.each(backend.create_database(name))
 
 
-async def drop(connection: AsyncConnection, backend: Backend, server: Server, name: str) -> None:
+async def drop(sql: Connection, backend: Backend, server: Server, name: str) -> None:
     """Drop a database, whoever is connected to it."""
     from sqlalchemy.exc import DBAPIError
 
     query = backend.end_connections(name)
     if query is not None:
-        for statement in (await connection.exec_driver_sql(query)).scalars().all():
+        for (statement,) in await sql.fetch(query):
             with contextlib.suppress(DBAPIError):  # it has ended meanwhile
-                await connection.exec_driver_sql(statement)
-    for statement in backend.drop_database(name, server):
-        await connection.exec_driver_sql(statement)
+                await sql.each([statement])
+    await sql.each(backend.drop_database(name, server))
 
 
 async def drop_leftovers(server: Server, backend: Backend, driver: Driver, prefix: str) -> None:
     """Drop every database of a run: those whose names begin with its prefix."""
-    async with _maintenance(server, backend, driver) as connection:
-        names = (await connection.exec_driver_sql(backend.list_databases())).scalars().all()
-        for name in names:
+    async with Connection(backend.url(server, driver.name, None), driver) as sql:
+        for (name,) in await sql.fetch(backend.list_databases()):
             if name.startswith(prefix):
-                await drop(connection, backend, server, name)
-
-
-@contextlib.asynccontextmanager
-async def _maintenance(
-    server: Server, backend: Backend, driver: Driver
-) -> AsyncIterator[AsyncConnection]:
-    """A connection to the maintenance database that commits each statement."""
-    from sqlalchemy.pool import NullPool
-
-    engine = build_engine(
-        backend.url(server, driver.name, None),
-        poolclass=NullPool,
-        isolation_level="AUTOCOMMIT",
-        connect_args=dict(driver.connect_args()),
-    )
-    try:
-        async with engine.connect() as connection:
-            yield connection
-    finally:
-        await engine.dispose()
-
-
-async def _migrate(engine: AsyncEngine, migrate: Callable[..., Any]) -> None:
-    """Call the user's function with what its parameters are named after."""
-    names = list(inspect.signature(migrate).parameters)
-    unknown = [name for name in names if name not in ("connection", "engine", "url")]
-    if unknown:
-        raise errors.ConfigError(
-            f"asyncdb_migrate: a function with the unknown parameter {unknown[0]!r}",
-            ["Known: connection, engine, url."],
-            ["name its parameters after what it needs"],
-        )
-    given: dict[str, Any] = {}
-    if "url" in names:
-        given["url"] = engine.url
-    is_async = inspect.iscoroutinefunction(migrate)
-    if "engine" in names:
-        given["engine"] = engine if is_async else engine.sync_engine
-    if "connection" in names:
-        async with engine.begin() as connection:
-            if is_async:
-                await migrate(connection=connection, **given)
-            else:
-                await connection.run_sync(lambda sync: migrate(connection=sync, **given))
-    elif is_async:
-        await migrate(**given)
-    else:
-        # A sync function may run a loop of its own (Alembic's async env.py does).
-        import asyncio
-
-        await asyncio.to_thread(migrate, **given)
-
-
-def load_metadata(written: Sourced[str]) -> tuple[MetaData, ...]:
-    """Import the metadata that the ini file names: ``module:attribute``, comma-separated.
-
-    Raises:
-        MetadataError: It cannot be imported, or has no tables.
-    """
-    words = [word for word in written.value.replace(",", " ").split() if word]
-    return tuple(_load_one(word, written.source) for word in words)
-
-
-def as_metadata(value: Any, source: str) -> tuple[MetaData, ...]:
-    """What a user's ``asyncdb_metadata`` fixture returned, as MetaData objects.
-
-    Args:
-        value: A ``MetaData``, something with a ``.metadata``, ``module:attribute``, a list
-            of these, or None for no tables.
-
-    Raises:
-        MetadataError: It is none of these.
-    """
-    from sqlalchemy import MetaData
-
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        return load_metadata(Sourced(value, source))
-    if isinstance(value, MetaData):
-        return (value,)
-    if isinstance(getattr(value, "metadata", None), MetaData):
-        return (value.metadata,)
-    if isinstance(value, Iterable):
-        return tuple(m for one in value for m in as_metadata(one, source))
-    raise errors.MetadataError(
-        f"asyncdb_metadata is not a MetaData but {type(value).__name__} ({source})",
-        [],
-        ["give a MetaData, a declarative base, or a list of these"],
-    )
-
-
-def _load_one(word: str, source: str) -> MetaData:
-    from sqlalchemy import MetaData
-
-    value = METADATA.load(word, source)
-    metadata = value if isinstance(value, MetaData) else getattr(value, "metadata", None)
-    if not isinstance(metadata, MetaData):
-        raise errors.MetadataError(
-            f"asyncdb_metadata={word!r} is not a MetaData but {type(value).__name__} ({source})",
-            [],
-            ["name a MetaData or a declarative base"],
-        )
-    if not metadata.tables:
-        raise errors.MetadataError(
-            f"asyncdb_metadata={word!r} has no tables ({source})",
-            [
-                f"{word.partition(':')[0]} was imported, "
-                "and no model of it is defined in what it imports."
-            ],
-            ["name a module that imports all models, or several: app.users:Base, app.orders:Base"],
-        )
-    return metadata
+                await drop(sql, backend, server, name)

@@ -37,6 +37,8 @@ class Registry:
         }
         self._isolations = {
             "rollback": f"{_PACKAGE}.isolation.rollback:Rollback",
+            "reset": f"{_PACKAGE}.isolation.reset:Reset",
+            "copy": f"{_PACKAGE}.isolation.copy:Copy",
         }
         self._loaded: dict[str, Any] = {}
 

@@ -19,8 +19,10 @@ from pytest_asyncdb._registry import Registry
 if TYPE_CHECKING:
     import pytest
 
+    from pytest_asyncdb._databases import WorkerDatabase
     from pytest_asyncdb._loops import HostLoop
-    from pytest_asyncdb._provision import SchemaPlan, WorkerDatabase
+    from pytest_asyncdb._plan import SchemaPlan
+    from pytest_asyncdb._provision import Provisioner
     from pytest_asyncdb._types import BackendSpec, Server
     from pytest_asyncdb.abc import Backend, Driver, Isolation, View
 
@@ -56,6 +58,7 @@ class Run:
         self._host: HostLoop | None = None
         self._strategies: dict[Any, Isolation] = {}
         self._databases: list[WorkerDatabase] = []
+        self._provisioners: dict[BackendSpec, Provisioner] = {}
 
     @property
     def owned(self) -> _workers.OwnedServers | None:
@@ -88,29 +91,39 @@ class Run:
         engine_options: Mapping[str, Any],
         isolation: str,
         test: str,
+        coming: int,
     ) -> View:
         """Open a test's view of its database.
 
         Tests with the same backend, plan, options and strategy share a database.
+
+        Args:
+            coming: How many of the tests that come next will want such a view.
         """
         options_key = tuple(sorted((key, id(value)) for key, value in engine_options.items()))
         key = (spec, plan, options_key, isolation)
         if key not in self._strategies:
-            from pytest_asyncdb._provision import WorkerDatabase
+            from pytest_asyncdb._databases import WorkerDatabase
 
-            database = WorkerDatabase(
-                self.server(spec),
-                self.backend(spec),
-                self.driver(spec),
-                plan,
-                dict(engine_options),
-                f"asyncdb_{self.id}_{self.worker}",
-                self.host,
-            )
+            database = WorkerDatabase(self._provisioner(spec), plan, dict(engine_options))
             self._databases.append(database)
             strategy = self.registry.isolation(isolation)
             self._strategies[key] = strategy(database, self.host)
-        return self._strategies[key].view(test)
+        return self._strategies[key].view(test, coming)
+
+    def _provisioner(self, spec: BackendSpec) -> Provisioner:
+        if spec not in self._provisioners:
+            from pytest_asyncdb._provision import Provisioner
+
+            self._provisioners[spec] = Provisioner(
+                self.server(spec),
+                self.backend(spec),
+                self.driver(spec),
+                f"asyncdb_{self.id}_{self.worker}{'abcdefgh'[len(self._provisioners) % 8]}",
+                self.host,
+                _workers.ServerClaims(self.servers, spec),
+            )
+        return self._provisioners[spec]
 
     def guard(self, test: str) -> None:
         """Refuse the application's engines, as far as the ini file names them."""
@@ -129,9 +142,12 @@ class Run:
             stack.callback(self.servers.close)
             if self._host is not None:
                 stack.callback(self._host.close)
+            for provisioner in self._provisioners.values():
+                stack.callback(provisioner.close)
             for database in self._databases:
                 stack.callback(database.close)
             for strategy in self._strategies.values():
                 stack.callback(strategy.close)
             stack.callback(self.redirector.close)
             self._strategies, self._databases, self._host = {}, [], None
+            self._provisioners = {}

@@ -17,5 +17,7 @@ if TYPE_CHECKING:
 RUN: pytest.StashKey[Run] = pytest.StashKey()
 #: The exception that a test failed with, so that a breach is not reported twice.
 FAILURE: pytest.StashKey[BaseException] = pytest.StashKey()
+#: The test that comes after this one in the same process.
+NEXT: pytest.StashKey[pytest.Item | None] = pytest.StashKey()
 #: Engines that nobody named and that connected during a test.
 STRAYS: pytest.StashKey[Sequence[Stray]] = pytest.StashKey()

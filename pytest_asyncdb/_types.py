@@ -9,7 +9,10 @@ from __future__ import annotations
 import dataclasses
 import signal
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
 
 T = TypeVar("T")
 
@@ -100,6 +103,21 @@ class Server:
         """The opposite of :meth:`to_message`; sequences come back as tuples."""
         query = tuple((key, value) for key, value in message["query"])
         return cls(**{**message, "query": query})
+
+
+@dataclasses.dataclass(frozen=True)
+class Copied:
+    """A database that is a copy of its template.
+
+    Args:
+        name: Its name on the server.
+        url: Its SQLAlchemy URL.
+        keeper: Keeps it alive until it is closed, where somebody has to.
+    """
+
+    name: str
+    url: URL
+    keeper: Any = None
 
 
 @dataclasses.dataclass(frozen=True)

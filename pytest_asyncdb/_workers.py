@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._templates import Claim, TemplateBook
 from pytest_asyncdb._types import BackendSpec, Found, Server
 
 if TYPE_CHECKING:
@@ -32,10 +33,16 @@ WORKER_PATIENCE = 600.0
 
 
 class ServerSource(Protocol):
-    """Gives servers; the same for every process."""
+    """Gives servers, and the templates on them; the same for every process."""
 
     def get(self, spec: BackendSpec) -> Server:
         """The server for *spec*; waits until it is ready. AsyncdbError: there is none."""
+
+    def claim(self, key: tuple[str, ...]) -> Claim:
+        """The template for *key*; see :class:`TemplateBook`."""
+
+    def settle(self, key: tuple[str, ...], error: str | None) -> None:
+        """The template for *key* is complete, or could not be built."""
 
     def close(self) -> None:
         """Give everything back."""
@@ -65,6 +72,7 @@ class OwnedServers:
         self._found: dict[tuple[str, str | None], tuple[ServerProvider, Found]] = {}
         self._stack = contextlib.ExitStack()
         self._closed = False
+        self.templates = TemplateBook(prefix)
 
     def start(self, specs: Iterable[BackendSpec]) -> None:
         """Start the servers of *specs* side by side, without waiting."""
@@ -73,6 +81,12 @@ class OwnedServers:
 
     def get(self, spec: BackendSpec) -> Server:
         return self._future(spec).result()
+
+    def claim(self, key: tuple[str, ...]) -> Claim:
+        return self.templates.claim(key, self)
+
+    def settle(self, key: tuple[str, ...], error: str | None) -> None:
+        self.templates.settle(key, error)
 
     def close(self) -> None:
         """Drop our databases on external servers, and stop our own. May be called twice."""
@@ -203,8 +217,8 @@ class ChannelServers:
     def get(self, spec: BackendSpec) -> Server:
         key = (spec.backend, spec.version)
         if key not in self._servers:
-            self._channel.send((spec.backend, spec.driver, spec.version, spec.written, spec.source))
-            answer = self._channel.receive(WORKER_PATIENCE)
+            words = (spec.backend, spec.driver, spec.version, spec.written, spec.source)
+            answer = self._ask("server", *words)
             if "error" in answer:
                 self._servers[key] = errors.ServerUnavailable(answer["error"])
             else:
@@ -214,8 +228,38 @@ class ChannelServers:
             raise server
         return server
 
+    def claim(self, key: tuple[str, ...]) -> Claim:
+        answer = self._ask("claim", *key)
+        if "error" in answer:
+            raise errors.SchemaError(answer["error"])
+        return Claim(**answer)
+
+    def settle(self, key: tuple[str, ...], error: str | None) -> None:
+        self._ask("settle", error, *key)
+
     def close(self) -> None:
         self._channel.close()
+
+    def _ask(self, *request: str | None) -> dict[str, Any]:
+        self._channel.send(request)
+        answer: dict[str, Any] = self._channel.receive(WORKER_PATIENCE)
+        return answer
+
+
+class ServerClaims:
+    """The templates on one server of a run."""
+
+    def __init__(self, servers: ServerSource, spec: BackendSpec) -> None:
+        self._servers = servers
+        self._server = (spec.backend, spec.version or "")
+
+    def claim(self, fingerprint: str) -> Claim:
+        """The template with that fingerprint; waits while another process builds it."""
+        return self._servers.claim((*self._server, fingerprint))
+
+    def settle(self, fingerprint: str, error: str | None) -> None:
+        """It is complete, or could not be built."""
+        self._servers.settle((*self._server, fingerprint), error)
 
 
 def serve_channel(channel: Any, servers: OwnedServers) -> None:
@@ -225,15 +269,24 @@ def serve_channel(channel: Any, servers: OwnedServers) -> None:
     """
 
     def answer(request: tuple[Any, ...]) -> None:
+        what, *words = request
         try:
-            message = servers.get(BackendSpec(*request)).to_message()
+            if what == "server":
+                message = servers.get(BackendSpec(*words)).to_message()
+            elif what == "claim":
+                message = dataclasses.asdict(servers.templates.claim(tuple(words), channel))
+            else:
+                servers.templates.settle(tuple(words[1:]), words[0])
+                message = {}
         except Exception as error:
             message = {"error": str(error)}
         with contextlib.suppress(OSError):  # the worker has gone meanwhile
             channel.send(message)
 
     def on_request(request: tuple[Any, ...] | None) -> None:
-        if request is not None:
+        if request is None:
+            servers.templates.abandon(channel)
+        else:
             threading.Thread(target=answer, args=(request,), daemon=True).start()
 
     channel.setcallback(on_request, endmarker=None)

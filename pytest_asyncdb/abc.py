@@ -16,6 +16,7 @@ from pytest_asyncdb._types import (
     BackendSpec,
     Capabilities,
     ContainerRecipe,
+    Copied,
     Found,
     LocalRecipe,
     Server,
@@ -110,6 +111,9 @@ class Backend(abc.ABC):
     #: None where the server lives in this process.
     local: ClassVar[LocalRecipe | None] = None
     container: ClassVar[ContainerRecipe | None] = None
+    #: What begins a transaction where the driver must not do it, before the first statement
+    #: that writes (``reset`` and ``copy``); None: the driver begins it.
+    begin_at_write: ClassVar[str | None] = None
     #: Error codes after which the server has rolled back the whole transaction.
     transaction_ending_errors: ClassVar[frozenset[int | str]] = frozenset()
     #: A query that tells whether the schema has constraints that are checked at COMMIT.
@@ -153,7 +157,7 @@ class Backend(abc.ABC):
         """
         return lambda name: ()
 
-    def restorer(self, sql: Sql, database: str, template: str) -> Restorer:
+    def restorer(self, sql: Sql, database: Copied, template: Copied) -> Restorer:
         """What puts *database* back to what its template is.
 
         Args:
@@ -254,6 +258,10 @@ class Sql(Protocol):
         """Run several statements, in one round trip where the driver can."""
 
 
+#: How a word for a connection begins that was left in a transaction.
+LEFT_OPEN = "connection "
+
+
 class Restorer(abc.ABC):
     """Puts one database back to what it was when it was made, whoever has changed it.
 
@@ -269,11 +277,15 @@ class Restorer(abc.ABC):
     async def changed(self) -> Sequence[str]:
         """What differs from what was remembered, in words such as ``table public.users`` or
         ``schema``; empty: nothing. One round trip, found by the server: it does not matter
-        who has changed it, or how."""
+        who has changed it, or how.
+
+        A connection that somebody else has left in a transaction counts, in words that
+        begin with :data:`LEFT_OPEN`."""
 
     @abc.abstractmethod
     async def restore(self, changed: Sequence[str]) -> bool:
-        """Put *changed*, as :meth:`changed` gave it, back.
+        """Put *changed*, as :meth:`changed` gave it, back, and end connections that were left
+        in a transaction.
 
         Returns:
             False where it cannot: the database is then replaced by another copy.
@@ -290,23 +302,44 @@ class Closing(Protocol):
 
 
 class Database(abc.ABC):
-    """A worker's database with its schema and seed, as an isolation strategy sees it."""
+    """A worker's databases with one schema and seed, as an isolation strategy sees them.
+
+    All are copies of one template, made when they are first asked for.
+    """
 
     backend: Backend
     driver: Driver
     server: Server
-    #: The run's engine options for this database, as the user's fixture gave them.
+    #: The run's engine options for these databases, as the user's fixture gave them.
     engine_options: Mapping[str, Any]
 
     @property
     @abc.abstractmethod
     def url(self) -> URL:
-        """The URL of the database, which is there from now on. May build it."""
+        """The URL of the database that is kept for many tests, which is there from now on.
+        May build it."""
+
+    @abc.abstractmethod
+    def restorer(self) -> Restorer:
+        """What puts the kept database back to what its template is; of no use once that is
+        discarded."""
 
     @abc.abstractmethod
     def discard(self) -> None:
-        """Forget the database: it holds what it should not. The next :attr:`url` is that
+        """Drop the kept database: it holds what it should not. The next :attr:`url` is that
         of a new one."""
+
+    @abc.abstractmethod
+    def copy(self, coming: int) -> Copied:
+        """Another database, for one test.
+
+        Args:
+            coming: How many more of them will soon be asked for.
+        """
+
+    @abc.abstractmethod
+    def drop(self, copied: Copied) -> None:
+        """Drop what :meth:`copy` gave, whoever is connected to it; need not wait for it."""
 
 
 class View(abc.ABC):
@@ -342,8 +375,12 @@ class Isolation(abc.ABC):
         """Take a worker's database, without touching it, and the loop for connections."""
 
     @abc.abstractmethod
-    def view(self, test: str) -> View:
-        """Open the view of the test whose node id is *test*. Costs no round trip."""
+    def view(self, test: str, coming: int) -> View:
+        """Open the view of the test whose node id is *test*. Costs no round trip.
+
+        Args:
+            coming: How many of the tests that come next will want such a view.
+        """
 
     @abc.abstractmethod
     def close(self) -> None:

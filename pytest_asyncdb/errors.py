@@ -230,6 +230,19 @@ def teardown_stuck(test: str, seconds: float, error: BaseException) -> Isolation
     )
 
 
+def left_connected(test: str, connections: Sequence[str]) -> IsolationBreach:
+    """Connections that are not the test engine's were left in a transaction.
+
+    Args:
+        connections: The server's number of each, with its state and last statement.
+    """
+    return IsolationBreach(
+        "the test left a connection in a transaction; it was ended",
+        [f"test: {test}", *map(shorten, connections)],
+        ["commit, roll back or close every connection of a test, and end its processes"],
+    )
+
+
 def after_the_test(test: str) -> IsolationConflict:
     """Something of an ended test is used again."""
     return IsolationConflict(

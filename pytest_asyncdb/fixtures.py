@@ -15,7 +15,7 @@ import pytest
 from pytest_asyncdb import errors
 from pytest_asyncdb._handle import Asyncdb, AsyncdbBackend
 from pytest_asyncdb._redirect import app_engines, session_options
-from pytest_asyncdb._stash import FAILURE, RUN, STRAYS
+from pytest_asyncdb._stash import FAILURE, NEXT, RUN, STRAYS
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -65,7 +65,7 @@ def asyncdb_metadata(request: pytest.FixtureRequest) -> Any:
     written = request.config.stash[RUN].settings.metadata
     if not written.value:
         return NOT_GIVEN
-    from pytest_asyncdb._provision import load_metadata
+    from pytest_asyncdb._plan import load_metadata
 
     with plain_errors():
         return load_metadata(written)
@@ -112,7 +112,7 @@ def asyncdb_migrate() -> Callable[..., Any] | None:
     """A function that builds the schema instead of ``create_all``; default None.
 
     Scope: session. The function is sync or async and gets what its parameters are named
-    after: ``connection``, ``engine`` or ``url``. It runs once for each backend and worker.
+    after: ``connection``, ``engine`` or ``url``. It runs once for each run and server.
     """
     return None
 
@@ -121,8 +121,9 @@ def asyncdb_migrate() -> Callable[..., Any] | None:
 def asyncdb_seed() -> Callable[..., Any] | None:
     """An async function that fills the new database, given a session; default None.
 
-    Scope: session. It runs once for each backend and worker, and what it leaves is
-    committed and there for every test.
+    Scope: session. It runs once for each run and server, and what it leaves is committed and
+    there for every test. A module or class may override it; a list of functions is a list of
+    layers, of which each is set up once: ``return [asyncdb_seed, more]``.
     """
     return None
 
@@ -159,7 +160,7 @@ def _asyncdb_view(
 ) -> Iterator[View]:
     """The test's view of its database; internal to pytest-asyncdb."""
     from pytest_asyncdb._markers import read_markers
-    from pytest_asyncdb._provision import SchemaPlan, as_metadata
+    from pytest_asyncdb._plan import SchemaPlan, as_metadata, as_seeds
 
     run = request.config.stash[RUN]
     node = request.node
@@ -173,13 +174,14 @@ def _asyncdb_view(
         else:
             given = None if asyncdb_metadata is NOT_GIVEN else asyncdb_metadata
             metadata = as_metadata(given, "the fixture asyncdb_metadata")
-            plan = SchemaPlan(metadata, asyncdb_migrate, asyncdb_seed)
+            plan = SchemaPlan(metadata, asyncdb_migrate, as_seeds(asyncdb_seed))
         view = run.view(
             asyncdb_backend.spec,
             plan,
             asyncdb_engine_options,
-            marking.isolation or run.settings.isolation.value,
+            isolation := marking.isolation or run.settings.isolation.value,
             node.nodeid,
+            _coming(node, asyncdb_backend, isolation),
         )
     try:
         with plain_errors():
@@ -305,6 +307,19 @@ def _only_spec(run: Run, request: pytest.FixtureRequest) -> Any:
     if len(allowed) > 1:
         run.unparametrised.add(item.nodeid)
     return allowed[0]
+
+
+def _coming(node: Any, backend: AsyncdbBackend, isolation: str) -> int:
+    """How many databases are worth making ahead: some, where the next test wants one."""
+    from pytest_asyncdb._markers import read_markers
+
+    item = node.stash.get(NEXT, None)
+    run = node.config.stash[RUN]
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or callspec.params.get("asyncdb_backend") != backend.spec:
+        return 0
+    marking = read_markers(item.iter_markers("asyncdb"), item.nodeid, run.registry)
+    return 2 if (marking.isolation or run.settings.isolation.value) == isolation else 0
 
 
 def _unittest_function() -> type[pytest.Function]:

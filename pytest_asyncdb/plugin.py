@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._stash import FAILURE, RUN, STRAYS
+from pytest_asyncdb._stash import FAILURE, NEXT, RUN, STRAYS
 
 if TYPE_CHECKING:
     from pytest_asyncdb._markers import Marking
@@ -49,7 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     config.addinivalue_line(
         "markers",
-        "asyncdb(*backends, exclude=(), isolation=None, requires=(), schema=True, reason=''): "
+        "asyncdb(*backends, exclude=(), isolation=None, requires=(), schema=True, "
+        "reset_sequences=False, reason=''): "
         "the backends that a database test is for, and how it is isolated (pytest-asyncdb)",
     )
     registry = Registry()
@@ -150,6 +151,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         and BACKEND in getattr(getattr(item, "callspec", None), "params", ())
     }
     run.owned.start(spec for spec in run.settings.specs if spec in needed)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Remember which test comes next, for what can be prepared meanwhile."""
+    item.stash[NEXT] = nextitem
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from pytest_asyncdb._types import (
     Capabilities,
     ContainerRecipe,
+    Copied,
     LocalPlace,
     LocalRecipe,
     Server,
 )
-from pytest_asyncdb.abc import Backend, Driver
+from pytest_asyncdb.abc import Backend, Copier, Driver, Restorer, Sql
 
 if TYPE_CHECKING:
     import asyncio
@@ -209,6 +210,18 @@ class Postgres(Backend):
 
     def drop_database(self, name: str, server: Server) -> Sequence[str]:
         return (f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)',)
+
+    async def copier(self, sql: Sql, template: str, server: Server) -> Copier:
+        # WAL_LOG, the default since 15, writes each page twice. Somebody else's server may be a
+        # large one, for which the checkpoints of FILE_COPY are dear.
+        new = int(server.version.split(".")[0]) >= 15
+        strategy = " STRATEGY FILE_COPY" if server.managed and new else ""
+        return lambda name: (f'CREATE DATABASE "{name}" TEMPLATE "{template}"{strategy}',)
+
+    def restorer(self, sql: Sql, database: Copied, template: Copied) -> Restorer:
+        from pytest_asyncdb.backends._postgres_reset import PostgresRestorer
+
+        return PostgresRestorer(sql)
 
     def list_databases(self) -> str:
         return "SELECT datname FROM pg_database"

@@ -17,6 +17,8 @@ from pytest_asyncdb import errors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pytest_asyncdb.isolation._hosted import Hosted
+    from pytest_asyncdb.isolation._link import Link
     from pytest_asyncdb.isolation._outer import OuterTransaction
     from pytest_asyncdb.isolation._units import Unit
 
@@ -30,12 +32,22 @@ class Branch:
     def __init__(self, outer: OuterTransaction, number: int) -> None:
         self.outer = outer
         self.number = number
-        self.autocommit = outer.link.autocommit
+        self.autocommit = outer.link.connector.autocommit
         #: The unit of work that is under way; None before its first statement.
         self.unit: Unit | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.outer.link.adapted, name)
+
+    @property
+    def link(self) -> Link:
+        """The real connection."""
+        return self.outer.link
+
+    @property
+    def adapted(self) -> Any:
+        """SQLAlchemy's adapter of it."""
+        return self.outer.link.adapted
 
     @property
     def _connection(self) -> Any:
@@ -87,12 +99,12 @@ class Branch:
         Raises:
             IsolationConflict: The outer transaction has another level.
         """
-        link = self.outer.link
+        connector = self.outer.link.connector
         if level is None:
-            self.autocommit = link.autocommit
+            self.autocommit = connector.autocommit
         elif level == "AUTOCOMMIT":
             self.autocommit = True
-        elif level == (link.isolation_level or link.dialect.default_isolation_level):
+        elif level == (connector.isolation_level or connector.dialect.default_isolation_level):
             self.autocommit = False
         else:
             raise errors.overlapping_units(
@@ -110,7 +122,7 @@ class Branch:
         outer = self.outer
         outer.check_before(statement)
         outer.link.host.require_greenlet()
-        task = _current_task_name()
+        task = current_task_name()
         if self.unit is None:
             self.unit = outer.push(task)
         unit = self.unit
@@ -142,7 +154,7 @@ class Branch:
             IsolationConflict: It is another unit's turn.
         """
         if self.unit is None:
-            self.unit = self.outer.push_at_once(_current_task_name())
+            self.unit = self.outer.push_at_once(current_task_name())
         return self.unit
 
     def _rename(self, statement: str) -> str:
@@ -170,7 +182,9 @@ class Branch:
 class Cursor:
     """The DBAPI cursor that SQLAlchemy holds; the adapter's own is made when it executes."""
 
-    def __init__(self, branch: Branch, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self, branch: Branch | Hosted, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         self.__dict__.update(_branch=branch, _how=(args, kwargs), _cursor=None, _early={})
 
     def __getattr__(self, name: str) -> Any:
@@ -182,16 +196,14 @@ class Cursor:
                 return None
             if name == "rowcount":
                 return -1
-            cursor = self._branch.outer.link.call(self._open)
+            cursor = self._branch.link.call(self._open)
         value = getattr(cursor, name)
         fetches = name in ("fetchone", "fetchmany", "fetchall")
         # SQLAlchemy 2.0's cursors for psycopg do not say what they are; a call does no harm.
         if fetches and not getattr(cursor, "server_side", True):
             return value
         if fetches or name in ("nextset", "setinputsizes", "callproc"):
-            return lambda *args, **kwargs: self._branch.outer.link.call(
-                lambda: value(*args, **kwargs)
-            )
+            return lambda *args, **kwargs: self._branch.link.call(lambda: value(*args, **kwargs))
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -235,7 +247,7 @@ class Cursor:
 
         if not getattr(greenlet.getcurrent(), "__sqlalchemy_greenlet_provider__", False):
             return  # a finalizer: the connection's end closes it
-        self._branch.outer.link.call(cursor.close)
+        self._branch.link.call(cursor.close)
 
     async def abandon(self) -> None:
         """Close what SQLAlchemy has left open, on our own loop."""
@@ -246,12 +258,12 @@ class Cursor:
     async def _async_soft_close(self) -> None:
         if self._cursor is not None and not self._branch.outer.ended:
             self._branch.outer.cursors.discard(self)
-            await self._branch.outer.link.host.await_here(self._cursor._async_soft_close())
+            await self._branch.link.host.await_here(self._cursor._async_soft_close())
 
     def _open(self) -> Any:
         if self._cursor is None:
             args, kwargs = self._how
-            cursor = self._branch.outer.link.adapted.cursor(*args, **kwargs)
+            cursor = self._branch.adapted.cursor(*args, **kwargs)
             for name, value in self._early.items():
                 setattr(cursor, name, value)
             self.__dict__["_cursor"] = cursor
@@ -317,7 +329,7 @@ _ENDING = frozenset(
 _names: weakref.WeakKeyDictionary[asyncio.Task[Any], str] = weakref.WeakKeyDictionary()
 
 
-def _current_task_name() -> str:
+def current_task_name() -> str:
     loop = asyncio._get_running_loop()
     task = asyncio.current_task(loop) if loop is not None else None
     if task is None:

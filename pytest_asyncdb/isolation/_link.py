@@ -17,7 +17,7 @@ from pytest_asyncdb._engines import POOL_OPTIONS, build_engine
 from pytest_asyncdb._loops import CANCEL_PATIENCE
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Dialect
+    from sqlalchemy.engine import URL, Dialect
 
     from pytest_asyncdb._loops import HostLoop
     from pytest_asyncdb.abc import Database
@@ -28,35 +28,79 @@ T = TypeVar("T")
 PATIENCE = 30.0
 
 
-class Link:
-    """A kept connection to a database, with the dialect and options of its engine."""
+class Connector:
+    """Opens connections to a database and to other copies of its template: one engine, and
+    so one dialect, for all of them.
 
-    def __init__(self, database: Database, host: HostLoop) -> None:
+    Attributes:
+        url: The database to connect to.
+    """
+
+    def __init__(self, database: Database, host: HostLoop, url: URL) -> None:
+        from sqlalchemy import event
         from sqlalchemy.pool import NullPool
         from sqlalchemy.util import LRUCache
 
         self.host = host
         self.driver = database.driver
         self.backend = database.backend
-        self.url = database.url
+        self.url = url
         options = {k: v for k, v in database.engine_options.items() if k not in POOL_OPTIONS}
         level = options.pop("isolation_level", None)
         self.autocommit = level == "AUTOCOMMIT"
         if level is not None and not self.autocommit:
             options["isolation_level"] = level
         self.isolation_level: str | None = None if self.autocommit else level
-        connect_args = {**self.driver.connect_args(), **options.pop("connect_args", {})}
-        self._engine = build_engine(
-            self.url, poolclass=NullPool, connect_args=connect_args, **options
+        self._connect_args = {**self.driver.connect_args(), **options.pop("connect_args", {})}
+        self.engine = build_engine(
+            self.url, poolclass=NullPool, connect_args=self._connect_args, **options
         )
-        self._fairy: Any = None
-        #: Compiled statements, shared by the engines of all tests on this link.
+        event.listen(self.engine.sync_engine, "do_connect", self._connect)
+        self._made_for = url
+        #: Compiled statements, shared by the engines of all tests.
         self.compiled_cache: Any = LRUCache(500)
-        self.dialect: Dialect = self._engine.dialect
-        self.hide_parameters: bool = self._engine.sync_engine.hide_parameters
+        self.dialect: Dialect = self.engine.dialect
+        self.hide_parameters: bool = self.engine.sync_engine.hide_parameters
         self.echo: Any = options.get("echo")
-        self.execution_options = dict(self._engine.get_execution_options())
-        self.begin = self.backend.begin(self.isolation_level)
+        self.execution_options = dict(self.engine.get_execution_options())
+
+    def _connect(self, dialect: Dialect, record: object, args: object, kwargs: object) -> Any:
+        """Connect to where :attr:`url` leads now, without asking the server again what the
+        first connection has told the dialect."""
+        if self.url is self._made_for:
+            return None  # as SQLAlchemy would
+        positional, named = dialect.create_connect_args(self.url)
+        return dialect.connect(*positional, **{**named, **self._connect_args})
+
+    def facade_dialect(self, set_isolation_level: Any, reset_isolation_level: Any) -> Dialect:
+        """The engine's dialect with other answers to isolation levels. It has to be
+        initialised, which the first connection does."""
+        dialect = copy.copy(self.dialect)
+        dialect.set_isolation_level = set_isolation_level  # type: ignore[method-assign]
+        dialect.reset_isolation_level = reset_isolation_level  # type: ignore[method-assign]
+        return dialect
+
+    def close(self) -> None:
+        """May be called twice."""
+        self.host.run(self.engine.dispose(), PATIENCE)
+
+
+class Link:
+    """A kept connection.
+
+    Args:
+        connector: Opens it.
+        begins: It begins transactions as SQLAlchemy's adapter for the driver does; else only
+            our own statements do.
+    """
+
+    def __init__(self, connector: Connector, begins: bool = False) -> None:
+        self.connector = connector
+        self.host = connector.host
+        self.driver = connector.driver
+        self.backend = connector.backend
+        self._begins = begins
+        self._fairy: Any = None
         #: Checks what COMMIT would check; empty where the schema has no such constraint.
         self.deferred_check: tuple[str, ...] = ()
 
@@ -65,7 +109,12 @@ class Link:
         """SQLAlchemy's adapter of the driver's connection; opened at first use."""
         if self._fairy is None or self.driver.is_closed(self._fairy.driver_connection):
             self.discard()
-            self.host.run(self._open(), PATIENCE)
+            self.open()
+        return self._fairy.dbapi_connection
+
+    @property
+    def current(self) -> Any:
+        """The adapter of the connection as it is, usable or not; it has been opened."""
         return self._fairy.dbapi_connection
 
     @property
@@ -104,7 +153,7 @@ class Link:
 
     async def cancel(self, statement: asyncio.Future[Any]) -> None:
         """End a running statement on the server; the connection stays."""
-        await self.driver.cancel(self.connection, statement, self._on_the_side)
+        await self.driver.cancel(self.current._connection, statement, self._on_the_side)
 
     def end_calls(self) -> None:
         """End what still runs on the server: it would hold its locks, and a SQLite
@@ -122,29 +171,30 @@ class Link:
         if fairy is not None:
             self.host.run(_terminate(fairy), PATIENCE)
 
-    def close(self) -> None:
-        """Close the connection in good order. May be called twice."""
-        self.discard()
-        self.host.run(self._engine.dispose(), PATIENCE)
+    def open(self, wait: bool = True) -> None:
+        """Connect.
 
-    def facade_dialect(self, set_isolation_level: Any, reset_isolation_level: Any) -> Dialect:
-        """The engine's dialect, initialised, with other answers to isolation levels."""
-        if self._fairy is None:
-            self.adapted  # noqa: B018  # the first connection initialises the dialect
-        dialect = copy.copy(self.dialect)
-        dialect.set_isolation_level = set_isolation_level  # type: ignore[method-assign]
-        dialect.reset_isolation_level = reset_isolation_level  # type: ignore[method-assign]
-        return dialect
+        Args:
+            wait: Hold up the caller's loop meanwhile; else the caller is in a greenlet of
+                SQLAlchemy, and awaits it.
+        """
+        if wait:
+            from sqlalchemy.util import greenlet_spawn
 
-    async def _open(self) -> None:
-        from sqlalchemy.util import greenlet_spawn
+            self.host.run(greenlet_spawn(self._open), PATIENCE)
+        else:
+            # Not in a greenlet of its own on our loop: that one would have to be turned by
+            # the same greenlet to its end.
+            self.host.call(self._open)
 
-        fairy = await self._engine.raw_connection()
-        await greenlet_spawn(self.driver.adapt, fairy.dbapi_connection)
-        if self.backend.deferred_exist is not None:
-            query = self.backend.deferred_exist
-            exist = await greenlet_spawn(_one_value, fairy.dbapi_connection, query)
-            self.deferred_check = self.backend.deferred_check if exist else ()
+    def _open(self) -> None:
+        fairy = self.connector.engine.sync_engine.raw_connection()
+        adapted: Any = fairy.dbapi_connection
+        if not self._begins:
+            self.driver.adapt(adapted)
+            if self.backend.deferred_exist is not None:
+                exist = _one_value(adapted, self.backend.deferred_exist)
+                self.deferred_check = self.backend.deferred_check if exist else ()
         self._fairy = fairy
 
     async def _script(self, statements: Sequence[str]) -> None:
@@ -155,16 +205,12 @@ class Link:
             await self.driver.run(adapted._connection, statements)
 
     async def _end_calls(self) -> None:
-        running = asyncio.all_tasks() - {asyncio.current_task()}
-        for statement in running:
-            await self.cancel(statement)
-        if running:
-            await asyncio.wait(running, timeout=CANCEL_PATIENCE)
+        await self.host.end_parked()
         # A SQLite connection with an open cursor outlives its close(), and so does its lock.
         await asyncio.wait_for(self._script(["ROLLBACK"]), CANCEL_PATIENCE)
 
     async def _on_the_side(self, statement: str) -> None:
-        async with self._engine.connect() as connection:
+        async with self.connector.engine.connect() as connection:
             await connection.exec_driver_sql(statement)
 
 

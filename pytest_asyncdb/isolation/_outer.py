@@ -52,6 +52,7 @@ class OuterTransaction:
         self.link = link
         self.test = test
         self.turn = turn
+        self._begin = link.backend.begin(link.connector.isolation_level)
         self.begun = False
         self.ended = False
         #: Units of work that are closed now are undone by the next one, or by our ROLLBACK.
@@ -173,7 +174,7 @@ class OuterTransaction:
         code = self.link.driver.error_code(error)
         if code not in self.link.backend.transaction_ending_errors:
             return
-        statements = [self.link.begin, f"SAVEPOINT {GUARD}"]
+        statements = [self._begin, f"SAVEPOINT {GUARD}"]
         statements += [f"SAVEPOINT {name}" for name in self.stack.savepoints()]
         self.link.script(statements)
         error.add_note(
@@ -215,7 +216,7 @@ class OuterTransaction:
         return Unit(task, user_frames(), f"asyncdb_{next(self._numbers)}")
 
     def _open(self, unit: Unit) -> None:
-        begin = [] if self.begun else [self.link.begin, f"SAVEPOINT {GUARD}"]
+        begin = [] if self.begun else [self._begin, f"SAVEPOINT {GUARD}"]
         self.stack.add(unit, begin)
         self.begun = True
 

@@ -7,6 +7,7 @@ would connect.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb.isolation._dbapi import Branch
@@ -15,36 +16,43 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import ConnectionPoolEntry
 
+    from pytest_asyncdb.isolation._link import Connector
     from pytest_asyncdb.isolation._outer import OuterTransaction
 
 
 def sandboxed_engine(outer: OuterTransaction, dialect: Any) -> AsyncEngine:
-    """An engine on *outer*, for one test; it costs no round trip.
-
-    SQLAlchemy's ``Engine`` is made directly, since ``create_engine`` would ask the server
-    for what the link's dialect knows already. The cache of compiled statements is the
-    link's, so that a test does not compile what an earlier one has.
-    """
-    from sqlalchemy.engine import Engine
-    from sqlalchemy.ext.asyncio import AsyncEngine
-    from sqlalchemy.pool import NullPool
-
+    """An engine on *outer*, for one test; it costs no round trip."""
     numbers = itertools.count(1)
-    link = outer.link
 
     def check_out(entry: ConnectionPoolEntry) -> Branch:
         outer.entries.append(entry)
         return Branch(outer, next(numbers))
 
+    return engine_on(outer.link.connector, dialect, check_out)
+
+
+def engine_on(
+    connector: Connector, dialect: Any, check_out: Callable[[ConnectionPoolEntry], Any]
+) -> AsyncEngine:
+    """An engine for one test, whose pool gets its connections from *check_out*.
+
+    SQLAlchemy's ``Engine`` is made directly, since ``create_engine`` would ask the server
+    for what the connector's dialect knows already. The cache of compiled statements is the
+    connector's, so that a test does not compile what an earlier one has.
+    """
+    from sqlalchemy.engine import Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.pool import NullPool
+
     pool: Any = NullPool(check_out, dialect=dialect)  # type: ignore[arg-type]
-    options = {"compiled_cache": link.compiled_cache, **link.execution_options}
+    options = {"compiled_cache": connector.compiled_cache, **connector.execution_options}
     return AsyncEngine(
         Engine(
             pool,
             dialect,
-            link.url,
-            echo=link.echo,
-            hide_parameters=link.hide_parameters,
+            connector.url,
+            echo=connector.echo,
+            hide_parameters=connector.hide_parameters,
             query_cache_size=0,
             execution_options=options,
         )

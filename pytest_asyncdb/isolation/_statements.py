@@ -38,6 +38,19 @@ _READ = re.compile(
 )
 
 
+#: Statements that only look.
+_QUERY = re.compile(r"(?:select|show|explain|values|pragma|describe|with)\b", re.IGNORECASE)
+_CHANGE = re.compile(r"\b(?:insert|update|delete|replace)\b", re.IGNORECASE)
+#: What stays in the session of a connection behind the end of its transaction. ``SET LOCAL`` and
+#: ``SET TRANSACTION`` do not.
+_SESSION = re.compile(
+    r"(?:^|;)\s*(?:set\s+(?!local\b|transaction\b|constraints\b)|reset|listen|prepare|use|attach"
+    r"|pragma|handler|lock\s+tables?|declare|load|create\s+(?:or\s+replace\s+|local\s+|global\s+)?temp)"
+    r"|\b(?:pg_(?:try_)?advisory_lock|set_config|get_lock)",
+    re.IGNORECASE,
+)
+
+
 def first_words(statement: str) -> str:
     """*statement* from its first word on, without what comments it."""
     match = _COMMENTS.match(statement)
@@ -59,6 +72,19 @@ def ends_transaction(statement: str, implicit_commits: bool) -> str | None:
     if implicit_commits and _IMPLICIT_COMMIT.match(text) and not _TEMPORARY.match(text):
         return "it commits by itself"
     return None
+
+
+def only_queries(statement: str) -> bool:
+    """Does *statement* need no transaction to be undone? False where that is not sure."""
+    text = first_words(statement)
+    if _QUERY.match(text) is None:
+        return False
+    return text[:4].lower() != "with" or _CHANGE.search(text) is None
+
+
+def keeps_session_state(statement: str) -> bool:
+    """Does *statement* leave something in the connection's session?"""
+    return _SESSION.search(first_words(statement)) is not None
 
 
 def only_reads(statement: str) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pytest_asyncdb.abc import Database, Isolation, View
 from pytest_asyncdb.isolation._dbapi import Branch
-from pytest_asyncdb.isolation._link import Link
+from pytest_asyncdb.isolation._link import Connector, Link
 from pytest_asyncdb.isolation._outer import OuterTransaction
 from pytest_asyncdb.isolation._sandbox import sandboxed_engine
 
@@ -35,10 +35,12 @@ class Rollback(Isolation):
         self._link: Link | None = None
         self._dialect: Dialect | None = None
 
-    def view(self, test: str) -> View:
+    def view(self, test: str, coming: int) -> View:
         if self._link is None:
-            self._link = Link(self._database, self._host)
-            self._dialect = self._link.facade_dialect(
+            connector = Connector(self._database, self._host, self._database.url)
+            self._link = Link(connector)
+            self._link.adapted  # noqa: B018  # the first connection initialises the dialect
+            self._dialect = connector.facade_dialect(
                 Branch.set_isolation_level, lambda branch: branch.set_isolation_level(None)
             )
         return _RollbackView(self, self._link, self._dialect, test)
@@ -50,7 +52,8 @@ class Rollback(Isolation):
 
     def close(self) -> None:
         if self._link is not None:
-            self._link.close()
+            self._link.discard()
+            self._link.connector.close()
             self._link = self._dialect = None
 
 
@@ -59,7 +62,7 @@ class _RollbackView(View):
         self._strategy = strategy
         self._outer = OuterTransaction(link, test, strategy.turn)
         self.engine = sandboxed_engine(self._outer, dialect)
-        self.url = link.url
+        self.url = link.connector.url
 
     @contextlib.contextmanager
     def closing(self) -> Iterator[None]:

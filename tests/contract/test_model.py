@@ -34,8 +34,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from pytest_asyncdb import build_engine, errors
+from pytest_asyncdb._databases import WorkerDatabase
 from pytest_asyncdb._loops import HostLoop
-from pytest_asyncdb._provision import SchemaPlan, WorkerDatabase
+from pytest_asyncdb._plan import SchemaPlan
+from pytest_asyncdb._provision import Provisioner, drop_leftovers
 from pytest_asyncdb._registry import Registry
 from pytest_asyncdb._types import BackendSpec, Server
 from pytest_asyncdb.isolation.rollback import Rollback
@@ -239,7 +241,7 @@ class Stage:
 
     def sandboxed(self, program: list[Step], exclusive: bool = False) -> tuple[Play, Rows]:
         """Run *program* in a test of its own, which leaves nothing."""
-        view = self.strategy.view("model")
+        view = self.strategy.view("model", 0)
         play = Play(view.engine, self.target.backend, False, exclusive)
         with warnings.catch_warnings():
             # A close that raises, a conflict or not, leaves the connection to the collector.
@@ -296,10 +298,14 @@ def stage(target: Target, servers: Servers) -> Iterator[Stage]:
     with ExitStack() as stack:
         host = HostLoop()
         stack.callback(host.close)
-        database = WorkerDatabase(
-            server, backend, driver, SchemaPlan((Base.metadata,)), {}, "asyncdb_model", host
-        )
-        stack.callback(database.discard)
+        if target.server is not None:
+            stack.callback(
+                lambda: asyncio.run(drop_leftovers(server, backend, driver, "asyncdb_model"))
+            )
+        provisioner = Provisioner(server, backend, driver, "asyncdb_model", host, None)
+        stack.callback(provisioner.close)
+        database = WorkerDatabase(provisioner, SchemaPlan((Base.metadata,)), {})
+        stack.callback(database.close)
         strategy = Rollback(database, host)
         stack.callback(strategy.close)
         options: dict[str, Any] = {"pool_size": 20}

@@ -25,7 +25,12 @@ ALLOWED = {
     "_registry": CORE,
     "_names": {"errors"},
     "_redirect": {"errors", "_names"},
-    "_provision": CORE | {"_registry", "_names"},
+    "_plan": BASE | {"_names"},
+    "_build": CORE | {"_plan"},
+    "_sql": CORE,
+    "_templates": BASE,
+    "_provision": CORE | {"_plan", "_build", "_sql", "_templates"},
+    "_databases": CORE | {"_plan", "_sql", "_provision"},
 }
 FOLDERS = ("backends", "servers", "isolation")
 #: Imported by everybody's pytest at start.

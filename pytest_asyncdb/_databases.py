@@ -1,0 +1,154 @@
+"""The databases of a worker for one plan, as the isolation strategies see them.
+
+One that is kept for many tests (``rollback``, ``reset``), and copies for one test each
+(``copy``), which a thread makes ahead of time and drops behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import concurrent.futures
+import queue
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pytest_asyncdb._provision import PATIENCE, Provisioner, Template
+from pytest_asyncdb._sql import Connection
+from pytest_asyncdb._types import Copied
+from pytest_asyncdb.abc import Database, Restorer
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+    from pytest_asyncdb._plan import SchemaPlan
+
+
+class WorkerDatabase(Database):
+    """A worker's databases: made at first use, dropped when discarded."""
+
+    def __init__(
+        self, provisioner: Provisioner, plan: SchemaPlan, engine_options: Mapping[str, Any]
+    ) -> None:
+        self.server = provisioner.server
+        self.backend = provisioner.backend
+        self.driver = provisioner.driver
+        self.engine_options = engine_options
+        self._provisioner = provisioner
+        self._plan = plan
+        self._kept: Copied | None = None
+        self._copies: _Copies | None = None
+        #: The restorer's connection.
+        self._sql: Connection | None = None
+
+    @property
+    def url(self) -> URL:
+        if self._kept is None:
+            self._kept = self._provisioner.copy(self._template)
+        return self._kept.url
+
+    def restorer(self) -> Restorer:
+        url = self.url
+        assert self._kept is not None
+        self._sql = Connection(url, self.driver)
+        return self.backend.restorer(self._sql, self._kept, self._template.copied)
+
+    def discard(self) -> None:
+        self._close_sql()
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            self._provisioner.drop(kept)
+
+    def copy(self, coming: int) -> Copied:
+        if self.server.maintenance is None:
+            return self._provisioner.copy(self._template)
+        if self._copies is None:
+            self._copies = _Copies(self._provisioner, self._template)
+        return self._copies.take(coming)
+
+    def drop(self, copied: Copied) -> None:
+        if self._copies is None:
+            self._provisioner.drop(copied)
+        else:
+            self._copies.drop(copied)
+
+    def close(self) -> None:
+        """Let go of the databases; the end of the run drops them. May be called twice."""
+        self._close_sql()
+        copies, self._copies = self._copies, None
+        if copies is not None:
+            copies.close()
+        kept, self._kept = self._kept, None
+        if kept is not None and kept.keeper is not None:
+            kept.keeper.close()
+
+    def _close_sql(self) -> None:
+        sql, self._sql = self._sql, None
+        if sql is not None:
+            self._provisioner.host.run(sql.close(), PATIENCE)
+
+    @property
+    def _template(self) -> Template:
+        return self._provisioner.template(self._plan, self.engine_options)
+
+
+class _Copies:
+    """Copies of a template, made and dropped by a thread with a connection of its own.
+
+    A server needs some ten milliseconds for either, in which the tests go on.
+    """
+
+    def __init__(self, provisioner: Provisioner, template: Template) -> None:
+        self._provisioner = provisioner
+        self._template = template
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._ready: collections.deque[concurrent.futures.Future[Copied]] = collections.deque()
+        self._thread = threading.Thread(target=self._work, name="asyncdb-copies", daemon=True)
+        self._thread.start()
+
+    def take(self, coming: int) -> Copied:
+        """A copy that nobody has had; *coming* more are made meanwhile."""
+        while len(self._ready) <= coming:
+            self._ready.append(self._do(lambda sql: self._provisioner.copying(self._template, sql)))
+        return self._ready.popleft().result(PATIENCE)
+
+    def drop(self, copied: Copied) -> None:
+        """Drop *copied* when there is time."""
+        self._do(lambda sql: self._provisioner.dropping(copied, sql))
+
+    def close(self) -> None:
+        """Stop the thread after the job that it is at; what is left falls with the run."""
+        while not self._jobs.empty():
+            self._jobs.get()
+        self._jobs.put(None)
+        self._thread.join(PATIENCE)
+
+    def _do(
+        self, work: Callable[[Callable[[], Connection]], Coroutine[Any, Any, Any]]
+    ) -> concurrent.futures.Future[Any]:
+        job = _Job(work)
+        self._jobs.put(job)
+        return job.future
+
+    def _work(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        # The thread has nothing else to do on its loop while it waits for a job.
+        async with self._provisioner.new_connection() as connection:
+            while (job := self._jobs.get()) is not None:
+                try:
+                    result = await job.work(lambda: connection)
+                except BaseException as error:
+                    job.future.set_exception(error)
+                else:
+                    job.future.set_result(result)
+
+
+class _Job:
+    def __init__(
+        self, work: Callable[[Callable[[], Connection]], Coroutine[Any, Any, Any]]
+    ) -> None:
+        self.work = work
+        self.future: concurrent.futures.Future[Any] = concurrent.futures.Future()

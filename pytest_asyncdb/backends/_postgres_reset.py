@@ -1,0 +1,253 @@
+"""How PostgreSQL tells what changed in a database, and how it is put back.
+
+Every row knows the transaction that wrote it (``xmin``), rows of the catalogs too. So a table,
+or a catalog, is unchanged where its number of rows and its highest ``xmin`` are: a row that
+was inserted or updated has a higher one, and a deleted one is missing.
+https://www.postgresql.org/docs/current/ddl-system-columns.html
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pytest_asyncdb.abc import LEFT_OPEN, Restorer, Sql
+
+#: Objects of users have numbers from here on (``FirstNormalObjectId``).
+_FIRST = 16384
+
+#: Catalogs that hold the schema, with the column that has the object's number.
+_CATALOGS = {
+    "pg_class": "oid",
+    "pg_attribute": "attrelid",
+    "pg_attrdef": "adrelid",
+    "pg_constraint": "oid",
+    "pg_type": "oid",
+    "pg_enum": "oid",
+    "pg_proc": "oid",
+    "pg_trigger": "oid",
+    "pg_rewrite": "oid",
+    "pg_namespace": "oid",
+    "pg_sequence": "seqrelid",
+    "pg_policy": "oid",
+    "pg_extension": "oid",
+}
+
+_SEEN = "count(*) || ':' || coalesce(max(xmin::text::bigint), 0)"
+
+_TABLES = """
+SELECT c.oid::bigint, format('%I.%I', n.nspname, c.relname),
+    (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum)
+     FROM pg_attribute a
+     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
+    (SELECT string_agg(format('t.%1$I = s.%1$I', a.attname), ' AND ')
+     FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
+     WHERE i.indrelid = c.oid AND i.indisprimary)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema'
+    AND n.nspname NOT LIKE 'pg\\_%'
+ORDER BY c.oid
+"""
+
+_SEQUENCES = """
+SELECT c.oid::bigint, format('%I.%I', n.nspname, c.relname)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname NOT LIKE 'pg\\_%'
+ORDER BY c.oid
+"""
+
+_LEFT = f"""
+SELECT '{LEFT_OPEN}' || pid, state || ': ' || left(query, 80) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid()
+    AND backend_type = 'client backend' AND state <> 'idle'
+"""
+
+
+@dataclasses.dataclass
+class _Table:
+    """A table as it was remembered.
+
+    Args:
+        columns: Those that can be written.
+        key: How a row ``t`` equals a row ``s``; None: there is no primary key.
+        seen: Number of rows and highest ``xmin``; None where it was empty.
+        shadow: A temporary table with its rows.
+    """
+
+    name: str
+    columns: str
+    key: str | None
+    seen: str | None = None
+    shadow: str = ""
+
+    @property
+    def highest(self) -> str:
+        assert self.seen is not None
+        return self.seen.partition(":")[2]
+
+
+class PostgresRestorer(Restorer):
+    """Puts one PostgreSQL database back, over one connection that is kept."""
+
+    def __init__(self, sql: Sql) -> None:
+        self._sql = sql
+        self._tables: dict[str, _Table] = {}
+        #: Where each sequence stood, as arguments of ``setval``, by its name.
+        self._sequences: dict[str, str] = {}
+        self._schema: dict[str, str] = {}
+        self._query = ""
+        #: May this role keep triggers from firing?
+        self._replica = False
+
+    async def remember(self) -> None:
+        tables = [_Table(*row[1:]) for row in await self._sql.fetch(_TABLES)]
+        self._tables = {f"table {table.name}": table for table in tables}
+        filled = await self._fetch(_is_filled(table) for table in tables)
+        for number, word in enumerate(filled):
+            table = self._tables[word]
+            table.shadow = f"pg_temp.asyncdb_{number}"
+            await self._sql.script([f"CREATE TEMP TABLE asyncdb_{number} AS TABLE {table.name}"])
+        self._replica = await self._may_be_replica()
+        self._sequences = {f"ids {name}": "" for _, name in await self._sql.fetch(_SEQUENCES)}
+        await self._take_note(filled)
+
+    async def changed(self) -> Sequence[str]:
+        from sqlalchemy.exc import DBAPIError
+
+        try:
+            found = await self._sql.fetch(self._query)
+        except DBAPIError:  # a table is not there any more, or is locked
+            return ["schema"]
+        return [word for word, seen in found if self._differs(word, seen)]
+
+    async def restore(self, changed: Sequence[str]) -> bool:
+        left = [word for word in changed if word.startswith(LEFT_OPEN)]
+        if left:
+            pids = ", ".join(word.removeprefix(LEFT_OPEN).split(":")[0] for word in left)
+            await self._sql.fetch(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                f"WHERE datname = current_database() AND pid IN ({pids})"
+            )
+            changed = await self.changed()
+        if any(word not in self._tables and word not in self._sequences for word in changed):
+            return False
+        tables = [self._tables[word] for word in changed if word in self._tables]
+        seeded = [word for word in changed if word in self._tables and self._tables[word].shadow]
+        if seeded and not self._replica:
+            return False
+        await self._sql.script(
+            [
+                "BEGIN",
+                "SET LOCAL lock_timeout = '10s'",
+                *(["SET LOCAL session_replication_role = replica"] if self._replica else []),
+                *_delete([table for table in tables if not table.shadow]),
+                *(part for table in tables if table.shadow for part in _put_back(table)),
+                *self._setval(word for word in changed if word in self._sequences),
+                "COMMIT",
+            ]
+        )
+        if seeded:
+            await self._take_note(seeded)
+        # Where triggers of the user have fired, they may have written elsewhere.
+        return self._replica or not await self.changed()
+
+    async def restart_ids(self) -> None:
+        moved = [word for word in await self.changed() if word in self._sequences]
+        if moved:
+            await self._sql.script(list(self._setval(moved)))
+
+    def _differs(self, word: str, seen: str) -> bool:
+        if word in self._tables:
+            return self._tables[word].seen != seen
+        if word in self._sequences:
+            return self._sequences[word] != seen
+        return self._schema.get(word) != seen
+
+    def _setval(self, words: Iterable[str]) -> Iterable[str]:
+        return [
+            f"SELECT setval('{word.removeprefix('ids ')}', {self._sequences[word]})"
+            for word in words
+        ]
+
+    async def _fetch(self, parts: Iterable[str]) -> list[str]:
+        query = " UNION ALL ".join(parts)
+        return [row[0] for row in await self._sql.fetch(query)] if query else []
+
+    async def _take_note(self, filled: Sequence[str]) -> None:
+        """Remember what is there now; *filled* are tables whose rows were written anew."""
+        seen = [f"SELECT '{word}', {_SEEN} FROM ONLY {self._tables[word].name}" for word in filled]
+        if seen:
+            for word, value in await self._sql.fetch(" UNION ALL ".join(seen)):
+                self._tables[word].seen = value
+        if self._query:
+            return
+        self._query = self._whole_query()
+        for word, value in await self._sql.fetch(self._query):
+            if word in self._sequences:
+                self._sequences[word] = value
+            elif word not in self._tables and not word.startswith(LEFT_OPEN):
+                self._schema[word] = value
+
+    def _whole_query(self) -> str:
+        tables = self._tables.items()
+        return " UNION ALL ".join(
+            [
+                *(_is_filled(table) for _, table in tables if not table.shadow),
+                *(
+                    f"SELECT '{_quoted(word)}', {_SEEN} FROM ONLY {table.name}"
+                    for word, table in tables
+                    if table.shadow
+                ),
+                *(
+                    f"SELECT '{_quoted(word)}', last_value || ', ' || is_called "
+                    f"FROM {word.removeprefix('ids ')}"
+                    for word in self._sequences
+                ),
+                *(
+                    f"SELECT 'schema ({name})', {_SEEN} FROM {name} WHERE {column} >= {_FIRST}"
+                    for name, column in _CATALOGS.items()
+                ),
+                _LEFT,
+            ]
+        )
+
+    async def _may_be_replica(self) -> bool:
+        try:
+            await self._sql.script(
+                ["BEGIN", "SET LOCAL session_replication_role = replica", "COMMIT"]
+            )
+        except Exception:
+            await self._sql.script(["ROLLBACK"])
+            return False
+        return True
+
+
+def _quoted(text: str) -> str:
+    return text.replace("'", "''")
+
+
+def _is_filled(table: _Table) -> str:
+    word = _quoted(f"table {table.name}")
+    return f"SELECT '{word}', 'rows' WHERE EXISTS (SELECT FROM ONLY {table.name})"
+
+
+def _delete(tables: Sequence[_Table]) -> list[str]:
+    """One statement: foreign keys are checked at its end, whatever their direction."""
+    if not tables:
+        return []
+    parts = [f"d{n} AS (DELETE FROM ONLY {table.name})" for n, table in enumerate(tables)]
+    return [f"WITH {', '.join(parts)} SELECT"]
+
+
+def _put_back(table: _Table) -> list[Any]:
+    insert = (
+        f"INSERT INTO {table.name} ({table.columns}) OVERRIDING SYSTEM VALUE "
+        f"SELECT {table.columns} FROM {table.shadow} s"
+    )
+    if table.key is None:
+        return [f"DELETE FROM ONLY {table.name}", insert]
+    return [
+        f"DELETE FROM ONLY {table.name} WHERE xmin::text::bigint > {table.highest}",
+        f"{insert} WHERE NOT EXISTS (SELECT FROM ONLY {table.name} t WHERE {table.key})",
+    ]

@@ -1,0 +1,205 @@
+"""What ``reset`` and ``copy`` have in common: a test on real connections of its database.
+
+The connections are kept on our own loop from test to test, as many as were open at once. What
+becomes of the database after the test is the strategies' business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from pytest_asyncdb import errors
+from pytest_asyncdb._loops import CANCEL_PATIENCE
+from pytest_asyncdb.isolation._hosted import Hosted
+from pytest_asyncdb.isolation._link import PATIENCE, Link
+from pytest_asyncdb.isolation._sandbox import engine_on
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+    from pytest_asyncdb.isolation._dbapi import Cursor
+    from pytest_asyncdb.isolation._link import Connector
+
+#: Connections that are kept for the next test.
+KEPT = 5
+
+
+class RealConnections:
+    """The kept connections of a worker's database, and the engines of its tests."""
+
+    def __init__(self, connector: Connector) -> None:
+        self.connector = connector
+        self._idle: list[Link] = []
+        self._dialect: Dialect | None = None
+
+    def engine(self, work: RealWork) -> AsyncEngine:
+        """The engine of one test."""
+
+        def check_out(entry: ConnectionPoolEntry) -> Hosted:
+            work.entries.append(entry)
+            return Hosted(work)
+
+        return engine_on(self.connector, self._facade(), check_out)
+
+    def take(self) -> Link:
+        """A connection that nobody uses, open or not yet."""
+        while self._idle:
+            link = self._idle.pop()
+            if link.is_open:
+                return link
+            link.discard()
+        return Link(self.connector, begins=self.connector.backend.begin_at_write is None)
+
+    def keep(self, links: Iterable[Link]) -> None:
+        """Take back connections that are in no transaction."""
+        for link in links:
+            if link.is_open and len(self._idle) < KEPT and not link.in_transaction():
+                self._idle.append(link)
+            else:
+                link.discard()
+
+    def close(self) -> None:
+        """Close what is kept. May be called twice."""
+        self.discard()
+        self.connector.close()
+
+    def discard(self) -> None:
+        """Close what is kept; further connections are new ones."""
+        idle, self._idle = self._idle, []
+        for link in idle:
+            link.discard()
+
+    def _facade(self) -> Dialect:
+        """The dialect, whose answers to isolation levels reach the real connection."""
+        if self._dialect is None:
+            link = self.take()
+            link.adapted  # noqa: B018  # the first connection initialises the dialect
+            self.keep([link])
+            real = self.connector.dialect
+
+            def set_level(hosted: Hosted, level: Any) -> None:
+                hosted.link.call(real.set_isolation_level, hosted.link.current, level)
+                self._leave_begin_to_us(hosted, level == "AUTOCOMMIT")
+
+            def reset_level(hosted: Hosted) -> None:
+                if hosted.taken is not None and hosted.taken.is_open:
+                    hosted.link.call(real.reset_isolation_level, hosted.link.current)
+                    self._leave_begin_to_us(hosted, autocommit=False)
+
+            self._dialect = self.connector.facade_dialect(set_level, reset_level)
+        return self._dialect
+
+    def _leave_begin_to_us(self, hosted: Hosted, autocommit: bool) -> None:
+        """A level on SQLite tells the driver to begin transactions, which we do."""
+        if self.connector.backend.begin_at_write is not None:
+            hosted.link.call(self.connector.driver.adapt, hosted.link.current)
+            hosted.autocommit = autocommit
+
+
+class RealWork:
+    """What one test does on its connections."""
+
+    def __init__(self, connections: RealConnections, test: str) -> None:
+        self.test = test
+        self.host = connections.connector.host
+        self.begin_at_write = connections.connector.backend.begin_at_write
+        self.ended = False
+        #: Transactions that are ended now are undone by :meth:`close`.
+        self.deferring = False
+        self.breaches: list[BaseException] = []
+        #: Calls under way, with the names of the tasks that made them.
+        self.calls: dict[object, str] = {}
+        #: Cursors that are open: streams, and those of statements that were cancelled.
+        self.cursors: set[Cursor] = set()
+        #: SQLAlchemy's pool entries of this test's checkouts.
+        self.entries: list[Any] = []
+        #: Connections with a transaction that nobody has ended.
+        self.unfinished: list[Link] = []
+        self._connections = connections
+        self._taken: list[Link] = []
+        self._spoiled: list[Link] = []
+        self._attending: Callable[[], None] | None = None
+
+    def check_open(self) -> None:
+        """Refuse what comes after the test.
+
+        Raises:
+            IsolationConflict: The test has ended.
+        """
+        if self.ended:
+            raise errors.after_the_test(self.test)
+
+    def take(self) -> Link:
+        """A connection for a checkout; opened without holding up the caller's loop."""
+        self.check_open()
+        link = self._connections.take()
+        self._taken.append(link)
+        if not link.is_open:
+            import greenlet
+
+            current = greenlet.getcurrent()
+            link.open(wait=not getattr(current, "__sqlalchemy_greenlet_provider__", False))
+        return link
+
+    def give_back(self, link: Link, spoiled: bool) -> None:
+        """A checkout has ended. Never blocks: a finalizer may call it."""
+        if spoiled or self.ended:
+            self._spoiled.append(link)
+        elif link in self._taken and link not in self.unfinished:
+            self._taken.remove(link)
+            self._connections.keep([link])
+
+    def attend(self) -> None:
+        """Let what servers send by themselves arrive while the running loop waits."""
+        if self._attending is None and asyncio._get_running_loop() is not None:
+            self._attending = self.host.attend(asyncio.get_running_loop())
+
+    def abandon(self, cursors: Iterable[Cursor]) -> None:
+        """Close cursors that SQLAlchemy has left open; see ``OuterTransaction.abandon``."""
+        for cursor in cursors:
+            self.cursors.discard(cursor)
+            with contextlib.suppress(Exception):  # it goes with its connection at last
+                self.host.run(cursor.abandon(), CANCEL_PATIENCE)
+
+    def close(self) -> list[BaseException]:
+        """End everything that the test has left open. Blocks; bounded in time."""
+        self.ended = True
+        if self._attending is not None:
+            self._attending()
+        if self.calls:
+            self.breaches.append(errors.left_running(self.test, sorted(set(self.calls.values()))))
+            with contextlib.suppress(Exception):  # what does not end is closed below
+                self.host.run(self.host.end_parked(), PATIENCE)
+            self._spoiled += self._taken
+        self.abandon(list(self.cursors))
+        for entry in self.entries:
+            # A session that the test forgot would warn in some later test, when the garbage
+            # collector finds it.
+            if entry.in_use:
+                entry.invalidate()
+        for link in self._spoiled:
+            if link in self._taken:
+                self._taken.remove(link)
+            link.discard()
+        for link in self._taken:
+            if link.is_open and link.in_transaction() is not False:
+                with contextlib.suppress(Exception):  # keep() sees that it is not over
+                    link.script(["ROLLBACK"])
+        self._connections.keep(self._taken)
+        self._taken, self._spoiled = [], []
+        return self.breaches
+
+
+@contextlib.contextmanager
+def deferring(work: RealWork) -> Iterator[None]:
+    """Sessions that are closed meanwhile are undone by the end of the test."""
+    work.deferring = True
+    try:
+        yield
+    finally:
+        work.deferring = False
