@@ -152,7 +152,8 @@ async def define(sql: Sql, database: str) -> Definitions:
 async def _made(sql: Sql, kind: str, database: str, name: str) -> Made:
     word = "TABLE" if kind in TABLES else kind
     (row,) = await sql.fetch(f"SHOW CREATE {word} {quoted(database, name)}")
-    return Made(kind, name, *(None if i is None else row[i] for i in _KINDS[kind]))
+    create, *others = (None if i is None else row[i] for i in _KINDS[kind])
+    return Made(kind, name, str(create), *others)
 
 
 def moved(text: str, source: str, target: str) -> str:
