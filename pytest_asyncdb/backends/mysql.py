@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_asyncdb._types import (
     Capabilities,
@@ -16,7 +16,9 @@ from pytest_asyncdb._types import (
     LocalRecipe,
     Server,
 )
-from pytest_asyncdb.abc import Backend, Driver
+from pytest_asyncdb.abc import Backend, Copier, Driver, Restorer, Sql
+from pytest_asyncdb.backends._mysql_copy import make_copier
+from pytest_asyncdb.backends._mysql_reset import MySQLRestorer
 
 if TYPE_CHECKING:
     import asyncio
@@ -111,6 +113,8 @@ class _MySQLFamily(Backend):
         schemas=False,
         deadlock_ends_transaction=True,
     )
+    #: What makes information_schema tell counters as they are now.
+    live_statistics: ClassVar[tuple[str, ...]] = ()
     #: 1213, ER_LOCK_DEADLOCK: InnoDB rolls the whole transaction back.
     transaction_ending_errors = frozenset({1213})
 
@@ -129,6 +133,12 @@ class _MySQLFamily(Backend):
 
     def create_database(self, name: str) -> Sequence[str]:
         return (f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4",)
+
+    async def copier(self, sql: Sql, template: str, server: Server) -> Copier:
+        return await make_copier(sql, template)
+
+    def restorer(self, sql: Sql, database: str, template: str) -> Restorer:
+        return MySQLRestorer(sql, database, template, self.live_statistics)
 
     def drop_database(self, name: str, server: Server) -> Sequence[str]:
         return (f"DROP DATABASE IF EXISTS `{name}`",)
@@ -185,6 +195,7 @@ class MySQL(_MySQLFamily):
     name = "mysql"
     label = "MySQL"
     schemes = ("mysql",)
+    live_statistics = ("SET SESSION information_schema_stats_expiry = 0",)
     local = LocalRecipe(
         programs=("mysqld",),
         folders=("/usr/sbin", "/usr/local/mysql/bin", "/opt/homebrew/opt/mysql*/bin"),

@@ -1,0 +1,158 @@
+"""What has changed in a MySQL or MariaDB database, seen from the server, at little cost."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from pytest_asyncdb.abc import Sql
+from pytest_asyncdb.backends._mysql_copy import (
+    TABLES,
+    Definitions,
+    define,
+    literal,
+    quoted,
+    stored_columns,
+)
+
+#: Statements of anybody, in procedures, too, that may change a schema. TRUNCATE cannot.
+#: performance_schema.global_status of MySQL has none of these counters.
+_DDL = (
+    "SHOW GLOBAL STATUS WHERE variable_name IN ("
+    + ", ".join(
+        f"'Com_{verb}_{what}'"
+        for verb in ("create", "alter", "drop", "rename")
+        for what in (
+            *("table", "index", "view", "trigger", "procedure", "function", "event", "db"),
+            *("sequence", "package", "package_body"),
+        )
+    )
+    + ")"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What one query tells about the rows and counters of a database."""
+
+    #: The server's time in seconds.
+    now: int
+    filled: frozenset[str]
+    #: When tables were last written, in seconds; None: not known.
+    written: dict[str, int | None]
+    #: What the AUTO_INCREMENT counter or the sequence of that name gives next.
+    ids: dict[str, int]
+
+
+async def count_ddl(sql: Sql) -> int:
+    """How many statements that may change a schema the server has run."""
+    return sum(int(value) for _, value in await sql.fetch(_DDL))
+
+
+class Catalog:
+    """What a database consists of, as long as nobody changes its schema."""
+
+    def __init__(self, sql: Sql, database: str, definitions: Definitions) -> None:
+        self._sql = sql
+        self._database = database
+        self._lasting = definitions.lasting
+        self.tables = definitions.names(*TABLES)
+        #: Tables of MariaDB that keep the rows that were deleted.
+        self.versioned = frozenset(definitions.names("SYSTEM VERSIONED"))
+        self.sequences = frozenset(definitions.names("SEQUENCE"))
+        self.triggers = bool(definitions.names("TRIGGER"))
+        self._query = self._probe()
+        #: The columns that can be written, and their types.
+        self.columns: dict[str, dict[str, str]] = {}
+        #: The columns of primary keys.
+        self.keys: dict[str, list[str]] = {}
+        #: The AUTO_INCREMENT columns.
+        self.counting: dict[str, str] = {}
+
+    @classmethod
+    async def of(cls, sql: Sql, database: str) -> Catalog:
+        """Read the catalog, on a session that SETTLE was run on."""
+        self = cls(sql, database, await define(sql, database))
+        self.columns = await stored_columns(sql, database)
+        for table, column, extra, key in await sql.fetch(
+            "SELECT c.table_name, c.column_name, c.extra, k.ordinal_position "
+            "FROM information_schema.columns AS c "
+            "LEFT JOIN information_schema.key_column_usage AS k ON k.constraint_name = 'PRIMARY' "
+            "AND k.table_schema = c.table_schema AND k.table_name = c.table_name "
+            f"AND k.column_name = c.column_name WHERE c.table_schema = {literal(database)} "
+            "ORDER BY c.table_name, k.ordinal_position"
+        ):
+            if "auto_increment" in extra:
+                self.counting[table] = column
+            if key is not None:
+                self.keys.setdefault(table, []).append(column)
+        return self
+
+    async def redefined(self) -> bool:
+        """Has somebody changed the schema?"""
+        try:
+            return (await define(self._sql, self._database)).lasting != self._lasting
+        except Exception:
+            # A view whose table is gone, a database that is gone.
+            return True
+
+    async def state(self) -> State:
+        """Fails where a table is gone."""
+        now = 0
+        filled = set()
+        written: dict[str, int | None] = {}
+        ids = {}
+        for kind, name, time, number in await self._sql.fetch(self._query):
+            if kind == "now":
+                now = int(time)
+            elif kind == "row":
+                filled.add(name)
+            elif kind == "sequence":
+                ids[name] = int(number)
+            else:
+                written[name] = None if time is None else int(time)
+                if name in self.counting:
+                    # After TRUNCATE MySQL knows none.
+                    ids[name] = int(number or 1)
+        return State(now, frozenset(filled), written, ids)
+
+    async def checksums(self, tables: Sequence[str]) -> dict[str, int | None]:
+        """The server's checksums of all rows of some tables."""
+        if not tables:
+            return {}
+        names = ", ".join(quoted(self._database, name) for name in tables)
+        rows = await self._sql.fetch(f"CHECKSUM TABLE {names}")
+        return {name: row[1] for name, row in zip(tables, rows, strict=True)}
+
+    async def size(self, table: str) -> tuple[int, int]:
+        """How many rows a table has, and the id that follows the largest."""
+        column = self.counting.get(table)
+        follows = f"coalesce(max({quoted(column)}), 0) + 1" if column else "1"
+        ((rows, following),) = await self._sql.fetch(
+            f"SELECT count(*), {follows} FROM {quoted(self._database, table)}"
+        )
+        return int(rows), int(following)
+
+    def _probe(self) -> str:
+        def source(name: str) -> str:
+            history = " FOR SYSTEM_TIME ALL" if name in self.versioned else ""
+            return quoted(self._database, name) + history
+
+        return " UNION ALL ".join(
+            [
+                "SELECT 'now', NULL, unix_timestamp(), NULL",
+                "SELECT 'table', table_name, "
+                "CASE WHEN engine = 'InnoDB' THEN unix_timestamp(update_time) END, auto_increment "
+                "FROM information_schema.tables "
+                f"WHERE table_schema = {literal(self._database)}",
+                *(
+                    f"(SELECT 'row', {literal(name)}, NULL, NULL FROM {source(name)} LIMIT 1)"
+                    for name in self.tables
+                ),
+                *(
+                    f"SELECT 'sequence', {literal(name)}, NULL, next_not_cached_value "
+                    f"FROM {source(name)}"
+                    for name in sorted(self.sequences)
+                ),
+            ]
+        )
