@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pytest_asyncdb._types import (
     Capabilities,
     ContainerRecipe,
+    Copied,
     LocalPlace,
     LocalRecipe,
     Server,
@@ -137,8 +138,8 @@ class _MySQLFamily(Backend):
     async def copier(self, sql: Sql, template: str, server: Server) -> Copier:
         return await make_copier(sql, template)
 
-    def restorer(self, sql: Sql, database: str, template: str) -> Restorer:
-        return MySQLRestorer(sql, database, template, self.live_statistics)
+    def restorer(self, sql: Sql, database: Copied, template: Copied) -> Restorer:
+        return MySQLRestorer(sql, database.name, template.name, self.live_statistics)
 
     def drop_database(self, name: str, server: Server) -> Sequence[str]:
         return (f"DROP DATABASE IF EXISTS `{name}`",)
