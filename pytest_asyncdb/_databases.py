@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import collections
 import concurrent.futures
+import contextlib
 import queue
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._provision import PATIENCE, Provisioner, Template
@@ -39,23 +40,31 @@ class WorkerDatabase(Database):
         self._plan = plan
         self._kept: Copied | None = None
         self._copies: _Copies | None = None
-        #: The restorer's connection.
-        self._sql: Connection | None = None
+        self._reference: Copied | None = None
 
     @property
     def url(self) -> URL:
-        if self._kept is None:
-            self._kept = self._provisioner.copy(self._template)
-        return self._kept.url
+        return self._keep().url
 
-    def restorer(self) -> Restorer:
-        url = self.url
-        assert self._kept is not None
-        self._sql = Connection(url, self.driver)
-        return self.backend.restorer(self._sql, self._kept, self._template.copied)
+    @contextlib.contextmanager
+    def restorer(self, copied: Copied | None = None) -> Iterator[Restorer]:
+        host = self._provisioner.host
+        if copied is None:
+            copied = self._keep()
+        sql = Connection(copied.url, self.driver)
+        try:
+            restorer = self.backend.restorer(sql, copied, self._template.copied)
+            host.run(restorer.remember(), PATIENCE)
+            yield restorer
+        finally:
+            host.run(sql.close(), PATIENCE)
+
+    def reference(self) -> URL:
+        if self._reference is None:
+            self._reference = self._provisioner.copy(self._template)
+        return self._reference.url
 
     def discard(self) -> None:
-        self._close_sql()
         kept, self._kept = self._kept, None
         if kept is not None:
             self._provisioner.drop(kept)
@@ -75,18 +84,18 @@ class WorkerDatabase(Database):
 
     def close(self) -> None:
         """Let go of the databases; the end of the run drops them. May be called twice."""
-        self._close_sql()
         copies, self._copies = self._copies, None
         if copies is not None:
             copies.close()
-        kept, self._kept = self._kept, None
-        if kept is not None and kept.keeper is not None:
-            kept.keeper.close()
+        for copied in (self._kept, self._reference):
+            if copied is not None and copied.keeper is not None:
+                copied.keeper.close()
+        self._kept = self._reference = None
 
-    def _close_sql(self) -> None:
-        sql, self._sql = self._sql, None
-        if sql is not None:
-            self._provisioner.host.run(sql.close(), PATIENCE)
+    def _keep(self) -> Copied:
+        if self._kept is None:
+            self._kept = self._provisioner.copy(self._template)
+        return self._kept
 
     @property
     def _template(self) -> Template:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 #: MySQL and for MariaDB, can find the package half imported.
 DIALECTS = threading.RLock()
 
+#: An execution option of engines that the plugin connects with for itself.
+OURS = "asyncdb_ours"
+
 #: Arguments of ``create_engine`` that are about its pool.
 POOL_OPTIONS = frozenset(
     {

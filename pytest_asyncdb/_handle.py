@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from pytest_asyncdb import errors
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+    from pytest_asyncdb._changes import TableChanges
     from pytest_asyncdb._run import Run
     from pytest_asyncdb._types import BackendSpec, Capabilities
     from pytest_asyncdb.abc import View
@@ -50,9 +55,13 @@ class AsyncdbBackend:
 class Asyncdb:
     """The handle of a test's database; the value of the fixture ``asyncdb``."""
 
-    def __init__(self, backend: AsyncdbBackend, view: View) -> None:
+    def __init__(self, run: Run, backend: AsyncdbBackend, view: View, test: str) -> None:
         self.backend = backend
+        self._run = run
         self._view = view
+        self._test = test
+        #: The rows of an untouched database.
+        self._before: dict[str, Any] | None = None
 
     @property
     def engine(self) -> AsyncEngine:
@@ -62,4 +71,63 @@ class Asyncdb:
     @property
     def url(self) -> URL:
         """The URL of the test's database."""
+        self._view.watch()
         return self._view.url
+
+    @contextlib.asynccontextmanager
+    async def connections(
+        self, number: int, *, lock_timeout: float = 3.0
+    ) -> AsyncIterator[tuple[AsyncConnection, ...]]:
+        """Open *number* connections with transactions of their own, for tests of concurrency.
+
+        Not in the strategy ``rollback``.
+
+        Args:
+            number: How many.
+            lock_timeout: Seconds for which each waits for a lock; a mistake then fails
+                instead of hanging. MySQL and MariaDB know whole seconds.
+
+        Raises:
+            IsolationConflict: The strategy is ``rollback``.
+        """
+        if not self._view.independent:
+            raise errors.needs_independent("asyncdb.connections()", self._test)
+        statements = self._run.backend(self.backend.spec).lock_timeout(lock_timeout)
+        async with contextlib.AsyncExitStack() as stack:
+            found = []
+            for _ in range(number):
+                connection = await stack.enter_async_context(self.engine.connect())
+                for statement in statements:
+                    await connection.exec_driver_sql(statement)
+                await connection.commit()
+                found.append(connection)
+            yield tuple(found)
+
+    @contextlib.asynccontextmanager
+    async def checkpoint(self) -> AsyncIterator[None]:
+        """Put the data back, on leaving, to what it was on entering.
+
+        For the rounds of a loop, or the examples of hypothesis. Transactions that are open
+        when it is left are undone. In ``reset`` and ``copy`` nothing may be committed before
+        it is entered.
+
+        Raises:
+            IsolationConflict: A transaction is open (``rollback``), or something is committed
+                already (``reset``, ``copy``).
+        """
+        with self._view.checkpoint():
+            yield
+
+    async def changes(self) -> dict[str, TableChanges]:
+        """The rows that the test has inserted, updated and deleted so far, by table.
+
+        What other transactions have not committed is not seen. Reads every table, so it is
+        nothing for millions of rows.
+        """
+        from pytest_asyncdb import _changes
+
+        if self._before is None:
+            self._before = self._run.host.run(_changes.read_untouched(self._view.reference()))
+        async with self.engine.connect() as connection:
+            after = await connection.run_sync(_changes.read_tables)
+        return _changes.differences(self._before, after)

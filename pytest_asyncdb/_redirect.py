@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._engines import OURS
 from pytest_asyncdb._names import Naming
 
 if TYPE_CHECKING:
@@ -150,7 +151,10 @@ class Stray:
 class Redirection:
     """The engines of one test: redirected from the beginning, or when they come up."""
 
-    def __init__(self, target: AsyncEngine, entries: Sequence[AppEngine]) -> None:
+    def __init__(
+        self, target: AsyncEngine, entries: Sequence[AppEngine], beside: Callable[[], None]
+    ) -> None:
+        self._beside = beside
         self.strays: list[Stray] = []
         self._target = target.sync_engine
         self._named = [entry for entry in entries if not entry.foreign]
@@ -173,7 +177,10 @@ class Redirection:
             if engine in self._swaps:
                 return
             self._passed.add(engine)
-            if self._is_same_database(engine) or any(e.matches(engine) for e in self._foreign):
+            if self._is_same_database(engine):
+                self._beside()
+                return
+            if any(entry.matches(engine) for entry in self._foreign):
                 return
             self.strays.append(Stray(shown_url(engine), _find_name(engine)))
 
@@ -246,15 +253,24 @@ class Redirector:
         self._where = ""
         self._original: Callable[[Engine], PoolProxiedConnection] | None = None
 
-    def begin(self, target: AsyncEngine, entries: Sequence[AppEngine], test: str) -> Redirection:
+    def begin(
+        self,
+        target: AsyncEngine,
+        entries: Sequence[AppEngine],
+        test: str,
+        beside: Callable[[], None],
+    ) -> Redirection:
         """Redirect *entries* to *target* until :meth:`end`.
+
+        Args:
+            beside: Called before another engine connects to the same database.
 
         Raises:
             ConfigError: An entry is not an engine.
         """
         self._watch()
         self._entries = entries
-        self._active = Redirection(target, entries)
+        self._active = Redirection(target, entries, beside)
         self._where = f"test: {test}, which has ended"
         return self._active
 
@@ -296,6 +312,8 @@ class Redirector:
 
     def _connecting(self, engine: Engine) -> None:
         if not engine.dialect.is_async or self._is_own():
+            return
+        if OURS in engine.get_execution_options():
             return
         root = _root(engine)
         if self._active is not None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pytest_asyncdb._plan import SchemaPlan
     from pytest_asyncdb._provision import Provisioner
     from pytest_asyncdb._types import BackendSpec, Server
-    from pytest_asyncdb.abc import Backend, Driver, Isolation, View
+    from pytest_asyncdb.abc import Backend, Driver, Isolation, View, Wish
 
 
 class Run:
@@ -90,15 +90,11 @@ class Run:
         plan: SchemaPlan,
         engine_options: Mapping[str, Any],
         isolation: str,
-        test: str,
-        coming: int,
+        wish: Wish,
     ) -> View:
         """Open a test's view of its database.
 
         Tests with the same backend, plan, options and strategy share a database.
-
-        Args:
-            coming: How many of the tests that come next will want such a view.
         """
         options_key = tuple(sorted((key, id(value)) for key, value in engine_options.items()))
         key = (spec, plan, options_key, isolation)
@@ -109,7 +105,7 @@ class Run:
             self._databases.append(database)
             strategy = self.registry.isolation(isolation)
             self._strategies[key] = strategy(database, self.host)
-        return self._strategies[key].view(test, coming)
+        return self._strategies[key].view(wish)
 
     def _provisioner(self, spec: BackendSpec) -> Provisioner:
         if spec not in self._provisioners:

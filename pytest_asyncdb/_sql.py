@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_asyncdb._engines import build_engine
+from pytest_asyncdb._engines import OURS, build_engine
 from pytest_asyncdb.abc import Driver, Sql
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ class Connection(Sql):
             poolclass=NullPool,
             isolation_level="AUTOCOMMIT",
             connect_args=dict(self._driver.connect_args()),
-            execution_options={"no_parameters": True},  # a "%" is a "%"
+            # A "%" is a "%"; the redirection of engines leaves it alone.
+            execution_options={"no_parameters": True, OURS: True},
         )
         self._connection = await engine.connect()
         return self._connection

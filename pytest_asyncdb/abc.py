@@ -8,6 +8,7 @@ Nothing here imports pytest, SQLAlchemy or a driver at run time.
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -179,6 +180,10 @@ class Backend(abc.ABC):
         dropping it would wait for them; else None."""
         return None
 
+    def lock_timeout(self, seconds: float) -> Sequence[str]:
+        """Statements that bound how long a connection waits for locks, from now on."""
+        return ()
+
     @abc.abstractmethod
     def list_databases(self) -> str:
         """A query whose first column is every database's name."""
@@ -320,9 +325,16 @@ class Database(abc.ABC):
         May build it."""
 
     @abc.abstractmethod
-    def restorer(self) -> Restorer:
-        """What puts the kept database back to what its template is; of no use once that is
-        discarded."""
+    def restorer(self, copied: Copied | None = None) -> AbstractContextManager[Restorer]:
+        """What puts a database back to what its template is, which it equals now.
+
+        Args:
+            copied: A database of :meth:`copy`; None: the kept one.
+        """
+
+    @abc.abstractmethod
+    def reference(self) -> URL:
+        """The URL of another database that nobody but us uses: as the template."""
 
     @abc.abstractmethod
     def discard(self) -> None:
@@ -349,6 +361,23 @@ class View(abc.ABC):
     engine: AsyncEngine
     #: The URL of the test's database.
     url: URL
+    #: Are the engine's connections independent of each other, with transactions of their own?
+    independent: ClassVar[bool]
+
+    @abc.abstractmethod
+    def checkpoint(self) -> AbstractContextManager[None]:
+        """On leaving it the data is put back to what it was on entering. Blocks.
+
+        Raises:
+            IsolationConflict: On entering: something stands against it; nothing is changed.
+        """
+
+    @abc.abstractmethod
+    def reference(self) -> URL:
+        """The URL of another database, with the same schema and seed, that no test uses."""
+
+    def watch(self) -> None:
+        """Somebody else may connect to the database from now on, past the engine."""
 
     @abc.abstractmethod
     def closing(self) -> AbstractContextManager[None]:
@@ -364,6 +393,21 @@ class View(abc.ABC):
         what the test did."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Wish:
+    """What a test asks its isolation strategy for.
+
+    Args:
+        test: Its node id.
+        coming: How many of the tests that come next will want such a view.
+        restart_ids: Sequences and AUTO_INCREMENT begin anew.
+    """
+
+    test: str
+    coming: int = 0
+    restart_ids: bool = False
+
+
 class Isolation(abc.ABC):
     """Keeps tests apart on one database of a worker."""
 
@@ -375,12 +419,8 @@ class Isolation(abc.ABC):
         """Take a worker's database, without touching it, and the loop for connections."""
 
     @abc.abstractmethod
-    def view(self, test: str, coming: int) -> View:
-        """Open the view of the test whose node id is *test*. Costs no round trip.
-
-        Args:
-            coming: How many of the tests that come next will want such a view.
-        """
+    def view(self, wish: Wish) -> View:
+        """Open a test's view. Costs no round trip, but for what it is made on."""
 
     @abc.abstractmethod
     def close(self) -> None:

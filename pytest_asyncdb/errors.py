@@ -243,6 +243,85 @@ def left_connected(test: str, connections: Sequence[str]) -> IsolationBreach:
     )
 
 
+def checkpoint_behind_changes(test: str, changed: Sequence[str]) -> IsolationConflict:
+    """A checkpoint in ``reset`` or ``copy`` where something is committed already.
+
+    Args:
+        changed: What differs from the template.
+    """
+    return IsolationConflict(
+        "asyncdb.checkpoint() begins after something has been committed",
+        [
+            f"test: {test}",
+            f"changed: {', '.join(changed)}",
+            "With real commits a checkpoint leads back to the schema and seed only.",
+        ],
+        [
+            "enter it first, put what it begins with into asyncdb_seed, "
+            'or mark the test @pytest.mark.asyncdb(isolation="rollback")'
+        ],
+    )
+
+
+def checkpoint_in_a_transaction(test: str, opened: Sequence[str]) -> IsolationConflict:
+    """A checkpoint in ``rollback`` inside an open unit of work.
+
+    Args:
+        opened: Where that was opened: lines of the user's code, the innermost last.
+    """
+    return IsolationConflict(
+        "asyncdb.checkpoint() begins while a transaction is open",
+        [f"test: {test}", "It was opened at", *(f"  {line}" for line in opened)],
+        ["end it before: await session.commit(), or await session.rollback()"],
+    )
+
+
+def checkpoint_lost(test: str, changed: Sequence[str]) -> IsolationConflict:
+    """What happened since a checkpoint cannot be put back in the middle of a test.
+
+    Args:
+        changed: What differs.
+    """
+    return IsolationConflict(
+        "asyncdb.checkpoint() cannot put the data back",
+        [f"test: {test}", f"changed: {', '.join(changed)}"],
+        ["keep DDL out of the checkpoint"],
+    )
+
+
+def needs_independent(what: str, test: str) -> IsolationConflict:
+    """Something that one connection cannot give.
+
+    Args:
+        what: The call, as the test wrote it.
+    """
+    return IsolationConflict(
+        f"{what} needs connections of their own, which 'rollback' does not have",
+        [f"test: {test}"],
+        ['mark the test @pytest.mark.asyncdb(isolation="reset")'],
+    )
+
+
+def second_connection(test: str, changed: Sequence[str]) -> IsolationBreach:
+    """Another connection than the test's has committed to the test's database.
+
+    Args:
+        changed: What differs from the template.
+    """
+    return IsolationBreach(
+        "another connection has committed to the test's database",
+        [
+            f"test: {test}",
+            f"changed: {', '.join(changed)}",
+            "The rollback of the test's own connection does not undo it; it was put back.",
+        ],
+        [
+            "use asyncdb_engine or a redirected engine, "
+            'or mark the test @pytest.mark.asyncdb(isolation="reset")'
+        ],
+    )
+
+
 def after_the_test(test: str) -> IsolationConflict:
     """Something of an ended test is used again."""
     return IsolationConflict(

@@ -161,6 +161,7 @@ def _asyncdb_view(
     """The test's view of its database; internal to pytest-asyncdb."""
     from pytest_asyncdb._markers import read_markers
     from pytest_asyncdb._plan import SchemaPlan, as_metadata, as_seeds
+    from pytest_asyncdb.abc import Wish
 
     run = request.config.stash[RUN]
     node = request.node
@@ -180,13 +181,16 @@ def _asyncdb_view(
             plan,
             asyncdb_engine_options,
             isolation := marking.isolation or run.settings.isolation.value,
-            node.nodeid,
-            _coming(node, asyncdb_backend, isolation),
+            Wish(
+                node.nodeid,
+                coming=_coming(node, asyncdb_backend, isolation),
+                restart_ids=marking.reset_sequences,
+            ),
         )
     try:
         with plain_errors():
             entries = _app_engines(request, asyncdb_app_engines)
-            redirection = run.redirector.begin(view.engine, entries, node.nodeid)
+            redirection = run.redirector.begin(view.engine, entries, node.nodeid, view.watch)
     except BaseException:
         view.close()
         raise
@@ -203,8 +207,10 @@ def asyncdb_url(_asyncdb_view: View) -> URL:
     """The SQLAlchemy URL of the test's database.
 
     Scope: test. Costs nothing. In the ``rollback`` strategy a connection of another engine
-    sees none of the test's work, and what it commits itself stays.
+    sees none of the test's work, and what it commits itself is put back and reported, which
+    costs a round trip.
     """
+    _asyncdb_view.watch()
     return _asyncdb_view.url
 
 
@@ -266,12 +272,15 @@ def asyncdb_session(
 
 
 @pytest.fixture
-def asyncdb(asyncdb_backend: AsyncdbBackend, _asyncdb_view: View) -> Asyncdb:
-    """The handle of the test's database: its backend, engine and URL.
+def asyncdb(
+    request: pytest.FixtureRequest, asyncdb_backend: AsyncdbBackend, _asyncdb_view: View
+) -> Asyncdb:
+    """The handle of the test's database: changes, checkpoints, independent connections.
 
     Scope: test. Costs nothing.
     """
-    return Asyncdb(asyncdb_backend, _asyncdb_view)
+    run = request.config.stash[RUN]
+    return Asyncdb(run, asyncdb_backend, _asyncdb_view, request.node.nodeid)
 
 
 def _app_engines(request: pytest.FixtureRequest, given: Any) -> tuple[AppEngine, ...]:

@@ -151,6 +151,10 @@ class _MySQLFamily(Backend):
             f"WHERE db = '{database}' AND id <> connection_id()"
         )
 
+    def lock_timeout(self, seconds: float) -> Sequence[str]:
+        whole = max(1, round(seconds))
+        return (f"SET SESSION innodb_lock_wait_timeout = {whole}, lock_wait_timeout = {whole}",)
+
     def list_databases(self) -> str:
         return "SELECT schema_name FROM information_schema.schemata"
 

@@ -223,5 +223,8 @@ class Postgres(Backend):
 
         return PostgresRestorer(sql)
 
+    def lock_timeout(self, seconds: float) -> Sequence[str]:
+        return (f"SET lock_timeout = {round(seconds * 1000)}",)
+
     def list_databases(self) -> str:
         return "SELECT datname FROM pg_database"

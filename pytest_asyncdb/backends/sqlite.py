@@ -135,6 +135,9 @@ class SQLite(Backend):
     def drop_database(self, name: str, server: Server) -> Sequence[str]:
         return ()
 
+    def lock_timeout(self, seconds: float) -> Sequence[str]:
+        return (f"PRAGMA busy_timeout = {round(seconds * 1000)}",)
+
     def list_databases(self) -> str:
         return "SELECT name FROM pragma_database_list WHERE false"
 

@@ -123,7 +123,7 @@ class Branch:
         outer.check_before(statement)
         outer.link.host.require_greenlet()
         task = current_task_name()
-        if self.unit is None:
+        if self.unit is None or not self.unit.open:
             self.unit = outer.push(task)
         unit = self.unit
         outer.join(unit)
@@ -153,7 +153,7 @@ class Branch:
         Raises:
             IsolationConflict: It is another unit's turn.
         """
-        if self.unit is None:
+        if self.unit is None or not self.unit.open:
             self.unit = self.outer.push_at_once(current_task_name())
         return self.unit
 

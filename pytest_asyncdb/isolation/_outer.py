@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import contextvars
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
@@ -133,6 +133,27 @@ class OuterTransaction:
         error = errors.lost_transaction(self.test, statement, self.link.backend.label)
         self.breaches.append(error)
         return error
+
+    @contextlib.contextmanager
+    def checkpoint(self) -> Iterator[None]:
+        """A savepoint under all units of work that are opened meanwhile. Blocks.
+
+        Raises:
+            IsolationConflict: A unit is open.
+        """
+        if self.stack.top is not None:
+            raise errors.checkpoint_in_a_transaction(self.test, self.stack.top.opened)
+        name = f"asyncdb_{next(self._numbers)}"
+        self.link.adapted  # noqa: B018  # connected before the first statement
+        begin = [] if self.begun else [self._begin, f"SAVEPOINT {GUARD}"]
+        self.link.script([*begin, f"SAVEPOINT {name}"])
+        self.begun = True
+        yield
+        if self.ended or self.lost is not None:
+            return
+        self.stack.drop()
+        self.link.script([f"ROLLBACK TO SAVEPOINT {name}", f"RELEASE SAVEPOINT {name}"])
+        self._wake()
 
     # Statements of the application.
 

@@ -6,6 +6,7 @@ becomes of the database after the test is the strategies' business.
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._loops import CANCEL_PATIENCE
+from pytest_asyncdb.abc import View
 from pytest_asyncdb.isolation._hosted import Hosted
 from pytest_asyncdb.isolation._link import PATIENCE, Link
 from pytest_asyncdb.isolation._sandbox import engine_on
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from pytest_asyncdb.isolation._dbapi import Cursor
     from pytest_asyncdb.isolation._link import Connector
+    from pytest_asyncdb.isolation._restoration import Restoration
 
 #: Connections that are kept for the next test.
 KEPT = 5
@@ -186,20 +189,50 @@ class RealWork:
             if link in self._taken:
                 self._taken.remove(link)
             link.discard()
-        for link in self._taken:
-            if link.is_open and link.in_transaction() is not False:
-                with contextlib.suppress(Exception):  # keep() sees that it is not over
-                    link.script(["ROLLBACK"])
+        self.undo_open()
         self._connections.keep(self._taken)
         self._taken, self._spoiled = [], []
         return self.breaches
 
+    def undo_open(self) -> None:
+        """Roll back what nobody has ended. Blocks."""
+        for link in self._taken:
+            if link.is_open and link.in_transaction() is not False:
+                with contextlib.suppress(Exception):  # keep() sees that it is not over
+                    link.script(["ROLLBACK"])
 
-@contextlib.contextmanager
-def deferring(work: RealWork) -> Iterator[None]:
-    """Sessions that are closed meanwhile are undone by the end of the test."""
-    work.deferring = True
-    try:
+
+class RealView(View):
+    """What a test sees of a database on which its connections are real ones."""
+
+    independent = True
+
+    def __init__(self, connections: RealConnections, test: str) -> None:
+        self._connections = connections
+        self._work = RealWork(connections, test)
+        self.engine = connections.engine(self._work)
+        self.url = connections.connector.url
+
+    @property
+    @abc.abstractmethod
+    def restoration(self) -> Restoration:
+        """Puts the database back."""
+
+    @contextlib.contextmanager
+    def closing(self) -> Iterator[None]:
+        self._work.deferring = True
+        try:
+            yield
+        finally:
+            self._work.deferring = False
+
+    @contextlib.contextmanager
+    def checkpoint(self) -> Iterator[None]:
+        changed = self.restoration.changed()
+        if changed:
+            raise errors.checkpoint_behind_changes(self._work.test, changed)
         yield
-    finally:
-        work.deferring = False
+        self._work.undo_open()
+        changed, restored = self.restoration.put_back()
+        if not restored:
+            raise errors.checkpoint_lost(self._work.test, changed)

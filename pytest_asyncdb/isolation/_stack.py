@@ -69,9 +69,14 @@ class Stack:
     def clear(self) -> None:
         """Forget all: the outer transaction has ended, or is about to."""
         self.dead = True
+        self.drop()
+
+    def drop(self) -> None:
+        """Forget the open units: their savepoints are undone."""
         for unit in self.units:
             unit.open = False
         self.units.clear()
+        self.aside = None
 
     def savepoints(self) -> list[str]:
         """The names of all savepoints, the outermost first."""

@@ -7,14 +7,16 @@ test can reach another one, so there is nothing to watch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from pytest_asyncdb.abc import Database, Isolation, View
+from pytest_asyncdb.abc import Database, Isolation, View, Wish
 from pytest_asyncdb.isolation._link import Connector
-from pytest_asyncdb.isolation._real import RealConnections, RealWork, deferring
+from pytest_asyncdb.isolation._real import RealConnections, RealView
+from pytest_asyncdb.isolation._restoration import Restoration
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
     from pytest_asyncdb._loops import HostLoop
     from pytest_asyncdb._types import Copied
 
@@ -25,21 +27,17 @@ class Copy(Isolation):
     name = "copy"
 
     def __init__(self, database: Database, host: HostLoop) -> None:
-        self._database = database
-        self._host = host
+        self.database = database
+        self.host = host
         self._connections: RealConnections | None = None
 
-    def view(self, test: str, coming: int) -> View:
-        copied = self._database.copy(coming)
+    def view(self, wish: Wish) -> View:
+        copied = self.database.copy(wish.coming)
         if self._connections is None:
-            connector = Connector(self._database, self._host, copied.url)
+            connector = Connector(self.database, self.host, copied.url)
             self._connections = RealConnections(connector)
         self._connections.connector.url = copied.url
-        return _CopyView(self, self._connections, copied, test)
-
-    def drop(self, copied: Copied) -> None:
-        """The test that had *copied* is over."""
-        self._database.drop(copied)
+        return _CopyView(self, self._connections, copied, wish.test)
 
     def close(self) -> None:
         connections, self._connections = self._connections, None
@@ -47,22 +45,30 @@ class Copy(Isolation):
             connections.close()
 
 
-class _CopyView(View):
+class _CopyView(RealView):
     def __init__(
         self, strategy: Copy, connections: RealConnections, copied: Copied, test: str
     ) -> None:
+        super().__init__(connections, test)
         self._strategy = strategy
-        self._connections = connections
         self._copied = copied
-        self._work = RealWork(connections, test)
-        self.engine = connections.engine(self._work)
-        self.url = copied.url
+        self._restoration: Restoration | None = None
 
-    def closing(self) -> AbstractContextManager[None]:
-        return deferring(self._work)
+    @property
+    def restoration(self) -> Restoration:
+        """Made where a checkpoint asks for it."""
+        if self._restoration is None:
+            strategy = self._strategy
+            self._restoration = Restoration(strategy.database, strategy.host, self._copied)
+        return self._restoration
+
+    def reference(self) -> URL:
+        return self._strategy.database.reference()
 
     def close(self) -> Sequence[BaseException]:
         breaches = self._work.close()
         self._connections.discard()
-        self._strategy.drop(self._copied)
+        if self._restoration is not None:
+            self._restoration.close()
+        self._strategy.database.drop(self._copied)
         return breaches

@@ -8,15 +8,17 @@ one, a subprocess. How it tells, and how a table is put back, is the backend's b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
-from pytest_asyncdb.abc import LEFT_OPEN, Database, Isolation, Restorer, View
+from pytest_asyncdb.abc import LEFT_OPEN, Database, Isolation, View, Wish
 from pytest_asyncdb.isolation._link import PATIENCE, Connector
-from pytest_asyncdb.isolation._real import RealConnections, RealWork, deferring
+from pytest_asyncdb.isolation._real import RealConnections, RealView
+from pytest_asyncdb.isolation._restoration import Restoration
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
     from pytest_asyncdb._loops import HostLoop
 
 
@@ -29,27 +31,29 @@ class Reset(Isolation):
         self._database = database
         self._host = host
         self._connections: RealConnections | None = None
-        self._restorer: Restorer | None = None
+        self._restoration: Restoration | None = None
 
-    def view(self, test: str, coming: int) -> View:
+    def view(self, wish: Wish) -> View:
         if self._connections is None:
             connector = Connector(self._database, self._host, self._database.url)
             self._connections = RealConnections(connector)
-        if self._restorer is None:
-            restorer = self._database.restorer()
-            try:
-                self._host.run(restorer.remember(), PATIENCE)
-            except BaseException:
-                self.forget()
-                raise
-            self._restorer = restorer
-        return _ResetView(self, self._connections, test)
+        return _ResetView(self, self._connections, wish.test)
+
+    @property
+    def restoration(self) -> Restoration:
+        """What puts the kept database back; made while that equals its template."""
+        if self._restoration is None:
+            self._restoration = Restoration(self._database, self._host)
+        return self._restoration
+
+    def reference(self) -> URL:
+        """The URL of an untouched database."""
+        return self._database.reference()
 
     def put_back(self, test: str) -> Sequence[BaseException]:
         """Make the database what its template is. Blocks; returns what broke the isolation."""
-        assert self._restorer is not None
         try:
-            changed, restored = self._host.run(_restore(self._restorer), PATIENCE)
+            changed, restored = self.restoration.put_back()
         except Exception as error:
             self.forget()
             return [errors.teardown_stuck(test, PATIENCE, error)]
@@ -65,26 +69,27 @@ class Reset(Isolation):
 
     def close(self) -> None:
         connections, self._connections = self._connections, None
-        if connections is not None:
-            connections.close()
-        self._restorer = None
+        restoration, self._restoration = self._restoration, None
+        try:
+            if restoration is not None:
+                restoration.close()
+        finally:
+            if connections is not None:
+                connections.close()
 
 
-async def _restore(restorer: Restorer) -> tuple[Sequence[str], bool]:
-    """What had changed, and whether it was put back."""
-    changed = await restorer.changed()
-    return changed, not changed or await restorer.restore(changed)
-
-
-class _ResetView(View):
+class _ResetView(RealView):
     def __init__(self, strategy: Reset, connections: RealConnections, test: str) -> None:
+        super().__init__(connections, test)
         self._strategy = strategy
-        self._work = RealWork(connections, test)
-        self.engine = connections.engine(self._work)
-        self.url = connections.connector.url
+        strategy.restoration  # noqa: B018  # made before anything has changed
 
-    def closing(self) -> AbstractContextManager[None]:
-        return deferring(self._work)
+    @property
+    def restoration(self) -> Restoration:
+        return self._strategy.restoration
+
+    def reference(self) -> URL:
+        return self._strategy.reference()
 
     def close(self) -> Sequence[BaseException]:
         breaches = self._work.close()

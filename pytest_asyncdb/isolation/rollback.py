@@ -10,14 +10,16 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from pytest_asyncdb.abc import Database, Isolation, View
+from pytest_asyncdb import errors
+from pytest_asyncdb.abc import Database, Isolation, View, Wish
 from pytest_asyncdb.isolation._dbapi import Branch
-from pytest_asyncdb.isolation._link import Connector, Link
+from pytest_asyncdb.isolation._link import PATIENCE, Connector, Link
 from pytest_asyncdb.isolation._outer import OuterTransaction
+from pytest_asyncdb.isolation._restoration import Restoration
 from pytest_asyncdb.isolation._sandbox import sandboxed_engine
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Dialect
+    from sqlalchemy.engine import URL, Dialect
 
     from pytest_asyncdb._loops import HostLoop
 
@@ -34,8 +36,13 @@ class Rollback(Isolation):
         self._host = host
         self._link: Link | None = None
         self._dialect: Dialect | None = None
+        self._restoration: Restoration | None = None
+        #: Was it made before any counter had moved?
+        self._knows_ids = False
 
-    def view(self, test: str, coming: int) -> View:
+    def view(self, wish: Wish) -> View:
+        if wish.restart_ids and not self._database.backend.capabilities.sequences_roll_back:
+            self._restart_ids()
         if self._link is None:
             connector = Connector(self._database, self._host, self._database.url)
             self._link = Link(connector)
@@ -43,7 +50,36 @@ class Rollback(Isolation):
             self._dialect = connector.facade_dialect(
                 Branch.set_isolation_level, lambda branch: branch.set_isolation_level(None)
             )
-        return _RollbackView(self, self._link, self._dialect, test)
+        return _RollbackView(self, self._link, self._dialect, wish.test)
+
+    @property
+    def restoration(self) -> Restoration:
+        """What tells whether anybody else has written; its tables equal the template's."""
+        if self._restoration is None:
+            self._restoration = Restoration(self._database, self._host)
+        return self._restoration
+
+    def reference(self) -> URL:
+        """The URL of an untouched database."""
+        return self._database.reference()
+
+    def find_others(self, test: str) -> Sequence[BaseException]:
+        """Has anybody else written to the database? It is put back; blocks."""
+        try:
+            found = [word for word in self.restoration.changed() if not word.startswith("ids ")]
+            if found and not self.restoration.put_back()[1]:
+                self.forget()
+        except Exception as error:
+            self.forget()
+            return [errors.teardown_stuck(test, PATIENCE, error)]
+        return [errors.second_connection(test, found)] if found else []
+
+    def _restart_ids(self) -> None:
+        """Counters go on when a transaction is undone, so they were noted on a new copy."""
+        if not self._knows_ids:
+            self.forget()
+            self._knows_ids = True
+        self.restoration.restart_ids()
 
     def forget(self) -> None:
         """The database holds what it should not: the next test gets a new one."""
@@ -51,6 +87,10 @@ class Rollback(Isolation):
         self._database.discard()
 
     def close(self) -> None:
+        self._knows_ids = False
+        restoration, self._restoration = self._restoration, None
+        if restoration is not None:
+            restoration.close()
         if self._link is not None:
             self._link.discard()
             self._link.connector.close()
@@ -58,9 +98,12 @@ class Rollback(Isolation):
 
 
 class _RollbackView(View):
+    independent = False
+
     def __init__(self, strategy: Rollback, link: Link, dialect: Dialect | None, test: str) -> None:
         self._strategy = strategy
         self._outer = OuterTransaction(link, test, strategy.turn)
+        self._watched = False
         self.engine = sandboxed_engine(self._outer, dialect)
         self.url = link.connector.url
 
@@ -72,8 +115,23 @@ class _RollbackView(View):
         finally:
             self._outer.deferring = False
 
+    @contextlib.contextmanager
+    def checkpoint(self) -> Iterator[None]:
+        with self._outer.checkpoint():
+            yield
+
+    def reference(self) -> URL:
+        return self._strategy.reference()
+
+    def watch(self) -> None:
+        if not self._watched:
+            self._strategy.restoration  # noqa: B018  # made before anybody has written
+            self._watched = True
+
     def close(self) -> Sequence[BaseException]:
         breaches = self._outer.close()
         if self._outer.lost is not None or self._outer.stuck:
             self._strategy.forget()
+        elif self._watched:
+            return [*breaches, *self._strategy.find_others(self._outer.test)]
         return breaches

@@ -40,6 +40,7 @@ from pytest_asyncdb._plan import SchemaPlan
 from pytest_asyncdb._provision import Provisioner, drop_leftovers
 from pytest_asyncdb._registry import Registry
 from pytest_asyncdb._types import BackendSpec, Server
+from pytest_asyncdb.abc import Wish
 from pytest_asyncdb.isolation.rollback import Rollback
 
 #: Programs for each driver; ASYNCDB_TEST_EXAMPLES asks for more.
@@ -241,7 +242,7 @@ class Stage:
 
     def sandboxed(self, program: list[Step], exclusive: bool = False) -> tuple[Play, Rows]:
         """Run *program* in a test of its own, which leaves nothing."""
-        view = self.strategy.view("model", 0)
+        view = self.strategy.view(Wish("model"))
         play = Play(view.engine, self.target.backend, False, exclusive)
         with warnings.catch_warnings():
             # A close that raises, a conflict or not, leaves the connection to the collector.

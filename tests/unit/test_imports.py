@@ -24,7 +24,7 @@ ALLOWED = {
     "_engines": BASE,
     "_registry": CORE,
     "_names": {"errors"},
-    "_redirect": {"errors", "_names"},
+    "_redirect": {"errors", "_names", "_engines"},
     "_plan": BASE | {"_names"},
     "_build": CORE | {"_plan"},
     "_sql": CORE,
