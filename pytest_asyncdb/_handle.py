@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+from pytest_asyncdb import errors
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -50,9 +53,10 @@ class AsyncdbBackend:
 class Asyncdb:
     """The handle of a test's database; the value of the fixture ``asyncdb``."""
 
-    def __init__(self, backend: AsyncdbBackend, view: View) -> None:
+    def __init__(self, backend: AsyncdbBackend, view: View, metadata: Any = None) -> None:
         self.backend = backend
         self._view = view
+        self._metadata = metadata
 
     @property
     def engine(self) -> AsyncEngine:
@@ -63,3 +67,28 @@ class Asyncdb:
     def url(self) -> URL:
         """The URL of the test's database."""
         return self._view.url
+
+    async def schema_differences(self, *, ignore: Collection[str] = ()) -> list[str]:
+        """Where the models and the test's database differ, each a line; none: they agree.
+
+        Alembic compares ``asyncdb_metadata`` with what the migrations have built: tables,
+        columns, types, NULL, server defaults, indexes and constraints. Its own table
+        ``alembic_version`` is left out. What a backend cannot say is not compared.
+
+        Args:
+            ignore: Names of tables to leave out.
+
+        Raises:
+            ConfigError: Alembic is not installed.
+            MetadataError: There is no ``asyncdb_metadata``.
+        """
+        from pytest_asyncdb._differences import differences
+        from pytest_asyncdb._migrations import require_alembic
+        from pytest_asyncdb._provision import as_metadata
+
+        require_alembic("asyncdb.schema_differences()")
+        metadata = as_metadata(self._metadata, "the fixture asyncdb_metadata")
+        if not metadata:
+            raise errors.nothing_to_compare()
+        async with self.engine.connect() as connection:
+            return await connection.run_sync(differences, metadata, ignore)

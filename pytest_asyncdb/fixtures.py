@@ -108,13 +108,23 @@ def asyncdb_app_engines(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture(scope="session")
-def asyncdb_migrate() -> Callable[..., Any] | None:
-    """A function that builds the schema instead of ``create_all``; default None.
+def asyncdb_migrate(request: pytest.FixtureRequest) -> Callable[..., Any] | None:
+    """A function that builds the schema instead of ``create_all``.
 
     Scope: session. The function is sync or async and gets what its parameters are named
     after: ``connection``, ``engine`` or ``url``. It runs once for each backend and worker.
+    Default: Alembic with the file that the ini option ``asyncdb_migrations`` names, else
+    None.
     """
-    return None
+    written = request.config.stash[RUN].settings.migrations
+    if written.value is None:
+        return None
+    from pytest_asyncdb._migrations import AlembicMigration
+
+    migration = AlembicMigration(written.value, written.source)
+    with plain_errors():
+        migration.check()
+    return migration
 
 
 @pytest.fixture(scope="session")
@@ -264,12 +274,13 @@ def asyncdb_session(
 
 
 @pytest.fixture
-def asyncdb(asyncdb_backend: AsyncdbBackend, _asyncdb_view: View) -> Asyncdb:
-    """The handle of the test's database: its backend, engine and URL.
+def asyncdb(asyncdb_backend: AsyncdbBackend, _asyncdb_view: View, asyncdb_metadata: Any) -> Asyncdb:
+    """The handle of the test's database: its backend, engine and URL, and its schema's check.
 
     Scope: test. Costs nothing.
     """
-    return Asyncdb(asyncdb_backend, _asyncdb_view)
+    metadata = None if asyncdb_metadata is NOT_GIVEN else asyncdb_metadata
+    return Asyncdb(asyncdb_backend, _asyncdb_view, metadata)
 
 
 def _app_engines(request: pytest.FixtureRequest, given: Any) -> tuple[AppEngine, ...]:

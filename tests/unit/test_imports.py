@@ -24,6 +24,8 @@ ALLOWED = {
     "_engines": BASE,
     "_registry": CORE,
     "_names": {"errors"},
+    "_migrations": {"errors", "_loops"},
+    "_differences": set(),
     "_redirect": {"errors", "_names"},
     "_provision": CORE | {"_registry", "_names"},
 }
