@@ -10,6 +10,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
@@ -124,7 +125,8 @@ OPTIONS = (
     Option(
         name="migrations",
         ini="asyncdb_migrations",
-        help="an alembic.ini, instead of create_all (not available yet)",
+        help="the configuration of Alembic, which builds the tables instead of create_all: "
+        "an alembic.ini or a pyproject.toml",
     ),
     Option(
         name="app_engines",
@@ -141,7 +143,6 @@ _NOT_YET = {
     "keep": "leave it out: look at the data inside the test",
     "report": "leave it out: use pytest's own --junit-xml",
     "doctor": "leave it out: the header says what would be used",
-    "migrations": "override the fixture asyncdb_migrate with a function that migrates",
 }
 
 
@@ -156,6 +157,8 @@ class Settings:
     isolation: Sourced[str]
     missing: Sourced[str]
     metadata: Sourced[str]
+    #: The absolute path of Alembic's configuration, or None.
+    migrations: Sourced[Path | None]
     app_engines: Sourced[str]
 
     def provider(self, backend: str) -> Sourced[str]:
@@ -196,6 +199,7 @@ def read_settings(config: pytest.Config, registry: Registry) -> Settings:
         isolation=_one_of("isolation strategy", raw["isolation"], ISOLATIONS),
         missing=_one_of("answer to a missing backend", raw["missing"], ("error", "skip")),
         metadata=raw["metadata"],
+        migrations=_migrations(config, raw["migrations"]),
         app_engines=raw["app_engines"],
     )
     _check_contradictions(settings)
@@ -285,6 +289,17 @@ def _providers(written: Sourced[str], registry: Registry) -> dict[str, Sourced[s
             key = _parse_spec(name, written.source, registry).backend
         providers[key] = Sourced(provider, written.source)
     return providers
+
+
+def _migrations(config: pytest.Config, written: Sourced[str]) -> Sourced[Path | None]:
+    """Find Alembic's configuration: relative to the ini file's folder."""
+    if not written.value:
+        return Sourced(None, written.source)
+    folder = config.inipath.parent if config.inipath is not None else config.rootpath
+    path = folder / written.value
+    if not path.is_file():
+        raise errors.no_migrations_file(written.value, path, written.source)
+    return Sourced(path, written.source)
 
 
 def _urls(config: pytest.Config, registry: Registry) -> dict[str, Sourced[str]]:

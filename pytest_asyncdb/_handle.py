@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
@@ -55,13 +55,16 @@ class AsyncdbBackend:
 class Asyncdb:
     """The handle of a test's database; the value of the fixture ``asyncdb``."""
 
-    def __init__(self, run: Run, backend: AsyncdbBackend, view: View, test: str) -> None:
+    def __init__(
+        self, run: Run, backend: AsyncdbBackend, view: View, test: str, metadata: Any
+    ) -> None:
         self.backend = backend
         self._run = run
         self._view = view
         self._test = test
         #: The rows of an untouched database.
         self._before: dict[str, Any] | None = None
+        self._metadata = metadata
 
     @property
     def engine(self) -> AsyncEngine:
@@ -131,3 +134,28 @@ class Asyncdb:
         async with self.engine.connect() as connection:
             after = await connection.run_sync(_changes.read_tables)
         return _changes.differences(self._before, after)
+
+    async def schema_differences(self, *, ignore: Collection[str] = ()) -> list[str]:
+        """Where the models and the test's database differ, each a line; none: they agree.
+
+        Alembic compares ``asyncdb_metadata`` with what the migrations have built: tables,
+        columns, types, NULL, server defaults, indexes and constraints. Its own table
+        ``alembic_version`` is left out. What a backend cannot say is not compared.
+
+        Args:
+            ignore: Names of tables to leave out.
+
+        Raises:
+            ConfigError: Alembic is not installed.
+            MetadataError: There is no ``asyncdb_metadata``.
+        """
+        from pytest_asyncdb._differences import differences
+        from pytest_asyncdb._migrations import require_alembic
+        from pytest_asyncdb._plan import as_metadata
+
+        require_alembic("asyncdb.schema_differences()")
+        metadata = as_metadata(self._metadata, "the fixture asyncdb_metadata")
+        if not metadata:
+            raise errors.nothing_to_compare()
+        async with self.engine.connect() as connection:
+            return await connection.run_sync(differences, metadata, ignore)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import re
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -112,11 +113,16 @@ def describe(value: Any) -> str:
             f"{value.__module__}.{value.__qualname__} {_code(value.__code__)} "
             f"{describe([value.__defaults__, value.__kwdefaults__, cells])}"
         )
+    if isinstance(value, os.PathLike):
+        return str(os.fspath(value))
     if isinstance(value, (type, types.ModuleType, types.BuiltinFunctionType)):
         return f"{getattr(value, '__module__', '')}.{value.__name__}"
     reduced = getattr(value, "func", None)
     if reduced is not None and hasattr(value, "keywords"):  # functools.partial
         return describe([reduced, value.args, value.keywords])
+    if dataclasses.is_dataclass(value):
+        fields = [getattr(value, field.name) for field in dataclasses.fields(value)]
+        return f"{type(value).__module__}.{type(value).__qualname__} {describe(fields)}"
     text = getattr(value, "statement", None)
     if isinstance(text, str):  # SQLAlchemy's DDL
         return text

@@ -443,12 +443,79 @@ def schema_failed(label: str, what: str, error: BaseException) -> SchemaError:
     """
     if isinstance(error, AsyncdbError):
         return SchemaError(str(error))
+    cure = f"make the models portable to {label}"
+    if what == "the migration":
+        cure = f"make the migrations run on {label}"
     return SchemaError(
         f"{what} failed on {label}",
-        [f"{type(error).__name__}: {str(error).strip()}"],
+        [f"{type(error).__name__}: {str(error).strip()}", *getattr(error, "__notes__", ())],
+        [f"{cure}, or keep their tests off it: @pytest.mark.asyncdb(exclude=…)"],
+    )
+
+
+def alembic_missing(source: str) -> ConfigError:
+    """Alembic is wanted and not installed."""
+    return ConfigError(
+        f"the package alembic is not installed ({source})",
+        [],
+        ['pip install "pytest-asyncdb[alembic]"'],
+    )
+
+
+def no_migrations_file(name: str, path: object, source: str) -> ConfigError:
+    """``asyncdb_migrations`` names no file."""
+    return ConfigError(
+        f"there is no file {name!r} ({source})",
+        [f"Looked for {path}."],
+        ["name an alembic.ini or pyproject.toml, relative to the ini file's folder"],
+    )
+
+
+def alembic_unreadable(
+    name: str, source: str, error: BaseException, place: str | None
+) -> ConfigError:
+    """Alembic cannot make anything of its configuration or of a revision.
+
+    Args:
+        place: The line of the user's own code that raised, if it was one.
+    """
+    return ConfigError(
+        f"Alembic cannot read the migrations of {name!r} ({source})",
         [
-            f"make the models portable to {label}, "
-            "or keep their tests off it: @pytest.mark.asyncdb(exclude=…)"
+            f"{type(error).__name__}: {str(error).strip()}",
+            *([f"at {place}"] if place else []),
+        ],
+        [f"make this work first: alembic -c {name} history"],
+    )
+
+
+def no_revisions(name: str, source: str, where: str) -> ConfigError:
+    """There is nothing to migrate to."""
+    return ConfigError(
+        f"the migrations of {name!r} have no revision ({source})",
+        [f"Looked in {where}."],
+        [
+            f'write one: alembic -c {name} revision --autogenerate -m "first"',
+            "leave asyncdb_migrations out: create_all builds the tables",
+        ],
+    )
+
+
+def foreign_database(url: str, ours: str, source: str) -> ConfigError:
+    """``env.py`` would have migrated another database than the test's.
+
+    Args:
+        url: Where an engine was about to connect, without its password.
+        ours: Where it should have.
+    """
+    return ConfigError(
+        f"refused: env.py connects to another database ({source})",
+        [f"Nothing was sent to {url}.", f"The tests' database is {ours}."],
+        [
+            'take the URL that is set: config.get_main_option("sqlalchemy.url")',
+            'take the connection that is given: config.attributes["connection"]',
+            'set the URL only where none is given: if "connection" not in config.attributes: '
+            'config.set_main_option("sqlalchemy.url", …)',
         ],
     )
 
@@ -482,9 +549,20 @@ def no_metadata() -> ConfigError:
         [],
         [
             "add to the ini file: asyncdb_metadata = app.models:Base",
+            "or, with Alembic: asyncdb_migrations = alembic.ini",
             "override the fixture asyncdb_metadata or asyncdb_migrate in a conftest.py",
             "ask for an empty database: @pytest.mark.asyncdb(schema=False)",
         ],
+    )
+
+
+def nothing_to_compare() -> MetadataError:
+    """The schema was to be compared, and nothing says what the models are."""
+    return MetadataError(
+        "asyncdb.schema_differences() compares the models with the database, "
+        "and asyncdb_metadata is not set",
+        [],
+        ["add to the ini file: asyncdb_metadata = app.models:Base"],
     )
 
 

@@ -108,13 +108,23 @@ def asyncdb_app_engines(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture(scope="session")
-def asyncdb_migrate() -> Callable[..., Any] | None:
-    """A function that builds the schema instead of ``create_all``; default None.
+def asyncdb_migrate(request: pytest.FixtureRequest) -> Callable[..., Any] | None:
+    """A function that builds the schema instead of ``create_all``.
 
     Scope: session. The function is sync or async and gets what its parameters are named
     after: ``connection``, ``engine`` or ``url``. It runs once for each run and server.
+    Default: Alembic with the file that the ini option ``asyncdb_migrations`` names, else
+    None.
     """
-    return None
+    written = request.config.stash[RUN].settings.migrations
+    if written.value is None:
+        return None
+    from pytest_asyncdb._migrations import AlembicMigration
+
+    migration = AlembicMigration(written.value, written.source)
+    with plain_errors():
+        migration.check()
+    return migration
 
 
 @pytest.fixture(scope="session")
@@ -273,14 +283,18 @@ def asyncdb_session(
 
 @pytest.fixture
 def asyncdb(
-    request: pytest.FixtureRequest, asyncdb_backend: AsyncdbBackend, _asyncdb_view: View
+    request: pytest.FixtureRequest,
+    asyncdb_backend: AsyncdbBackend,
+    _asyncdb_view: View,
+    asyncdb_metadata: Any,
 ) -> Asyncdb:
-    """The handle of the test's database: changes, checkpoints, independent connections.
+    """The handle of the test's database: changes, checkpoints, connections, its schema's check.
 
     Scope: test. Costs nothing.
     """
     run = request.config.stash[RUN]
-    return Asyncdb(run, asyncdb_backend, _asyncdb_view, request.node.nodeid)
+    metadata = None if asyncdb_metadata is NOT_GIVEN else asyncdb_metadata
+    return Asyncdb(run, asyncdb_backend, _asyncdb_view, request.node.nodeid, metadata)
 
 
 def _app_engines(request: pytest.FixtureRequest, given: Any) -> tuple[AppEngine, ...]:

@@ -7,6 +7,7 @@ An HTML comment above a block says how:
   project and compares the outcomes; the lines below the command must be in the output.
   ``needs=embedded`` skips the page where the PostgreSQL wheel is not installed.
 - ``<!-- script -->`` runs the block as a Python program in the project.
+- ``<!-- command -->`` runs the block's one command, ``$ alembic …`` say, in the project.
 - ``<!-- not run: because … -->``.
 
 ``<!-- new project -->`` by itself begins an empty project. Every project has the package
@@ -107,6 +108,9 @@ class Project:
             path.write_text(block.text, encoding="utf-8")
             result = self.pytester.run(sys.executable, "-W", "error", path)
             assert result.ret == 0, block.place
+        elif kind == "command":
+            module, *words = shlex.split(block.text.removeprefix("$ "))
+            assert self.pytester.run(sys.executable, "-m", module, *words).ret == 0, block.place
         elif kind == "run":
             self.run(block, rest)
         elif kind == "not run" and rest:

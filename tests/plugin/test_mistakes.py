@@ -267,6 +267,7 @@ def test_a_project_that_names_no_tables_is_told_how(project: Project, sqlite: Ta
 
         To fix this, do one of:
           - add to the ini file: asyncdb_metadata = app.models:Base
+          - or, with Alembic: asyncdb_migrations = alembic.ini
           - override the fixture asyncdb_metadata or asyncdb_migrate in a conftest.py
           - ask for an empty database: @pytest.mark.asyncdb(schema=False)
         """

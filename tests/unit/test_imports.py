@@ -31,6 +31,8 @@ ALLOWED = {
     "_templates": BASE,
     "_provision": CORE | {"_plan", "_build", "_sql", "_templates"},
     "_databases": CORE | {"_plan", "_sql", "_provision"},
+    "_migrations": {"errors", "_loops"},
+    "_differences": set(),
 }
 FOLDERS = ("backends", "servers", "isolation")
 #: Imported by everybody's pytest at start.

@@ -1,0 +1,112 @@
+"""Do the models and the database agree? Alembic compares, here it becomes short texts."""
+
+from __future__ import annotations
+
+import decimal
+import re
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlalchemy import MetaData
+    from sqlalchemy.engine import Connection
+
+#: How the operations of Alembic begin, and where the thing is.
+_SIDES = {
+    "add": "in the models, not in the database",
+    "remove": "in the database, not in the models",
+}
+
+
+def differences(
+    connection: Connection, metadata: Sequence[MetaData], ignore: Collection[str]
+) -> list[str]:
+    """What Alembic would change in the database to make it what the models say.
+
+    Args:
+        ignore: Names of tables, besides Alembic's own ``alembic_version``.
+    """
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    schemas = {table.schema for one in metadata for table in one.tables.values()}
+
+    def include_name(name: str | None, kind: str, parents: Any) -> bool:
+        return kind != "schema" or name is None or name in schemas
+
+    def include_object(item: Any, name: str | None, kind: str, *_: Any) -> bool:
+        return kind != "table" or name not in ignore
+
+    options = {
+        "compare_type": True,
+        "compare_server_default": _defaults_differ,
+        "include_schemas": bool(schemas - {None}),
+        "include_name": include_name,
+        "include_object": include_object,
+    }
+    context = MigrationContext.configure(connection, opts=options)
+    found: Any = compare_metadata(context, list(metadata))  # type: ignore[arg-type]
+    return [_text(one) for one in _flat(found)]
+
+
+def _defaults_differ(
+    context: Any, column: Any, model: Any, there: str | None, wanted: Any, rendered: Any
+) -> bool:
+    """Is there a default on one side only, or another literal?
+
+    Alembic's own comparison takes a backend's way to write a default for another one, and
+    fails on PostgreSQL where there is a quote in it. Expressions are not compared.
+    """
+    if wanted is not None and not hasattr(wanted, "arg"):  # FetchedValue: whatever it is
+        return False
+    if wanted is None and model is model.table.autoincrement_column:  # a sequence's next value
+        return False
+    if there is not None and there.upper() == "NULL":  # MariaDB's way to say: none
+        there = None
+    if there is None or wanted is None:
+        return (there is None) != (wanted is None)
+    return isinstance(wanted.arg, str) and not _same_literal(there, wanted.arg)
+
+
+def _same_literal(there: str, wanted: str) -> bool:
+    """Compare what a backend says of a default with what the model says: ``'7'::text``."""
+    text = re.sub(r"::[\w ]+(\(\d+(,\d+)?\))?(\[\])?$", "", there).strip("()")
+    if text[:1] == text[-1:] == "'" and len(text) > 1:
+        text = text[1:-1].replace("''", "'")
+    try:
+        return decimal.Decimal(text) == decimal.Decimal(wanted)
+    except decimal.InvalidOperation:
+        return text == wanted
+
+
+def _flat(found: Any) -> Iterator[tuple[Any, ...]]:
+    """One tuple for each difference; those of a column come in a list."""
+    for one in found:
+        yield from one if isinstance(one, list) else [one]
+
+
+def _text(difference: tuple[Any, ...]) -> str:
+    kind, *rest = difference
+    action, _, what = kind.partition("_")
+    if action == "modify":
+        schema, table, column, _, there, wanted = rest
+        name = ".".join(filter(None, (schema, table, column)))
+        return f"{what} of {name}: {_shown(wanted)} in the models, {_shown(there)} in the database"
+    side = _SIDES.get(action, "differs")
+    if what == "column":
+        schema, table, column = rest
+        return f"column {'.'.join(filter(None, (schema, table, column.name)))}: {side}"
+    if what in ("table", "table_comment"):
+        return f"{what.replace('_', ' ')} {rest[0].fullname}: {side}"
+    item = rest[0]
+    columns = ", ".join(str(column.name) for column in item.columns)
+    words = item.__visit_name__.replace("_", " ")
+    named = f" {item.name}" if item.name else ""
+    return f"{words}{named} on {item.table.fullname}({columns}): {side}"
+
+
+def _shown(value: Any) -> str:
+    """A type, a server default or whether NULL is allowed, as it is written."""
+    argument = getattr(value, "arg", value)
+    text = getattr(argument, "text", argument)
+    return text if isinstance(text, str) else repr(text)
