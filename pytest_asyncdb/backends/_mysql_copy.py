@@ -38,18 +38,18 @@ SETTLE = "SET " + ", ".join(f"{name} = {value}" for name, value in _SETTINGS.ite
 #: Kinds of tables: their rows are copied.
 TABLES = ("BASE TABLE", "SYSTEM VERSIONED")
 #: All kinds, in an order in which they can be made, and where SHOW CREATE has the
-#: definition, the SQL mode, the collation and the time zone of each.
+#: definition, the SQL mode, the two collations and the time zone of each.
 _KINDS = {
-    "SEQUENCE": (1, None, None, None),
-    "BASE TABLE": (1, None, None, None),
-    "SYSTEM VERSIONED": (1, None, None, None),
-    "FUNCTION": (2, 1, 4, None),
-    "PROCEDURE": (2, 1, 4, None),
-    "PACKAGE": (2, 1, 4, None),
-    "PACKAGE BODY": (2, 1, 4, None),
-    "VIEW": (1, None, 3, None),
-    "TRIGGER": (2, 1, 4, None),
-    "EVENT": (3, 1, 5, 2),
+    "SEQUENCE": (1, None, None, None, None),
+    "BASE TABLE": (1, None, None, None, None),
+    "SYSTEM VERSIONED": (1, None, None, None, None),
+    "FUNCTION": (2, 1, 4, 5, None),
+    "PROCEDURE": (2, 1, 4, 5, None),
+    "PACKAGE": (2, 1, 4, 5, None),
+    "PACKAGE BODY": (2, 1, 4, 5, None),
+    "VIEW": (1, None, 3, None, None),
+    "TRIGGER": (2, 1, 4, 5, None),
+    "EVENT": (3, 1, 5, 6, 2),
 }
 #: Where the rows come in between.
 _STORED = ("SEQUENCE", *TABLES)
@@ -60,6 +60,8 @@ _TOKENS = re.compile(
     r"|(?P<name>`(?:[^`]|``)*`|[\w$]+)(?P<dot>\s*\.)?",
     re.DOTALL,
 )
+#: A last line that may end in a comment, which would take in what follows.
+_COMMENT = re.compile(r"(--|#)[^\n]*\Z")
 #: The counter stands in the options behind the last parenthesis at the start of a line.
 _COUNTER = re.compile(r"^(\).*?) AUTO_INCREMENT=\d+", re.MULTILINE)
 
@@ -83,6 +85,8 @@ class Made:
     create: str
     sql_mode: str | None = None
     collation: str | None = None
+    #: That of the database then.
+    database_collation: str | None = None
     time_zone: str | None = None
 
     @property
@@ -93,9 +97,14 @@ class Made:
         return dataclasses.replace(self, create=_COUNTER.sub(r"\1", self.create))
 
     def statements(self, source: str, target: str) -> list[str]:
-        """Make the same in another database, which is the current one."""
-        # A definition may end in a comment.
-        create = moved(self.create, source, target) + "\n"
+        """Make the same in another database, which is the current one.
+
+        MySQL takes the semicolon that follows in a script into the text of a routine,
+        trigger or event; it means nothing.
+        """
+        create = moved(self.create, source, target)
+        if _COMMENT.search(create):
+            create += "\n"
         if self.kind in _STORED:
             return [create]
         settings = [f"sql_mode = {_SETTINGS['sql_mode']}"]
@@ -229,8 +238,14 @@ async def make_copier(sql: Sql, template: str) -> Copier:
             statements += made.statements(template, name)
         statements += restarts
         statements += [insert_all(t, columns[t], template, name) for t in filled]
+        collation = source.collation
         for made in others:
+            if made.database_collation not in (None, collation):
+                collation = str(made.database_collation)
+                statements.append(f"ALTER DATABASE {quoted(name)} COLLATE {collation}")
             statements += made.statements(template, name)
+        if collation != source.collation:
+            statements.append(f"ALTER DATABASE {quoted(name)} COLLATE {source.collation}")
         return [*statements, END, "USE information_schema"]
 
     return copy

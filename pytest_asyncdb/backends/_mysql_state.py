@@ -17,18 +17,18 @@ from pytest_asyncdb.backends._mysql_copy import (
 
 #: Statements of anybody, in procedures, too, that may change a schema. TRUNCATE cannot.
 #: performance_schema.global_status of MySQL has none of these counters.
-_DDL = (
-    "SHOW GLOBAL STATUS WHERE variable_name IN ("
-    + ", ".join(
-        f"'Com_{verb}_{what}'"
-        for verb in ("create", "alter", "drop", "rename")
+_COUNTERS = [
+    *("Com_rename_table", "Com_alter_db"),
+    *(
+        f"Com_{verb}_{what}"
+        for verb in ("create", "alter", "drop")
         for what in (
-            *("table", "index", "view", "trigger", "procedure", "function", "event", "db"),
+            *("table", "index", "view", "trigger", "procedure", "function", "event"),
             *("sequence", "package", "package_body"),
         )
-    )
-    + ")"
-)
+    ),
+]
+_DDL = f"SHOW GLOBAL STATUS WHERE variable_name IN ({', '.join(map(literal, _COUNTERS))})"
 
 
 @dataclasses.dataclass(frozen=True)
