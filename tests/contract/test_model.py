@@ -53,6 +53,9 @@ SLOW = {
 }
 SHORT = 0.03
 
+#: Stands in the names of databases where a run id does: other processes use the server too.
+RUN = f"{os.getpid():08x}"
+
 Step = tuple[Any, ...]
 
 
@@ -297,20 +300,21 @@ def stage(target: Target, servers: Servers) -> Iterator[Stage]:
         host = HostLoop()
         stack.callback(host.close)
         database = WorkerDatabase(
-            server, backend, driver, SchemaPlan((Base.metadata,)), {}, "asyncdb_model", host
+            server, backend, driver, SchemaPlan((Base.metadata,)), {}, f"asyncdb_{RUN}_model", host
         )
         stack.callback(database.discard)
         strategy = Rollback(database, host)
         stack.callback(strategy.close)
+        pool_name = f"model_pool_{RUN}"
         options: dict[str, Any] = {"pool_size": 20}
         if target.server is None:
-            url = backend.url(server, driver.name, "model_pool")
+            url = backend.url(server, driver.name, pool_name)
             keeper = backend.hold(url)
             assert keeper is not None
             stack.callback(keeper.close)
         else:
-            stack.enter_context(target.observer.throw_away("model_pool"))
-            url = backend.url(server, driver.name, "model_pool")
+            stack.enter_context(target.observer.throw_away(pool_name))
+            url = backend.url(server, driver.name, pool_name)
         if target.backend in ("mysql", "mariadb"):
             # A transaction of theirs would not see what others commit meanwhile.
             options["isolation_level"] = "READ COMMITTED"
