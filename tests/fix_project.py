@@ -35,7 +35,7 @@ import sqlalchemy.dialects.postgresql.psycopg
 import sqlalchemy.dialects.sqlite.aiosqlite
 import sqlalchemy.ext.asyncio  # noqa: F401
 import uvloop  # noqa: F401
-from fix_observer import Watch, unchanged_databases
+from fix_observer import Watch, left_behind
 from fix_servers import Target
 
 #: Two tables, one below the other; no defaults, so that a row is what a test wrote.
@@ -187,13 +187,17 @@ class Project:
 
     def run_apart(self, target: Target, *arguments: str, timeout: float = 120) -> Outcome:
         """Run pytest in another process: for workers, signals, exit codes."""
-        with unchanged_databases(target.observer):
-            result = self.pytester.run(
-                *(sys.executable, "-m", "pytest", *QUIET, *target.arguments, *arguments),
-                timeout=timeout,
-            )
+        result = self.pytester.run(
+            *(sys.executable, "-m", "pytest", *QUIET, "-p", "run_id"),
+            *(*target.arguments, *arguments),
+            timeout=timeout,
+        )
+        assert left_behind(target.observer, str(result.stdout)) == set()
         return Outcome(result, Watch(target.observer, {}))
 
+
+#: The folder of plugins for inner runs in another process.
+INNER = Path(__file__).with_name("inner")
 
 #: Other plugins that may be installed here are not the matter; tests run as written.
 #: Hypothesis would be imported anew by every inner run.
@@ -209,8 +213,9 @@ def naive_database(project: Project, target: Target) -> Iterator[str]:
     if target.server is None:
         yield f"sqlite+aiosqlite:///{project.path / 'control.db'}"
         return
-    with target.observer.throw_away("naive_control"):
-        yield target.server.set(database="naive_control").render_as_string(hide_password=False)
+    name = f"naive_control_{os.getpid()}"
+    with target.observer.throw_away(name):
+        yield target.server.set(database=name).render_as_string(hide_password=False)
 
 
 @pytest.fixture
@@ -219,4 +224,5 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
     for name in list(os.environ):
         if name.startswith("ASYNCDB_") or name == "PYTEST_ADDOPTS":
             monkeypatch.delenv(name)
+    monkeypatch.setenv("PYTHONPATH", str(INNER))
     return Project(pytester)

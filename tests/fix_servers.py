@@ -1,9 +1,13 @@
 """Real servers for the tests, by URL, each started once in a run of the suite.
 
+They are the outer run's own, as any project's run has them: the plugin starts each when the
+first test asks for it, and shares it among xdist's workers.
+
 ``ASYNCDB_TEST_REQUIRE`` names the servers that have to be there, as
 ``backend-provider`` words: ``postgres-embedded,mysql-container,mariadb-local``. A test
 that needs another one is skipped with the reason where it cannot be had; with a named one
-it fails. Without the variable ``ASYNCDB_POSTGRES_URL`` and its like are taken first.
+it fails. Of a backend's providers the first one named serves the tests. Without the
+variable ``ASYNCDB_POSTGRES_URL`` and its like are taken first.
 """
 
 from __future__ import annotations
@@ -11,8 +15,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 
 import pytest
@@ -20,7 +22,9 @@ from fix_observer import Observer, observer_of
 from sqlalchemy.engine import URL
 
 from pytest_asyncdb._registry import Registry
+from pytest_asyncdb._stash import RUN
 from pytest_asyncdb._types import BackendSpec, Server, Sourced
+from pytest_asyncdb._workers import ServerSource
 from pytest_asyncdb.errors import AsyncdbError
 
 #: The words in ``--asyncdb`` on which every contract test runs.
@@ -98,16 +102,10 @@ class Target:
 class Servers:
     """The servers of this run, each started when the first test needs it."""
 
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
+    def __init__(self, source: ServerSource) -> None:
+        self._source = source
         self._servers: dict[str, Server | AsyncdbError] = {}
         self._required = required()
-        # Read now: the tests' own environment has none of our variables.
-        self._urls = {
-            name: Sourced(os.environ[variable], variable)
-            for name in PREFERRED
-            if os.environ.get(variable := f"ASYNCDB_{name.upper()}_URL")
-        }
         self._registry = Registry()
 
     def server(self, backend: str) -> Server:
@@ -123,9 +121,10 @@ class Servers:
 
     def need(self, backend: str, provider: str) -> None:
         """Skip the test, or fail, where *provider* cannot give a server of *backend*."""
-        spec = BackendSpec(backend, written=backend, source="the test suite")
         try:
-            self._registry.provider(provider).find(spec, self._registry.backend(backend), None)
+            self._registry.provider(provider).find(
+                _spec(backend), self._registry.backend(backend), None
+            )
         except AsyncdbError as error:
             if (backend, provider) in self._required:
                 pytest.fail(f"ASYNCDB_TEST_REQUIRE names {backend}-{provider}: {error}")
@@ -141,32 +140,16 @@ class Servers:
         return Target(word, url, observer_of(url))
 
     def _obtain(self, name: str) -> Server | AsyncdbError:
-        backend = self._registry.backend(name)
-        url = self._urls.get(name)
-        spec = BackendSpec(name, written=name, source="the test suite")
-        named = [provider for backend_, provider in self._required if backend_ == name]
-        reasons = []
-        for word in named[:1] or PREFERRED[name]:
-            provider = self._registry.provider(word)
-            try:
-                found = provider.find(spec, backend, url if word == "url" else None)
-                return self._stack.enter_context(
-                    provider.obtain(
-                        found, spec, backend, self._registry.driver(spec), lambda line: None
-                    )
-                )
-            except AsyncdbError as error:
-                reasons.append(f"{word}: {error}")
-        return AsyncdbError("; ".join(reasons))
+        try:
+            return self._source.get(_spec(name))
+        except AsyncdbError as error:
+            return error
 
 
 @pytest.fixture(scope="session")
-def servers(pytestconfig: pytest.Config) -> Iterator[Servers]:
+def servers(pytestconfig: pytest.Config) -> Servers:
     """The servers of this run of the suite. Scope: session."""
-    with ExitStack() as stack:
-        found = Servers(stack)
-        yield found
-        pytestconfig.stash[_USED] = [s for s in found._servers.values() if isinstance(s, Server)]
+    return Servers(pytestconfig.stash[RUN].servers)
 
 
 @pytest.fixture(params=WORDS, ids=lambda word: word.replace("+", "-"))
@@ -175,7 +158,47 @@ def target(request: pytest.FixtureRequest, servers: Servers) -> Target:
     return servers.target(request.param)
 
 
-_USED = pytest.StashKey[list[Server]]()
+#: The provider ``local``, without what users get first under that name: ``embedded``.
+_LOCAL_ONLY = "local-only"
+
+
+def pytest_asyncdb_register(registry: Registry) -> None:
+    registry.add_provider(_LOCAL_ONLY, "pytest_asyncdb.servers.local:LocalProvider")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the outer run's providers, before the plugin reads its settings.
+
+    xdist's workers ask their controller.
+    """
+    if not hasattr(config, "workerinput"):
+        chosen = {name: word for name in PREFERRED if (word := _choose(name))}
+        config.option.asyncdb_server = ",".join(
+            f"{name}={_LOCAL_ONLY if word == 'local' else word}" for name, word in chosen.items()
+        )
+
+
+def _choose(name: str) -> str | None:
+    """The first provider that is required, else the first that can give the backend."""
+    for backend, provider in required():
+        if backend == name:
+            return provider
+    registry = Registry()
+    variable = f"ASYNCDB_{name.upper()}_URL"
+    written = os.environ.get(variable)
+    for provider in PREFERRED[name]:
+        url = Sourced(written, variable) if written and provider == "url" else None
+        try:
+            registry.provider(provider).find(_spec(name), registry.backend(name), url)
+        except AsyncdbError:
+            continue
+        return provider
+    return None
+
+
+def _spec(backend: str) -> BackendSpec:
+    return BackendSpec(backend, written=backend, source="the test suite")
 
 
 def pytest_report_header() -> list[str]:
@@ -195,7 +218,10 @@ def pytest_report_header() -> list[str]:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    for server in config.stash.get(_USED, []):
-        terminalreporter.write_line(
-            f"server: {server.backend} {server.version} from {server.provider}"
-        )
+    owned = config.stash[RUN].owned
+    for future in owned._futures.values() if owned is not None else ():
+        if future.done() and future.exception() is None:
+            server = future.result()
+            terminalreporter.write_line(
+                f"server: {server.backend} {server.version} from {server.provider}"
+            )

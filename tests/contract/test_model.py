@@ -56,6 +56,9 @@ SLOW = {
 }
 SHORT = 0.03
 
+#: Stands in the names of databases where a run id does: other processes use the server too.
+RUN = f"{os.getpid():08x}"
+
 Step = tuple[Any, ...]
 
 
@@ -299,25 +302,25 @@ def stage(target: Target, servers: Servers) -> Iterator[Stage]:
     with ExitStack() as stack:
         host = HostLoop()
         stack.callback(host.close)
+        prefix = f"asyncdb_{RUN}_model"
         if target.server is not None:
-            stack.callback(
-                lambda: asyncio.run(drop_leftovers(server, backend, driver, "asyncdb_model"))
-            )
-        provisioner = Provisioner(server, backend, driver, "asyncdb_model", host, None)
+            stack.callback(lambda: asyncio.run(drop_leftovers(server, backend, driver, prefix)))
+        provisioner = Provisioner(server, backend, driver, prefix, host, None)
         stack.callback(provisioner.close)
         database = WorkerDatabase(provisioner, SchemaPlan((Base.metadata,)), {})
         stack.callback(database.close)
         strategy = Rollback(database, host)
         stack.callback(strategy.close)
+        pool_name = f"model_pool_{RUN}"
         options: dict[str, Any] = {"pool_size": 20}
         if target.server is None:
-            url = backend.url(server, driver.name, "model_pool")
+            url = backend.url(server, driver.name, pool_name)
             keeper = backend.hold(url)
             assert keeper is not None
             stack.callback(keeper.close)
         else:
-            stack.enter_context(target.observer.throw_away("model_pool"))
-            url = backend.url(server, driver.name, "model_pool")
+            stack.enter_context(target.observer.throw_away(pool_name))
+            url = backend.url(server, driver.name, pool_name)
         if target.backend in ("mysql", "mariadb"):
             # A transaction of theirs would not see what others commit meanwhile.
             options["isolation_level"] = "READ COMMITTED"

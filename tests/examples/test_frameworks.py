@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from fix_observer import unchanged_databases
+from fix_observer import left_behind
+from fix_project import INNER
 from fix_servers import WORDS, Servers, Target
 
 HERE = Path(__file__).parent
@@ -19,8 +20,9 @@ EXAMPLES = {"fastapi_app": 11, "litestar_app": 4, "starlette_app": 4}
 def run(example: str, *arguments: str) -> str:
     """The output of pytest in the example's folder, in another process, as a user has it."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("ASYNCDB_", "PYTEST_"))}
+    environment["PYTHONPATH"] = str(INNER)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *("-p", "no:cacheprovider"), *arguments],
+        [sys.executable, "-m", "pytest", *("-p", "no:cacheprovider", "-p", "run_id"), *arguments],
         cwd=HERE / example,
         env=environment,
         capture_output=True,
@@ -34,8 +36,9 @@ def run(example: str, *arguments: str) -> str:
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_it_passes_on_each_backend(example: str, target: Target) -> None:
-    with unchanged_databases(target.observer):
-        assert f"{EXAMPLES[example]} passed" in run(example, *target.arguments)
+    output = run(example, *target.arguments)
+    assert f"{EXAMPLES[example]} passed" in output
+    assert left_behind(target.observer, output) == set()
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from fix_observer import unchanged_databases
+from fix_observer import left_behind
+from fix_project import INNER
 from fix_servers import WORDS, Servers, Target
 
 FOLDER = Path(__file__).parent / "quickstart"
@@ -18,8 +19,8 @@ TESTS = 22
 def run(*arguments: str, order: str = "as-written") -> str:
     """The output of pytest in the example's folder, in another process, as a user has it."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("ASYNCDB_", "PYTEST_"))}
-    environment |= {"ORDER": order, "PYTHONPATH": str(FOLDER.parent)}
-    options = ("-p", "no:cacheprovider", "-p", "no:randomly", "-p", "reorder")
+    environment |= {"ORDER": order, "PYTHONPATH": str(INNER)}
+    options = ("-p", "no:cacheprovider", "-p", "no:randomly", "-p", "reorder", "-p", "run_id")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *arguments],
         cwd=FOLDER,
@@ -35,8 +36,9 @@ def run(*arguments: str, order: str = "as-written") -> str:
 @pytest.mark.parametrize("order", ["as-written", "reversed", "random-1", "random-2"])
 def test_it_passes_in_any_order_on_each_backend(target: Target, order: str) -> None:
     """The tests do not depend on one another, whichever came before."""
-    with unchanged_databases(target.observer):
-        assert f"{TESTS} passed" in run(*target.arguments, order=order)
+    output = run(*target.arguments, order=order)
+    assert f"{TESTS} passed" in output
+    assert left_behind(target.observer, output) == set()
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2"), ("-n", "4")], ids=["main", "n2", "n4"])
@@ -49,9 +51,10 @@ def test_all_backends_in_one_run(servers: Servers, workers: tuple[str, ...]) -> 
         *(f"--asyncdb-url={url}" for url in urls.values()),
         *workers,
     ]
-    assert f"{TESTS * len(WORDS)} passed" in run(*arguments)
+    output = run(*arguments)
+    assert f"{TESTS * len(WORDS)} passed" in output
     for target in targets:
-        assert target.observer.databases() == set()
+        assert left_behind(target.observer, output) == set()
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "4")], ids=["main", "n4"])
