@@ -62,16 +62,24 @@ class Link:
 
     @property
     def adapted(self) -> Any:
-        """SQLAlchemy's adapter of the driver's connection; opened at first use."""
-        if self._fairy is None or self.driver.is_closed(self._fairy.driver_connection):
-            self.discard()
-            self.host.run(self._open(), PATIENCE)
+        """SQLAlchemy's adapter of the driver's connection; opened at first use.
+
+        It may be broken: a new one in the middle of a test would be outside of its transaction.
+        """
+        if self._fairy is None:
+            self.connect()
         return self._fairy.dbapi_connection
 
     @property
     def connection(self) -> Any:
         """The driver's own connection."""
         return self.adapted._connection
+
+    def connect(self) -> None:
+        """See to it that there is a connection that is not known to be broken."""
+        if not self.is_open:
+            self.discard()
+            self.host.run(self._open(), PATIENCE)
 
     @property
     def is_open(self) -> bool:
@@ -84,19 +92,22 @@ class Link:
         Blocks the caller, whatever it is: a cancelled task must be able to undo its work.
 
         Raises:
-            Exception: The driver's own, or TimeoutError.
+            Exception: The driver's own, as the adapter's cursors raise it, or TimeoutError.
         """
-        self.host.run(self._script(statements), PATIENCE)
-
-    def translate(self, error: BaseException) -> BaseException:
-        """An error of :meth:`script` as the adapter's cursors would raise it."""
-        handle = getattr(self.adapted, "_handle_exception", None)
         try:
+            self.host.run(self._script(statements), PATIENCE)
+        except Exception as error:
+            handle = getattr(self._fairy.dbapi_connection, "_handle_exception", None)
             if handle is not None:
                 handle(error)
-        except BaseException as translated:
-            return translated
-        return error
+            raise
+
+    def is_disconnect(self, error: BaseException) -> bool:
+        """Does SQLAlchemy take *error* for the end of the connection?"""
+        dialect: Any = self.dialect
+        if not isinstance(error, dialect.loaded_dbapi.Error):
+            return False
+        return bool(dialect.is_disconnect(error, None, None))
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
         """Call the adapter's code from a SQLAlchemy greenlet on any loop."""
@@ -129,8 +140,7 @@ class Link:
 
     def facade_dialect(self, set_isolation_level: Any, reset_isolation_level: Any) -> Dialect:
         """The engine's dialect, initialised, with other answers to isolation levels."""
-        if self._fairy is None:
-            self.adapted  # noqa: B018  # the first connection initialises the dialect
+        self.connect()  # the first connection initialises the dialect
         dialect = copy.copy(self.dialect)
         dialect.set_isolation_level = set_isolation_level  # type: ignore[method-assign]
         dialect.reset_isolation_level = reset_isolation_level  # type: ignore[method-assign]
@@ -145,6 +155,8 @@ class Link:
             query = self.backend.deferred_exist
             exist = await greenlet_spawn(_one_value, fairy.dbapi_connection, query)
             self.deferred_check = self.backend.deferred_check if exist else ()
+            if exist and self.backend.deferred_prepare:
+                await self.driver.run(fairy.driver_connection, self.backend.deferred_prepare)
         self._fairy = fairy
 
     async def _script(self, statements: Sequence[str]) -> None:

@@ -71,6 +71,6 @@ class _RollbackView(View):
 
     def close(self) -> Sequence[BaseException]:
         breaches = self._outer.close()
-        if self._outer.lost is not None or self._outer.stuck:
+        if self._outer.guard.lost is not None or self._outer.stuck:
             self._strategy.forget()
         return breaches

@@ -79,6 +79,7 @@ def test_the_drivers_own_connection_cannot_end_the_test(
         refused: driver_connection.{call}()
 
         test: test_it.py::test_it[{target.id}]
+        at {project.place(f"await connection.driver_connection.{call}()", "test_it")}
         In the strategy 'rollback' it would end the test's outer transaction.
 
         To fix this: mark the test @pytest.mark.asyncdb(isolation="reset")
