@@ -291,6 +291,20 @@ def teardown_stuck(test: str, seconds: float, error: BaseException) -> Isolation
     )
 
 
+def not_dropped(test: str, database: str, error: BaseException) -> IsolationBreach:
+    """A database that had to be thrown away is still there."""
+    return IsolationBreach(
+        "the test's database could not be dropped",
+        [
+            f"test: {test}",
+            f"database: {database}",
+            f"the driver said: {type(error).__name__}: {shorten(str(error), 200)}",
+            "The next test gets another one; the end of the run tries again.",
+        ],
+        ["look for a connection to it that the server cannot end"],
+    )
+
+
 def after_the_test(test: str, place: Sequence[str]) -> IsolationConflict:
     """Something of an ended test is used again."""
     return IsolationConflict(

@@ -131,7 +131,8 @@ class Link:
         """Throw the connection away, whatever its state; the next use opens a new one."""
         fairy, self._fairy = self._fairy, None
         if fairy is not None:
-            self.host.run(_terminate(fairy), PATIENCE)
+            with contextlib.suppress(TimeoutError):  # the server does not answer; it is let go of
+                self.host.run(_terminate(fairy), PATIENCE)
 
     def close(self) -> None:
         """Close the connection in good order. May be called twice."""

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from pytest_asyncdb import errors
 from pytest_asyncdb.abc import Database, Isolation, View
 from pytest_asyncdb.isolation._dbapi import Branch
 from pytest_asyncdb.isolation._link import Link
@@ -57,6 +58,7 @@ class Rollback(Isolation):
 class _RollbackView(View):
     def __init__(self, strategy: Rollback, link: Link, dialect: Dialect | None, test: str) -> None:
         self._strategy = strategy
+        self._test = test
         self._outer = OuterTransaction(link, test, strategy.turn)
         self.engine = sandboxed_engine(self._outer, dialect)
         self.url = link.url
@@ -72,5 +74,8 @@ class _RollbackView(View):
     def close(self) -> Sequence[BaseException]:
         breaches = self._outer.close()
         if self._outer.guard.lost is not None or self._outer.stuck:
-            self._strategy.forget()
+            try:
+                self._strategy.forget()
+            except Exception as error:
+                breaches.append(errors.not_dropped(self._test, self.url.database or "", error))
         return breaches

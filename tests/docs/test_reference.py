@@ -138,6 +138,7 @@ BREACHES = {
         errors.after_the_test("t", []),
         errors.overlapping_units("t", "…", []),
         errors.teardown_stuck("t", 10, TimeoutError()),
+        errors.not_dropped("t", "d", TimeoutError()),
     ],
     "docs/loops.md": [errors.trio_backend("t")],
     "docs/howto/seeds.md": [errors.seed_failed("PostgreSQL", ValueError())],
