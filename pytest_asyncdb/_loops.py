@@ -103,8 +103,10 @@ class HostLoop:
         while timeout is None and not task.done():
             self._turn(task, None)  # a stop that was meant for a call that was interrupted
         if not task.done():
-            task.cancel()
-            self._turn(task, CANCEL_PATIENCE)
+            for _ in range(2):  # psycopg asks the server to cancel, and waits for its answer
+                if not task.done():
+                    task.cancel()
+                    self._turn(task, CANCEL_PATIENCE)
             raise TimeoutError(f"no answer within {timeout:g} s")
         return task.result()
 

@@ -115,12 +115,20 @@ class Backend(abc.ABC):
     #: What begins a transaction where the driver must not do it, before the first statement
     #: that writes (``reset`` and ``copy``); None: the driver begins it.
     begin_at_write: ClassVar[str | None] = None
-    #: Error codes after which the server has rolled back the whole transaction.
+    #: Error codes after which the server may have rolled back the whole transaction; its
+    #: next answer tells.
     transaction_ending_errors: ClassVar[frozenset[int | str]] = frozenset()
+    #: A statement without effect; its answer shows the driver whether there is a transaction.
+    probe: ClassVar[str] = "SELECT 1"
     #: A query that tells whether the schema has constraints that are checked at COMMIT.
     deferred_exist: ClassVar[str | None] = None
+    #: Statements that prepare a connection for such checks; run outside of a transaction.
+    deferred_prepare: ClassVar[tuple[str, ...]] = ()
     #: Statements that fail where such a constraint is violated, and change nothing.
     deferred_check: ClassVar[tuple[str, ...]] = ()
+    #: The error code of a savepoint that is not there, where a statement may have ended the
+    #: transaction and begun another one; None: no statement can.
+    no_such_savepoint: ClassVar[int | str | None] = None
     #: The error code of every statement after a failed one until something is rolled back;
     #: None: a failed statement undoes only itself.
     failed_transaction: ClassVar[int | str | None] = None

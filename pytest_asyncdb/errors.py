@@ -7,7 +7,7 @@ or tried, then ``To fix this:`` with the exact option, command or code.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 
 class AsyncdbError(Exception):
@@ -156,13 +156,21 @@ def not_available_yet(what: str, source: str, instead: str) -> ConfigError:
     return ConfigError(f"{what} is not available yet ({source})", [], [instead])
 
 
-def lost_transaction(test: str, statement: str, label: str) -> IsolationBreach:
+def _at(place: Sequence[str]) -> list[str]:
+    """Lines for a place in the user's code, the innermost last."""
+    return [f"  at {line}" for line in place]
+
+
+def lost_transaction(
+    test: str, statement: str, label: str, place: Sequence[str]
+) -> IsolationBreach:
     """The server ended the outer transaction by itself."""
     return IsolationBreach(
         "the test's outer transaction was ended under it",
         [
             f"test: {test}",
             f"statement: {shorten(statement)}",
+            *_at(place),
             f"{label} committed what the test had written before; "
             "the database is rebuilt before the next test.",
         ],
@@ -173,7 +181,54 @@ def lost_transaction(test: str, statement: str, label: str) -> IsolationBreach:
     )
 
 
-def refused_statement(statement: str, label: str, test: str, why: str) -> IsolationBreach:
+def lost_connection(
+    test: str, statement: str, error: BaseException | None, place: Sequence[str]
+) -> IsolationBreach:
+    """The connection, and with it the outer transaction, is gone.
+
+    Args:
+        error: What the driver said; None: it was found out without an error.
+    """
+    said = [f"the driver said: {type(error).__name__}: {shorten(str(error), 200)}"] if error else []
+    return IsolationBreach(
+        "the test's connection was lost",
+        [
+            f"test: {test}",
+            f"statement: {shorten(statement)}",
+            *_at(place),
+            *said,
+            "What the test had done before is undone; "
+            "the database is rebuilt before the next test.",
+        ],
+        [
+            "find out who ended it: the server's log tells",
+            "if the test ends it itself, to see what your code does: "
+            '@pytest.mark.asyncdb(isolation="reset")',
+        ],
+    )
+
+
+def undone_by_server(
+    test: str, statement: str, error: BaseException, place: Sequence[str]
+) -> IsolationConflict:
+    """The server has rolled back the outer transaction, not only a unit of work."""
+    return IsolationConflict(
+        "the server undid the test's whole outer transaction",
+        [
+            f"test: {test}",
+            f"statement: {shorten(statement)}",
+            *_at(place),
+            f"the driver said: {type(error).__name__}: {shorten(str(error), 200)}",
+            "That undid also what other sessions had written or committed before; "
+            "on connections of their own it would have survived.",
+        ],
+        ['mark the test @pytest.mark.asyncdb(isolation="reset")'],
+    )
+
+
+def refused_statement(
+    statement: str, label: str, test: str, why: str, place: Sequence[str]
+) -> IsolationBreach:
     """A statement that would have ended the outer transaction was not sent.
 
     Args:
@@ -183,6 +238,7 @@ def refused_statement(statement: str, label: str, test: str, why: str) -> Isolat
         f"refused before it ran: {shorten(statement, 40)}",
         [
             f"test: {test}",
+            *_at(place),
             f"On {label} {why}, and what the test wrote could not be undone.",
         ],
         [
@@ -193,7 +249,7 @@ def refused_statement(statement: str, label: str, test: str, why: str) -> Isolat
     )
 
 
-def refused_call(what: str, test: str, why: str) -> IsolationBreach:
+def refused_call(what: str, test: str, why: str, place: Sequence[str]) -> IsolationBreach:
     """Something other than a statement would have ended the outer transaction.
 
     Args:
@@ -202,16 +258,21 @@ def refused_call(what: str, test: str, why: str) -> IsolationBreach:
     """
     return IsolationBreach(
         f"refused: {what}",
-        [f"test: {test}", f"In the strategy 'rollback' {why}."],
+        [f"test: {test}", *_at(place), f"In the strategy 'rollback' {why}."],
         ['mark the test @pytest.mark.asyncdb(isolation="reset")'],
     )
 
 
-def left_running(test: str, tasks: Sequence[str]) -> IsolationBreach:
-    """Calls were under way when the test ended."""
+def left_running(test: str, tasks: Mapping[str, Sequence[str]]) -> IsolationBreach:
+    """Calls were under way when the test ended.
+
+    Args:
+        tasks: Where each task stands.
+    """
+    lines = [line for task, place in tasks.items() for line in (f"task: {task}", *_at(place))]
     return IsolationBreach(
         "the test ended while a task was still using its connection",
-        [f"test: {test}", *(f"task: {task}" for task in tasks)],
+        [f"test: {test}", *lines],
         ["await or cancel the task before the test ends"],
     )
 
@@ -322,12 +383,29 @@ def second_connection(test: str, changed: Sequence[str]) -> IsolationBreach:
     )
 
 
-def after_the_test(test: str) -> IsolationConflict:
+def not_dropped(test: str, database: str, error: BaseException) -> IsolationBreach:
+    """A database that had to be thrown away is still there."""
+    return IsolationBreach(
+        "the test's database could not be dropped",
+        [
+            f"test: {test}",
+            f"database: {database}",
+            f"the driver said: {type(error).__name__}: {shorten(str(error), 200)}",
+            "The next test gets another one; the end of the run tries again.",
+        ],
+        ["look for a connection to it that the server cannot end"],
+    )
+
+
+def after_the_test(test: str, place: Sequence[str]) -> IsolationConflict:
     """Something of an ended test is used again."""
     return IsolationConflict(
         "this connection belongs to a test that has ended",
-        [f"test: {test}", "Nothing was sent to the database."],
-        ["await or cancel every task of a test before it ends"],
+        [f"test: {test}", *_at(place), "Nothing was sent to the database."],
+        [
+            "get sessions and engines anew in each test, "
+            "and await or cancel every task of a test before it ends"
+        ],
     )
 
 
@@ -363,11 +441,11 @@ def waited_for_turn(
     )
 
 
-def overlapping_units(test: str, what: str) -> IsolationConflict:
+def overlapping_units(test: str, what: str, place: Sequence[str]) -> IsolationConflict:
     """Two units of work ended in an order that savepoints cannot express."""
     return IsolationConflict(
         "units of work overlap in a way that one connection cannot keep apart",
-        [f"test: {test}", what],
+        [f"test: {test}", *_at(place), what],
         ['mark the test @pytest.mark.asyncdb(isolation="reset")'],
     )
 

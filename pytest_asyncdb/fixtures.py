@@ -360,10 +360,10 @@ def _refuse_trio(request: pytest.FixtureRequest) -> None:
 
 
 def _is_known(breach: BaseException, node: Any) -> bool:
-    """Did the test itself fail with this breach?"""
+    """Did the test itself fail with this breach, or with an error that tells it?"""
     error: BaseException | None = node.stash.get(FAILURE, None)
     while error is not None:
-        if error is breach:
+        if error is breach or str(breach) in getattr(error, "__notes__", ()):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -116,8 +116,11 @@ class _MySQLFamily(Backend):
     )
     #: What makes information_schema tell counters as they are now.
     live_statistics: ClassVar[tuple[str, ...]] = ()
-    #: 1213, ER_LOCK_DEADLOCK: InnoDB rolls the whole transaction back.
-    transaction_ending_errors = frozenset({1213})
+    #: 1213, ER_LOCK_DEADLOCK: InnoDB rolls the whole transaction back. So does 1205,
+    #: ER_LOCK_WAIT_TIMEOUT, with the server's option innodb_rollback_on_timeout.
+    transaction_ending_errors = frozenset({1205, 1213})
+    probe = "DO 0"  # aiomysql does not look at the status that comes with rows
+    no_such_savepoint = 1305  # ER_SP_DOES_NOT_EXIST
 
     def url(self, server: Server, driver: str, database: str | None) -> URL:
         from sqlalchemy.engine import URL

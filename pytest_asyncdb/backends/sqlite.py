@@ -110,6 +110,20 @@ class SQLite(Backend):
         schemas=False,
     )
 
+    deferred_exist = (
+        "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE sql LIKE '%initially%deferred%')"
+    )
+    # Nothing but COMMIT asks for the violations that are deferred; what is listed here becomes
+    # a violation of an immediate foreign key, with the same error, where they are switched on.
+    deferred_prepare = (
+        "CREATE TEMPORARY TABLE asyncdb_deferred"
+        " (id INTEGER PRIMARY KEY, missing INTEGER REFERENCES asyncdb_deferred)",
+    )
+    deferred_check = (
+        "INSERT INTO temp.asyncdb_deferred (missing)"
+        " SELECT -1 FROM pragma_foreign_key_check LIMIT 1",
+    )
+
     def url(self, server: Server, driver: str, database: str | None) -> URL:
         from sqlalchemy.engine import URL
 

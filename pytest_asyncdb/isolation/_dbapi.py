@@ -7,12 +7,12 @@ SQLAlchemy's own adapter for the driver (``_link.py``).
 
 from __future__ import annotations
 
-import asyncio
 import re
-import weakref
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
+from pytest_asyncdb.isolation._driver import DriverConnection
+from pytest_asyncdb.isolation._frames import user_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +91,9 @@ class Branch:
         Raises:
             IsolationBreach: Always.
         """
-        raise self.outer.refuse("begin_twophase()", "a prepared transaction would outlive the test")
+        raise self.outer.guard.refuse(
+            "begin_twophase()", "a prepared transaction would outlive the test"
+        )
 
     def set_isolation_level(self, level: str | None) -> None:
         """Answer ``execution_options(isolation_level=…)``; None: back to the engine's.
@@ -110,6 +112,7 @@ class Branch:
             raise errors.overlapping_units(
                 self.outer.test,
                 f"The test's outer transaction cannot change to isolation level {level}.",
+                user_frames(),
             )
 
     def run(self, statement: str, work: Callable[[str], Any], whole: bool) -> Any:
@@ -120,31 +123,36 @@ class Branch:
             whole: If the statement fails, it has changed nothing.
         """
         outer = self.outer
-        outer.check_before(statement)
+        outer.guard.check_before(statement)
         outer.link.host.require_greenlet()
-        task = current_task_name()
+        try:
+            result = self._run(statement, work, whole)
+            outer.guard.check_after(statement)
+            if self.autocommit:
+                self._end("commit")
+            return result
+        except errors.AsyncdbError:
+            raise
+        except Exception as error:
+            outer.guard.failed(error, statement)
+            raise
+
+    def _run(self, statement: str, work: Callable[[str], Any], whole: bool) -> Any:
+        outer = self.outer
         if self.unit is None or not self.unit.open:
-            self.unit = outer.push(task)
+            self.unit = outer.push()
         unit = self.unit
         outer.join(unit)
         text = self._rename(statement)
         if not outer.stack.prepare(unit, text, whole):
             return None
-        call = object()
-        outer.calls[call] = task
         try:
-            result = outer.link.call(work, text)
-        except BaseException as error:
+            with outer.guard.calls.calling():
+                result = outer.link.call(work, text)
+        except BaseException:
             outer.stack.undone(unit)
-            if isinstance(error, Exception):
-                outer.failed(error)
             raise
-        finally:
-            outer.calls.pop(call, None)
-        outer.check_after(statement)
         outer.stack.done(unit, text, whole)
-        if self.autocommit:
-            self._end("commit")
         return result
 
     def begin(self) -> Unit:
@@ -154,7 +162,7 @@ class Branch:
             IsolationConflict: It is another unit's turn.
         """
         if self.unit is None or not self.unit.open:
-            self.unit = self.outer.push_at_once(current_task_name())
+            self.unit = self.outer.push_at_once()
         return self.unit
 
     def _rename(self, statement: str) -> str:
@@ -167,7 +175,7 @@ class Branch:
         try:
             self._end("rollback")
         except errors.IsolationConflict as error:
-            self.outer.breaches.append(error)
+            self.outer.guard.breaches.append(error)
 
     def _end(self, how: str) -> None:
         unit, self.unit = self.unit, None
@@ -175,8 +183,17 @@ class Branch:
             return
         if self.outer.deferring:
             unit.ending = "rollback"
-        else:
+            return
+        guard = self.outer.guard
+        if how == "commit":
+            guard.check_alive("COMMIT")
+        try:
             self.outer.stack.finish(unit, how)
+        except errors.AsyncdbError:
+            raise
+        except Exception as error:
+            guard.not_ended(error, how.upper())
+            raise
 
 
 class Cursor:
@@ -269,73 +286,3 @@ class Cursor:
             self.__dict__["_cursor"] = cursor
             self._branch.outer.cursors.add(self)
         return self._cursor
-
-
-class DriverConnection:
-    """The driver's own connection for the application.
-
-    Its coroutines may be awaited on any loop. What it does belongs to the unit of work of
-    the checkout, which its first call opens.
-    """
-
-    def __init__(self, branch: Branch) -> None:
-        self.__dict__["_branch"] = branch
-
-    def __getattr__(self, name: str) -> Any:
-        link = self._branch.outer.link
-        value = getattr(link.connection, name)
-        if not callable(value) or name.startswith(_HARMLESS):
-            return value
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            statement = self._check(name, args)
-            result = value(*args, **kwargs)
-            return self._finish(result, statement) if asyncio.iscoroutine(result) else result
-
-        return call
-
-    def _check(self, name: str, args: tuple[Any, ...]) -> str:
-        """Open the unit of work, unless the call would end it. Returns what is called."""
-        outer = self._branch.outer
-        if name in _ENDING:
-            raise outer.refuse(
-                f"driver_connection.{name}()", "it would end the test's outer transaction"
-            )
-        statement = args[0] if args and isinstance(args[0], str) else f"{name}()"
-        outer.check_before(statement)
-        self._branch.begin().wrote += 1
-        return statement
-
-    async def _finish(self, result: Any, statement: str) -> Any:
-        outer = self._branch.outer
-        try:
-            return await outer.link.host.await_here(result)
-        finally:
-            outer.check_after(statement)
-
-
-#: Methods of drivers that tell something and send nothing.
-_HARMLESS = ("is_", "get_", "fileno", "character_set", "thread_id")
-#: Methods of drivers that end the transaction or the connection.
-_ENDING = frozenset(
-    {
-        *("commit", "rollback", "begin", "close", "terminate", "transaction", "pipeline"),
-        *("executescript", "autocommit", "set_autocommit", "reset", "ensure_closed", "backup"),
-        *("tpc_begin", "tpc_prepare", "tpc_commit", "tpc_rollback", "select_db", "kill"),
-    }
-)
-
-
-_names: weakref.WeakKeyDictionary[asyncio.Task[Any], str] = weakref.WeakKeyDictionary()
-
-
-def current_task_name() -> str:
-    loop = asyncio._get_running_loop()
-    task = asyncio.current_task(loop) if loop is not None else None
-    if task is None:
-        return "(no task)"
-    name = _names.get(task)
-    if name is None:
-        function = getattr(task.get_coro(), "__qualname__", "")
-        name = _names[task] = f"{task.get_name()} ({function})" if function else task.get_name()
-    return name

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from pytest_asyncdb.isolation._dbapi import Cursor, current_task_name
+from pytest_asyncdb.isolation._dbapi import Cursor
 from pytest_asyncdb.isolation._statements import keeps_session_state, only_queries
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Hosted:
         self.__dict__.update(outer=outer, autocommit=False, taken=None, spoiled=False)
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(self.link.current, name)
+        value = getattr(self.link.adapted, name)
         if not callable(value) or isinstance(value, type):
             return value
         return lambda *args, **kwargs: self.link.call(lambda: value(*args, **kwargs))
@@ -42,7 +42,7 @@ class Hosted:
         if name in ("taken", "spoiled", "autocommit"):
             self.__dict__[name] = value
         else:
-            self.link.call(setattr, self.link.current, name, value)
+            self.link.call(setattr, self.link.adapted, name, value)
 
     @property
     def link(self) -> Link:
@@ -54,13 +54,13 @@ class Hosted:
     @property
     def adapted(self) -> Any:
         """SQLAlchemy's adapter of it."""
-        return self.link.current
+        return self.link.adapted
 
     @property
     def _connection(self) -> Any:
         """The driver's connection as ``driver_connection`` shows it."""
         self.spoiled = True
-        return DriverConnection(self)
+        return OwnDriverConnection(self)
 
     def cursor(self, *args: Any, **kwargs: Any) -> Cursor:
         return Cursor(self, args, kwargs)
@@ -97,19 +97,15 @@ class Hosted:
         link = self.link
         if keeps_session_state(statement):
             self.spoiled = True
-        call = object()
-        outer.calls[call] = current_task_name()
-        try:
+        with outer.calls.calling():
             return link.call(self._begun, work, statement)
-        finally:
-            outer.calls.pop(call, None)
 
     def _begun(self, work: Callable[[str], Any], statement: str) -> Any:
         begin = self.outer.begin_at_write
         if begin is None or self.autocommit or only_queries(statement):
             return work(statement)
         if self.link.in_transaction() is False:
-            cursor = self.link.current.cursor()
+            cursor = self.link.adapted.cursor()
             cursor.execute(begin)
             cursor.close()
         return work(statement)
@@ -121,10 +117,10 @@ class Hosted:
         if self.outer.deferring or self.outer.ended:
             self.outer.unfinished.append(link)  # undone by the end of the test
         else:
-            link.call(getattr(link.current, how))
+            link.call(getattr(link.adapted, how))
 
 
-class DriverConnection:
+class OwnDriverConnection:
     """The driver's own connection for the application; its coroutines may be awaited on any
     loop, and what the server sends by itself reaches it while a test's loop runs."""
 
@@ -134,7 +130,7 @@ class DriverConnection:
 
     def __getattr__(self, name: str) -> Any:
         link = self._hosted.link
-        value = getattr(link.current._connection, name)
+        value = getattr(link.adapted._connection, name)
         if not callable(value):
             return value
 

@@ -99,6 +99,7 @@ class Link:
         self.host = connector.host
         self.driver = connector.driver
         self.backend = connector.backend
+        self.begin = self.backend.begin(connector.isolation_level)
         self._begins = begins
         self._fairy: Any = None
         #: Checks what COMMIT would check; empty where the schema has no such constraint.
@@ -106,21 +107,24 @@ class Link:
 
     @property
     def adapted(self) -> Any:
-        """SQLAlchemy's adapter of the driver's connection; opened at first use."""
-        if self._fairy is None or self.driver.is_closed(self._fairy.driver_connection):
-            self.discard()
-            self.open()
-        return self._fairy.dbapi_connection
+        """SQLAlchemy's adapter of the driver's connection; opened at first use.
 
-    @property
-    def current(self) -> Any:
-        """The adapter of the connection as it is, usable or not; it has been opened."""
+        It may be broken: a new one in the middle of a test would be outside of its transaction.
+        """
+        if self._fairy is None:
+            self.connect()
         return self._fairy.dbapi_connection
 
     @property
     def connection(self) -> Any:
         """The driver's own connection."""
         return self.adapted._connection
+
+    def connect(self) -> None:
+        """See to it that there is a connection that is not known to be broken."""
+        if not self.is_open:
+            self.discard()
+            self.open()
 
     @property
     def is_open(self) -> bool:
@@ -133,19 +137,22 @@ class Link:
         Blocks the caller, whatever it is: a cancelled task must be able to undo its work.
 
         Raises:
-            Exception: The driver's own, or TimeoutError.
+            Exception: The driver's own, as the adapter's cursors raise it, or TimeoutError.
         """
-        self.host.run(self._script(statements), PATIENCE)
-
-    def translate(self, error: BaseException) -> BaseException:
-        """An error of :meth:`script` as the adapter's cursors would raise it."""
-        handle = getattr(self.adapted, "_handle_exception", None)
         try:
+            self.host.run(self._script(statements), PATIENCE)
+        except Exception as error:
+            handle = getattr(self._fairy.dbapi_connection, "_handle_exception", None)
             if handle is not None:
                 handle(error)
-        except BaseException as translated:
-            return translated
-        return error
+            raise
+
+    def is_disconnect(self, error: BaseException) -> bool:
+        """Does SQLAlchemy take *error* for the end of the connection?"""
+        dialect: Any = self.connector.dialect
+        if not isinstance(error, dialect.loaded_dbapi.Error):
+            return False
+        return bool(dialect.is_disconnect(error, None, None))
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
         """Call the adapter's code from a SQLAlchemy greenlet on any loop."""
@@ -153,7 +160,7 @@ class Link:
 
     async def cancel(self, statement: asyncio.Future[Any]) -> None:
         """End a running statement on the server; the connection stays."""
-        await self.driver.cancel(self.current._connection, statement, self._on_the_side)
+        await self.driver.cancel(self.adapted._connection, statement, self._on_the_side)
 
     def end_calls(self) -> None:
         """End what still runs on the server: it would hold its locks, and a SQLite
@@ -169,7 +176,8 @@ class Link:
         """Throw the connection away, whatever its state; the next use opens a new one."""
         fairy, self._fairy = self._fairy, None
         if fairy is not None:
-            self.host.run(_terminate(fairy), PATIENCE)
+            with contextlib.suppress(TimeoutError):  # the server does not answer; it is let go of
+                self.host.run(_terminate(fairy), PATIENCE)
 
     def open(self, wait: bool = True) -> None:
         """Connect.
@@ -188,6 +196,8 @@ class Link:
             self.host.call(self._open)
 
     def _open(self) -> None:
+        from sqlalchemy.util import await_only
+
         fairy = self.connector.engine.sync_engine.raw_connection()
         adapted: Any = fairy.dbapi_connection
         if not self._begins:
@@ -195,6 +205,9 @@ class Link:
             if self.backend.deferred_exist is not None:
                 exist = _one_value(adapted, self.backend.deferred_exist)
                 self.deferred_check = self.backend.deferred_check if exist else ()
+                if exist and self.backend.deferred_prepare:
+                    work = self.driver.run(adapted._connection, self.backend.deferred_prepare)
+                    await_only(work)
         self._fairy = fairy
 
     async def _script(self, statements: Sequence[str]) -> None:

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 from pytest_asyncdb import errors
 from pytest_asyncdb._loops import CANCEL_PATIENCE
 from pytest_asyncdb.isolation._frames import user_frames
+from pytest_asyncdb.isolation._guard import BEGAN_ANOTHER, GUARD, Guard, current_task, task_name
 from pytest_asyncdb.isolation._link import PATIENCE
 from pytest_asyncdb.isolation._stack import Stack
-from pytest_asyncdb.isolation._statements import ends_transaction
 from pytest_asyncdb.isolation._units import Unit
 
 if TYPE_CHECKING:
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 _CHAIN: contextvars.ContextVar[tuple[Unit, ...]] = contextvars.ContextVar(
     "asyncdb_chain", default=()
 )
-
-#: The savepoint right behind BEGIN: where it is gone, something ended the transaction.
-GUARD = "asyncdb_guard"
 
 
 class OuterTransaction:
@@ -52,19 +49,12 @@ class OuterTransaction:
         self.link = link
         self.test = test
         self.turn = turn
-        self._begin = link.backend.begin(link.connector.isolation_level)
-        self.begun = False
-        self.ended = False
         #: Units of work that are closed now are undone by the next one, or by our ROLLBACK.
         self.deferring = False
-        #: The statement that ended the transaction, if one did.
-        self.lost: str | None = None
         #: The rollback did not go through.
         self.stuck = False
-        self.breaches: list[BaseException] = []
-        #: Calls under way, with the names of the tasks that made them.
-        self.calls: dict[object, str] = {}
         self.stack = Stack(link, test, self._wake)
+        self.guard = Guard(link, test, self.stack)
         #: Cursors that are open: streams, and those of statements that were cancelled.
         self.cursors: set[Cursor] = set()
         #: SQLAlchemy's pool entries of this test's checkouts.
@@ -72,20 +62,26 @@ class OuterTransaction:
         self._waiting: list[asyncio.Future[None]] = []
         self._numbers = itertools.count(1)
 
+    @property
+    def ended(self) -> bool:
+        """Is the test over?"""
+        return self.guard.ended
+
     # The life of the transaction.
 
     def end(self) -> None:
         """From now on nothing of the application reaches the server."""
-        self.ended = self.stack.dead = True
+        self.guard.ended = self.stack.dead = True
         self._wake()
 
     def close(self) -> list[BaseException]:
         """Undo everything. Blocks; the result says what broke the isolation."""
         self.end()
-        if self.calls:
+        guard = self.guard
+        if guard.calls.under_way:
             self._end_calls()
         self.abandon(list(self.cursors))
-        if self.begun and self.lost is None and self.link.is_open:
+        if guard.begun and guard.lost is None and self.link.is_open:
             try:
                 self.link.script([f"ROLLBACK TO SAVEPOINT {GUARD}", "ROLLBACK"])
             except Exception as error:
@@ -96,7 +92,7 @@ class OuterTransaction:
             # collector finds it.
             if entry.in_use:
                 entry.invalidate()
-        return self.breaches
+        return guard.breaches
 
     def abandon(self, cursors: Iterable[Cursor]) -> None:
         """Close cursors that SQLAlchemy has left open.
@@ -112,7 +108,7 @@ class OuterTransaction:
 
     def _end_calls(self) -> None:
         """Something of the test still runs a statement: end it, and say so."""
-        self.breaches.append(errors.left_running(self.test, sorted(set(self.calls.values()))))
+        self.guard.breaches.append(self.guard.calls.left_running(self.test))
         # Its answer could be taken for the answer to our ROLLBACK.
         self.link.end_calls()
         self.link.discard()
@@ -120,19 +116,11 @@ class OuterTransaction:
     def _end_failed(self, error: Exception) -> None:
         if isinstance(error, TimeoutError) or not self.link.is_open:
             self.stuck = True
-            self.breaches.append(errors.teardown_stuck(self.test, PATIENCE, error))
+            self.guard.breaches.append(errors.teardown_stuck(self.test, PATIENCE, error))
         else:
             # The guard is gone: something ended the transaction and began another one.
-            self.lose("not known; a transaction was begun after the one of the test")
+            self.guard.lose(f"{BEGAN_ANOTHER}; noticed at the end of the test")
         self.link.discard()
-
-    def lose(self, statement: str) -> errors.IsolationBreach:
-        """Note that *statement* ended the outer transaction."""
-        self.lost = statement
-        self.stack.dead = True
-        error = errors.lost_transaction(self.test, statement, self.link.backend.label)
-        self.breaches.append(error)
-        return error
 
     @contextlib.contextmanager
     def checkpoint(self) -> Iterator[None]:
@@ -144,86 +132,37 @@ class OuterTransaction:
         if self.stack.top is not None:
             raise errors.checkpoint_in_a_transaction(self.test, self.stack.top.opened)
         name = f"asyncdb_{next(self._numbers)}"
-        self.link.adapted  # noqa: B018  # connected before the first statement
-        begin = [] if self.begun else [self._begin, f"SAVEPOINT {GUARD}"]
+        self.link.connect()
+        begin = [] if self.guard.begun else [self.link.begin, f"SAVEPOINT {GUARD}"]
         self.link.script([*begin, f"SAVEPOINT {name}"])
-        self.begun = True
+        self.guard.begun = True
         yield
-        if self.ended or self.lost is not None:
+        if self.guard.ended or self.guard.lost is not None:
             return
         self.stack.drop()
         self.link.script([f"ROLLBACK TO SAVEPOINT {name}", f"RELEASE SAVEPOINT {name}"])
         self._wake()
 
-    # Statements of the application.
-
-    def check_before(self, statement: str) -> None:
-        """Refuse what must not reach the server.
-
-        Raises:
-            IsolationBreach: The statement would end the transaction, or one did before.
-            IsolationConflict: The test has ended.
-        """
-        if self.ended:
-            raise errors.after_the_test(self.test)
-        if self.lost is not None:
-            raise errors.lost_transaction(self.test, self.lost, self.link.backend.label)
-        backend = self.link.backend
-        why = ends_transaction(statement, not backend.capabilities.transactional_ddl)
-        if why is not None:
-            error = errors.refused_statement(statement, backend.label, self.test, why)
-            self.breaches.append(error)
-            raise error
-
-    def refuse(self, what: str, why: str) -> errors.IsolationBreach:
-        """The error for a call that would end the transaction; the test fails with it."""
-        error = errors.refused_call(what, self.test, why)
-        self.breaches.append(error)
-        return error
-
-    def check_after(self, statement: str) -> None:
-        """Has the statement ended the transaction all the same?
-
-        Raises:
-            IsolationBreach: It has.
-        """
-        if self.lost is None and self.link.is_open and self.link.in_transaction() is False:
-            raise self.lose(statement)
-
-    def failed(self, error: BaseException) -> None:
-        """After an error of the driver: rebuild what a deadlock has taken away."""
-        code = self.link.driver.error_code(error)
-        if code not in self.link.backend.transaction_ending_errors:
-            return
-        statements = [self._begin, f"SAVEPOINT {GUARD}"]
-        statements += [f"SAVEPOINT {name}" for name in self.stack.savepoints()]
-        self.link.script(statements)
-        error.add_note(
-            "asyncdb: the server undid the test's whole outer transaction, with what the test"
-            ' had committed before. To keep that: @pytest.mark.asyncdb(isolation="reset")'
-        )
-
     # Units of work.
 
-    def push(self, task: str) -> Unit:
+    def push(self) -> Unit:
         """Open a unit on top of the stack when it is its turn."""
         from sqlalchemy.util import await_only
 
-        unit = self._new_unit(task)
+        unit = self._new_unit()
         while not self._try_push(unit):
             await_only(self._wait(unit))
-            if self.ended:
-                raise errors.after_the_test(self.test)
+            self.guard.check_alive("BEGIN")
         self._open(unit)
         return unit
 
-    def push_at_once(self, task: str) -> Unit:
+    def push_at_once(self) -> Unit:
         """Open a unit on top of the stack, from code that cannot wait.
 
         Raises:
             IsolationConflict: It is another unit's turn.
         """
-        unit = self._new_unit(task)
+        unit = self._new_unit()
         with self.stack.lock:
             holder = self.stack.top
             if not self._try_push(unit):
@@ -231,15 +170,15 @@ class OuterTransaction:
         self._open(unit)
         return unit
 
-    def _new_unit(self, task: str) -> Unit:
-        if not self.begun:
-            self.link.adapted  # noqa: B018  # connected before the first statement
-        return Unit(task, user_frames(), f"asyncdb_{next(self._numbers)}")
+    def _new_unit(self) -> Unit:
+        if not self.guard.begun:
+            self.link.connect()
+        return Unit(task_name(current_task()), user_frames(), f"asyncdb_{next(self._numbers)}")
 
     def _open(self, unit: Unit) -> None:
-        begin = [] if self.begun else [self._begin, f"SAVEPOINT {GUARD}"]
+        begin = [] if self.guard.begun else [self.link.begin, f"SAVEPOINT {GUARD}"]
         self.stack.add(unit, begin)
-        self.begun = True
+        self.guard.begun = True
 
     def join(self, unit: Unit) -> None:
         """What the running task opens from now on nests in *unit*: it has used that."""
@@ -253,7 +192,7 @@ class OuterTransaction:
         with self.stack.lock:
             problem = self.stack.settle()
             if problem is not None:  # of a unit that the garbage collector has ended
-                self.breaches.append(errors.overlapping_units(self.test, problem))
+                self.guard.breaches.append(errors.overlapping_units(self.test, problem, []))
             chain = [one for one in _CHAIN.get() if one.open]
             if self.stack.top is not None and self.stack.top not in chain:
                 return False
@@ -269,7 +208,7 @@ class OuterTransaction:
         future: asyncio.Future[None] = loop.create_future()
         with self.stack.lock:
             holder = self.stack.top
-            if holder is None or self.ended:
+            if holder is None or self.guard.ended:
                 return
             self._waiting.append(future)
         try:

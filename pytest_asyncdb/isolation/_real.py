@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from pytest_asyncdb import errors
 from pytest_asyncdb._loops import CANCEL_PATIENCE
 from pytest_asyncdb.abc import View
+from pytest_asyncdb.isolation._frames import user_frames
+from pytest_asyncdb.isolation._guard import Calls
 from pytest_asyncdb.isolation._hosted import Hosted
 from pytest_asyncdb.isolation._link import PATIENCE, Link
 from pytest_asyncdb.isolation._sandbox import engine_on
@@ -86,12 +88,12 @@ class RealConnections:
             real = self.connector.dialect
 
             def set_level(hosted: Hosted, level: Any) -> None:
-                hosted.link.call(real.set_isolation_level, hosted.link.current, level)
+                hosted.link.call(real.set_isolation_level, hosted.link.adapted, level)
                 self._leave_begin_to_us(hosted, level == "AUTOCOMMIT")
 
             def reset_level(hosted: Hosted) -> None:
                 if hosted.taken is not None and hosted.taken.is_open:
-                    hosted.link.call(real.reset_isolation_level, hosted.link.current)
+                    hosted.link.call(real.reset_isolation_level, hosted.link.adapted)
                     self._leave_begin_to_us(hosted, autocommit=False)
 
             self._dialect = self.connector.facade_dialect(set_level, reset_level)
@@ -100,7 +102,7 @@ class RealConnections:
     def _leave_begin_to_us(self, hosted: Hosted, autocommit: bool) -> None:
         """A level on SQLite tells the driver to begin transactions, which we do."""
         if self.connector.backend.begin_at_write is not None:
-            hosted.link.call(self.connector.driver.adapt, hosted.link.current)
+            hosted.link.call(self.connector.driver.adapt, hosted.link.adapted)
             hosted.autocommit = autocommit
 
 
@@ -115,8 +117,7 @@ class RealWork:
         #: Transactions that are ended now are undone by :meth:`close`.
         self.deferring = False
         self.breaches: list[BaseException] = []
-        #: Calls under way, with the names of the tasks that made them.
-        self.calls: dict[object, str] = {}
+        self.calls = Calls()
         #: Cursors that are open: streams, and those of statements that were cancelled.
         self.cursors: set[Cursor] = set()
         #: SQLAlchemy's pool entries of this test's checkouts.
@@ -135,7 +136,7 @@ class RealWork:
             IsolationConflict: The test has ended.
         """
         if self.ended:
-            raise errors.after_the_test(self.test)
+            raise errors.after_the_test(self.test, user_frames())
 
     def take(self) -> Link:
         """A connection for a checkout; opened without holding up the caller's loop."""
@@ -174,8 +175,8 @@ class RealWork:
         self.ended = True
         if self._attending is not None:
             self._attending()
-        if self.calls:
-            self.breaches.append(errors.left_running(self.test, sorted(set(self.calls.values()))))
+        if self.calls.under_way:
+            self.breaches.append(self.calls.left_running(self.test))
             with contextlib.suppress(Exception):  # what does not end is closed below
                 self.host.run(self.host.end_parked(), PATIENCE)
             self._spoiled += self._taken

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
+from pytest_asyncdb.isolation._frames import user_frames
 from pytest_asyncdb.isolation._statements import only_reads
 from pytest_asyncdb.isolation._units import (
     NOT_INNERMOST,
@@ -43,6 +44,8 @@ class Stack:
         self.link = link
         self.test = test
         self.units: list[Unit] = []
+        #: Something was committed here that may have changed something.
+        self.committed = False
         #: There is no transaction any more in which a unit could end.
         self.dead = False
         #: A unit whose statement runs below others, in a savepoint of its own: until it has
@@ -81,6 +84,16 @@ class Stack:
     def savepoints(self) -> list[str]:
         """The names of all savepoints, the outermost first."""
         return [name for unit in self.units for name in unit.savepoints]
+
+    def emptied(self) -> bool:
+        """The server has undone everything, the savepoints are there again. Would
+        connections of their own have kept something of it?"""
+        wrote = [unit for unit in self.units if unit.wrote or unit.absorbed]
+        kept = self.committed or len(wrote) > 1
+        self.committed = False
+        for unit in self.units:
+            unit.forget()
+        return kept
 
     def prepare(self, unit: Unit, statement: str, whole: bool) -> bool:
         """Make the server ready for a statement of *unit*. False: there is nothing to send.
@@ -166,7 +179,7 @@ class Stack:
             unit.ending = how
             problem = self.settle() or problem
         if problem is not None:
-            raise errors.overlapping_units(self.test, problem)
+            raise errors.overlapping_units(self.test, problem, user_frames())
 
     def settle(self) -> str | None:
         """End the units on top of the stack that wait for their end. Returns what was wrong."""
@@ -209,14 +222,14 @@ class Stack:
         if covered:
             if verb == "RELEASE" and not unit.doomed:
                 return False  # it would release those above; it ends with its unit
-            raise errors.overlapping_units(self.test, NOT_INNERMOST)
+            raise errors.overlapping_units(self.test, NOT_INNERMOST, user_frames())
         if verb != "ROLLBACK" or level is None:
             return True
         if (unit.absorbed, unit.mixed) == (level.absorbed, level.mixed):
             return True
         problem = UNDID_COMMIT if unit.absorbed != level.absorbed else WROTE_MEANWHILE
         if unit.wrote != level.wrote or self._failed():
-            raise errors.overlapping_units(self.test, problem)
+            raise errors.overlapping_units(self.test, problem, user_frames())
         return False  # nothing of its own to undo; what is inside stays
 
     def _failed(self) -> bool:
@@ -243,7 +256,7 @@ class Stack:
             top.wrote, top.absorbed, top.mixed = undone.wrote, undone.absorbed, undone.mixed
             top.doomed = True
             if lost:
-                raise errors.overlapping_units(self.test, UNDID_COMMIT) from error
+                raise errors.overlapping_units(self.test, UNDID_COMMIT, user_frames()) from error
             self.link.script(statements)
 
     def _undo_below(self, unit: Unit, above: Sequence[Unit]) -> None:
@@ -280,8 +293,9 @@ class Stack:
                 self.link.script([undo, release])
                 code = self.link.driver.error_code(error)
                 if code is None or code != self.link.backend.failed_transaction:
-                    raise self.link.translate(error) from error
+                    raise
                 return UNDID_COMMIT if unit.absorbed else None
+            self.committed |= commit and bool(unit.wrote or unit.absorbed)
         finally:
             self.units.pop()
             unit.open = False

@@ -13,7 +13,8 @@ _COMMENTS = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|/\*(?!!).*?\*/)+", re.DOTALL)
 #: Statements that end or begin a transaction, but not ROLLBACK TO.
 _CONTROL = re.compile(
     r"(?:commit|end|abort|rollback(?!(?:\s+(?:work|transaction))?\s+to\b)"
-    r"|begin|start\s+transaction|prepare\s+transaction|xa|set\s+(?:session\s+|@@)?autocommit)\b",
+    r"|begin|start\s+transaction|prepare\s+transaction|xa)\b"
+    r"|set\b(?:[^;']*[\s,.]|\s+@@)autocommit\s*:?=",
     re.IGNORECASE,
 )
 #: The same as a whole statement, for the later ones of several in one text.

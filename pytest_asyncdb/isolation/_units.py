@@ -55,6 +55,11 @@ class Unit:
     #: (PostgreSQL); here its savepoint was rolled back early, so that others can go on.
     doomed: bool = False
 
+    def forget(self) -> None:
+        """All that it has done is undone, its savepoints are still there."""
+        self.wrote = self.absorbed = self.mixed = 0
+        self.nested = [Level(level.name, 0, 0, 0) for level in self.nested]
+
     @property
     def savepoints(self) -> list[str]:
         """The names of its savepoints, the outermost first."""

@@ -102,6 +102,7 @@ class _RollbackView(View):
 
     def __init__(self, strategy: Rollback, link: Link, dialect: Dialect | None, test: str) -> None:
         self._strategy = strategy
+        self._test = test
         self._outer = OuterTransaction(link, test, strategy.turn)
         self._watched = False
         self.engine = sandboxed_engine(self._outer, dialect)
@@ -130,8 +131,11 @@ class _RollbackView(View):
 
     def close(self) -> Sequence[BaseException]:
         breaches = self._outer.close()
-        if self._outer.lost is not None or self._outer.stuck:
-            self._strategy.forget()
+        if self._outer.guard.lost is not None or self._outer.stuck:
+            try:
+                self._strategy.forget()
+            except Exception as error:
+                breaches.append(errors.not_dropped(self._test, self.url.database or "", error))
         elif self._watched:
-            return [*breaches, *self._strategy.find_others(self._outer.test)]
+            return [*breaches, *self._strategy.find_others(self._test)]
         return breaches

@@ -58,7 +58,8 @@ def test_the_drivers_own_connection_works_in_the_tests_transaction(
     [
         (word, call)
         for word in WORDS
-        for call in ("commit", "rollback", "close")
+        for call in ("commit", "rollback", "close", "executescript")
+        if (call != "executescript" or word == "sqlite")  # which would commit first
         if word != "postgres+asyncpg" or call == "close"  # asyncpg has no other of these
     ],
 )
@@ -66,11 +67,13 @@ def test_the_drivers_own_connection_cannot_end_the_test(
     project: Project, servers: Servers, word: str, call: str
 ) -> None:
     target = servers.target(word)
+    script = "\"INSERT INTO users (name) VALUES ('ada')\"" if call == "executescript" else ""
+    line = f"await connection.driver_connection.{call}({script})"
     project.tests(
         f"""
         async def test_it(asyncdb_engine):
             connection = await asyncdb_engine.raw_connection()
-            await connection.driver_connection.{call}()
+            {line}
         """,
         NEXT,
     )
@@ -79,6 +82,7 @@ def test_the_drivers_own_connection_cannot_end_the_test(
         refused: driver_connection.{call}()
 
         test: test_it.py::test_it[{target.id}]
+        at {project.place(line, "test_it")}
         In the strategy 'rollback' it would end the test's outer transaction.
 
         To fix this: mark the test @pytest.mark.asyncdb(isolation="reset")
@@ -86,20 +90,84 @@ def test_the_drivers_own_connection_cannot_end_the_test(
     )
 
 
-def test_a_commit_over_the_drivers_own_connection_is_refused(
-    project: Project, target: Target
+LABELS = {"sqlite": "SQLite", "postgres": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB"}
+
+
+def refused(target: Target, statement: str, place: str, why: str) -> str:
+    """The whole text of a refused statement."""
+    return f"""
+        refused before it ran: {statement}
+
+        test: test_it.py::test_it[{target.id}]
+        at {place}
+        On {LABELS[target.backend]} {why}, and what the test wrote could not be undone.
+
+        To fix this: use session.commit() and session.rollback() rather than their SQL text, \
+keep DDL out of the test, or mark it @pytest.mark.asyncdb(isolation="reset")
+        """
+
+
+@pytest.mark.parametrize("statement", ["COMMIT", "ROLLBACK", "BEGIN", "SET autocommit = 1"])
+def test_an_end_over_the_drivers_own_connection_is_refused(
+    project: Project, target: Target, statement: str
 ) -> None:
+    line = raw(target, statement)
     project.tests(
         f"""
         async def test_it(asyncdb_engine):
             connection = await asyncdb_engine.raw_connection()
             driver = connection.driver_connection
-            {raw(target, "COMMIT")}
+            {raw(target, "INSERT INTO users (name) VALUES ('ada')")}
+            {line}
         """,
         NEXT,
     )
-    outcome = project.run(target).had(failed=1, passed=1)
-    assert "IsolationBreach: refused before it ran: COMMIT" in outcome.text
+    why = "it ends or begins a transaction itself"
+    project.run(target).had(failed=1, passed=1).shows(
+        refused(target, statement, project.place(line, "test_it"), why)
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "statement", "why"),
+    [
+        *(
+            (word, statement, "it ends or begins a transaction itself")
+            for word in WORDS
+            for statement in ("BEGIN", "ROLLBACK", "SET autocommit = 1")
+        ),
+        *(
+            (word, statement, "it commits by itself")
+            for word in WORDS[3:]
+            for statement in ("LOCK TABLES users WRITE", "TRUNCATE TABLE posts")
+        ),
+    ],
+)
+def test_statements_about_transactions_are_refused(
+    project: Project, servers: Servers, word: str, statement: str, why: str
+) -> None:
+    """As text, after work that must not be committed; a lock of tables commits, too."""
+    target = servers.target(word)
+    line = f'await asyncdb_session.execute(text("{statement}"))'
+    project.tests(
+        f"""
+        async def test_it(asyncdb_session):
+            await add(asyncdb_session, "ada")
+            {line}
+        """,
+        NEXT,
+    )
+    project.run(target).had(failed=1, passed=1).shows(
+        refused(target, statement, project.place(line, "test_it"), why)
+    )
+
+
+#: Where two-phase transactions are refused: the line, and what it would have sent.
+TWO_PHASE = {
+    "asyncpg": ("transaction.prepare()", "PREPARE TRANSACTION 'x'"),
+    "asyncmy": ('transaction = connection.begin_twophase("x")', "XA BEGIN %s"),
+    "aiomysql": ('transaction = connection.begin_twophase("x")', "XA BEGIN %s"),
+}
 
 
 @pytest.mark.parametrize("word", WORDS[1:])
@@ -110,7 +178,7 @@ def test_two_phase_transactions_are_refused(project: Project, servers: Servers, 
         """
         async def test_it(asyncdb_engine):
             def work(connection):
-                transaction = connection.begin_twophase()
+                transaction = connection.begin_twophase("x")
                 connection.execute(insert(User).values(name="ada"))
                 transaction.prepare()
                 transaction.commit()
@@ -120,8 +188,26 @@ def test_two_phase_transactions_are_refused(project: Project, servers: Servers, 
         """,
         NEXT,
     )
+    call = project.place("await connection.run_sync(work)", "test_it")
     outcome = project.run(target).had(failed=1, passed=1)
-    assert "IsolationBreach: refused" in outcome.text
+    if target.driver in TWO_PHASE:
+        line, statement = TWO_PHASE[target.driver]
+        places = f"{call}\n        at {project.place(line, 'work')}"
+        why = "it ends or begins a transaction itself"
+        outcome.shows(refused(target, statement, places, why))
+        return
+    outcome.shows(
+        f"""
+        refused: begin_twophase()
+
+        test: test_it.py::test_it[{target.id}]
+        at {call}
+        at {project.place('transaction = connection.begin_twophase("x")', "work")}
+        In the strategy 'rollback' a prepared transaction would outlive the test.
+
+        To fix this: mark the test @pytest.mark.asyncdb(isolation="reset")
+        """
+    )
 
 
 #: The models with a foreign key that is checked at COMMIT.
@@ -130,11 +216,11 @@ DEFERRED = MODELS.replace(
 )
 
 
-@pytest.mark.parametrize("word", WORDS[1:3])
+@pytest.mark.parametrize("word", WORDS[:3])
 def test_deferred_constraints_are_checked_at_the_commit(
     project: Project, servers: Servers, word: str
 ) -> None:
-    """As PostgreSQL does at a real COMMIT, which never comes here."""
+    """As PostgreSQL and SQLite do at a real COMMIT, which never comes here."""
     target = servers.target(word)
     project.write("app/models.py", DEFERRED)
     project.tests(
@@ -144,7 +230,7 @@ def test_deferred_constraints_are_checked_at_the_commit(
             await asyncdb_session.commit()
             asyncdb_session.add(Post(user_id=99, text="an orphan"))
             await asyncdb_session.flush()  # not yet
-            with pytest.raises(IntegrityError, match="foreign key"):
+            with pytest.raises(IntegrityError, match="(?i)foreign key"):
                 await asyncdb_session.commit()
             await asyncdb_session.rollback()
             assert await names(asyncdb_session) == ["before"]
@@ -164,6 +250,50 @@ def test_deferred_constraints_are_checked_at_the_commit(
         NEXT,
     )
     project.run(target).passed(3)
+
+
+def test_sqlite_checks_deferred_constraints_as_a_file_does(
+    project: Project, servers: Servers
+) -> None:
+    """The same error at the same place; none at the end of an inner unit."""
+    project.write("app/models.py", DEFERRED)
+    project.tests(
+        """
+        from pytest_asyncdb import build_engine
+
+        async def orphan(engine):
+            async with engine.connect() as connection:
+                await connection.execute(insert(Post).values(user_id=99, text="an orphan"))
+                with pytest.raises(IntegrityError) as caught:
+                    await connection.commit()
+                await connection.invalidate()  # a failed COMMIT leaves the file locked
+            async with engine.connect() as connection:
+                found = (await connection.execute(select(Post.text))).all()
+            return str(caught.value.orig), caught.value.orig.sqlite_errorname, found
+
+        async def test_file(asyncdb_engine, tmp_path):
+            file = build_engine(f"sqlite+aiosqlite:///{tmp_path / 'control.db'}")
+            async with file.begin() as connection:
+                await connection.run_sync(Base.metadata.create_all)
+            real = await orphan(file)
+            assert real == ("FOREIGN KEY constraint failed", "SQLITE_CONSTRAINT_FOREIGNKEY", [])
+            assert await orphan(asyncdb_engine) == real
+            await file.dispose()
+
+        async def test_inner(asyncdb_sessionmaker):
+            async with asyncdb_sessionmaker() as outer:
+                outer.add(Post(user_id=99, text="early"))
+                await outer.flush()
+                async with asyncdb_sessionmaker() as inner:
+                    await add(inner, "inner")
+                    await inner.commit()
+                outer.add(User(id=99, name="late"))
+                await outer.commit()
+                assert await names(outer) == ["inner", "late"]
+        """,
+        NEXT,
+    )
+    project.run(servers.target("sqlite")).passed(3)
 
 
 def test_isolation_levels_are_answered(project: Project, target: Target) -> None:

@@ -6,12 +6,11 @@ looks at every table after every inner test; see ``fix_project.py``.
 
 from __future__ import annotations
 
-import textwrap
 import time
 
 import pytest
 from fix_project import QUIET, Project, naive_database
-from fix_servers import WORDS, Servers, Target
+from fix_servers import Servers, Target
 
 pytestmark = pytest.mark.filterwarnings("default::ResourceWarning")
 
@@ -25,13 +24,6 @@ SLOW = {
     "mysql": "SELECT SLEEP(600)",
     "mariadb": "SELECT SLEEP(600)",
 }
-
-on_servers = pytest.mark.parametrize(
-    "target", WORDS[1:], indirect=True, ids=[word.replace("+", "-") for word in WORDS[1:]]
-)
-on_mysql = pytest.mark.parametrize(
-    "target", WORDS[3:], indirect=True, ids=[word.replace("+", "-") for word in WORDS[3:]]
-)
 
 #: The next test, which finds nothing of the one before, and can work.
 AFTER = """
@@ -285,12 +277,13 @@ def test_a_seed_is_there_in_every_test(project: Project, target: Target) -> None
     project.run(target, expected={"posts": [], "users": [(1, "root")]}).passed(2)
 
 
-def refused(statement: str, node: str, label: str, why: str) -> str:
+def refused(statement: str, node: str, place: str, label: str, why: str) -> str:
     """The whole text of a refusal."""
     return f"""
         refused before it ran: {statement}
 
         test: {node}
+        at {place}
         On {label} {why}, and what the test wrote could not be undone.
 
         To fix this: use session.commit() and session.rollback() rather than their SQL text, \
@@ -316,6 +309,7 @@ def test_the_text_of_a_commit_is_refused(project: Project, target: Target, state
         refused(
             statement,
             node,
+            project.place(f'await asyncdb_session.execute(text("{statement}"))', "test_it"),
             LABELS[target.backend],
             "it ends or begins a transaction itself",
         )
@@ -363,56 +357,12 @@ def test_ddl_is_undone_or_refused(project: Project, target: Target) -> None:
         refused(
             "CREATE TABLE extra (id INTEGER)",
             f"test_it.py::test_it[{target.id}]",
+            project.place(
+                'await asyncdb_session.execute(text("CREATE TABLE extra (id INTEGER)"))', "test_it"
+            ),
             LABELS[target.backend],
             "it commits by itself",
         )
-    )
-
-
-@on_mysql
-def test_a_commit_hidden_in_a_procedure_is_reported(project: Project, target: Target) -> None:
-    """What the text does not show, the transaction flag does; the database is made anew."""
-    models = (project.path / "app/models.py").read_text()
-    project.write(
-        "app/models.py",
-        models
-        + textwrap.dedent(
-            """
-
-            from sqlalchemy import DDL, event
-
-            event.listen(
-                Base.metadata,
-                "after_create",
-                DDL("CREATE PROCEDURE hidden() BEGIN INSERT INTO users (name) VALUES ('x'); COMMIT; END"),
-            )
-            """
-        ),
-    )
-    project.tests(
-        """
-        async def test_it(asyncdb_session):
-            await add(asyncdb_session, "ada")
-            await asyncdb_session.execute(text("CALL hidden()"))
-        """,
-        AFTER,
-    )
-    outcome = project.run(target)
-    node = f"test_it.py::test_it[{target.id}]"
-    assert outcome.result.parseoutcomes()["passed"] == 1
-    assert f"test_it.py::test_next[{target.id}]" not in outcome.watch.leaks
-    outcome.shows(
-        f"""
-        the test's outer transaction was ended under it
-
-        test: {node}
-        statement: CALL hidden()
-        {LABELS[target.backend]} committed what the test had written before; \
-the database is rebuilt before the next test.
-
-        To fix this: keep statements that commit by themselves out of this test, \
-or mark it @pytest.mark.asyncdb(isolation="reset")
-        """
     )
 
 
@@ -443,6 +393,7 @@ def test_a_task_left_running_is_reported_by_name(project: Project, target: Targe
 
         test: test_it.py::test_it[{target.id}]
         task: forgotten work (test_it.<locals>.forgotten)
+        at {project.place("await session.execute(text(SLOW))", "forgotten")}
 
         To fix this: await or cancel the task before the test ends
         """
@@ -478,108 +429,6 @@ def test_a_task_of_an_earlier_test_gets_nothing_through(project: Project, target
         """
     )
     project.run(target).passed(2)
-
-
-RIVAL = """
-import threading
-import time
-from fix_observer import observer_of
-
-KIND = "KIND_OF_SERVER"
-
-
-class Rival:
-    # A plain connection of another process, as far as the server can tell.
-    def __init__(self, url):
-        self.observer = observer_of(url)
-        self.database = url.database
-        self.connection = self.observer.connect(url.database)
-        self.cursor = self.connection.cursor()
-
-    def run(self, *statements):
-        for statement in statements:
-            self.cursor.execute(statement)
-
-    def wait_until_blocked(self):
-        if KIND == "postgres":
-            sql = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        else:
-            sql = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
-        end = time.monotonic() + 10
-        while not self.observer.query(sql, self.database):
-            assert time.monotonic() < end, "the rival never had to wait"
-
-
-@pytest.fixture
-def rival(asyncdb_url):
-    rival = Rival(asyncdb_url)
-    yield rival
-    rival.connection.close()
-"""
-
-
-@on_servers
-def test_a_deadlock_leaves_the_session_usable(project: Project, target: Target) -> None:
-    """The victim of a deadlock rolls back and tries again, as in production."""
-    prepare = (
-        '"SET deadlock_timeout = \'60s\'", "SET lock_timeout = 0"'
-        if target.backend == "postgres"
-        else '"SET innodb_lock_wait_timeout = 30"'
-    )
-    project.tests(
-        RIVAL.replace("KIND_OF_SERVER", target.backend)
-        + f"""
-async def test_it(asyncdb_session, rival):
-    # Who has changed more rows is not the victim on MySQL; on PostgreSQL, who waits longer.
-    rows = ", ".join(f"('rival {{n}}')" for n in range(50))
-    rival.run({prepare}, "BEGIN", "INSERT INTO users (name) VALUES ('b'), " + rows)
-    await add(asyncdb_session, "before")
-    await asyncdb_session.commit()
-    await add(asyncdb_session, "a")
-    blocked = asyncio.create_task(
-        asyncio.to_thread(rival.run, "INSERT INTO users (name) VALUES ('a')")
-    )
-    await asyncio.to_thread(rival.wait_until_blocked)
-    with pytest.raises(DBAPIError) as caught:
-        await add(asyncdb_session, "b")
-    said = f"{{getattr(caught.value.orig, 'sqlstate', '')}} {{caught.value.orig}}"
-    assert "40P01" in said or "1213" in said
-    await asyncdb_session.rollback()
-    await blocked
-    rival.run("ROLLBACK")
-    await add(asyncdb_session, "a", "b")
-    await asyncdb_session.commit()
-    found = await names(asyncdb_session)
-    # InnoDB undoes the whole outer transaction, PostgreSQL only what was not committed.
-    assert found == (["a", "b", "before"] if KIND == "postgres" else ["a", "b"])
-"""
-        + AFTER
-    )
-    project.run(target).passed(2)
-
-
-@on_servers
-def test_a_connection_that_the_server_ends_costs_one_test(project: Project, target: Target) -> None:
-    """A connection killed from outside fails the test that used it, not the next one."""
-    project.tests(
-        """
-        from fix_observer import observer_of
-
-        async def test_it(asyncdb_session, asyncdb_url):
-            await add(asyncdb_session, "ada")
-            observer = observer_of(asyncdb_url)
-            for connection in observer.connections(asyncdb_url.database):
-                observer.kill(connection)
-            while observer.connections(asyncdb_url.database):
-                pass
-            with pytest.raises(DBAPIError):
-                await names(asyncdb_session)
-        """,
-        AFTER,
-    )
-    outcome = project.run(target).untouched()
-    assert outcome.result.parseoutcomes()["passed"] >= 1
-    assert f"test_it.py::test_next[{target.id}]" not in outcome.text.partition("summary")[2]
 
 
 # The controls: the recipe that everybody writes first, with the same bodies.

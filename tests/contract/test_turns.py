@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fix_project import HEAD, Project
+from fix_project import Project
 from fix_servers import Target
 
 from pytest_asyncdb.isolation.rollback import Rollback
@@ -47,9 +47,8 @@ async def test_it(asyncdb_sessionmaker):
 """
 
 
-def _line(code: str, text: str) -> int:
-    lines = f"{HEAD}\n\n{code}".removeprefix("\n").splitlines()
-    return next(number for number, line in enumerate(lines, 1) if line.strip() == text)
+INSERT = 'await session.execute(insert(User), [{"name": word} for word in words])'
+SELECT = "return list((await session.scalars(select(User.name).order_by(User.name))).all())"
 
 
 @pytest.mark.usefixtures("short_turn")
@@ -64,11 +63,11 @@ def test_who_waits_in_vain_sees_both_stacks(project: Project, target: Target) ->
 
         test: test_it.py::test_it[{target.id}]
         It is held by: holder (hold), which opened its unit at
-        test_it.py:{_line(WAITS, 'await add(session, "held")')} in hold
-        test_it.py:{_line(HEAD, "await session.execute(insert(User), [{'name': word} for word in words])".replace("'", '"'))} in add
+        {project.place('await add(session, "held")', "hold")}
+        {project.place(INSERT, "add")}
         It was waited for by: waiter (wait), at
-        test_it.py:{_line(WAITS, "return await names(session)")} in wait
-        test_it.py:{_line(HEAD, "return list((await session.scalars(select(User.name).order_by(User.name))).all())")} in names
+        {project.place("return await names(session)", "wait")}
+        {project.place(SELECT, "names")}
 
         To fix this: end the other session first (commit, rollback or close), \
 or mark the test @pytest.mark.asyncdb(isolation="reset")
@@ -195,6 +194,7 @@ def test_a_conflict_that_the_pool_swallows_fails_the_test(project: Project, targ
         units of work overlap in a way that one connection cannot keep apart
 
         test: test_it.py::test_it[{target.id}]
+        at {project.place("await outer.execute(text(SLOW))", "test_it")}
         This rollback also undid what another session committed while this one was open; \
 on connections of their own it would have survived.
 

@@ -129,12 +129,16 @@ def test_every_exception_is_public() -> None:
 BREACHES = {
     "docs/isolation.md": [
         errors.waited_for_turn("t", 10, "a task", [], "another task", []),
-        errors.refused_statement("…", "MySQL", "t", "it commits by itself"),
-        errors.lost_transaction("t", "CALL p()", "MySQL"),
-        errors.left_running("t", ["a task"]),
-        errors.after_the_test("t"),
-        errors.overlapping_units("t", "…"),
+        errors.refused_statement("…", "MySQL", "t", "it commits by itself", []),
+        errors.lost_transaction("t", "CALL p()", "MySQL", []),
+        errors.lost_connection("t", "…", None, []),
+        errors.undone_by_server("t", "…", ValueError(), []),
+        errors.refused_call("…", "t", "…", []),
+        errors.left_running("t", {"a task": []}),
+        errors.after_the_test("t", []),
+        errors.overlapping_units("t", "…", []),
         errors.teardown_stuck("t", 10, TimeoutError()),
+        errors.not_dropped("t", "d", TimeoutError()),
     ],
     "docs/loops.md": [errors.trio_backend("t")],
     "docs/howto/migrations.md": [

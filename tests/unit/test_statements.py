@@ -23,6 +23,9 @@ from pytest_asyncdb.isolation._statements import ends_transaction, only_reads
         "PREPARE TRANSACTION 'x'",
         "SET autocommit = 1",
         "SET @@autocommit = 1",
+        "SET SESSION autocommit=0",
+        "set @@session.autocommit := 1",
+        "SET sql_mode = DEFAULT, autocommit = 1",
         "INSERT INTO t VALUES (1); COMMIT",
         "INSERT INTO t VALUES (1); /* now */ commit work ;",
     ],
@@ -44,6 +47,8 @@ def test_what_ends_a_transaction_is_seen_on_every_backend(statement: str) -> Non
         "UPDATE commits SET ending = 1",
         "CREATE TABLE t (id int)",
         "SET TIME ZONE 'UTC'",
+        "SET @autocommit = 1",
+        "SET @was = 'autocommit = 1'",
     ],
 )
 def test_what_leaves_a_transaction_alone_is_let_through(statement: str) -> None:

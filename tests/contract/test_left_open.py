@@ -1,0 +1,201 @@
+"""What a test leaves behind: streams, sessions that something keeps alive, an end that cannot
+be had. The next test is clean, and the teardown ends in time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+from fix_project import Project
+from fix_servers import Servers, Target
+
+from pytest_asyncdb.isolation import _link, _outer
+
+#: The next test, which finds nothing of the one before, and can work.
+AFTER = """
+async def test_next(asyncdb_session):
+    gc.collect()
+    assert await names(asyncdb_session) == []
+    await add(asyncdb_session, "next")
+    await asyncdb_session.commit()
+    assert await names(asyncdb_session) == ["next"]
+"""
+
+
+def test_streams_that_are_left_open_are_closed(project: Project, target: Target) -> None:
+    """A server-side cursor in the middle of its rows, kept alive; its session, too."""
+    project.tests(
+        """
+        import gc
+
+        KEPT = []
+
+        @pytest.mark.parametrize("way", ["session", "connection", "iterator"])
+        async def test_it(asyncdb_sessionmaker, asyncdb_engine, way):
+            async with asyncdb_sessionmaker() as session:
+                await add(session, *(f"user {n}" for n in range(2000)))
+                await session.commit()
+            session = asyncdb_sessionmaker()
+            if way == "connection":
+                session = await asyncdb_engine.connect()
+            stream = await session.stream(select(User.name).execution_options(yield_per=10))
+            rows = stream.__aiter__()
+            assert len(await stream.fetchmany(3)) == 3
+            if way == "iterator":
+                await rows.__anext__()
+            KEPT.append((session, stream, rows))
+        """,
+        AFTER,
+    )
+    before = time.monotonic()
+    project.run(target).passed(4)
+    assert time.monotonic() - before < 10
+
+
+def test_a_session_that_a_traceback_keeps_alive_harms_nobody(
+    project: Project, target: Target
+) -> None:
+    """As that of a failed test, which pytest keeps to its end; filterwarnings is "error"."""
+    project.tests(
+        """
+        import gc
+
+        KEPT = []
+
+        async def work(sessions):
+            session = sessions()
+            await add(session, "ada")
+            stream = await session.stream(select(User))
+            raise LookupError(stream)
+
+        async def test_it(asyncdb_sessionmaker):
+            await work(asyncdb_sessionmaker)
+
+        async def test_kept(asyncdb_sessionmaker):
+            with pytest.raises(LookupError) as caught:
+                await work(asyncdb_sessionmaker)
+            KEPT.append(caught)
+        """,
+        AFTER,
+        """
+        async def test_let_go(asyncdb_session):
+            await add(asyncdb_session, "ada")
+            KEPT.clear()
+            gc.collect()
+            await asyncdb_session.commit()
+            assert await names(asyncdb_session) == ["ada"]
+        """,
+    )
+    outcome = project.run(target, "-W", "error").had(failed=1, passed=3)
+    assert "LookupError" in outcome.text
+    assert "Warning" not in outcome.text
+
+
+@pytest.mark.parametrize("use", ["statement", "commit", "driver"])
+def test_a_session_of_an_earlier_test_is_told_so(
+    project: Project, target: Target, use: str
+) -> None:
+    """It reaches nothing of the next test, which sees what to do, and where."""
+    lines = {
+        "statement": 'await session.execute(text("SELECT 1"))',
+        "commit": "await session.commit()",
+        "driver": "await connection.driver_connection.cursor()",
+    }
+    project.tests(
+        f"""
+        KEPT = []
+
+        async def test_it(asyncdb_session, asyncdb_engine):
+            raw = await asyncdb_engine.raw_connection()
+            KEPT.extend((asyncdb_session, raw.dbapi_connection, raw))
+            await add(asyncdb_session, "ada")
+
+        class Holder:
+            def __init__(self, branch):
+                self.driver_connection = branch._connection
+
+        async def test_late(asyncdb_sessionmaker):
+            session, connection = KEPT[0], Holder(KEPT[1])
+            async with asyncdb_sessionmaker() as own:
+                assert await names(own) == []
+            {lines[use]}
+        """,
+        "import gc",
+        AFTER,
+    )
+    if use == "commit":  # it was closed with its test, and has nothing to commit
+        project.run(target).passed(3)
+        return
+    line = lines[use]
+    project.run(target).had(passed=2, failed=1).shows(
+        f"""
+        this connection belongs to a test that has ended
+
+        test: test_it.py::test_it[{target.id}]
+        at {project.place(line, "test_late")}
+        Nothing was sent to the database.
+
+        To fix this: get sessions and engines anew in each test, \
+and await or cancel every task of a test before it ends
+        """
+    )
+
+
+#: The server's process for this connection stands still until the test's end is over.
+FROZEN = """
+import gc
+import os
+import signal
+
+
+async def test_it(asyncdb_session, request):
+    await add(asyncdb_session, "ada")
+    pid = await asyncdb_session.scalar(text("SELECT pg_backend_pid()"))
+    request.config.frozen = pid
+    os.kill(pid, signal.SIGSTOP)
+"""
+THAW = """
+import os
+import signal
+
+import pytest
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item):
+    try:
+        return (yield)
+    finally:
+        if hasattr(item.config, "frozen"):
+            os.kill(item.config.frozen, signal.SIGCONT)
+            del item.config.frozen
+"""
+
+
+@pytest.mark.parametrize("target", ["postgres+asyncpg", "postgres+psycopg"], indirect=True)
+def test_an_end_that_the_server_does_not_answer_is_bounded(
+    project: Project, target: Target, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process of this connection stands still; nothing but patience ends the wait."""
+    if servers.server("postgres").provider not in ("local", "embedded") or os.name != "posix":
+        pytest.skip("the server's processes are not of this machine")
+    for module in (_link, _outer):
+        monkeypatch.setattr(module, "PATIENCE", 3.0)  # asyncpg itself waits for 2 s
+    project.write("conftest.py", THAW)
+    project.tests(FROZEN, AFTER)
+    before = time.monotonic()
+    outcome = project.run(target)
+    assert time.monotonic() - before < 30
+    outcome.had(passed=2, errors=1).shows(
+        f"""
+        the test's work could not be rolled back
+
+        test: test_it.py::test_it[{target.id}]
+        waited at most 3 s; the driver said: TimeoutError: no answer within 3 s
+        The connection was thrown away and the database is rebuilt before the next test.
+
+        To fix this: look for a statement of this test that still runs or holds locks
+        """
+    )
