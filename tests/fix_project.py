@@ -199,12 +199,13 @@ class Project:
 #: The folder of plugins for inner runs in another process.
 INNER = Path(__file__).with_name("inner")
 
-#: Other plugins that may be installed here are not the matter; tests run as written.
-#: Hypothesis would be imported anew by every inner run.
-QUIET = (
-    *("-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"),
-    *("--color=no", "-ra"),
+#: Other plugins that may be installed here are not the matter; tests run as written. Those
+#: of Hypothesis and Faker import what takes every process of an inner run a second or two.
+WITHOUT = (
+    *("-p", "no:randomly", "-p", "no:cacheprovider"),
+    *("-p", "no:hypothesispytest", "-p", "no:faker"),
 )
+QUIET = (*WITHOUT, "--color=no", "-ra")
 
 
 @contextmanager
@@ -225,4 +226,5 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
         if name.startswith("ASYNCDB_") or name == "PYTEST_ADDOPTS":
             monkeypatch.delenv(name)
     monkeypatch.setenv("PYTHONPATH", str(INNER))
+    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(WITHOUT))
     return Project(pytester)
