@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from fix_observer import left_behind
-from fix_project import INNER
+from fix_project import INNER, WITHOUT
 from fix_servers import WORDS, Servers, Target
 
 HERE = Path(__file__).parent
@@ -22,7 +22,7 @@ def run(example: str, *arguments: str) -> str:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("ASYNCDB_", "PYTEST_"))}
     environment["PYTHONPATH"] = str(INNER)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *("-p", "no:cacheprovider", "-p", "run_id"), *arguments],
+        [sys.executable, "-m", "pytest", *WITHOUT, *("-p", "run_id"), *arguments],
         cwd=HERE / example,
         env=environment,
         capture_output=True,
@@ -53,7 +53,7 @@ def test_all_backends_in_one_run_with_workers(example: str, servers: Servers) ->
 def test_without_the_ini_line_the_application_wants_its_own_database(example: str) -> None:
     """The control."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "asyncdb_app_engines="],
+        [sys.executable, "-m", "pytest", *WITHOUT, "-o", "asyncdb_app_engines="],
         cwd=HERE / example,
         capture_output=True,
         text=True,
