@@ -25,6 +25,8 @@ ALLOWED = {
     "_registry": CORE,
     "_names": {"errors"},
     "_redirect": {"errors", "_names"},
+    "_code": set(),
+    "_reach": {"errors", "_code", "_redirect"},
     "_provision": CORE | {"_registry", "_names"},
 }
 FOLDERS = ("backends", "servers", "isolation")
