@@ -14,7 +14,6 @@ import inspect
 import sys
 import sysconfig
 import types
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -38,7 +37,7 @@ _CLOSED = frozenset(
     (
         *("_pytest", "pytest", "pytest_asyncio", "pytest_asyncdb", "sqlalchemy", "logging"),
         *("asyncio", "threading", "weakref", "importlib", "_frozen_importlib"),
-        "_frozen_importlib_external",
+        *("_frozen_importlib_external", "pydantic", "pydantic_core"),
     )
 )
 _STANDARD = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
@@ -87,9 +86,10 @@ class Reach:
         return self._walk(starts)
 
     def _walk(self, starts: Iterable[Any]) -> bool:
-        """Breadth first, functions before other objects; what comes out is remembered."""
+        """Depth first, functions before other objects; what comes out is remembered."""
         came: dict[int, tuple[Any, Any]] = {}
-        queue: deque[Any] = deque()
+        functions: list[Any] = []
+        objects: list[Any] = []
         parent: Any = None
         children: Iterable[Any] = starts
         while True:
@@ -104,14 +104,12 @@ class Reach:
                     return True
                 if known is None and key not in came and not _is_leaf(child):
                     came[key] = (child, parent)
-                    if type(child) is types.FunctionType:
-                        queue.appendleft(child)
-                    else:
-                        queue.append(child)
-            if not queue or len(came) > LIMIT:
+                    (functions if type(child) is types.FunctionType else objects).append(child)
+            waiting = functions or objects
+            if not waiting or len(came) > LIMIT:
                 self._known.update({key: (one, False) for key, (one, _) in came.items()})
                 return False
-            parent = queue.popleft()
+            parent = waiting.pop()
             children = self._led_to(parent)
 
     def _led_to(self, thing: Any) -> Iterable[Any]:
@@ -128,7 +126,8 @@ class Reach:
     def _of_class(self, cls: type) -> Iterator[Any]:
         module = sys.modules.get(cls.__module__)
         if module is not None and self._owns(vars(module)) and not _is_model(cls):
-            yield from vars(cls).values()
+            # What pydantic keeps in a class is large and leads nowhere.
+            yield from (v for k, v in vars(cls).items() if not k.startswith("__pydantic_"))
             yield from cls.__bases__
 
     def _of_function(self, function: types.FunctionType) -> Iterator[Any]:
@@ -246,7 +245,9 @@ def _engines_of(thing: Any) -> Sequence[Any]:
 def _is_leaf(thing: Any) -> bool:
     kind = type(thing)
     if kind is dict:
-        return "__builtins__" in thing  # the globals of a module
+        return not thing or "__builtins__" in thing  # the globals of a module
+    if kind is list or kind is set:
+        return not thing
     return kind in _LEAVES or issubclass(kind, types.ModuleType)
 
 
