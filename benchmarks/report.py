@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.cases import NOT_YET
 from benchmarks.measure import Measured, Result
 
-HEADER = ("what", "on", "target", "reached", "p10 to p90", "", "medians")
+HEADER = ("what", "on", "target", "reached", "p10 to p90", "fastest", "", "medians")
 #: Around the block of a page that ``--docs`` writes.
 BEGIN, END = "<!-- benchmark: begin, written by --docs -->", "<!-- benchmark: end -->"
 
@@ -31,7 +31,7 @@ def row(result: Result) -> tuple[str, ...]:
     target = "" if result.target is None else f"≤ {_number(result.target, result.unit)}"
     if result.reached is None:
         reason = result.problem.strip().splitlines()[0 if not result.failed else -1]
-        return (result.what, result.word, target, "", "", result.verdict, reason)
+        return (result.what, result.word, target, "", "", "", result.verdict, reason)
     reached, unit = result.reached, result.unit
     return (
         result.what,
@@ -39,6 +39,7 @@ def row(result: Result) -> tuple[str, ...]:
         target,
         _number(reached.median, unit),
         f"{_digits(reached.low, unit)} to {_digits(reached.high, unit)}",
+        "" if result.fastest is None else _digits(result.fastest.median, unit),
         result.verdict,
         ", ".join(f"{name} {_time(taken)}" for name, taken in result.variants.items()),
     )
@@ -46,7 +47,7 @@ def row(result: Result) -> tuple[str, ...]:
 
 def not_yet() -> list[tuple[str, ...]]:
     """Lines for the targets that cannot be measured yet."""
-    return [(what, "", target, "", "", "not there yet", "") for what, target in NOT_YET]
+    return [(what, "", target, "", "", "", "not there yet", "") for what, target in NOT_YET]
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -112,7 +112,7 @@ class Project:
         if "-n" not in words:
             off.append("xdist")
         with tempfile.TemporaryDirectory() as times:
-            command = [sys.executable, "-m", "pytest", "-q", "-p", "benchmark_timing"]
+            command = [sys.executable, "-m", "pytest", "-qx", "-p", "benchmark_timing"]
             command += [word for name in off for word in ("-p", f"no:{name}")]
             begun = time.monotonic()
             done = subprocess.run(
@@ -126,7 +126,7 @@ class Project:
             )
             ended = time.monotonic()
             if done.returncode or f"{self._number} passed" not in done.stdout:
-                raise RunFailed(done.stdout[-3000:].replace(url, "(url)") if url else done.stdout)
+                raise RunFailed(done.stdout.replace(url, "(url)" if url else "")[-3000:])
             return _read(Path(times), begun, ended)
 
 

@@ -34,6 +34,6 @@ def pytest_runtest_call() -> Iterator[None]:
 
 
 def pytest_unconfigure() -> None:
-    if _tests:
+    if _begun:
         path = Path(os.environ["BENCHMARK_TIMES"], f"{os.getpid()}.json")
         path.write_text(json.dumps({"begun": _begun[0], "tests": _tests}), encoding="utf-8")
