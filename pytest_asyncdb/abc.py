@@ -271,6 +271,9 @@ class Sql(Protocol):
         """Run several statements, in one round trip where the driver can."""
 
 
+#: How a word for a counter begins that has moved.
+IDS = "ids "
+
 #: How a word for a connection begins that was left in a transaction.
 LEFT_OPEN = "connection "
 
