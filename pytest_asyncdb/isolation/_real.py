@@ -46,6 +46,7 @@ class RealConnections:
         """The engine of one test."""
 
         def check_out(entry: ConnectionPoolEntry) -> Hosted:
+            work.check_open()  # else the pool would wait for it to come back
             work.entries.append(entry)
             return Hosted(work)
 
