@@ -10,6 +10,7 @@ import asyncio
 import collections
 import concurrent.futures
 import contextlib
+import functools
 import queue
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -97,7 +98,7 @@ class WorkerDatabase(Database):
             self._kept = self._provisioner.copy(self._template)
         return self._kept
 
-    @property
+    @functools.cached_property
     def _template(self) -> Template:
         return self._provisioner.template(self._plan, self.engine_options)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def header(run: Run) -> list[str]:
-    """One line for each backend: version, driver, provider and why, strategy."""
+    """One line for each backend: version, driver, provider and why, tuning, strategy."""
     return [_line(run, spec) for spec in run.settings.specs]
 
 
@@ -34,10 +34,11 @@ def _line(run: Run, spec: BackendSpec) -> str:
     except errors.AsyncdbError as error:
         return f"asyncdb: {spec}: {error.headline}"
     version = f" {found.version}" if found.version else ""
+    why = "; ".join(filter(None, [found.reason, found.tuning]))
     driver_version = importlib.metadata.version(driver.module)
     return (
         f"asyncdb: {spec}: {backend.label}{version}, {driver.name} {driver_version}, "
-        f"{provider.name} ({found.reason}), {run.settings.isolation.value}"
+        f"{provider.name} ({why}), {run.settings.isolation.value}"
     )
 
 

@@ -54,6 +54,9 @@ class Run:
             )
         #: Unittest tests that ran on one backend of several.
         self.unparametrised: set[str] = set()
+        written = self.settings.app_engines
+        #: The application's engines, as far as the ini file names them.
+        self.named_engines = app_engines(written.value, written.source)
         self.redirector = Redirector(self._is_on_our_loop)
         self._host: HostLoop | None = None
         self._strategies: dict[Any, Isolation] = {}
@@ -123,8 +126,7 @@ class Run:
 
     def guard(self, test: str) -> None:
         """Refuse the application's engines, as far as the ini file names them."""
-        written = self.settings.app_engines
-        self.redirector.guard(app_engines(written.value, written.source), test)
+        self.redirector.guard(self.named_engines, test)
 
     def _is_on_our_loop(self) -> bool:
         return self._host is not None and self._host.runs_here

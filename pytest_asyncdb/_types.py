@@ -75,7 +75,7 @@ class Server:
         maintenance: The database connected to in order to create and drop others.
         query: Further parameters of the URL, from an external server's own URL.
         scheme: The dialect in an external server's own URL, where it matters.
-        tuning: The throw-away settings in force, for the header.
+        tuning: The throw-away settings in force, in words.
         seconds: How long the start took.
     """
 
@@ -226,10 +226,12 @@ class Found:
         provider: The provider's name.
         reason: Why it can be had, one clause for the header.
         version: The version that it will be, as far as it is known beforehand.
+        tuning: The throw-away settings that will be in force, in words.
         detail: What the provider needs to go on; its own business.
     """
 
     provider: str
     reason: str
     version: str | None
+    tuning: str = ""
     detail: Any = dataclasses.field(default=None, repr=False)

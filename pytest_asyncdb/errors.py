@@ -161,6 +161,14 @@ def _at(place: Sequence[str]) -> list[str]:
     return [f"  at {line}" for line in place]
 
 
+def _said(error: BaseException) -> str:
+    """What the driver said, without what SQLAlchemy adds to it."""
+    while isinstance(original := getattr(error, "orig", None), BaseException):
+        error = original
+    first = (str(error).splitlines() or [""])[0]
+    return f"the driver said: {type(error).__name__}: {shorten(first, 200)}"
+
+
 def lost_transaction(
     test: str, statement: str, label: str, place: Sequence[str]
 ) -> IsolationBreach:
@@ -189,7 +197,7 @@ def lost_connection(
     Args:
         error: What the driver said; None: it was found out without an error.
     """
-    said = [f"the driver said: {type(error).__name__}: {shorten(str(error), 200)}"] if error else []
+    said = [_said(error)] if error else []
     return IsolationBreach(
         "the test's connection was lost",
         [
@@ -218,7 +226,7 @@ def undone_by_server(
             f"test: {test}",
             f"statement: {shorten(statement)}",
             *_at(place),
-            f"the driver said: {type(error).__name__}: {shorten(str(error), 200)}",
+            _said(error),
             "That undid also what other sessions had written or committed before; "
             "on connections of their own it would have survived.",
         ],
@@ -283,8 +291,7 @@ def teardown_stuck(test: str, seconds: float, error: BaseException) -> Isolation
         "the test's work could not be rolled back",
         [
             f"test: {test}",
-            f"waited at most {seconds:g} s; the driver said: "
-            f"{type(error).__name__}: {shorten(str(error), 200)}",
+            f"waited at most {seconds:g} s; {_said(error)}",
             "The connection was thrown away and the database is rebuilt before the next test.",
         ],
         ["look for a statement of this test that still runs or holds locks"],
@@ -390,7 +397,7 @@ def not_dropped(test: str, database: str, error: BaseException) -> IsolationBrea
         [
             f"test: {test}",
             f"database: {database}",
-            f"the driver said: {type(error).__name__}: {shorten(str(error), 200)}",
+            _said(error),
             "The next test gets another one; the end of the run tries again.",
         ],
         ["look for a connection to it that the server cannot end"],

@@ -9,12 +9,13 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._collect import BACKEND, VIEW, Reaching, wants_view, with_view_first
 from pytest_asyncdb._stash import FAILURE, NEXT, RUN, STRAYS
 
 if TYPE_CHECKING:
@@ -22,12 +23,6 @@ if TYPE_CHECKING:
     from pytest_asyncdb._run import Run
 
 pytest_plugins = ("pytest_asyncdb.fixtures",)
-
-#: The fixture that makes a test a database test: every other one depends on it.
-BACKEND = "asyncdb_backend"
-
-#: The fixture that opens the test's database and redirects the application's engines.
-VIEW = "_asyncdb_view"
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -59,6 +54,8 @@ def pytest_configure(config: pytest.Config) -> None:
         run = config.stash[RUN] = Run(config, registry)
     except errors.AsyncdbError as error:
         raise pytest.UsageError(str(error)) from None
+    if any(not entry.foreign for entry in run.named_engines):
+        config.pluginmanager.register(Reaching(run.named_engines), "asyncdb-reaching")
     if run.owned is not None:
         _end_on_sigterm(config)
 
@@ -92,12 +89,12 @@ def pytest_pycollect_makeitem(
     anyio does the same.
     """
     for node in collector.listchain():
-        if _wants_view(node.own_markers):
+        if wants_view(node.own_markers):
             node.add_marker(pytest.mark.usefixtures(VIEW))
     obj = getattr(obj, "__func__", obj)
     if isinstance(obj, type) or collector.istestfunction(obj, name):
         marks = getattr(obj, "pytestmark", ())
-        if _wants_view(marks if isinstance(marks, (list, tuple)) else [marks]):
+        if wants_view(marks if isinstance(marks, (list, tuple)) else [marks]):
             pytest.mark.usefixtures(VIEW)(obj)
 
 
@@ -107,9 +104,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     An application that a fixture starts then finds its engines redirected.
     """
     names: list[str] = getattr(item, "fixturenames", [])
-    named = item.config.stash[RUN].settings.app_engines.value
+    named = item.config.stash[RUN].named_engines
     if isinstance(item, pytest.Function) and (VIEW in names or (BACKEND in names and named)):
-        item.fixturenames = _with_view_first(item, [name for name in names if name != VIEW])
+        item.fixturenames = with_view_first(item, [name for name in names if name != VIEW])
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -166,7 +163,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     Where SQLAlchemy is not imported yet there is no engine, and it is not imported for that.
     """
     run = item.config.stash[RUN]
-    if run.settings.app_engines.value and "sqlalchemy.ext.asyncio" in sys.modules:
+    if run.named_engines and "sqlalchemy.ext.asyncio" in sys.modules:
         run.guard(item.nodeid)
 
 
@@ -234,26 +231,6 @@ def _is_allowed(item: pytest.Item, run: Run) -> bool:
         return True
     spec = callspec.params.get(BACKEND)
     return spec is None or isinstance(spec, str) or _marking(item, run).allows(spec, run.registry)
-
-
-def _wants_view(marks: Iterable[Any]) -> bool:
-    """Is our marker among *marks*, and has it had no effect yet?"""
-    marks = [mark for mark in marks if hasattr(mark, "name")]
-    names = {mark.name for mark in marks}
-    return "asyncdb" in names and not any(
-        mark.name == "usefixtures" and VIEW in mark.args for mark in marks
-    )
-
-
-def _with_view_first(item: pytest.Function, names: list[str]) -> list[str]:
-    """*names* with our view before the first that has the scope of a function.
-
-    pytest has sorted them by scope.
-    """
-    definitions = item._fixtureinfo.name2fixturedefs
-    wider = (n for n in names if n in definitions and definitions[n][-1].scope != "function")
-    at = sum(1 for _ in wider)
-    return [*names[:at], VIEW, *names[at:]]
 
 
 def _end_on_sigterm(config: pytest.Config) -> None:

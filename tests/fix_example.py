@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fix_project import INNER
+from fix_project import INNER, WITHOUT
 
 FOLDER = Path(__file__).with_name("examples")
 
@@ -17,7 +17,7 @@ def run(example: str, *arguments: str, passes: bool = True) -> str:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("ASYNCDB_", "PYTEST_"))}
     environment["PYTHONPATH"] = str(INNER)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *("-p", "no:cacheprovider", "-p", "run_id"), *arguments],
+        [sys.executable, "-m", "pytest", *WITHOUT, *("-p", "run_id"), *arguments],
         cwd=FOLDER / example,
         env=environment,
         capture_output=True,

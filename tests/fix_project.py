@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import importlib
 import os
+import pkgutil
 import re
 import sys
 import textwrap
@@ -19,13 +21,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# Loaded here once: pytester forgets what an inner run was the first to import, and C
-# extensions do not like to be imported again.
+# Loaded here once: pytester forgets what an inner run was the first to import, which costs
+# time, and C extensions do not like to be imported again.
 import aiomysql  # noqa: F401
 import aiosqlite  # noqa: F401
 import anyio.pytest_plugin  # noqa: F401
 import asyncmy  # noqa: F401
 import asyncpg  # noqa: F401
+import hypothesis  # noqa: F401
 import psycopg  # noqa: F401
 import pytest
 import sqlalchemy.dialects.mysql.aiomysql
@@ -37,6 +40,11 @@ import sqlalchemy.ext.asyncio  # noqa: F401
 import uvloop  # noqa: F401
 from fix_observer import Watch, left_behind
 from fix_servers import Target
+
+import pytest_asyncdb
+
+for _module in pkgutil.walk_packages(pytest_asyncdb.__path__, "pytest_asyncdb."):
+    importlib.import_module(_module.name)
 
 #: Two tables, one below the other; no defaults, so that a row is what a test wrote.
 MODELS = """
@@ -92,6 +100,12 @@ INI = {
 
 
 _ERROR = re.compile(r"^E(?=\s|$)\s*(pytest_asyncdb\.errors\.\w+: )?")
+
+
+def pytest_collection_finish() -> None:
+    """What is there now stays there: gc.collect() after each inner run need not look at it."""
+    gc.collect()
+    gc.freeze()
 
 
 @dataclasses.dataclass
@@ -205,12 +219,13 @@ class Project:
 #: The folder of plugins for inner runs in another process.
 INNER = Path(__file__).with_name("inner")
 
-#: Other plugins that may be installed here are not the matter; tests run as written.
-#: Hypothesis would be imported anew by every inner run.
-QUIET = (
-    *("-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"),
-    *("--color=no", "-ra"),
+#: Other plugins that may be installed here are not the matter; tests run as written. Those
+#: of Hypothesis and Faker import what takes every process of an inner run a second or two.
+WITHOUT = (
+    *("-p", "no:randomly", "-p", "no:cacheprovider"),
+    *("-p", "no:hypothesispytest", "-p", "no:faker"),
 )
+QUIET = (*WITHOUT, "--color=no", "-ra")
 
 
 @contextmanager
@@ -231,4 +246,5 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
         if name.startswith("ASYNCDB_") or name == "PYTEST_ADDOPTS":
             monkeypatch.delenv(name)
     monkeypatch.setenv("PYTHONPATH", str(INNER))
+    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(WITHOUT))
     return Project(pytester)

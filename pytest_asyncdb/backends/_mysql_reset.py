@@ -7,9 +7,10 @@ has run that change a schema. Only where one of these moved is there a closer lo
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 
-from pytest_asyncdb.abc import Restorer, Sql
+from pytest_asyncdb.abc import LEFT_OPEN, Restorer, Sql
 from pytest_asyncdb.backends._mysql_copy import SETTLE, insert_all, quoted
 from pytest_asyncdb.backends._mysql_state import Catalog, State, count_ddl
 
@@ -39,6 +40,11 @@ class MySQLRestorer(Restorer):
     async def remember(self) -> None:
         patience = f"lock_wait_timeout = {_PATIENCE}, innodb_lock_wait_timeout = {_PATIENCE}"
         await self._sql.script([SETTLE, f"SET {patience}", *self._live])
+        self._sees_others = True
+        try:
+            await self._left_open()
+        except Exception:  # it takes the right PROCESS
+            self._sees_others = False
         self._ddl = await count_ddl(self._sql)
         self._catalog = await Catalog.of(self._sql, self._database)
         self._start = await self._catalog.state()
@@ -57,6 +63,21 @@ class MySQLRestorer(Restorer):
         }
 
     async def changed(self) -> Sequence[str]:
+        return (*await self._left_open(), *await self._changed())
+
+    async def _left_open(self) -> list[str]:
+        """Transactions of others in the database, where this account may see them."""
+        if not self._sees_others:
+            return []
+        rows = await self._sql.fetch(
+            f"SELECT concat('{LEFT_OPEN}', p.id, ': ', coalesce(left(t.trx_query, 80), "
+            "'in a transaction')) FROM information_schema.innodb_trx t "
+            "JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id "
+            f"WHERE p.db = '{self._database}' AND p.id <> connection_id()"
+        )
+        return [word for (word,) in rows]
+
+    async def _changed(self) -> Sequence[str]:
         try:
             ddl = await count_ddl(self._sql)
             state = await self._catalog.state()
@@ -77,6 +98,12 @@ class MySQLRestorer(Restorer):
         )
 
     async def restore(self, changed: Sequence[str]) -> bool:
+        left = [word for word in changed if word.startswith(LEFT_OPEN)]
+        if left:
+            for word in left:
+                with contextlib.suppress(Exception):  # it has ended meanwhile
+                    await self._sql.script([f"KILL {word.removeprefix(LEFT_OPEN).split(':')[0]}"])
+            changed = await self._changed()
         for attempt in range(_ATTEMPTS):
             ids = [name for name in self._start.ids if f"ids of {name}" in changed]
             restarted = self._truncatable.intersection(ids)
@@ -99,7 +126,7 @@ class MySQLRestorer(Restorer):
                 return False
             if not (self._catalog.triggers or self._large & seeded):
                 return True
-            changed = await self.changed()
+            changed = await self._changed()
             if not changed:
                 return True
         return False

@@ -51,7 +51,7 @@ class Supervised:
         self, process: subprocess.Popen[bytes], identity: Identity, folder: str, where: str
     ) -> None:
         self.folder = folder
-        #: For the header.
+        #: Where its files are, in words.
         self.where = where
         self._process = process
         self._identity = identity
@@ -102,8 +102,7 @@ def supervised(identity: Identity, credentials: str) -> Iterator[Supervised]:
     Raises:
         AsyncdbError: The supervisor did not start, or did not end.
     """
-    memory = _has_room(_MEMORY)
-    base = _MEMORY if memory else tempfile.gettempdir()
+    base, where = data_place()
     folder = f"{base}/pytest-asyncdb-{secrets.token_hex(6)}"
     path = str(Path(__file__).with_name("_supervisor.py"))
     process = subprocess.Popen(
@@ -113,7 +112,7 @@ def supervised(identity: Identity, credentials: str) -> Iterator[Supervised]:
         stderr=subprocess.STDOUT,
         start_new_session=True,  # Ctrl-C is for us, not for it
     )
-    ours = Supervised(process, identity, folder, "data in memory" if memory else "data on disk")
+    ours = Supervised(process, identity, folder, where)
     try:
         ours.tell(
             {
@@ -142,6 +141,13 @@ def supervised(identity: Identity, credentials: str) -> Iterator[Supervised]:
             ) from None
         finally:
             process.stdout.close()  # type: ignore[union-attr]
+
+
+def data_place() -> tuple[str, str]:
+    """Where a server's folder would be made now, and that in words."""
+    if _has_room(_MEMORY):
+        return _MEMORY, "data in memory"
+    return tempfile.gettempdir(), "data on disk"
 
 
 def _has_room(folder: str) -> bool:

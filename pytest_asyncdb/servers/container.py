@@ -61,7 +61,13 @@ class ContainerProvider(ServerProvider):
         if problem is not None:
             raise ProviderUnavailable(f"no Docker engine answers at {engine}: {problem}")
         tag = spec.version or recipe.tag
-        return Found(self.name, f"Docker answers at {engine}", tag, f"{recipe.image}:{tag}")
+        return Found(
+            self.name,
+            f"Docker answers at {engine}",
+            tag,
+            recipe.tuning,
+            f"{recipe.image}:{tag}",
+        )
 
     def load(self) -> None:
         import testcontainers.core.container  # noqa: F401
@@ -97,7 +103,7 @@ class ContainerProvider(ServerProvider):
                     user=recipe.user,
                     password=password,
                     maintenance=recipe.maintenance,
-                    tuning=recipe.tuning,
+                    tuning=found.tuning,
                 )
                 server = _start(container, recipe, server, backend, driver, failure)
             yield dataclasses.replace(server, seconds=time.monotonic() - began)

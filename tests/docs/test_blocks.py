@@ -28,12 +28,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fix_project import WITHOUT
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 #: Plugins that a reader may not have; and what pytest-asyncio warns about where it is unset.
 _QUIET = (
-    *("-p", "no:randomly", "-p", "no:cacheprovider"),
+    *WITHOUT,
     *("-o", "asyncio_default_fixture_loop_scope=function"),
 )
 LANGUAGES = {"python", "console", "ini", "toml", "bash", "sh"}

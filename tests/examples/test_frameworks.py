@@ -8,6 +8,7 @@ import sys
 import pytest
 from fix_example import FOLDER, run
 from fix_observer import left_behind
+from fix_project import WITHOUT
 from fix_servers import WORDS, Servers, Target
 
 #: The folder of each example, with the number of its tests.
@@ -33,7 +34,7 @@ def test_all_backends_in_one_run_with_workers(example: str, servers: Servers) ->
 def test_without_the_ini_line_the_application_wants_its_own_database(example: str) -> None:
     """The control."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "asyncdb_app_engines="],
+        [sys.executable, "-m", "pytest", *WITHOUT, "-o", "asyncdb_app_engines="],
         cwd=FOLDER / example,
         capture_output=True,
         text=True,

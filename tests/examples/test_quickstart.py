@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from fix_observer import left_behind
-from fix_project import INNER
+from fix_project import INNER, WITHOUT
 from fix_servers import WORDS, Servers, Target
 
 FOLDER = Path(__file__).parent / "quickstart"
@@ -20,7 +20,7 @@ def run(*arguments: str, order: str = "as-written") -> str:
     """The output of pytest in the example's folder, in another process, as a user has it."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("ASYNCDB_", "PYTEST_"))}
     environment |= {"ORDER": order, "PYTHONPATH": str(INNER)}
-    options = ("-p", "no:cacheprovider", "-p", "no:randomly", "-p", "reorder", "-p", "run_id")
+    options = (*WITHOUT, "-p", "reorder", "-p", "run_id")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *arguments],
         cwd=FOLDER,

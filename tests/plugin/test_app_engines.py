@@ -37,6 +37,18 @@ async def client():
         await add(session, "at end")
 """
 
+#: Nothing in its code leads to the engine.
+HIDDEN_CLIENT = """
+import importlib
+
+
+@pytest.fixture
+async def client():
+    async with importlib.import_module("app.db").Session.begin() as session:
+        await add(session, "at start")
+    yield
+"""
+
 
 @pytest.fixture
 def sqlite(servers: Servers) -> Target:
@@ -157,7 +169,8 @@ def test_every_test_of_a_project_may_be_a_database_test(app: Project, sqlite: Ta
 def test_an_engine_that_is_used_outside_of_a_database_test_is_refused(
     app: Project, sqlite: Target
 ) -> None:
-    app.tests(CLIENT, "async def test_it(client): pass")
+    """Where nothing at collection showed that it would."""
+    app.tests(HIDDEN_CLIENT, "async def test_it(client): pass")
     app.run(sqlite).had(errors=1).shows(
         """
         the application's engine connects outside of a database test (app.db:engine)
@@ -196,13 +209,13 @@ def test_a_task_that_outlives_its_test_does_not_reach_the_applications_database(
     app.ini(asyncio_default_test_loop_scope="session")
     app.tests(
         """
-        from app import db
+        import importlib
 
         async def test_first(asyncdb_session): pass
 
         async def test_then():
             with pytest.raises(Exception) as caught:
-                async with db.engine.connect():
+                async with importlib.import_module("app.db").engine.connect():
                     pass
             assert "outside of a database test" in str(caught.value)
         """

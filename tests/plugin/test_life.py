@@ -84,16 +84,25 @@ def test_without_the_plugin_no_trace_is_left(project: Project) -> None:
     result.assert_outcomes(errors=1)
 
 
-def test_the_header_names_versions_driver_provider_and_reason(project: Project) -> None:
-    result = project.pytester.runpytest_subprocess(
-        "--asyncdb=sqlite,postgres+psycopg", "--asyncdb-server=local"
+def test_the_header_names_versions_driver_provider_reason_and_tuning(
+    project: Project, servers: Servers
+) -> None:
+    """Before a server is started; one that is not ours is not tuned."""
+    url = servers.target("mariadb+asyncmy").url
+    result = project.pytester.runpytest_inprocess(
+        "--asyncdb=sqlite,postgres+psycopg,mariadb+asyncmy",
+        *("--asyncdb-server=postgres=local", f"--asyncdb-url={url}"),
     )
-    result.stdout.fnmatch_lines(
-        [
-            "asyncdb: sqlite: SQLite 3.*, aiosqlite 0.*, memory (*), rollback",
-            "asyncdb: postgres+psycopg: PostgreSQL *, psycopg 3.*, *, rollback",
-        ]
-    )
+    header = [line for line in result.outlines if line.startswith("asyncdb: ")]
+    lines = [
+        r"sqlite: SQLite 3\.\S+, aiosqlite \S+, memory \(in this process\), rollback",
+        r"postgres\+psycopg: PostgreSQL \S+, psycopg 3\.\S+, (embedded|local) \([^;]+; "
+        r"data (in memory|on disk), no fsync, no full-page writes, no autovacuum\), rollback",
+        r"mariadb\+asyncmy: MariaDB, asyncmy \S+, url \(--asyncdb-url\), rollback",
+    ]
+    assert len(header) == len(lines)
+    for found, line in zip(header, lines, strict=True):
+        assert re.fullmatch(f"asyncdb: {line}", found)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,8 @@ ALLOWED = {
     "_databases": CORE | {"_plan", "_sql", "_provision"},
     "_migrations": {"errors", "_loops"},
     "_differences": set(),
+    "_code": set(),
+    "_reach": {"errors", "_code", "_redirect"},
 }
 FOLDERS = ("backends", "servers", "isolation")
 #: Imported by everybody's pytest at start.

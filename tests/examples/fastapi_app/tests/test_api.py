@@ -11,7 +11,7 @@ from notes.main import app
 from notes.models import Note, User
 from sqlalchemy import func, select
 
-pytestmark = [pytest.mark.asyncdb, pytest.mark.asyncio]
+pytestmark = pytest.mark.asyncio
 
 
 @pytest_asyncio.fixture

@@ -8,8 +8,6 @@ from notes.main import app
 from notes.models import User
 from sqlalchemy import select
 
-pytestmark = pytest.mark.asyncdb
-
 
 @pytest.fixture
 def client():

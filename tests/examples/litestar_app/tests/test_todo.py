@@ -4,8 +4,6 @@ import pytest
 from litestar.testing import AsyncTestClient, TestClient
 from todo import Item, app
 
-pytestmark = pytest.mark.asyncdb
-
 
 @pytest.fixture
 async def client():

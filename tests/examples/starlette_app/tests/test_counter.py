@@ -7,8 +7,6 @@ from httpx import ASGITransport, AsyncClient
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
-pytestmark = pytest.mark.asyncdb
-
 
 @pytest.fixture
 async def client():
