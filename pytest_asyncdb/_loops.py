@@ -115,6 +115,7 @@ class HostLoop:
         function: Callable[..., T],
         *args: Any,
         on_cancel: Ending | None = None,
+        as_running: bool = True,
     ) -> T:
         """Call sync SQLAlchemy code from a SQLAlchemy greenlet; what it awaits runs here.
 
@@ -122,6 +123,8 @@ class HostLoop:
             function: Code of a SQLAlchemy adapter: it awaits by switching greenlets.
             on_cancel: Ends the awaitable's work on the server when the caller's task is
                 cancelled; gets the future of that work.
+            as_running: Our loop is the running one for *function*, so that the futures which
+                it makes belong to it; False: it may run a loop of its own.
 
         Raises:
             sqlalchemy.exc.MissingGreenlet: Not called from a SQLAlchemy greenlet, as with
@@ -135,25 +138,16 @@ class HostLoop:
         current = greenlet.getcurrent()
         inner = _provider_class()(function, current)
         inner.gr_context = current.gr_context
-        awaitable = self._switch(outer, inner.switch, *args)
+        inside = self.loop if as_running else outer
+        awaitable = _switch(inside, outer, inner.switch, *args)
         while not inner.dead:
             try:
                 result = self._await(awaitable, on_cancel)
             except BaseException as error:  # handed to the code that awaits, which decides
-                awaitable = self._switch(outer, inner.throw, error)
+                awaitable = _switch(inside, outer, inner.throw, error)
             else:
-                awaitable = self._switch(outer, inner.switch, result)
+                awaitable = _switch(inside, outer, inner.switch, result)
         return awaitable  # type: ignore[no-any-return]  # a dead greenlet gives its result
-
-    def _switch(
-        self, outer: asyncio.AbstractEventLoop | None, switch: Callable[..., Any], *args: Any
-    ) -> Any:
-        """Go on with an adapter's code; the futures that it makes belong to our loop."""
-        asyncio._set_running_loop(self.loop)
-        try:
-            return switch(*args)
-        finally:
-            asyncio._set_running_loop(outer)
 
     async def await_here(self, work: Awaitable[T]) -> T:
         """Await something of the private loop from a coroutine on any loop."""
@@ -341,6 +335,20 @@ class HostLoop:
 
     def _stop(self, _: object) -> None:
         self.loop.stop()
+
+
+def _switch(
+    inside: asyncio.AbstractEventLoop | None,
+    outer: asyncio.AbstractEventLoop | None,
+    switch: Callable[..., Any],
+    *args: Any,
+) -> Any:
+    """Go on with an adapter's code, for which the loop *inside* is the running one."""
+    asyncio._set_running_loop(inside)
+    try:
+        return switch(*args)
+    finally:
+        asyncio._set_running_loop(outer)
 
 
 async def _coroutine(awaitable: Awaitable[T]) -> T:

@@ -22,7 +22,7 @@ from pytest_asyncdb.isolation._link import PATIENCE, Link
 from pytest_asyncdb.isolation._sandbox import engine_on
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Dialect
+    from sqlalchemy.engine import URL, Dialect
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -51,6 +51,14 @@ class RealConnections:
             return Hosted(work)
 
         return engine_on(self.connector, self._facade(), check_out)
+
+    def lead_to(self, url: URL) -> None:
+        """Further connections are to another copy of the template."""
+        before, self.connector.url = self.connector.url, url
+        for dialect in (self.connector.dialect, self._dialect):
+            # On MySQL and MariaDB it is the database, where reflection looks for tables.
+            if dialect is not None and dialect.default_schema_name == before.database:
+                dialect.default_schema_name = url.database
 
     def take(self) -> Link:
         """A connection that nobody uses, open or not yet."""

@@ -36,7 +36,7 @@ class Copy(Isolation):
         if self._connections is None:
             connector = Connector(self.database, self.host, copied.url)
             self._connections = RealConnections(connector)
-        self._connections.connector.url = copied.url
+        self._connections.lead_to(copied.url)
         return _CopyView(self, self._connections, copied, wish.test)
 
     def close(self) -> None:
