@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import selectors
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -135,15 +134,7 @@ class Link:
     def was_ended(self) -> bool:
         """Has the server ended this connection, which is idle, or does it have anything else to
         say? Found without a round trip."""
-        socket = self.driver.socket(self._fairy.driver_connection)
-        if socket is None:
-            return False
-        with selectors.DefaultSelector() as selector:
-            try:
-                selector.register(socket, selectors.EVENT_READ)
-            except ValueError:  # closed
-                return True
-            return bool(selector.select(0))
+        return self.driver.was_ended(self._fairy.driver_connection)
 
     def script(self, statements: Sequence[str], patience: float = PATIENCE) -> None:
         """Run statements of ours, in one round trip where the driver can.
