@@ -290,9 +290,12 @@ class HostLoop:
 
     def _turn_for(self, outer: asyncio.AbstractEventLoop) -> None:
         """Turn our loop for a loop that has parked calls, and see to our timers."""
+        self._turn(None, 0.0)
+        self._set_alarm(outer)
+
+    def _set_alarm(self, outer: asyncio.AbstractEventLoop) -> None:
         if outer in self._alarms:
             self._alarms.pop(outer).cancel()
-        self._turn(None, 0.0)
         timer = self._selector.next_timer
         if timer is not None and outer in self._parked:
             self._alarms[outer] = outer.call_later(timer, self._turn_for, outer)
@@ -327,6 +330,12 @@ class HostLoop:
                     self.loop.run_forever()
                 finally:
                     task.remove_done_callback(self._stop)
+                if self._parked:
+                    # What became ready together with *task*: nothing else would turn us for it.
+                    self._selector.until = 0.0
+                    self.loop.run_forever()
+                    if outer is not None:
+                        self._set_alarm(outer)
         finally:
             asyncio._set_running_loop(outer)
             if current is not None:

@@ -72,6 +72,11 @@ class Driver(abc.ABC):
     def is_closed(self, connection: Any) -> bool:
         """Is the connection known to be unusable? Without a round trip."""
 
+    def socket(self, connection: Any) -> Any:
+        """The socket, or its number, on which the server speaks to an idle connection only
+        when it ends it; None where there is none."""
+        return None
+
     @abc.abstractmethod
     async def cancel(
         self,
@@ -270,6 +275,9 @@ class Sql(Protocol):
     async def script(self, statements: Sequence[str]) -> None:
         """Run several statements, in one round trip where the driver can."""
 
+
+#: How a word for a counter begins that has moved.
+IDS = "ids "
 
 #: How a word for a connection begins that was left in a transaction.
 LEFT_OPEN = "connection "

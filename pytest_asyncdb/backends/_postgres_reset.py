@@ -32,7 +32,23 @@ _CATALOGS = {
     "pg_sequence": "seqrelid",
     "pg_policy": "oid",
     "pg_extension": "oid",
+    "pg_index": "indexrelid",
+    "pg_statistic_ext": "oid",
+    "pg_collation": "oid",
+    "pg_operator": "oid",
+    "pg_cast": "oid",
+    "pg_description": "objoid",
+    "pg_default_acl": "oid",
+    "pg_event_trigger": "oid",
+    "pg_largeobject_metadata": "oid",
 }
+
+#: How often it is looked again whether a connection is still in a transaction.
+_CLOSING = 25
+
+#: A word for the connection of a prepared transaction, and what it is told with.
+_GONE = "that is gone"
+_PREPARED = "'PREPARE TRANSACTION '"
 
 _SEEN = "count(*) || ':' || coalesce(max(xmin::text::bigint), 0)"
 
@@ -57,10 +73,14 @@ WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname NOT LIKE 'pg\\_%
 ORDER BY c.oid
 """
 
+#: Who may hold locks, or hold up an end: connections in a transaction, and transactions that
+#: are prepared, which have no connection any more.
 _LEFT = f"""
 SELECT '{LEFT_OPEN}' || pid, state || ': ' || left(query, 80) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()
     AND backend_type = 'client backend' AND state <> 'idle'
+UNION ALL SELECT '{LEFT_OPEN}{_GONE}', {_PREPARED} || quote_literal(gid)
+FROM pg_prepared_xacts WHERE database = current_database()
 """
 
 
@@ -113,22 +133,19 @@ class PostgresRestorer(Restorer):
         await self._take_note(filled)
 
     async def changed(self) -> Sequence[str]:
-        from sqlalchemy.exc import DBAPIError
-
-        try:
-            found = await self._sql.fetch(self._query)
-        except DBAPIError:  # a table is not there any more, or is locked
-            return ["schema"]
-        return [word for word, seen in found if self._differs(word, seen)]
+        found = await self._look()
+        for _ in range(_CLOSING):
+            if not any(word.startswith(LEFT_OPEN) for word in found):
+                break
+            # The server may not have read yet that a connection was closed.
+            await self._sql.fetch("SELECT pg_sleep(0.02)")
+            found = await self._look()
+        return found
 
     async def restore(self, changed: Sequence[str]) -> bool:
-        left = [word for word in changed if word.startswith(LEFT_OPEN)]
+        left = [word.removeprefix(LEFT_OPEN) for word in changed if word.startswith(LEFT_OPEN)]
         if left:
-            pids = ", ".join(word.removeprefix(LEFT_OPEN).split(":")[0] for word in left)
-            await self._sql.fetch(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-                f"WHERE datname = current_database() AND pid IN ({pids})"
-            )
+            await self._end(left)
             changed = await self.changed()
         if any(word not in self._tables and word not in self._sequences for word in changed):
             return False
@@ -152,10 +169,37 @@ class PostgresRestorer(Restorer):
         # Where triggers of the user have fired, they may have written elsewhere.
         return self._replica or not await self.changed()
 
+    async def _end(self, left: Sequence[str]) -> None:
+        """End connections, and prepared transactions, as :data:`_LEFT` tells them."""
+        pids = [word.partition(":")[0] for word in left if not word.startswith(_GONE)]
+        if pids:
+            # Its second argument, to wait, is of version 14; changed() waits.
+            await self._sql.fetch(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                f"WHERE datname = current_database() AND pid IN ({', '.join(pids)})"
+            )
+        for word in left:
+            if word.startswith(_GONE):
+                name = word.partition(_PREPARED.strip("'"))[2]
+                await self._sql.script([f"ROLLBACK PREPARED {name}"])
+
     async def restart_ids(self) -> None:
         moved = [word for word in await self.changed() if word in self._sequences]
         if moved:
             await self._sql.script(list(self._setval(moved)))
+
+    async def _look(self) -> list[str]:
+        from sqlalchemy.exc import DBAPIError
+
+        try:
+            found = await self._sql.fetch(self._query)
+        except DBAPIError:  # a table is not there any more, or is locked
+            return ["schema"]
+        return [
+            f"{word}: {seen}" if word.startswith(LEFT_OPEN) else word
+            for word, seen in found
+            if self._differs(word, seen)
+        ]
 
     def _differs(self, word: str, seen: str) -> bool:
         if word in self._tables:
@@ -166,7 +210,7 @@ class PostgresRestorer(Restorer):
 
     def _setval(self, words: Iterable[str]) -> Iterable[str]:
         return [
-            f"SELECT setval('{word.removeprefix('ids ')}', {self._sequences[word]})"
+            f"SELECT setval('{_quoted(word.removeprefix('ids '))}', {self._sequences[word]})"
             for word in words
         ]
 
@@ -176,9 +220,9 @@ class PostgresRestorer(Restorer):
 
     async def _take_note(self, filled: Sequence[str]) -> None:
         """Remember what is there now; *filled* are tables whose rows were written anew."""
-        seen = [f"SELECT '{word}', {_SEEN} FROM ONLY {self._tables[word].name}" for word in filled]
-        if seen:
-            for word, value in await self._sql.fetch(" UNION ALL ".join(seen)):
+        if filled:
+            query = " UNION ALL ".join(_seen(self._tables[word]) for word in filled)
+            for word, value in await self._sql.fetch(query):
                 self._tables[word].seen = value
         if self._query:
             return
@@ -194,11 +238,7 @@ class PostgresRestorer(Restorer):
         return " UNION ALL ".join(
             [
                 *(_is_filled(table) for _, table in tables if not table.shadow),
-                *(
-                    f"SELECT '{_quoted(word)}', {_SEEN} FROM ONLY {table.name}"
-                    for word, table in tables
-                    if table.shadow
-                ),
+                *(_seen(table) for _, table in tables if table.shadow),
                 *(
                     f"SELECT '{_quoted(word)}', last_value || ', ' || is_called "
                     f"FROM {word.removeprefix('ids ')}"
@@ -230,6 +270,10 @@ def _quoted(text: str) -> str:
 def _is_filled(table: _Table) -> str:
     word = _quoted(f"table {table.name}")
     return f"SELECT '{word}', 'rows' WHERE EXISTS (SELECT FROM ONLY {table.name})"
+
+
+def _seen(table: _Table) -> str:
+    return f"SELECT '{_quoted(f'table {table.name}')}', {_SEEN} FROM ONLY {table.name}"
 
 
 def _delete(tables: Sequence[_Table]) -> list[str]:

@@ -89,6 +89,9 @@ class Asyncmy(_MySQLDriver):
     def is_closed(self, connection: Any) -> bool:
         return not connection.connected
 
+    def socket(self, connection: Any) -> Any:
+        return connection._transport.get_extra_info("socket")
+
 
 class Aiomysql(_MySQLDriver):
     """https://aiomysql.readthedocs.io."""
@@ -107,6 +110,9 @@ class Aiomysql(_MySQLDriver):
 
     def is_closed(self, connection: Any) -> bool:
         return bool(connection.closed)
+
+    def socket(self, connection: Any) -> Any:
+        return connection._writer.transport.get_extra_info("socket")
 
 
 class _MySQLFamily(Backend):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import selectors
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -122,7 +123,7 @@ class Link:
 
     def connect(self) -> None:
         """See to it that there is a connection that is not known to be broken."""
-        if not self.is_open:
+        if not self.is_open or self.was_ended():
             self.discard()
             self.open()
 
@@ -131,7 +132,20 @@ class Link:
         """Is there a connection that is not known to be broken?"""
         return self._fairy is not None and not self.driver.is_closed(self._fairy.driver_connection)
 
-    def script(self, statements: Sequence[str]) -> None:
+    def was_ended(self) -> bool:
+        """Has the server ended this connection, which is idle, or does it have anything else to
+        say? Found without a round trip."""
+        socket = self.driver.socket(self._fairy.driver_connection)
+        if socket is None:
+            return False
+        with selectors.DefaultSelector() as selector:
+            try:
+                selector.register(socket, selectors.EVENT_READ)
+            except ValueError:  # closed
+                return True
+            return bool(selector.select(0))
+
+    def script(self, statements: Sequence[str], patience: float = PATIENCE) -> None:
         """Run statements of ours, in one round trip where the driver can.
 
         Blocks the caller, whatever it is: a cancelled task must be able to undo its work.
@@ -140,7 +154,7 @@ class Link:
             Exception: The driver's own, as the adapter's cursors raise it, or TimeoutError.
         """
         try:
-            self.host.run(self._script(statements), PATIENCE)
+            self.host.run(self._script(statements), patience)
         except Exception as error:
             handle = getattr(self._fairy.dbapi_connection, "_handle_exception", None)
             if handle is not None:

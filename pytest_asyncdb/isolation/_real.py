@@ -46,6 +46,7 @@ class RealConnections:
         """The engine of one test."""
 
         def check_out(entry: ConnectionPoolEntry) -> Hosted:
+            work.check_open()  # else the pool would wait for it to come back
             work.entries.append(entry)
             return Hosted(work)
 
@@ -63,7 +64,7 @@ class RealConnections:
         """A connection that nobody uses, open or not yet."""
         while self._idle:
             link = self._idle.pop()
-            if link.is_open:
+            if link.is_open and not link.was_ended():
                 return link
             link.discard()
         return Link(self.connector, begins=self.connector.backend.begin_at_write is None)
@@ -197,6 +198,7 @@ class RealWork:
         for link in self._spoiled:
             if link in self._taken:
                 self._taken.remove(link)
+            self._undo(link)  # else the server may still be at it when we look
             link.discard()
         self.undo_open()
         self._connections.keep(self._taken)
@@ -206,9 +208,12 @@ class RealWork:
     def undo_open(self) -> None:
         """Roll back what nobody has ended. Blocks."""
         for link in self._taken:
-            if link.is_open and link.in_transaction() is not False:
-                with contextlib.suppress(Exception):  # keep() sees that it is not over
-                    link.script(["ROLLBACK"])
+            self._undo(link)
+
+    def _undo(self, link: Link) -> None:
+        if link.is_open and link.in_transaction() is not False:
+            with contextlib.suppress(Exception):  # keep() sees that it is not over
+                link.script(["ROLLBACK"], CANCEL_PATIENCE)
 
 
 class RealView(View):
