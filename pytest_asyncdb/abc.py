@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import selectors
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -76,6 +77,19 @@ class Driver(abc.ABC):
         """The socket, or its number, on which the server speaks to an idle connection only
         when it ends it; None where there is none."""
         return None
+
+    def was_ended(self, connection: Any) -> bool:
+        """Has the server ended this connection, which is idle, or does it have anything else to
+        say? Found without a round trip."""
+        socket = self.socket(connection)
+        if socket is None:
+            return False
+        with selectors.DefaultSelector() as selector:
+            try:
+                selector.register(socket, selectors.EVENT_READ)
+            except ValueError:  # closed
+                return True
+            return bool(selector.select(0))
 
     @abc.abstractmethod
     async def cancel(

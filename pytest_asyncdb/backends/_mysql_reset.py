@@ -8,6 +8,7 @@ has run that change a schema. Only where one of these moved is there a closer lo
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Sequence
 
 from pytest_asyncdb.abc import LEFT_OPEN, Restorer, Sql
@@ -22,6 +23,11 @@ _FEW = 1000
 _ATTEMPTS = 3
 #: Types whose values may compare equal without being the same.
 _TEXTS = ("char", "varchar", "tinytext", "text", "mediumtext", "longtext", "enum", "set", "json")
+
+#: The number of a connection in InnoDB's list of transactions.
+_ACTIVE = re.compile(
+    r"^---TRANSACTION \d+, ACTIVE.*\n(?:(?!---).*\n)*?\w+ thread id (\d+)", re.MULTILINE
+)
 
 
 class MySQLRestorer(Restorer):
@@ -70,12 +76,19 @@ class MySQLRestorer(Restorer):
         if not self._sees_others:
             return []
         rows = await self._sql.fetch(
-            f"SELECT concat('{LEFT_OPEN}', p.id, ': ', coalesce(left(t.trx_query, 80), "
+            f"SELECT p.id, concat('{LEFT_OPEN}', p.id, ': ', coalesce(left(t.trx_query, 80), "
             "'in a transaction')) FROM information_schema.innodb_trx t "
             "JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id "
             f"WHERE p.db = '{self._database}' AND p.id <> connection_id()"
         )
-        return [word for (word,) in rows]
+        # That table is a copy, which grows old as long as somebody reads it every 100 ms.
+        active = await self._active() if rows else set()
+        return [word for number, word in rows if number in active]
+
+    async def _active(self) -> set[int]:
+        """The connections that are in a transaction which has written or locked something."""
+        ((_, _, status),) = await self._sql.fetch("SHOW ENGINE INNODB STATUS")
+        return {int(number) for number in _ACTIVE.findall(status)}
 
     async def _changed(self) -> Sequence[str]:
         try:

@@ -127,7 +127,10 @@ class PostgresRestorer(Restorer):
         for number, word in enumerate(filled):
             table = self._tables[word]
             table.shadow = f"pg_temp.asyncdb_{number}"
-            await self._sql.script([f"CREATE TEMP TABLE asyncdb_{number} AS TABLE {table.name}"])
+            # ONLY: the rows of tables that inherit from it are theirs.
+            await self._sql.script(
+                [f"CREATE TEMP TABLE asyncdb_{number} AS SELECT * FROM ONLY {table.name}"]
+            )
         self._replica = await self._may_be_replica()
         self._sequences = {f"ids {name}": "" for _, name in await self._sql.fetch(_SEQUENCES)}
         await self._take_note(filled)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import selectors
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -91,17 +90,17 @@ class Link:
 
     Args:
         connector: Opens it.
-        begins: It begins transactions as SQLAlchemy's adapter for the driver does; else only
-            our own statements do.
+        real: It is the application's own: the driver begins transactions where it can, and
+            COMMIT checks what is deferred. Else only our own statements do.
     """
 
-    def __init__(self, connector: Connector, begins: bool = False) -> None:
+    def __init__(self, connector: Connector, real: bool = False) -> None:
         self.connector = connector
         self.host = connector.host
         self.driver = connector.driver
         self.backend = connector.backend
         self.begin = self.backend.begin(connector.isolation_level)
-        self._begins = begins
+        self._real = real
         self._fairy: Any = None
         #: Checks what COMMIT would check; empty where the schema has no such constraint.
         self.deferred_check: tuple[str, ...] = ()
@@ -135,15 +134,7 @@ class Link:
     def was_ended(self) -> bool:
         """Has the server ended this connection, which is idle, or does it have anything else to
         say? Found without a round trip."""
-        socket = self.driver.socket(self._fairy.driver_connection)
-        if socket is None:
-            return False
-        with selectors.DefaultSelector() as selector:
-            try:
-                selector.register(socket, selectors.EVENT_READ)
-            except ValueError:  # closed
-                return True
-            return bool(selector.select(0))
+        return self.driver.was_ended(self._fairy.driver_connection)
 
     def rollback(self, patience: float) -> None:
         """Undo the transaction that the adapter has begun. Blocks.
@@ -225,14 +216,14 @@ class Link:
 
         fairy = self.connector.engine.sync_engine.raw_connection()
         adapted: Any = fairy.dbapi_connection
-        if not self._begins:
+        if not self._real or self.backend.begin_at_write is not None:
             self.driver.adapt(adapted)
-            if self.backend.deferred_exist is not None:
-                exist = _one_value(adapted, self.backend.deferred_exist)
-                self.deferred_check = self.backend.deferred_check if exist else ()
-                if exist and self.backend.deferred_prepare:
-                    work = self.driver.run(adapted._connection, self.backend.deferred_prepare)
-                    await_only(work)
+        if not self._real and self.backend.deferred_exist is not None:
+            exist = _one_value(adapted, self.backend.deferred_exist)
+            self.deferred_check = self.backend.deferred_check if exist else ()
+            if exist and self.backend.deferred_prepare:
+                work = self.driver.run(adapted._connection, self.backend.deferred_prepare)
+                await_only(work)
         self._fairy = fairy
 
     async def _script(self, statements: Sequence[str]) -> None:

@@ -136,12 +136,13 @@ class OuterTransaction:
         begin = [] if self.guard.begun else [self.link.begin, f"SAVEPOINT {GUARD}"]
         self.link.script([*begin, f"SAVEPOINT {name}"])
         self.guard.begun = True
-        yield
-        if self.guard.ended or self.guard.lost is not None:
-            return
-        self.stack.drop()
-        self.link.script([f"ROLLBACK TO SAVEPOINT {name}", f"RELEASE SAVEPOINT {name}"])
-        self._wake()
+        try:
+            yield
+        finally:
+            if not self.guard.ended and self.guard.lost is None:
+                self.stack.drop()
+                self.link.script([f"ROLLBACK TO SAVEPOINT {name}", f"RELEASE SAVEPOINT {name}"])
+                self._wake()
 
     # Units of work.
 

@@ -67,7 +67,7 @@ class RealConnections:
             if link.is_open and not link.was_ended():
                 return link
             link.discard()
-        return Link(self.connector, begins=self.connector.backend.begin_at_write is None)
+        return Link(self.connector, real=True)
 
     def keep(self, links: Iterable[Link]) -> None:
         """Take back connections that are in no transaction."""
@@ -245,8 +245,10 @@ class RealView(View):
         changed = self.restoration.changed()
         if changed:
             raise errors.checkpoint_behind_changes(self._work.test, changed)
-        yield
-        self._work.undo_open()
-        changed, restored = self.restoration.put_back()
-        if not restored:
-            raise errors.checkpoint_lost(self._work.test, changed)
+        try:
+            yield
+        finally:
+            self._work.undo_open()
+            changed, restored = self.restoration.put_back()
+            if not restored:
+                raise errors.checkpoint_lost(self._work.test, changed)

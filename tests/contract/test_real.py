@@ -520,3 +520,25 @@ def test_a_connection_of_another_process_that_is_left_in_a_transaction_is_told(
         To fix this: commit, roll back or close every connection of a test, and end its processes
         """
     )
+
+
+def test_a_transaction_that_a_test_left_open_is_over_for_the_next_one(
+    project: Project, target: Target
+) -> None:
+    """On the same connection, whose adapter must not believe that it goes on: then the next
+    statement would begin none, and commit by itself."""
+    project.tests(
+        """
+        pytestmark = pytest.mark.asyncdb(isolation="reset")
+
+        async def test_left_open(asyncdb_session):
+            await add(asyncdb_session, "ada")
+
+        async def test_next(asyncdb_sessionmaker):
+            async with asyncdb_sessionmaker() as session:
+                await add(session, "grace")
+                await session.rollback()
+                assert await names(session) == []
+        """
+    )
+    project.run(target).passed(2)

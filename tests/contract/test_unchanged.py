@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -145,7 +146,7 @@ POSTGRES_SCHEMA = [
     "DROP TABLE triple",
     "DROP VIEW loud",
     "CREATE OR REPLACE VIEW loud AS SELECT loud, mood FROM users WHERE id > 1",
-    "REFRESH MATERIALIZED VIEW counted",
+    "INSERT INTO users (name) VALUES ('new'); REFRESH MATERIALIZED VIEW counted",
     "CREATE INDEX more ON t1 (a)",
     "DROP INDEX by_loud",
     "ALTER INDEX by_loud RENAME TO by_quiet",
@@ -154,7 +155,7 @@ POSTGRES_SCHEMA = [
     "ALTER TYPE mood ADD VALUE 'best'",
     "ALTER DOMAIN short DROP CONSTRAINT short_check",
     "CREATE OR REPLACE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS"
-    " $$ BEGIN RETURN NULL; END $$",
+    " $$ BEGIN RETURN NULL;END $$",
     "CREATE FUNCTION more() RETURNS INT LANGUAGE sql AS 'SELECT 1'",
     "DROP TRIGGER noted ON users",
     "DROP RULE never ON heap",
@@ -311,14 +312,16 @@ class Dumps:
 
     def check(self) -> None:
         """Every test has found what the first one found."""
-        assert self.told[:1] == self.told[1:]
+        if self.told:
+            before, after = map(Counter, self.told)
+            assert (before - after, after - before) == (Counter(), Counter())
         first = self.seen[0][2]
-        before = "the first"
+        previous = "the first"
         for name, _, found in self.seen:
             gone, new = sorted(set(first) - set(found)), sorted(set(found) - set(first))
-            assert (gone, new) == ([], []), f"{name}, after {before}"
+            assert (gone, new) == ([], []), f"{name}, after {previous}"
             assert len(found) == len(first)
-            before = name
+            previous = name
 
 
 def dump(target: Target, url: URL) -> list[str]:
@@ -361,6 +364,16 @@ CATALOGS = (
     " WHERE oid >= 16384 AND relname NOT LIKE 'pg_toast%'",
     "SELECT sequencename, start_value, increment_by, cycle, last_value FROM pg_sequences",
     "SELECT * FROM counted",
+    "SELECT adrelid::regclass::text, pg_get_expr(adbin, adrelid) FROM pg_attrdef",
+    "SELECT polname FROM pg_policy",
+    "SELECT nspname, nspacl::text FROM pg_namespace WHERE oid >= 16384",
+    "SELECT typname FROM pg_type WHERE oid >= 16384 AND typname NOT LIKE 'pg_toast%'",
+    "SELECT defaclobjtype, defaclacl::text FROM pg_default_acl",
+    "SELECT castsource::regtype, casttarget::regtype FROM pg_cast WHERE oid >= 16384",
+    "SELECT collname FROM pg_collation WHERE oid >= 16384",
+    "SELECT stxname FROM pg_statistic_ext",
+    "SELECT tablename, rulename FROM pg_rules WHERE schemaname = 'public'",
+    "SELECT inhrelid::regclass::text FROM pg_inherits",
     "SELECT count(*) FROM pg_largeobject_metadata",
 )
 
@@ -403,7 +416,7 @@ def test_rows_on_postgresql_are_put_back_in_place(
 ) -> None:
     target = servers.target(word)
     dumps = play(project, target, "reset", (POSTGRES, POSTGRES_SEED), POSTGRES_ROWS)
-    assert len(dumps.seen[0][2]) > 20000
+    assert len(dumps.seen[0][2]) > 10000
     assert len({database for _, database, _ in dumps.seen}) == 1
 
 

@@ -1,0 +1,82 @@
+"""The command ``python -m benchmarks``; exit code 1 if anything failed to run."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from benchmarks import measure, report
+from benchmarks.cases import CASES
+from benchmarks.servers import Servers
+
+WORDS = "sqlite,postgres+asyncpg,postgres+psycopg,mysql+asyncmy,mysql+aiomysql,mariadb+asyncmy"
+QUICK = {"words": "sqlite", "tests": 20, "rounds": 2}
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure the targets of pytest-asyncdb against the alternatives.",
+    )
+    keys = [case.key for case in CASES]
+    add = parser.add_argument
+    add("--words", default=WORDS, help="backends with drivers, as in --asyncdb (%(default)s)")
+    add("--tests", type=int, default=300, help="tests in each run (%(default)s)")
+    add("--rounds", type=int, default=5, help="runs of each variant (%(default)s)")
+    add("--cases", default=",".join(keys), help="which cases (%(default)s)")
+    add(
+        "--server",
+        action="append",
+        default=[],
+        metavar="BACKEND=PROVIDER",
+        help="where a backend's server comes from: url (ASYNCDB_POSTGRES_URL and so on), "
+        "embedded, local, container (the first of these that is there)",
+    )
+    add("--json", type=Path, metavar="FILE", help="write everything as JSON")
+    add("--docs", type=Path, metavar="PAGE", help="write the table into the block of a page")
+    add("--quick", action="store_true", help="only whether it works: SQLite, few tests")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        for name, value in QUICK.items():
+            if getattr(options, name) == parser.get_default(name):
+                setattr(options, name, value)
+    options.words = options.words.split(",")
+    options.cases = options.cases.split(",")
+    options.server = dict(word.partition("=")[::2] for word in options.server)
+    unknown = sorted(set(options.cases) - set(keys))
+    if unknown:
+        parser.error(f"unknown cases: {', '.join(unknown)}; there are: {', '.join(keys)}")
+    if min(options.tests, options.rounds) < 1:
+        parser.error("--tests and --rounds are at least 1")
+    return options
+
+
+def main(arguments: list[str]) -> int:
+    options = parse(arguments)
+    results: list[measure.Result] = []
+    with Servers(options.server) as servers:
+        for case in CASES:
+            for word in measure.words(case, options.words) if case.key in options.cases else ():
+                print(f"{case.key} {word}", file=sys.stderr, flush=True)
+                result = measure.measure(case, word, options.tests, options.rounds, servers)
+                if result.failed:
+                    print(result.problem, file=sys.stderr, flush=True)
+                results.append(result)
+        around = report.surroundings(
+            shlex.join(["python", "-m", "benchmarks", *arguments]), servers.versions()
+        )
+    rows = [report.row(result) for result in results]
+    if "start" in options.cases:
+        rows += report.not_yet()
+    print(report.table(rows))
+    if options.json:
+        report.write_json(options.json, results, around)
+    if options.docs:
+        report.write_docs(options.docs, rows, around)
+    return int(any(result.failed for result in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,238 @@
+"""What is measured: a table of cases, each with its variants and its target."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+
+from benchmarks.projects import (
+    ASYNCDB,
+    ASYNCDB_LOCAL,
+    CREATE_ALL,
+    HAND_WRITTEN,
+    NO_DATABASE,
+    NULL_POOL,
+    ONLY_IMPORTS,
+    SQLA,
+    Source,
+)
+from benchmarks.runs import Run, Variant
+
+ALL = ("sqlite", "postgres", "mysql", "mariadb")
+SERVERS = ("postgres", "mysql", "mariadb")
+
+
+def ratio(values: Sequence[float]) -> float:
+    return values[0] / values[1]
+
+
+def difference(values: Sequence[float]) -> float:
+    return values[0] - values[1]
+
+
+def net_ratio(values: Sequence[float]) -> float:
+    """Of the first pair, each without what the second pair's run took."""
+    return (values[0] - values[2]) / (values[1] - values[3])
+
+
+def per_test(run: Run) -> float:
+    return statistics.median(run.tests)
+
+
+def fastest(run: Run) -> float:
+    """The tenth percentile of the tests: what other programs on the machine disturb least."""
+    return tenth(run.tests)
+
+
+def tenth(values: Sequence[float]) -> float:
+    """The value that a tenth of them are below."""
+    return sorted(values)[len(values) // 10]
+
+
+#: What is taken from a run besides the time of a test.
+until_ready: Callable[[Run], float] = attrgetter("ready")
+whole_process: Callable[[Run], float] = attrgetter("process")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One line of the table, for each word that it is for.
+
+    Args:
+        key: Its name in ``--cases``.
+        what: Its name in the table.
+        variants: What is compared; they run in turns.
+        target: What is to be reached at most; None: shown for comparison.
+        backends: What it is measured on; empty: once, without a database.
+        value: What is taken from each run, in seconds.
+        compare: The values of one round to what is reached.
+        unit: Of what is reached: ``×``, ``ms`` or ``s``.
+        rounds: So many times the rounds of the command line: for what one run measures once.
+        built: How often each run has to build the schema; None: that is not looked at.
+        needs: A package without which the case is left out.
+    """
+
+    key: str
+    what: str
+    variants: tuple[Variant, ...]
+    target: float | None = None
+    backends: tuple[str, ...] = ALL
+    value: Callable[[Run], float] = per_test
+    compare: Callable[[Sequence[float]], float] = ratio
+    unit: str = "×"
+    rounds: int = 1
+    built: int | None = None
+    needs: str = ""
+
+
+def ours(name: str, isolation: str = "rollback", **options: object) -> Variant:
+    """A variant with this plugin."""
+    return dataclasses.replace(
+        Variant(name, ASYNCDB, arguments=(f"--asyncdb-isolation={isolation}",)),
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def _against(key: str, source: Source, name: str, target: float | None, **options: object) -> Case:
+    """``rollback`` on one loop per test against another way to do it."""
+    # That one is so slow that few of its tests say enough.
+    tables, tests = (50, 25) if source is CREATE_ALL else (5, None)
+    return dataclasses.replace(
+        Case(
+            key,
+            f"rollback, one loop per test : {name}",
+            (
+                ours("rollback", loop="function", tables=tables, tests=tests),
+                Variant(name, source, loop="function", tables=tables, tests=tests),
+            ),
+            target,
+        ),
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def _by_loop(
+    key: str, isolation: str, target: float | None, backends: tuple[str, ...]
+) -> list[Case]:
+    """A strategy against ``rollback``, on either setting of the loop."""
+    return [
+        Case(
+            f"{key}-{loop}" if loop == "function" else key,
+            f"{isolation} : rollback, 50 tables, 2 dirty, {text}",
+            (
+                ours(isolation, isolation, loop=loop, tables=50),
+                ours("rollback", loop=loop, tables=50),
+            ),
+            target,
+            backends,
+        )
+        for loop, text in (("session", "one loop"), ("function", "one loop per test"))
+    ]
+
+
+def _visible(
+    key: str, how: str, backends: tuple[str, ...], target: float | None, every: int
+) -> Case:
+    """What a test of its own copy takes longer than the same test in ``rollback``."""
+    mark = 'asyncdb(isolation="copy")'
+    return Case(
+        key,
+        f"copy - rollback, 50 tables, {how}",
+        (ours("copy", tables=50, mark=mark, every=every), ours("rollback", tables=50, every=every)),
+        target,
+        backends,
+        compare=difference,
+        unit="ms",
+    )
+
+
+def _size(tables: int) -> Case:
+    return Case(
+        f"tables-{tables}",
+        f"rollback, {tables} tables : 5 tables",
+        (ours(f"{tables} tables", tables=tables), ours("5 tables")),
+        1.1,  # "unchanged", with room for noise
+    )
+
+
+def _workers(source: Source, number: int, name: str) -> Variant:
+    arguments = ("-n", str(number), "--dist=load")
+    return Variant(name, source, arguments=arguments, tables=50, tests=8 * number)
+
+
+CASES = (
+    Case(
+        "rollback",
+        "rollback, one loop : best hand-written fixture",
+        (ours("rollback"), Variant("hand-written", HAND_WRITTEN)),
+        1.0,
+    ),
+    Case(
+        "loops",
+        "rollback, one loop per test : one loop",
+        (ours("loop per test", loop="function"), ours("one loop")),
+        1.6,
+    ),
+    _against("pytest-sqla", SQLA, "pytest-sqla", 0.7, needs="pytest-sqla"),
+    _against("null-pool", NULL_POOL, "NullPool", None, backends=SERVERS),
+    _against("create-all", CREATE_ALL, "create_all per test, 50 tables", None),
+    *_by_loop("reset", "reset", 1.5, ALL),
+    _visible("copy", "back to back", ("postgres",), 0.010, 1),
+    _visible("copy-mixed", "each tenth test", ("postgres",), 0.010, 10),
+    _visible("copy-mysql", "back to back", ("mysql", "mariadb"), None, 1),
+    _visible("copy-mysql-mixed", "each tenth test", ("mysql", "mariadb"), None, 10),
+    *_by_loop("copy-sqlite", "copy", 2.0, ("sqlite",)),
+    Case(
+        "start",
+        "start-up, local server, cold - the same on SQLite",
+        (
+            Variant("server", ASYNCDB_LOCAL, tables=50, tests=1),
+            Variant("SQLite", ASYNCDB_LOCAL, tables=50, tests=1, word="sqlite"),
+        ),
+        2.0,
+        ("postgres",),
+        value=until_ready,
+        compare=difference,
+        unit="s",
+        rounds=2,
+    ),
+    Case(
+        "installed",
+        "a run without database tests, plugin on - off",
+        (
+            Variant("on", dataclasses.replace(NO_DATABASE, plugin="asyncdb"), tests=1),
+            Variant("off", NO_DATABASE, tests=1),
+        ),
+        0.020,
+        (),
+        value=whole_process,
+        compare=difference,
+        unit="ms",
+        rounds=8,
+    ),
+    Case(
+        "workers",
+        "set-up with -n 8 : -n 1, without the workers' own start",
+        (
+            _workers(ASYNCDB, 8, "-n 8"),
+            _workers(ASYNCDB, 1, "-n 1"),
+            _workers(ONLY_IMPORTS, 8, "-n 8, imports only"),
+            _workers(ONLY_IMPORTS, 1, "-n 1, imports only"),
+        ),
+        1.3,
+        SERVERS,
+        value=until_ready,
+        compare=net_ratio,
+        built=1,
+    ),
+    _size(50),
+    _size(500),
+)
+
+#: Targets that cannot be measured: what they are about is not there yet.
+NOT_YET = (
+    ("start-up, local server, warm cache - the same on SQLite", "≤ 0.7 s"),
+    ("start-up, local server, --asyncdb-reuse - the same on SQLite", "≤ 0.2 s"),
+)

@@ -1,0 +1,132 @@
+"""Measure a case: its variants in turns, round by round."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.cases import Case, fastest, per_test, tenth
+from benchmarks.runs import Project, RunFailed
+from benchmarks.servers import Servers
+from pytest_asyncdb.errors import AsyncdbError
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A median with its spread, in seconds or as a ratio."""
+
+    median: float
+    low: float
+    high: float
+    number: int
+
+
+@dataclasses.dataclass
+class Result:
+    """A line of the table.
+
+    Args:
+        reached: Over the rounds; None where it could not be measured.
+        fastest: The same for the fastest tenth of the tests, or of the runs.
+        variants: What each variant took, in seconds.
+        problem: Why there is nothing, or what was wrong.
+        failed: It is a fault, not something that this machine lacks.
+    """
+
+    key: str
+    what: str
+    word: str
+    unit: str
+    target: float | None
+    reached: Measured | None = None
+    fastest: Measured | None = None
+    variants: dict[str, Measured] = dataclasses.field(default_factory=dict)
+    problem: str = ""
+    failed: bool = False
+
+    @property
+    def verdict(self) -> str:
+        if self.reached is None or self.problem:
+            return "failed" if self.failed else "skipped"
+        if self.target is None:
+            return ""
+        return "ok" if self.reached.median <= self.target else "missed"
+
+
+def measure(case: Case, word: str, tests: int, rounds: int, servers: Servers) -> Result:
+    """Measure *case* on *word*; what cannot be measured is said in the result."""
+    result = Result(case.key, case.what, word, case.unit, case.target)
+    if case.needs and not _installed(case.needs):
+        result.problem = f"{case.needs} is not installed"
+        return result
+    try:
+        _measure(case, word, tests, rounds * case.rounds, servers, result)
+    except AsyncdbError as error:
+        result.problem = str(error)
+    except RunFailed as error:
+        result.problem, result.failed = str(error), True
+    return result
+
+
+def _measure(
+    case: Case, word: str, tests: int, rounds: int, servers: Servers, result: Result
+) -> None:
+    reached: list[float] = []
+    fast: list[float] = []
+    taken: dict[str, list[float]] = {variant.name: [] for variant in case.variants}
+    with tempfile.TemporaryDirectory(prefix="benchmark_") as folder:
+        projects = [
+            Project(Path(folder, str(number)), variant, word, tests, servers)
+            for number, variant in enumerate(case.variants)
+        ]
+        for project in projects:
+            project.run()  # compiles the project's modules
+        for _ in range(rounds):
+            values, lows = [], []
+            for variant, project in zip(case.variants, projects, strict=True):
+                run = project.run()
+                if case.built is not None and variant.source.plugin and run.built != case.built:
+                    raise RunFailed(f"{variant.name}: the schema was built {run.built} times")
+                values.append(case.value(run))
+                if case.value is per_test:
+                    taken[variant.name] += run.tests
+                    lows.append(fastest(run))
+                else:
+                    taken[variant.name].append(values[-1])
+            reached.append(case.compare(values))
+            if lows:
+                fast.append(case.compare(lows))
+    if not fast:  # one value from each run: the fastest of the runs
+        fast.append(case.compare([tenth(taken[variant.name]) for variant in case.variants]))
+    result.reached = _measured(reached)
+    result.fastest = _measured(fast)
+    result.variants = {name: _measured(values) for name, values in taken.items()}
+
+
+def words(case: Case, chosen: list[str]) -> Iterator[str]:
+    """Those of the chosen words that *case* is for."""
+    if not case.backends:
+        yield ""
+    for word in chosen:
+        if word.partition("+")[0] in case.backends:
+            yield word
+
+
+def _measured(values: Sequence[float]) -> Measured:
+    """The median with the tenth and ninetieth percentile; of few values the extremes."""
+    low, high = min(values), max(values)
+    if len(values) >= 10:
+        low, *_, high = statistics.quantiles(values, n=10)
+    return Measured(statistics.median(values), low, high, len(values))
+
+
+def _installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,133 @@
+"""The table, as text, as JSON, and as a block of a page."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cases import NOT_YET
+from benchmarks.measure import Measured, Result
+
+HEADER = ("what", "on", "target", "reached", "p10 to p90", "fastest", "", "medians")
+#: Around the block of a page that ``--docs`` writes.
+BEGIN, END = "<!-- benchmark: begin, written by --docs -->", "<!-- benchmark: end -->"
+
+_PACKAGES = (
+    *("pytest-asyncdb", "pytest", "pytest-asyncio", "pytest-xdist", "pytest-sqla", "SQLAlchemy"),
+    *("aiosqlite", "asyncpg", "psycopg", "asyncmy", "aiomysql"),
+)
+_FACTORS = {"×": 1.0, "s": 1.0, "ms": 1000.0}
+
+
+def row(result: Result) -> tuple[str, ...]:
+    """A line of the table."""
+    target = "" if result.target is None else f"≤ {_number(result.target, result.unit)}"
+    if result.reached is None:
+        reason = result.problem.strip().splitlines()[0 if not result.failed else -1]
+        return (result.what, result.word, target, "", "", "", result.verdict, reason)
+    reached, unit = result.reached, result.unit
+    return (
+        result.what,
+        result.word,
+        target,
+        _number(reached.median, unit),
+        f"{_digits(reached.low, unit)} to {_digits(reached.high, unit)}",
+        "" if result.fastest is None else _digits(result.fastest.median, unit),
+        result.verdict,
+        ", ".join(f"{name} {_time(taken)}" for name, taken in result.variants.items()),
+    )
+
+
+def not_yet() -> list[tuple[str, ...]]:
+    """Lines for the targets that cannot be measured yet."""
+    return [(what, "", target, "", "", "", "not there yet", "") for what, target in NOT_YET]
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Lines of a Markdown table, its columns aligned."""
+    lines = [HEADER, *rows]
+    widths = [max(len(line[n]) for line in lines) for n in range(len(HEADER))]
+
+    def text(cells: Iterable[str]) -> str:
+        padded = (cell.replace("|", "/").ljust(w) for cell, w in zip(cells, widths, strict=True))
+        return f"| {' | '.join(padded)} |"
+
+    return "\n".join([text(HEADER), text("-" * w for w in widths), *map(text, rows)])
+
+
+def surroundings(command: str, servers: Mapping[str, str]) -> dict[str, Any]:
+    """Where, when and with what was measured."""
+    return {
+        "command": command,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": f"{os.cpu_count()} × {_processor()}, {platform.system()}",
+        "load": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+        "python": platform.python_version(),
+        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+        "servers": dict(servers),
+    }
+
+
+def write_json(path: Path, results: Sequence[Result], around: Mapping[str, Any]) -> None:
+    lines = [{**dataclasses.asdict(result), "verdict": result.verdict} for result in results]
+    text = json.dumps({**around, "results": lines}, indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def write_docs(path: Path, rows: Sequence[Sequence[str]], around: Mapping[str, Any]) -> None:
+    """Replace the block between the two comments.
+
+    Raises:
+        ValueError: The page has no such block.
+    """
+    before, begin, rest = path.read_text("utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{path} has no block between {BEGIN!r} and {END!r}")
+    versions = ", ".join(f"{name} {found}" for name, found in around["versions"].items())
+    servers = "; ".join(f"{name} {text}" for name, text in around["servers"].items())
+    block = [
+        f"`{around['command']}`, {around['date']}",
+        table(rows),
+        f"{around['machine']}; Python {around['python']}, {versions}"
+        + (f"; servers: {servers}." if servers else "."),
+    ]
+    text = "\n\n".join([before + begin, *block, end + after])
+    path.write_text(text, encoding="utf-8")
+
+
+def _number(value: float, unit: str) -> str:
+    return f"{_digits(value, unit)} {unit}"
+
+
+def _digits(value: float, unit: str) -> str:
+    return f"{value * _FACTORS[unit]:.{1 if unit == 'ms' else 2}f}"
+
+
+def _time(taken: Measured) -> str:
+    if taken.median >= 1:
+        return f"{taken.median:.2f} s"
+    return f"{taken.median * 1000:.2f} ms"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,157 @@
+"""One variant of a case: its project, and pytest runs in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import projects
+from benchmarks.servers import Servers
+
+#: Plugins that take no part; what is measured is on, the others are off.
+_OFF = ("anyio", "cacheprovider", "faker", "hypothesispytest", "randomly")
+_DRIVERS = {"sqlite": "aiosqlite", "postgres": "asyncpg"}
+_TIMEOUT = 900.0
+
+
+class RunFailed(Exception):
+    """A pytest run did not pass; the text is the end of its output."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One of the things that a case compares.
+
+    Args:
+        name: In the tables.
+        source: Where the tests' session comes from.
+        loop: ``session``, or ``function``: pytest-asyncio's default.
+        tables: How large the schema is.
+        arguments: More of pytest's command line.
+        word: The word in ``--asyncdb``, where it is not the case's.
+        mark: A marker for the tests that are measured.
+        every: Only each of so many tests is measured.
+        tests: How many, where not as many as the command line says.
+    """
+
+    name: str
+    source: projects.Source
+    loop: str = "session"
+    tables: int = 5
+    arguments: tuple[str, ...] = ()
+    word: str = ""
+    mark: str = ""
+    every: int = 1
+    tests: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What one pytest run took.
+
+    Args:
+        tests: Seconds of each measured test, the first ones dropped.
+        ready: Seconds from the command to the first test's body, of the last worker.
+        process: Seconds of the whole process.
+        built: How often the schema was built.
+    """
+
+    tests: tuple[float, ...]
+    ready: float
+    process: float
+    built: int
+
+
+class Project:
+    """The project of a variant, written at once, run as often as wanted."""
+
+    def __init__(
+        self, folder: Path, variant: Variant, word: str, tests: int, servers: Servers
+    ) -> None:
+        self._folder = folder
+        self._source = variant.source
+        self._word = variant.word or word
+        self._arguments = variant.arguments
+        self._servers = servers
+        number = variant.tests or tests + projects.DROPPED
+        self._number = number * variant.every
+        text = projects.tests(variant.source.fixture, number, variant.every, variant.mark)
+        projects.write(folder, variant.source, variant.loop, variant.tables, text)
+
+    def run(self) -> Run:
+        """Run pytest once.
+
+        Raises:
+            RunFailed: It did not end with every test passed.
+            AsyncdbError: There is no such server.
+        """
+        if self._source.own_database:
+            with self._servers.database(self._word) as url:
+                return self._run(url)
+        wanted = any("{url}" in word for word in self._source.arguments)
+        return self._run(self._servers.url(self._word) if wanted else "")
+
+    def _run(self, url: str) -> Run:
+        backend, _, driver = self._word.partition("+")
+        driver = driver or _DRIVERS.get(backend, "asyncmy")
+        conftest = self._source.conftest.format(url=url, driver=driver)
+        (self._folder / "conftest.py").write_text(conftest, encoding="utf-8")
+        # Without a URL nothing is said about the server: SQLite has none.
+        words = [
+            word.format(word=self._word, url=url)
+            for word in (*self._source.arguments, *self._arguments)
+            if not (word.startswith(("--asyncdb-url", "--asyncdb-server")) and backend == "sqlite")
+        ]
+        off = [*_OFF, *({"asyncdb", "sqla"} - {self._source.plugin})]
+        if "-n" not in words:
+            off.append("xdist")
+        with tempfile.TemporaryDirectory() as times:
+            command = [sys.executable, "-m", "pytest", "-qx", "-p", "benchmark_timing"]
+            command += [word for name in off for word in ("-p", f"no:{name}")]
+            begun = time.monotonic()
+            done = subprocess.run(
+                [*command, *words],
+                cwd=self._folder,
+                env=_environment(self._folder, times),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=_TIMEOUT,
+            )
+            ended = time.monotonic()
+            if done.returncode or f"{self._number} passed" not in done.stdout:
+                raise RunFailed(done.stdout.replace(url, "(url)" if url else "")[-3000:])
+            return _read(Path(times), begun, ended)
+
+
+def _read(times: Path, begun: float, ended: float) -> Run:
+    noted = [json.loads(path.read_text("utf-8")) for path in times.glob("*.json")]
+    tests = [
+        seconds
+        for process in noted
+        for name, seconds in process["tests"]
+        if name.startswith("test_measured")
+    ]
+    built = times / "built"
+    return Run(
+        tests=tuple(tests[projects.DROPPED :]),
+        ready=max(process["begun"] for process in noted) - begun,
+        process=ended - begun,
+        built=len(built.read_text("utf-8").splitlines()) if built.exists() else 0,
+    )
+
+
+def _environment(folder: Path, times: str) -> dict[str, str]:
+    """Ours, without what would change a run."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("ASYNCDB_", "PYTEST_")) and name != "PYTHONDEVMODE"
+    }
+    return {**environment, "PYTHONPATH": str(folder), "BENCHMARK_TIMES": times}

@@ -1,0 +1,84 @@
+"""The benchmark runs from end to end; how fast anything is, is not looked at here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = """
+# Speed
+
+<!-- benchmark: begin, written by --docs -->
+what was measured before
+<!-- benchmark: end -->
+
+The end.
+"""
+
+
+def benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("ASYNCDB_")}
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments],
+        cwd=ROOT,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_the_smallest_case_is_measured_and_written_down(tmp_path: Path) -> None:
+    """A case on SQLite gives a line of the table, of the JSON and of the page."""
+    page, file = tmp_path / "speed.md", tmp_path / "speed.json"
+    page.write_text(PAGE, encoding="utf-8")
+    options = ["--quick", "--tests=3", "--rounds=1", "--cases=rollback"]
+    done = benchmark(*options, f"--json={file}", f"--docs={page}")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(file.read_text("utf-8"))
+    (result,) = found["results"]
+    assert (result["key"], result["word"], result["target"]) == ("rollback", "sqlite", 1.0)
+    assert result["verdict"] in ("ok", "missed")
+    medians = {name: taken["median"] for name, taken in result["variants"].items()}
+    assert [taken["number"] for taken in result["variants"].values()] == [3, 3]
+    ratio = medians["rollback"] / medians["hand-written"]
+    assert result["reached"]["median"] == pytest.approx(ratio)
+    table = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    assert len(table) == 3
+    text = page.read_text("utf-8")
+    assert "\n".join(table) in text
+    assert "what was measured before" not in text
+    assert text.startswith(PAGE.partition("what was")[0])
+    assert text.endswith(PAGE.partition("before\n")[2])
+
+
+def test_a_run_that_does_not_pass_is_a_failure(tmp_path: Path) -> None:
+    """A broken variant is not measured: the line says so, and the command fails."""
+    code = (
+        "import dataclasses, sys; from benchmarks import __main__ as main, cases;"
+        "case = next(case for case in cases.CASES if case.key == 'rollback');"
+        "broken = dataclasses.replace(case.variants[0].source, fixture='no_such_fixture');"
+        "variants = (dataclasses.replace(case.variants[0], source=broken),);"
+        "main.CASES = (dataclasses.replace(case, variants=variants),);"
+        "sys.exit(main.main(['--quick', '--cases=rollback']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "| failed |" in done.stdout
+    assert "fixture 'no_such_fixture' not found" in done.stderr
+
+
+def test_a_mistyped_case_ends_the_command() -> None:
+    """The keys that there are, are in the text."""
+    done = benchmark("--cases=rolback")
+    assert done.returncode == 2
+    assert "unknown cases: rolback; there are: rollback, loops, " in done.stderr
