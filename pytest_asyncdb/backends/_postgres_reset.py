@@ -28,7 +28,7 @@ _CATALOGS = {
     "pg_proc": "oid",
     "pg_trigger": "oid",
     "pg_rewrite": "oid",
-    "pg_namespace": "oid",
+    "pg_namespace": "nspname !~ '^pg_' AND oid",  # those for temporary tables stay
     "pg_sequence": "seqrelid",
     "pg_policy": "oid",
     "pg_extension": "oid",
