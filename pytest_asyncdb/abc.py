@@ -409,6 +409,9 @@ class View(abc.ABC):
     def reference(self) -> URL:
         """The URL of another database, with the same schema and seed, that no test uses."""
 
+    def expect_checkpoints(self) -> None:
+        """The test may ask for checkpoints; so far it has done nothing."""
+
     def watch(self) -> None:
         """Somebody else may connect to the database from now on, past the engine."""
 

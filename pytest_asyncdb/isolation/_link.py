@@ -136,7 +136,18 @@ class Link:
         say? Found without a round trip."""
         return self.driver.was_ended(self._fairy.driver_connection)
 
-    def script(self, statements: Sequence[str], patience: float = PATIENCE) -> None:
+    def rollback(self, patience: float) -> None:
+        """Undo the transaction that the adapter has begun. Blocks.
+
+        Raises:
+            Exception: The driver's own, or TimeoutError.
+        """
+        from sqlalchemy.util import greenlet_spawn
+
+        # As text it would leave the adapter in the belief that it goes on.
+        self.host.run(greenlet_spawn(self.adapted.rollback), patience)
+
+    def script(self, statements: Sequence[str]) -> None:
         """Run statements of ours, in one round trip where the driver can.
 
         Blocks the caller, whatever it is: a cancelled task must be able to undo its work.
@@ -145,7 +156,7 @@ class Link:
             Exception: The driver's own, as the adapter's cursors raise it, or TimeoutError.
         """
         try:
-            self.host.run(self._script(statements), patience)
+            self.host.run(self._script(statements), PATIENCE)
         except Exception as error:
             handle = getattr(self._fairy.dbapi_connection, "_handle_exception", None)
             if handle is not None:

@@ -213,7 +213,7 @@ class RealWork:
     def _undo(self, link: Link) -> None:
         if link.is_open and link.in_transaction() is not False:
             with contextlib.suppress(Exception):  # keep() sees that it is not over
-                link.script(["ROLLBACK"], CANCEL_PATIENCE)
+                link.rollback(CANCEL_PATIENCE)
 
 
 class RealView(View):

@@ -84,7 +84,7 @@ class _CopyView(RealView):
 
     @property
     def restoration(self) -> Restoration:
-        """Made where a checkpoint asks for it."""
+        """Made where checkpoints are to be expected."""
         if self._restoration is None:
             strategy = self._strategy
             self._restoration = Restoration(strategy.database, strategy.host, self._copied)
@@ -92,6 +92,9 @@ class _CopyView(RealView):
 
     def reference(self) -> URL:
         return self._strategy.database.reference()
+
+    def expect_checkpoints(self) -> None:
+        self.restoration  # noqa: B018  # made before anything has changed
 
     def watch(self) -> None:
         self._watched = True  # who has its URL may come back to it
