@@ -542,3 +542,52 @@ def test_a_transaction_that_a_test_left_open_is_over_for_the_next_one(
         """
     )
     project.run(target).passed(2)
+
+
+@pytest.mark.parametrize("word", POSTGRES)
+def test_a_prepared_transaction_that_is_left_is_told(
+    project: Project, servers: Servers, word: str
+) -> None:
+    """It has no connection any more, and its locks stay; it is rolled back."""
+    target = servers.target(word)
+    if target.observer.query("SHOW max_prepared_transactions") == [("0",)]:
+        pytest.skip("this server allows no prepared transactions")
+    project.tests(
+        """
+        from uuid import uuid4
+
+        async def prepare(engine, end):
+            name = f"it's {uuid4().hex[:8]}"
+            async with engine.connect() as connection:
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
+                for statement in (
+                    "BEGIN",
+                    "INSERT INTO users (name) VALUES ('ada')",
+                    "PREPARE TRANSACTION '" + name.replace("'", "''") + "'",
+                    *end,
+                ):
+                    await connection.exec_driver_sql(
+                        statement.format("'" + name.replace("'", "''") + "'"),
+                        execution_options={"no_parameters": True},
+                    )
+
+        async def test_ended(asyncdb_engine):
+            await prepare(asyncdb_engine, ["COMMIT PREPARED {}"])
+
+        async def test_it(asyncdb_engine):
+            await prepare(asyncdb_engine, [])
+        """,
+        AFTER,
+    )
+    outcome = run(project, target, "reset").had(passed=3, errors=1)
+    (name,) = set(re.findall(r"PREPARE TRANSACTION ('it''s [^']+')", outcome.text))
+    outcome.shows(
+        f"""
+        the test left a connection in a transaction; it was ended
+
+        test: test_it.py::test_it[{target.id}]
+        connection that is gone: PREPARE TRANSACTION {name}
+
+        To fix this: commit, roll back or close every connection of a test, and end its processes
+        """
+    )
