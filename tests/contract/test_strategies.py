@@ -166,7 +166,8 @@ def test_whatever_a_test_does_the_next_one_finds_the_template(
     outcome.had(passed=11, failed=1)
     assert len(outcome.watch.looked) == 12
     databases = {url.database for url in outcome.watch.urls.values()}
-    assert len(databases) == (12 if strategy == "copy" else 1)
+    # A copy in memory is used again where only the test's engine has reached it.
+    assert len(databases) == (12 if strategy == "copy" and target.server is not None else 1)
 
 
 @pytest.mark.parametrize("backwards", [False, True], ids=["forwards", "backwards"])

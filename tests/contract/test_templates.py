@@ -68,7 +68,8 @@ async def test_module(asyncdb_session):
 
 class TestMore:
     @pytest.fixture(scope="class")
-    def asyncdb_seed(self, asyncdb_seed):
+    @classmethod
+    def asyncdb_seed(cls, asyncdb_seed):
         async def more(session):
             note("more")
             session.add(User(name="cyd"))
