@@ -139,12 +139,21 @@ BREACHES = {
         errors.overlapping_units("t", "…", []),
         errors.teardown_stuck("t", 10, TimeoutError()),
         errors.not_dropped("t", "d", TimeoutError()),
+        errors.second_connection("t", []),
+        errors.left_connected("t", []),
+        errors.needs_independent("asyncdb.connections()", "t"),
+        errors.checkpoint_behind_changes("t", []),
+        errors.checkpoint_in_a_transaction("t", []),
+        errors.checkpoint_lost("t", []),
     ],
     "docs/loops.md": [errors.trio_backend("t")],
     "docs/howto/migrations.md": [
         errors.foreign_database("…", "…", "asyncdb_migrations in pytest.ini")
     ],
-    "docs/howto/seeds.md": [errors.seed_failed("PostgreSQL", ValueError())],
+    "docs/howto/seeds.md": [
+        errors.seed_failed("PostgreSQL", ValueError()),
+        errors.seed_reuses_object("PostgreSQL", "User"),
+    ],
 }
 
 
