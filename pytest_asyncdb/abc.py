@@ -134,6 +134,9 @@ class Backend(abc.ABC):
     #: What begins a transaction where the driver must not do it, before the first statement
     #: that writes (``reset`` and ``copy``); None: the driver begins it.
     begin_at_write: ClassVar[str | None] = None
+    #: Does a restorer copy the whole template, whatever has happened? A database that only the
+    #: test's engine has reached is then as good as another copy.
+    restores_whole: ClassVar[bool] = False
     #: Error codes after which the server may have rolled back the whole transaction; its
     #: next answer tells.
     transaction_ending_errors: ClassVar[frozenset[int | str]] = frozenset()
@@ -405,6 +408,9 @@ class View(abc.ABC):
     @abc.abstractmethod
     def reference(self) -> URL:
         """The URL of another database, with the same schema and seed, that no test uses."""
+
+    def expect_checkpoints(self) -> None:
+        """The test may ask for checkpoints; so far it has done nothing."""
 
     def watch(self) -> None:
         """Somebody else may connect to the database from now on, past the engine."""

@@ -111,6 +111,7 @@ class SQLite(Backend):
     dialect = "sqlite"
     #: Without it, of two that begin and then both write, one would fail at once.
     begin_at_write = "BEGIN IMMEDIATE"
+    restores_whole = True
     schemes = ("sqlite",)
     drivers = (Aiosqlite,)
     capabilities = Capabilities(

@@ -352,7 +352,9 @@ def dump(target: Target, url: URL) -> list[str]:
 CATALOGS = (
     "SELECT attrelid::regclass::text, attname, atttypid::regtype, attnotnull, attacl::text,"
     " attgenerated, attidentity, col_description(attrelid, attnum) FROM pg_attribute"
-    " WHERE attrelid >= 16384 AND attnum > 0 AND attrelid::regclass::text NOT LIKE 'pg_toast%'",
+    " WHERE attrelid >= 16384 AND attnum > 0 AND attrelid::regclass::text NOT LIKE 'pg_toast%'"
+    # Temporary tables are their connection's alone; a plain one sees that they are there.
+    " AND attrelid::regclass::text NOT LIKE 'pg_temp%'",
     "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE oid >= 16384",
     "SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid), indisclustered"
     " FROM pg_index WHERE indexrelid >= 16384 AND indrelid::regclass::text NOT LIKE 'pg_toast%'",
@@ -366,7 +368,7 @@ CATALOGS = (
     "SELECT * FROM counted",
     "SELECT adrelid::regclass::text, pg_get_expr(adbin, adrelid) FROM pg_attrdef",
     "SELECT polname FROM pg_policy",
-    "SELECT nspname, nspacl::text FROM pg_namespace WHERE oid >= 16384",
+    "SELECT nspname, nspacl::text FROM pg_namespace WHERE oid >= 16384 AND nspname !~ '^pg_'",
     "SELECT typname FROM pg_type WHERE oid >= 16384 AND typname NOT LIKE 'pg_toast%'",
     "SELECT defaclobjtype, defaclacl::text FROM pg_default_acl",
     "SELECT castsource::regtype, casttarget::regtype FROM pg_cast WHERE oid >= 16384",
