@@ -7,7 +7,7 @@ longer is parked: the caller's loop watches the private loop's selector and turn
 whenever something arrives, so that other tasks, timeouts and cancellation go on.
 
 No connection ever notices on which loop or in which thread a test runs, and no thread is
-started. docs/architecture.md says what the alternatives cost. Nothing here knows
+started. docs/loops.md says what the alternatives cost. Nothing here knows
 databases or pytest.
 """
 

@@ -288,7 +288,7 @@ def asyncdb(
     _asyncdb_view: View,
     asyncdb_metadata: Any,
 ) -> Asyncdb:
-    """The handle of the test's database: changes, checkpoints, connections, its schema's check.
+    """A handle of the test's database: connections, checkpoints, changes, schema differences.
 
     Scope: test. Costs nothing; in the strategy ``copy``, on a server, some milliseconds.
     """

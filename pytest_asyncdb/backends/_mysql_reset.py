@@ -1,6 +1,6 @@
 """What puts a MySQL or MariaDB database back to what its template is.
 
-Two queries find what has changed, whoever has changed it: tables that have rows and had
+Three queries find what has changed, whoever has changed it: tables that have rows and had
 none, times of the last change, AUTO_INCREMENT counters, and how many statements the server
 has run that change a schema. Only where one of these moved is there a closer look.
 """
@@ -8,12 +8,11 @@ has run that change a schema. Only where one of these moved is there a closer lo
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterable, Sequence
 
 from pytest_asyncdb.abc import LEFT_OPEN, Restorer, Sql
 from pytest_asyncdb.backends._mysql_copy import SETTLE, insert_all, quoted
-from pytest_asyncdb.backends._mysql_state import Catalog, State, count_ddl
+from pytest_asyncdb.backends._mysql_state import Catalog, State, count_ddl, left_open
 
 #: Seconds for which a statement of ours waits for somebody else's locks.
 _PATIENCE = 3
@@ -23,11 +22,6 @@ _FEW = 1000
 _ATTEMPTS = 3
 #: Types whose values may compare equal without being the same.
 _TEXTS = ("char", "varchar", "tinytext", "text", "mediumtext", "longtext", "enum", "set", "json")
-
-#: The number of a connection in InnoDB's list of transactions.
-_ACTIVE = re.compile(
-    r"^---TRANSACTION \d+, ACTIVE.*\n(?:(?!---).*\n)*?\w+ thread id (\d+)", re.MULTILINE
-)
 
 
 class MySQLRestorer(Restorer):
@@ -42,14 +36,15 @@ class MySQLRestorer(Restorer):
         self._database = database
         self._template = template
         self._live = live
+        #: May this account see what other connections do?
+        self._sees_others = True
 
     async def remember(self) -> None:
         patience = f"lock_wait_timeout = {_PATIENCE}, innodb_lock_wait_timeout = {_PATIENCE}"
         await self._sql.script([SETTLE, f"SET {patience}", *self._live])
-        self._sees_others = True
         try:
-            await self._left_open()
-        except Exception:  # it takes the right PROCESS
+            await left_open(self._sql, self._database)
+        except Exception:
             self._sees_others = False
         self._ddl = await count_ddl(self._sql)
         self._catalog = await Catalog.of(self._sql, self._database)
@@ -69,28 +64,10 @@ class MySQLRestorer(Restorer):
         }
 
     async def changed(self) -> Sequence[str]:
-        return (*await self._left_open(), *await self._changed())
+        left = await left_open(self._sql, self._database) if self._sees_others else []
+        return (*(f"{LEFT_OPEN}{number}: {what}" for number, what in left), *await self._look())
 
-    async def _left_open(self) -> list[str]:
-        """Transactions of others in the database, where this account may see them."""
-        if not self._sees_others:
-            return []
-        rows = await self._sql.fetch(
-            f"SELECT p.id, concat('{LEFT_OPEN}', p.id, ': ', coalesce(left(t.trx_query, 80), "
-            "'in a transaction')) FROM information_schema.innodb_trx t "
-            "JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id "
-            f"WHERE p.db = '{self._database}' AND p.id <> connection_id()"
-        )
-        # That table is a copy, which grows old as long as somebody reads it every 100 ms.
-        active = await self._active() if rows else set()
-        return [word for number, word in rows if number in active]
-
-    async def _active(self) -> set[int]:
-        """The connections that are in a transaction which has written or locked something."""
-        ((_, _, status),) = await self._sql.fetch("SHOW ENGINE INNODB STATUS")
-        return {int(number) for number in _ACTIVE.findall(status)}
-
-    async def _changed(self) -> Sequence[str]:
+    async def _look(self) -> Sequence[str]:
         try:
             ddl = await count_ddl(self._sql)
             state = await self._catalog.state()
@@ -116,7 +93,7 @@ class MySQLRestorer(Restorer):
             for word in left:
                 with contextlib.suppress(Exception):  # it has ended meanwhile
                     await self._sql.script([f"KILL {word.removeprefix(LEFT_OPEN).split(':')[0]}"])
-            changed = await self._changed()
+            changed = await self._look()
         for attempt in range(_ATTEMPTS):
             ids = [name for name in self._start.ids if f"ids of {name}" in changed]
             restarted = self._truncatable.intersection(ids)
@@ -139,7 +116,7 @@ class MySQLRestorer(Restorer):
                 return False
             if not (self._catalog.triggers or self._large & seeded):
                 return True
-            changed = await self._changed()
+            changed = await self._look()
             if not changed:
                 return True
         return False

@@ -37,7 +37,7 @@ def test_all_backends_in_one_run_with_workers(servers: Servers, isolation: str) 
 @pytest.mark.parametrize(
     ("test", "told"),
     [
-        ("test_a_job_that_is_in_hand_is_skipped", "AttributeError: 'NoneType'"),
+        ("test_a_job_that_is_in_hand_is_skipped", "assert 'first' == 'second'"),
         ("test_a_worker_that_waits_for_a_row_gives_up", "asyncdb.connections() needs connections"),
         ("test_another_process_writes", "another connection has committed"),
         ("test_there_is_one_leader", "assert not True"),
