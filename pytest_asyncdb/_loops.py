@@ -7,7 +7,7 @@ longer is parked: the caller's loop watches the private loop's selector and turn
 whenever something arrives, so that other tasks, timeouts and cancellation go on.
 
 No connection ever notices on which loop or in which thread a test runs, and no thread is
-started. docs/architecture.md says what the alternatives cost. Nothing here knows
+started. docs/loops.md says what the alternatives cost. Nothing here knows
 databases or pytest.
 """
 
@@ -115,6 +115,7 @@ class HostLoop:
         function: Callable[..., T],
         *args: Any,
         on_cancel: Ending | None = None,
+        as_running: bool = True,
     ) -> T:
         """Call sync SQLAlchemy code from a SQLAlchemy greenlet; what it awaits runs here.
 
@@ -122,6 +123,8 @@ class HostLoop:
             function: Code of a SQLAlchemy adapter: it awaits by switching greenlets.
             on_cancel: Ends the awaitable's work on the server when the caller's task is
                 cancelled; gets the future of that work.
+            as_running: Our loop is the running one for *function*, so that the futures which
+                it makes belong to it; False: it may run a loop of its own.
 
         Raises:
             sqlalchemy.exc.MissingGreenlet: Not called from a SQLAlchemy greenlet, as with
@@ -135,25 +138,16 @@ class HostLoop:
         current = greenlet.getcurrent()
         inner = _provider_class()(function, current)
         inner.gr_context = current.gr_context
-        awaitable = self._switch(outer, inner.switch, *args)
+        inside = self.loop if as_running else outer
+        awaitable = _switch(inside, outer, inner.switch, *args)
         while not inner.dead:
             try:
                 result = self._await(awaitable, on_cancel)
             except BaseException as error:  # handed to the code that awaits, which decides
-                awaitable = self._switch(outer, inner.throw, error)
+                awaitable = _switch(inside, outer, inner.throw, error)
             else:
-                awaitable = self._switch(outer, inner.switch, result)
+                awaitable = _switch(inside, outer, inner.switch, result)
         return awaitable  # type: ignore[no-any-return]  # a dead greenlet gives its result
-
-    def _switch(
-        self, outer: asyncio.AbstractEventLoop | None, switch: Callable[..., Any], *args: Any
-    ) -> Any:
-        """Go on with an adapter's code; the futures that it makes belong to our loop."""
-        asyncio._set_running_loop(self.loop)
-        try:
-            return switch(*args)
-        finally:
-            asyncio._set_running_loop(outer)
 
     async def await_here(self, work: Awaitable[T]) -> T:
         """Await something of the private loop from a coroutine on any loop."""
@@ -296,9 +290,12 @@ class HostLoop:
 
     def _turn_for(self, outer: asyncio.AbstractEventLoop) -> None:
         """Turn our loop for a loop that has parked calls, and see to our timers."""
+        self._turn(None, 0.0)
+        self._set_alarm(outer)
+
+    def _set_alarm(self, outer: asyncio.AbstractEventLoop) -> None:
         if outer in self._alarms:
             self._alarms.pop(outer).cancel()
-        self._turn(None, 0.0)
         timer = self._selector.next_timer
         if timer is not None and outer in self._parked:
             self._alarms[outer] = outer.call_later(timer, self._turn_for, outer)
@@ -333,6 +330,12 @@ class HostLoop:
                     self.loop.run_forever()
                 finally:
                     task.remove_done_callback(self._stop)
+                if self._parked:
+                    # What became ready together with *task*: nothing else would turn us for it.
+                    self._selector.until = 0.0
+                    self.loop.run_forever()
+                    if outer is not None:
+                        self._set_alarm(outer)
         finally:
             asyncio._set_running_loop(outer)
             if current is not None:
@@ -341,6 +344,20 @@ class HostLoop:
 
     def _stop(self, _: object) -> None:
         self.loop.stop()
+
+
+def _switch(
+    inside: asyncio.AbstractEventLoop | None,
+    outer: asyncio.AbstractEventLoop | None,
+    switch: Callable[..., Any],
+    *args: Any,
+) -> Any:
+    """Go on with an adapter's code, for which the loop *inside* is the running one."""
+    asyncio._set_running_loop(inside)
+    try:
+        return switch(*args)
+    finally:
+        asyncio._set_running_loop(outer)
 
 
 async def _coroutine(awaitable: Awaitable[T]) -> T:

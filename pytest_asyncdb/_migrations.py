@@ -72,7 +72,7 @@ class AlembicMigration:
         try:
             with _kept_path(), _kept_logging(), _Watch(url, self.source) as watch:
                 try:
-                    host.call(self._upgrade, url, engine, watch, host.loop)
+                    host.call(self._upgrade, url, engine, watch, host.loop, as_running=False)
                 except Exception as error:
                     watch.raise_refused(error)
                     if place := _place(error, self.path.parent):

@@ -5,6 +5,7 @@ For provisioning and for the restorers of ``isolation="reset"``; tests never get
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -49,12 +50,11 @@ class Connection(Sql):
         """May be called twice; the next statement would open another one."""
         connection, self._connection = self._connection, None
         engine, self._engine = self._engine, None
-        try:
-            if connection is not None:
+        if connection is not None:
+            with contextlib.suppress(Exception):  # the server may have ended it
                 await connection.close()
-        finally:
-            if engine is not None:
-                await engine.dispose()
+        if engine is not None:
+            await engine.dispose()
 
     async def __aenter__(self) -> Connection:
         return self
@@ -64,7 +64,11 @@ class Connection(Sql):
 
     async def _open(self) -> AsyncConnection:
         if self._connection is not None and not self._connection.invalidated:
-            return self._connection
+            raw = await self._connection.get_raw_connection()
+            own = raw.driver_connection
+            if not self._driver.is_closed(own) and not self._driver.was_ended(own):
+                return self._connection
+            await self._connection.invalidate()
         from sqlalchemy.pool import NullPool
 
         await self.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import selectors
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -72,6 +73,24 @@ class Driver(abc.ABC):
     def is_closed(self, connection: Any) -> bool:
         """Is the connection known to be unusable? Without a round trip."""
 
+    def socket(self, connection: Any) -> Any:
+        """The socket, or its number, on which the server speaks to an idle connection only
+        when it ends it; None where there is none."""
+        return None
+
+    def was_ended(self, connection: Any) -> bool:
+        """Has the server ended this connection, which is idle, or does it have anything else to
+        say? Found without a round trip."""
+        socket = self.socket(connection)
+        if socket is None:
+            return False
+        with selectors.DefaultSelector() as selector:
+            try:
+                selector.register(socket, selectors.EVENT_READ)
+            except ValueError:  # closed
+                return True
+            return bool(selector.select(0))
+
     @abc.abstractmethod
     async def cancel(
         self,
@@ -115,6 +134,9 @@ class Backend(abc.ABC):
     #: What begins a transaction where the driver must not do it, before the first statement
     #: that writes (``reset`` and ``copy``); None: the driver begins it.
     begin_at_write: ClassVar[str | None] = None
+    #: Does a restorer copy the whole template, whatever has happened? A database that only the
+    #: test's engine has reached is then as good as another copy.
+    restores_whole: ClassVar[bool] = False
     #: Error codes after which the server may have rolled back the whole transaction; its
     #: next answer tells.
     transaction_ending_errors: ClassVar[frozenset[int | str]] = frozenset()
@@ -271,6 +293,9 @@ class Sql(Protocol):
         """Run several statements, in one round trip where the driver can."""
 
 
+#: How a word for a counter begins that has moved.
+IDS = "ids "
+
 #: How a word for a connection begins that was left in a transaction.
 LEFT_OPEN = "connection "
 
@@ -383,6 +408,9 @@ class View(abc.ABC):
     @abc.abstractmethod
     def reference(self) -> URL:
         """The URL of another database, with the same schema and seed, that no test uses."""
+
+    def expect_checkpoints(self) -> None:
+        """The test may ask for checkpoints; so far it has done nothing."""
 
     def watch(self) -> None:
         """Somebody else may connect to the database from now on, past the engine."""

@@ -288,11 +288,12 @@ def asyncdb(
     _asyncdb_view: View,
     asyncdb_metadata: Any,
 ) -> Asyncdb:
-    """The handle of the test's database: changes, checkpoints, connections, its schema's check.
+    """A handle of the test's database: connections, checkpoints, changes, schema differences.
 
-    Scope: test. Costs nothing.
+    Scope: test. Costs nothing; in the strategy ``copy``, on a server, some milliseconds.
     """
     run = request.config.stash[RUN]
+    _asyncdb_view.expect_checkpoints()
     metadata = None if asyncdb_metadata is NOT_GIVEN else asyncdb_metadata
     return Asyncdb(run, asyncdb_backend, _asyncdb_view, request.node.nodeid, metadata)
 

@@ -196,7 +196,8 @@ def observer_of(url: URL | None) -> Observer:
 
 
 class Watch:
-    """A plugin of an inner run: looks at the test database after every test.
+    """A plugin of an inner run: looks at the test database after every test; where each test
+    has a database of its own, before it.
 
     Args:
         observer: How to look.
@@ -219,17 +220,28 @@ class Watch:
         result = yield
         if fixturedef.argname == "_asyncdb_view":  # below every fixture with a database
             self.urls[request.node.nodeid] = result.url
+            if _has_its_own(request.node):
+                self._look(request.node)
         return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: Any) -> Iterator[Any]:
         result = yield
-        if item.nodeid in self.urls:
-            self.looked.append(item.nodeid)
-            found = self.observer.look(self.urls[item.nodeid].database or "")
-            if found not in (None, self.expected):
-                self.leaks[item.nodeid] = found
+        if item.nodeid in self.urls and not _has_its_own(item):
+            self._look(item)
         return result
+
+    def _look(self, item: pytest.Item) -> None:
+        self.looked.append(item.nodeid)
+        found = self.observer.look(self.urls[item.nodeid].database or "")
+        if found not in (None, self.expected):
+            self.leaks[item.nodeid] = found
+
+
+def _has_its_own(item: pytest.Item) -> bool:
+    """Is the test's strategy ``copy``, by its marker or by the command line?"""
+    asked = [m.kwargs["isolation"] for m in item.iter_markers("asyncdb") if "isolation" in m.kwargs]
+    return [*asked, item.config.getoption("asyncdb_isolation")][0] == "copy"
 
 
 def left_behind(observer: Observer, output: str) -> set[str]:

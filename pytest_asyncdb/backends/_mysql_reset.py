@@ -1,17 +1,18 @@
 """What puts a MySQL or MariaDB database back to what its template is.
 
-Two queries find what has changed, whoever has changed it: tables that have rows and had
+Three queries find what has changed, whoever has changed it: tables that have rows and had
 none, times of the last change, AUTO_INCREMENT counters, and how many statements the server
 has run that change a schema. Only where one of these moved is there a closer look.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 
-from pytest_asyncdb.abc import Restorer, Sql
+from pytest_asyncdb.abc import LEFT_OPEN, Restorer, Sql
 from pytest_asyncdb.backends._mysql_copy import SETTLE, insert_all, quoted
-from pytest_asyncdb.backends._mysql_state import Catalog, State, count_ddl
+from pytest_asyncdb.backends._mysql_state import Catalog, State, count_ddl, left_open
 
 #: Seconds for which a statement of ours waits for somebody else's locks.
 _PATIENCE = 3
@@ -35,10 +36,16 @@ class MySQLRestorer(Restorer):
         self._database = database
         self._template = template
         self._live = live
+        #: May this account see what other connections do?
+        self._sees_others = True
 
     async def remember(self) -> None:
         patience = f"lock_wait_timeout = {_PATIENCE}, innodb_lock_wait_timeout = {_PATIENCE}"
         await self._sql.script([SETTLE, f"SET {patience}", *self._live])
+        try:
+            await left_open(self._sql, self._database)
+        except Exception:
+            self._sees_others = False
         self._ddl = await count_ddl(self._sql)
         self._catalog = await Catalog.of(self._sql, self._database)
         self._start = await self._catalog.state()
@@ -57,6 +64,10 @@ class MySQLRestorer(Restorer):
         }
 
     async def changed(self) -> Sequence[str]:
+        left = await left_open(self._sql, self._database) if self._sees_others else []
+        return (*(f"{LEFT_OPEN}{number}: {what}" for number, what in left), *await self._look())
+
+    async def _look(self) -> Sequence[str]:
         try:
             ddl = await count_ddl(self._sql)
             state = await self._catalog.state()
@@ -77,6 +88,12 @@ class MySQLRestorer(Restorer):
         )
 
     async def restore(self, changed: Sequence[str]) -> bool:
+        left = [word for word in changed if word.startswith(LEFT_OPEN)]
+        if left:
+            for word in left:
+                with contextlib.suppress(Exception):  # it has ended meanwhile
+                    await self._sql.script([f"KILL {word.removeprefix(LEFT_OPEN).split(':')[0]}"])
+            changed = await self._look()
         for attempt in range(_ATTEMPTS):
             ids = [name for name in self._start.ids if f"ids of {name}" in changed]
             restarted = self._truncatable.intersection(ids)
@@ -99,7 +116,7 @@ class MySQLRestorer(Restorer):
                 return False
             if not (self._catalog.triggers or self._large & seeded):
                 return True
-            changed = await self.changed()
+            changed = await self._look()
             if not changed:
                 return True
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 from pytest_asyncdb.abc import Sql
@@ -31,6 +32,13 @@ _COUNTERS = [
 _DDL = f"SHOW GLOBAL STATUS WHERE variable_name IN ({', '.join(map(literal, _COUNTERS))})"
 
 
+#: The number of a connection in InnoDB's list of transactions. information_schema has a copy of
+#: it, which stays as it is for as long as somebody reads it every 100 ms.
+_ACTIVE = re.compile(
+    r"^---TRANSACTION \d+, ACTIVE.*\n(?:(?!---).*\n)*?\w+ thread id (\d+)", re.MULTILINE
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class State:
     """What one query tells about the rows and counters of a database."""
@@ -42,6 +50,24 @@ class State:
     written: dict[str, int | None]
     #: What the AUTO_INCREMENT counter or the sequence of that name gives next.
     ids: dict[str, int]
+
+
+async def left_open(sql: Sql, database: str) -> list[tuple[int, str]]:
+    """Connections of others that are in a transaction in *database*, with what they do.
+
+    Raises:
+        Exception: The account may not see them: it takes the right PROCESS.
+    """
+    ((_, _, status),) = await sql.fetch("SHOW ENGINE INNODB STATUS")
+    numbers = _ACTIVE.findall(status)
+    if not numbers:
+        return []
+    rows = await sql.fetch(
+        "SELECT id, coalesce(left(info, 80), 'in a transaction') "
+        f"FROM information_schema.processlist WHERE db = {literal(database)} "
+        f"AND id <> connection_id() AND id IN ({', '.join(numbers)})"
+    )
+    return [(int(number), str(what)) for number, what in rows]
 
 
 async def count_ddl(sql: Sql) -> int:

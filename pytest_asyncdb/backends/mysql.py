@@ -89,6 +89,9 @@ class Asyncmy(_MySQLDriver):
     def is_closed(self, connection: Any) -> bool:
         return not connection.connected
 
+    def socket(self, connection: Any) -> Any:
+        return connection._transport.get_extra_info("socket")
+
 
 class Aiomysql(_MySQLDriver):
     """https://aiomysql.readthedocs.io."""
@@ -98,10 +101,18 @@ class Aiomysql(_MySQLDriver):
     extra = "aiomysql"
 
     def in_transaction(self, connection: Any) -> bool | None:
-        return bool(connection.server_status & _IN_TRANSACTION)
+        if connection.server_status & _IN_TRANSACTION:
+            return True
+        # It does not look at the status that comes with rows, and reading begins a
+        # transaction too.
+        result = connection._result
+        return None if result is not None and result.server_status is None else False
 
     def is_closed(self, connection: Any) -> bool:
         return bool(connection.closed)
+
+    def socket(self, connection: Any) -> Any:
+        return connection._writer.transport.get_extra_info("socket")
 
 
 class _MySQLFamily(Backend):

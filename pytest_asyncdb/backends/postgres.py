@@ -35,6 +35,7 @@ _THROW_AWAY = (
     "autovacuum=off",
     "jit=off",
     "max_connections=200",
+    "max_prepared_transactions=20",  # by default there are none
     "checkpoint_timeout=30min",
     "max_wal_size=1GB",
     "wal_level=minimal",
@@ -61,6 +62,9 @@ class Asyncpg(Driver):
 
     def is_closed(self, connection: Any) -> bool:
         return bool(connection.is_closed())
+
+    def socket(self, connection: Any) -> Any:
+        return connection._transport.get_extra_info("socket")
 
     async def cancel(
         self,
@@ -92,6 +96,9 @@ class Psycopg(Driver):
 
     def is_closed(self, connection: Any) -> bool:
         return bool(connection.closed)
+
+    def socket(self, connection: Any) -> Any:
+        return connection.fileno()
 
     async def cancel(
         self,

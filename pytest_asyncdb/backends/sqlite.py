@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._types import Capabilities, Copied, Server
-from pytest_asyncdb.abc import Backend, Closing, Driver, Restorer, Sql
+from pytest_asyncdb.abc import LEFT_OPEN, Backend, Closing, Driver, Restorer, Sql
 
 if TYPE_CHECKING:
     import asyncio
@@ -76,13 +76,23 @@ class SQLiteRestorer(Restorer):
         self._version = 0
 
     async def remember(self) -> None:
+        # Nobody of the test is busy any more when it is looked.
+        self._keeper.execute("PRAGMA busy_timeout = 100")
         self._version = self._data_version()
 
     async def changed(self) -> Sequence[str]:
+        import sqlite3
+
+        try:
+            self._keeper.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            return [f"{LEFT_OPEN}of this process: {error}"]
+        self._keeper.rollback()
         return [] if self._data_version() == self._version else ["database"]
 
     async def restore(self, changed: Sequence[str]) -> bool:
-        # It fails, after the busy timeout, where a connection was left in a transaction.
+        if any(word.startswith(LEFT_OPEN) for word in changed):
+            return False  # nobody can end it, and backup() would wait for it for ever
         self._template.backup(self._keeper)
         self._version = self._data_version()
         return True
@@ -101,6 +111,7 @@ class SQLite(Backend):
     dialect = "sqlite"
     #: Without it, of two that begin and then both write, one would fail at once.
     begin_at_write = "BEGIN IMMEDIATE"
+    restores_whole = True
     schemes = ("sqlite",)
     drivers = (Aiosqlite,)
     capabilities = Capabilities(

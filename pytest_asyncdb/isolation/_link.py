@@ -90,17 +90,17 @@ class Link:
 
     Args:
         connector: Opens it.
-        begins: It begins transactions as SQLAlchemy's adapter for the driver does; else only
-            our own statements do.
+        real: It is the application's own: the driver begins transactions where it can, and
+            COMMIT checks what is deferred. Else only our own statements do.
     """
 
-    def __init__(self, connector: Connector, begins: bool = False) -> None:
+    def __init__(self, connector: Connector, real: bool = False) -> None:
         self.connector = connector
         self.host = connector.host
         self.driver = connector.driver
         self.backend = connector.backend
         self.begin = self.backend.begin(connector.isolation_level)
-        self._begins = begins
+        self._real = real
         self._fairy: Any = None
         #: Checks what COMMIT would check; empty where the schema has no such constraint.
         self.deferred_check: tuple[str, ...] = ()
@@ -122,7 +122,7 @@ class Link:
 
     def connect(self) -> None:
         """See to it that there is a connection that is not known to be broken."""
-        if not self.is_open:
+        if not self.is_open or self.was_ended():
             self.discard()
             self.open()
 
@@ -130,6 +130,22 @@ class Link:
     def is_open(self) -> bool:
         """Is there a connection that is not known to be broken?"""
         return self._fairy is not None and not self.driver.is_closed(self._fairy.driver_connection)
+
+    def was_ended(self) -> bool:
+        """Has the server ended this connection, which is idle, or does it have anything else to
+        say? Found without a round trip."""
+        return self.driver.was_ended(self._fairy.driver_connection)
+
+    def rollback(self, patience: float) -> None:
+        """Undo the transaction that the adapter has begun. Blocks.
+
+        Raises:
+            Exception: The driver's own, or TimeoutError.
+        """
+        from sqlalchemy.util import greenlet_spawn
+
+        # As text it would leave the adapter in the belief that it goes on.
+        self.host.run(greenlet_spawn(self.adapted.rollback), patience)
 
     def script(self, statements: Sequence[str]) -> None:
         """Run statements of ours, in one round trip where the driver can.
@@ -200,14 +216,14 @@ class Link:
 
         fairy = self.connector.engine.sync_engine.raw_connection()
         adapted: Any = fairy.dbapi_connection
-        if not self._begins:
+        if not self._real or self.backend.begin_at_write is not None:
             self.driver.adapt(adapted)
-            if self.backend.deferred_exist is not None:
-                exist = _one_value(adapted, self.backend.deferred_exist)
-                self.deferred_check = self.backend.deferred_check if exist else ()
-                if exist and self.backend.deferred_prepare:
-                    work = self.driver.run(adapted._connection, self.backend.deferred_prepare)
-                    await_only(work)
+        if not self._real and self.backend.deferred_exist is not None:
+            exist = _one_value(adapted, self.backend.deferred_exist)
+            self.deferred_check = self.backend.deferred_check if exist else ()
+            if exist and self.backend.deferred_prepare:
+                work = self.driver.run(adapted._connection, self.backend.deferred_prepare)
+                await_only(work)
         self._fairy = fairy
 
     async def _script(self, statements: Sequence[str]) -> None:

@@ -53,6 +53,7 @@ class OuterTransaction:
         self.deferring = False
         #: The rollback did not go through.
         self.stuck = False
+        self._connected = False
         self.stack = Stack(link, test, self._wake)
         self.guard = Guard(link, test, self.stack)
         #: Cursors that are open: streams, and those of statements that were cancelled.
@@ -132,16 +133,17 @@ class OuterTransaction:
         if self.stack.top is not None:
             raise errors.checkpoint_in_a_transaction(self.test, self.stack.top.opened)
         name = f"asyncdb_{next(self._numbers)}"
-        self.link.connect()
+        self._connect()
         begin = [] if self.guard.begun else [self.link.begin, f"SAVEPOINT {GUARD}"]
         self.link.script([*begin, f"SAVEPOINT {name}"])
         self.guard.begun = True
-        yield
-        if self.guard.ended or self.guard.lost is not None:
-            return
-        self.stack.drop()
-        self.link.script([f"ROLLBACK TO SAVEPOINT {name}", f"RELEASE SAVEPOINT {name}"])
-        self._wake()
+        try:
+            yield
+        finally:
+            if not self.guard.ended and self.guard.lost is None:
+                self.stack.drop()
+                self.link.script([f"ROLLBACK TO SAVEPOINT {name}", f"RELEASE SAVEPOINT {name}"])
+                self._wake()
 
     # Units of work.
 
@@ -171,9 +173,16 @@ class OuterTransaction:
         return unit
 
     def _new_unit(self) -> Unit:
-        if not self.guard.begun:
-            self.link.connect()
+        self._connect()
         return Unit(task_name(current_task()), user_frames(), f"asyncdb_{next(self._numbers)}")
+
+    def _connect(self) -> None:
+        """See to it that there is a connection, once for a test: afterwards another thread may
+        be at it, and what the server says to that is no sign of its end."""
+        with self.stack.lock:
+            if not self._connected:
+                self.link.connect()
+                self._connected = True
 
     def _open(self, unit: Unit) -> None:
         begin = [] if self.guard.begun else [self.link.begin, f"SAVEPOINT {GUARD}"]

@@ -22,7 +22,7 @@ from pytest_asyncdb.isolation._link import PATIENCE, Link
 from pytest_asyncdb.isolation._sandbox import engine_on
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Dialect
+    from sqlalchemy.engine import URL, Dialect
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -46,19 +46,28 @@ class RealConnections:
         """The engine of one test."""
 
         def check_out(entry: ConnectionPoolEntry) -> Hosted:
+            work.check_open()  # else the pool would wait for it to come back
             work.entries.append(entry)
             return Hosted(work)
 
         return engine_on(self.connector, self._facade(), check_out)
 
+    def lead_to(self, url: URL) -> None:
+        """Further connections are to another copy of the template."""
+        before, self.connector.url = self.connector.url, url
+        for dialect in (self.connector.dialect, self._dialect):
+            # On MySQL and MariaDB it is the database, where reflection looks for tables.
+            if dialect is not None and dialect.default_schema_name == before.database:
+                dialect.default_schema_name = url.database
+
     def take(self) -> Link:
         """A connection that nobody uses, open or not yet."""
         while self._idle:
             link = self._idle.pop()
-            if link.is_open:
+            if link.is_open and not link.was_ended():
                 return link
             link.discard()
-        return Link(self.connector, begins=self.connector.backend.begin_at_write is None)
+        return Link(self.connector, real=True)
 
     def keep(self, links: Iterable[Link]) -> None:
         """Take back connections that are in no transaction."""
@@ -189,6 +198,7 @@ class RealWork:
         for link in self._spoiled:
             if link in self._taken:
                 self._taken.remove(link)
+            self._undo(link)  # else the server may still be at it when we look
             link.discard()
         self.undo_open()
         self._connections.keep(self._taken)
@@ -198,9 +208,12 @@ class RealWork:
     def undo_open(self) -> None:
         """Roll back what nobody has ended. Blocks."""
         for link in self._taken:
-            if link.is_open and link.in_transaction() is not False:
-                with contextlib.suppress(Exception):  # keep() sees that it is not over
-                    link.script(["ROLLBACK"])
+            self._undo(link)
+
+    def _undo(self, link: Link) -> None:
+        if link.is_open and link.in_transaction() is not False:
+            with contextlib.suppress(Exception):  # keep() sees that it is not over
+                link.rollback(CANCEL_PATIENCE)
 
 
 class RealView(View):
@@ -232,8 +245,10 @@ class RealView(View):
         changed = self.restoration.changed()
         if changed:
             raise errors.checkpoint_behind_changes(self._work.test, changed)
-        yield
-        self._work.undo_open()
-        changed, restored = self.restoration.put_back()
-        if not restored:
-            raise errors.checkpoint_lost(self._work.test, changed)
+        try:
+            yield
+        finally:
+            self._work.undo_open()
+            changed, restored = self.restoration.put_back()
+            if not restored:
+                raise errors.checkpoint_lost(self._work.test, changed)

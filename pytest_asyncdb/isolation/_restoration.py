@@ -6,9 +6,13 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pytest_asyncdb import errors
+from pytest_asyncdb.abc import IDS, LEFT_OPEN, Isolation
 from pytest_asyncdb.isolation._link import PATIENCE
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
     from pytest_asyncdb._loops import HostLoop
     from pytest_asyncdb._types import Copied
     from pytest_asyncdb.abc import Database, Restorer
@@ -30,9 +34,13 @@ class Restoration:
         """What differs from the template, in words."""
         return self._host.run(self._restorer.changed(), PATIENCE)
 
-    def put_back(self) -> tuple[Sequence[str], bool]:
-        """What had changed, and whether it could be put back."""
-        return self._host.run(_put_back(self._restorer), PATIENCE)
+    def put_back(self, ids: bool = True) -> tuple[Sequence[str], bool]:
+        """What had changed, and whether it could be put back.
+
+        Args:
+            ids: Moved counters count as changes.
+        """
+        return self._host.run(_put_back(self._restorer, ids), PATIENCE)
 
     def restart_ids(self) -> None:
         """Let ids begin anew."""
@@ -43,6 +51,62 @@ class Restoration:
         self._stack.close()
 
 
-async def _put_back(restorer: Restorer) -> tuple[Sequence[str], bool]:
+async def _put_back(restorer: Restorer, ids: bool) -> tuple[Sequence[str], bool]:
     changed = await restorer.changed()
+    if not ids:
+        changed = [word for word in changed if not word.startswith(IDS)]
     return changed, not changed or await restorer.restore(changed)
+
+
+class Kept(Isolation):
+    """A strategy that keeps one database for many tests."""
+
+    def __init__(self, database: Database, host: HostLoop) -> None:
+        self._database = database
+        self._host = host
+        self._restoration: Restoration | None = None
+
+    @property
+    def restoration(self) -> Restoration:
+        """What puts the database back; to be asked for while that equals its template."""
+        if self._restoration is None:
+            self._restoration = Restoration(self._database, self._host)
+        return self._restoration
+
+    def reference(self) -> URL:
+        """The URL of an untouched database."""
+        return self._database.reference()
+
+    def put_back(self, test: str, ids: bool = True) -> tuple[list[str], list[BaseException]]:
+        """Make the database what its template is. Blocks; never raises.
+
+        Returns:
+            What had changed, and what broke the isolation.
+        """
+        try:
+            changed, restored = self.restoration.put_back(ids)
+        except Exception as error:
+            restored, changed = False, []
+            breaches: list[BaseException] = [errors.teardown_stuck(test, PATIENCE, error)]
+        else:
+            left = [word for word in changed if word.startswith(LEFT_OPEN)]
+            breaches = [errors.left_connected(test, left)] if left else []
+        if not restored:
+            breaches += self.forget(test)
+        return [word for word in changed if not word.startswith(LEFT_OPEN)], breaches
+
+    def forget(self, test: str) -> list[BaseException]:
+        """The database holds what it should not: the next test gets a new one. Blocks; never
+        raises, but returns why the old one is still there."""
+        name = self._database.url.database or ""
+        try:
+            self.close()
+            self._database.discard()
+        except Exception as error:
+            return [errors.not_dropped(test, name, error)]
+        return []
+
+    def close(self) -> None:
+        restoration, self._restoration = self._restoration, None
+        if restoration is not None:
+            restoration.close()

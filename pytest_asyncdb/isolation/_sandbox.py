@@ -25,6 +25,7 @@ def sandboxed_engine(outer: OuterTransaction, dialect: Any) -> AsyncEngine:
     numbers = itertools.count(1)
 
     def check_out(entry: ConnectionPoolEntry) -> Branch:
+        outer.guard.check_alive("connect")  # else the pool would wait for it to come back
         outer.entries.append(entry)
         return Branch(outer, next(numbers))
 

@@ -47,7 +47,7 @@ _CHANGE = re.compile(r"\b(?:insert|update|delete|replace)\b", re.IGNORECASE)
 _SESSION = re.compile(
     r"(?:^|;)\s*(?:set\s+(?!local\b|transaction\b|constraints\b)|reset|listen|prepare|use|attach"
     r"|pragma|handler|lock\s+tables?|declare|load|create\s+(?:or\s+replace\s+|local\s+|global\s+)?temp)"
-    r"|\b(?:pg_(?:try_)?advisory_lock|set_config|get_lock)",
+    r"|\b(?:pg_(?:try_)?advisory_lock|set_config|get_lock)|@\w+\s*:=|\binto\s+@",
     re.IGNORECASE,
 )
 

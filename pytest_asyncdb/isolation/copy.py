@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pytest_asyncdb.abc import Database, Isolation, View, Wish
+from pytest_asyncdb.abc import LEFT_OPEN, Database, Isolation, View, Wish
 from pytest_asyncdb.isolation._link import Connector
 from pytest_asyncdb.isolation._real import RealConnections, RealView
 from pytest_asyncdb.isolation._restoration import Restoration
@@ -30,16 +30,38 @@ class Copy(Isolation):
         self.database = database
         self.host = host
         self._connections: RealConnections | None = None
+        #: A database that is as good as a new one, and what makes it so.
+        self._spare: tuple[Copied, Restoration] | None = None
 
     def view(self, wish: Wish) -> View:
+        if self._spare is not None and self._connections is not None:
+            (copied, restoration), self._spare = self._spare, None
+            return _CopyView(self, self._connections, copied, restoration, wish.test)
         copied = self.database.copy(wish.coming)
         if self._connections is None:
             connector = Connector(self.database, self.host, copied.url)
             self._connections = RealConnections(connector)
-        self._connections.connector.url = copied.url
-        return _CopyView(self, self._connections, copied, wish.test)
+        self._connections.lead_to(copied.url)
+        whole = self.database.backend.restores_whole
+        made = Restoration(self.database, self.host, copied) if whole else None
+        return _CopyView(self, self._connections, copied, made, wish.test)
+
+    def use_again(self, copied: Copied, restoration: Restoration) -> bool:
+        """Make the database of a test one for the next test. False: it cannot be had."""
+        try:
+            changed, restored = restoration.put_back()
+        except Exception:
+            return False  # another copy does as well
+        if restored and not any(word.startswith(LEFT_OPEN) for word in changed):
+            self._spare = copied, restoration
+            return True
+        return False
 
     def close(self) -> None:
+        if self._spare is not None:
+            self._spare[1].close()
+            self.database.drop(self._spare[0])
+            self._spare = None
         connections, self._connections = self._connections, None
         if connections is not None:
             connections.close()
@@ -47,16 +69,22 @@ class Copy(Isolation):
 
 class _CopyView(RealView):
     def __init__(
-        self, strategy: Copy, connections: RealConnections, copied: Copied, test: str
+        self,
+        strategy: Copy,
+        connections: RealConnections,
+        copied: Copied,
+        restoration: Restoration | None,
+        test: str,
     ) -> None:
         super().__init__(connections, test)
         self._strategy = strategy
         self._copied = copied
-        self._restoration: Restoration | None = None
+        self._restoration = restoration
+        self._watched = False
 
     @property
     def restoration(self) -> Restoration:
-        """Made where a checkpoint asks for it."""
+        """Made where checkpoints are to be expected."""
         if self._restoration is None:
             strategy = self._strategy
             self._restoration = Restoration(strategy.database, strategy.host, self._copied)
@@ -65,10 +93,24 @@ class _CopyView(RealView):
     def reference(self) -> URL:
         return self._strategy.database.reference()
 
+    def expect_checkpoints(self) -> None:
+        self.restoration  # noqa: B018  # made before anything has changed
+
+    def watch(self) -> None:
+        self._watched = True  # who has its URL may come back to it
+
     def close(self) -> Sequence[BaseException]:
         breaches = self._work.close()
+        restoration = self._restoration
+        if (
+            restoration is not None
+            and self._strategy.database.backend.restores_whole
+            and not self._watched
+            and self._strategy.use_again(self._copied, restoration)
+        ):
+            return breaches
         self._connections.discard()
-        if self._restoration is not None:
-            self._restoration.close()
+        if restoration is not None:
+            restoration.close()
         self._strategy.database.drop(self._copied)
         return breaches

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from pytest_asyncdb import errors
-from pytest_asyncdb.abc import Database, Isolation, View, Wish
+from pytest_asyncdb.abc import Database, View, Wish
 from pytest_asyncdb.isolation._dbapi import Branch
-from pytest_asyncdb.isolation._link import PATIENCE, Connector, Link
+from pytest_asyncdb.isolation._link import Connector, Link
 from pytest_asyncdb.isolation._outer import OuterTransaction
-from pytest_asyncdb.isolation._restoration import Restoration
+from pytest_asyncdb.isolation._restoration import Kept
 from pytest_asyncdb.isolation._sandbox import sandboxed_engine
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pytest_asyncdb._loops import HostLoop
 
 
-class Rollback(Isolation):
+class Rollback(Kept):
     """Everything of a test happens in one transaction that is rolled back."""
 
     name = "rollback"
@@ -32,17 +32,15 @@ class Rollback(Isolation):
     turn: ClassVar[float] = 10.0
 
     def __init__(self, database: Database, host: HostLoop) -> None:
-        self._database = database
-        self._host = host
+        super().__init__(database, host)
         self._link: Link | None = None
         self._dialect: Dialect | None = None
-        self._restoration: Restoration | None = None
-        #: Was it made before any counter had moved?
+        #: Was the restoration made before any counter had moved?
         self._knows_ids = False
 
     def view(self, wish: Wish) -> View:
         if wish.restart_ids and not self._database.backend.capabilities.sequences_roll_back:
-            self._restart_ids()
+            self._restart_ids(wish.test)
         if self._link is None:
             connector = Connector(self._database, self._host, self._database.url)
             self._link = Link(connector)
@@ -52,45 +50,22 @@ class Rollback(Isolation):
             )
         return _RollbackView(self, self._link, self._dialect, wish.test)
 
-    @property
-    def restoration(self) -> Restoration:
-        """What tells whether anybody else has written; its tables equal the template's."""
-        if self._restoration is None:
-            self._restoration = Restoration(self._database, self._host)
-        return self._restoration
-
-    def reference(self) -> URL:
-        """The URL of an untouched database."""
-        return self._database.reference()
-
-    def find_others(self, test: str) -> Sequence[BaseException]:
+    def find_others(self, test: str) -> list[BaseException]:
         """Has anybody else written to the database? It is put back; blocks."""
-        try:
-            found = [word for word in self.restoration.changed() if not word.startswith("ids ")]
-            if found and not self.restoration.put_back()[1]:
-                self.forget()
-        except Exception as error:
-            self.forget()
-            return [errors.teardown_stuck(test, PATIENCE, error)]
-        return [errors.second_connection(test, found)] if found else []
+        changed, breaches = self.put_back(test, ids=False)
+        return [*breaches, errors.second_connection(test, changed)] if changed else breaches
 
-    def _restart_ids(self) -> None:
-        """Counters go on when a transaction is undone, so they were noted on a new copy."""
+    def _restart_ids(self, test: str) -> None:
+        """Counters go on when a transaction is undone, so they are noted on a new copy."""
         if not self._knows_ids:
-            self.forget()
+            for problem in self.forget(test) if self._link is not None else ():
+                raise problem
             self._knows_ids = True
         self.restoration.restart_ids()
 
-    def forget(self) -> None:
-        """The database holds what it should not: the next test gets a new one."""
-        self.close()
-        self._database.discard()
-
     def close(self) -> None:
         self._knows_ids = False
-        restoration, self._restoration = self._restoration, None
-        if restoration is not None:
-            restoration.close()
+        super().close()
         if self._link is not None:
             self._link.discard()
             self._link.connector.close()
@@ -132,10 +107,7 @@ class _RollbackView(View):
     def close(self) -> Sequence[BaseException]:
         breaches = self._outer.close()
         if self._outer.guard.lost is not None or self._outer.stuck:
-            try:
-                self._strategy.forget()
-            except Exception as error:
-                breaches.append(errors.not_dropped(self._test, self.url.database or "", error))
-        elif self._watched:
+            return [*breaches, *self._strategy.forget(self._test)]
+        if self._watched:
             return [*breaches, *self._strategy.find_others(self._test)]
         return breaches

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from pytest_asyncdb._engines import DIALECTS
+from pytest_asyncdb._engines import DIALECTS, OURS
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -82,6 +82,7 @@ def wait_until_ready(
             url,
             poolclass=NullPool,
             connect_args=dict(driver.connect_args()),
+            execution_options={OURS: True},  # tests of another backend may run meanwhile
         )
     except (ImportError, ArgumentError) as error:
         raise NotReady(0.0, error) from error

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncdb
 from pytest_asyncdb import errors, fixtures, hookspecs
 from pytest_asyncdb._config import OPTIONS
+from pytest_asyncdb._handle import Asyncdb
 from pytest_asyncdb._markers import _KEYS
 from pytest_asyncdb._registry import Registry
 from pytest_asyncdb._types import Capabilities
@@ -68,6 +69,20 @@ def test_every_option_is_explained() -> None:
 def test_the_fixtures_are_those_of_the_code() -> None:
     """Name and scope, in the order of the code."""
     assert [tuple(row[:2]) for row in table("Fixtures")] == list(public_fixtures())
+
+
+def test_the_handle_is_that_of_the_code() -> None:
+    """Its public attributes, with the parameters of methods."""
+    written = {row[0].removeprefix("await ") for row in table("The handle")}
+    found = set()
+    for name, value in vars(Asyncdb).items():
+        if isinstance(value, property):
+            found.add(name)
+        elif callable(value) and not name.startswith("_"):
+            parameters = list(inspect.signature(value).parameters.values())[1:]
+            bare = [p.replace(annotation=inspect.Parameter.empty) for p in parameters]
+            found.add(name + str(inspect.Signature(bare)))
+    assert written == {*found, "backend"}
 
 
 def test_every_fixture_says_its_scope_and_cost() -> None:
@@ -139,12 +154,21 @@ BREACHES = {
         errors.overlapping_units("t", "…", []),
         errors.teardown_stuck("t", 10, TimeoutError()),
         errors.not_dropped("t", "d", TimeoutError()),
+        errors.second_connection("t", []),
+        errors.left_connected("t", []),
+        errors.needs_independent("asyncdb.connections()", "t"),
+        errors.checkpoint_behind_changes("t", []),
+        errors.checkpoint_in_a_transaction("t", []),
+        errors.checkpoint_lost("t", []),
     ],
     "docs/loops.md": [errors.trio_backend("t")],
     "docs/howto/migrations.md": [
         errors.foreign_database("…", "…", "asyncdb_migrations in pytest.ini")
     ],
-    "docs/howto/seeds.md": [errors.seed_failed("PostgreSQL", ValueError())],
+    "docs/howto/seeds.md": [
+        errors.seed_failed("PostgreSQL", ValueError()),
+        errors.seed_reuses_object("PostgreSQL", "User"),
+    ],
 }
 
 

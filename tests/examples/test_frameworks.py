@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from fix_example import FOLDER, run
 from fix_observer import left_behind
-from fix_project import INNER, WITHOUT
+from fix_project import WITHOUT
 from fix_servers import WORDS, Servers, Target
 
-HERE = Path(__file__).parent
 #: The folder of each example, with the number of its tests.
 EXAMPLES = {"fastapi_app": 11, "litestar_app": 4, "starlette_app": 4}
-
-
-def run(example: str, *arguments: str) -> str:
-    """The output of pytest in the example's folder, in another process, as a user has it."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("ASYNCDB_", "PYTEST_"))}
-    environment["PYTHONPATH"] = str(INNER)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *WITHOUT, *("-p", "run_id"), *arguments],
-        cwd=HERE / example,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "not redirected" not in done.stdout
-    return done.stdout
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -54,7 +35,7 @@ def test_without_the_ini_line_the_application_wants_its_own_database(example: st
     """The control."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *WITHOUT, "-o", "asyncdb_app_engines="],
-        cwd=HERE / example,
+        cwd=FOLDER / example,
         capture_output=True,
         text=True,
         timeout=300,

@@ -170,14 +170,6 @@ def test_the_provider_url_without_a_url_is_refused(project: Project) -> None:
     ("argument", "expected"),
     [
         (
-            "--asyncdb-isolation=copy",
-            """
-            the isolation strategy 'copy' is not available yet (--asyncdb-isolation=copy)
-
-            To fix this: use 'rollback'
-            """,
-        ),
-        (
             "--asyncdb-reuse",
             """
             --asyncdb-reuse is not available yet (--asyncdb-reuse)
@@ -294,7 +286,7 @@ def test_a_project_that_names_no_tables_is_told_how(project: Project, sqlite: Ta
             @pytest.mark.asyncdb: unknown argument 'excluded' (did you mean 'exclude'?)
 
             at test_it.py:{line} (test_it)
-            Known: exclude, isolation, requires, schema, reason.
+            Known: exclude, isolation, requires, schema, reset_sequences, reason.
 
             To fix this: use one of the known words in the marker
             """,

@@ -228,3 +228,26 @@ def test_a_caller_whose_loop_dies_leaves_it_usable(host: HostLoop) -> None:
 
 async def _event() -> asyncio.Event:
     return asyncio.Event()
+
+
+def test_a_call_that_another_one_sets_free_goes_on(host: HostLoop, runner: asyncio.Runner) -> None:
+    """It becomes ready in the moment in which the other one is done and our loop stops; no
+    file descriptor tells it."""
+
+    async def caller() -> str:
+        freed = host.loop.create_future()
+
+        async def wait() -> str:
+            await freed
+            return "done"
+
+        async def free() -> None:
+            freed.set_result(None)
+
+        waiting = asyncio.create_task(host.await_here(wait()))
+        while not host._parked:
+            await asyncio.sleep(0)
+        await host.await_here(free())
+        return await asyncio.wait_for(waiting, 5)
+
+    assert runner.run(caller()) == "done"

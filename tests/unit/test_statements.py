@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_asyncdb.isolation._statements import ends_transaction, only_reads
+from pytest_asyncdb.isolation._statements import (
+    ends_transaction,
+    keeps_session_state,
+    only_reads,
+)
 
 
 @pytest.mark.parametrize(
@@ -76,3 +80,15 @@ def test_a_statement_reads_only_where_that_is_sure() -> None:
     assert only_reads("/* x */ show tables")
     assert not only_reads("WITH x AS (INSERT INTO t VALUES (1) RETURNING id) SELECT * FROM x")
     assert not only_reads("CALL fill()")
+
+
+@pytest.mark.parametrize(
+    "statement", ["SET x = 1", "SELECT @x := 1", "SELECT 1 INTO @x", "SELECT get_lock('x', 1)"]
+)
+def test_what_stays_in_a_session_is_recognised(statement: str) -> None:
+    assert keeps_session_state(statement)
+
+
+@pytest.mark.parametrize("statement", ["SET LOCAL x = 1", "SELECT 1", "INSERT INTO t VALUES (1)"])
+def test_what_ends_with_its_transaction_does_not_stay(statement: str) -> None:
+    assert not keeps_session_state(statement)

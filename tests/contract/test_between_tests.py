@@ -1,0 +1,79 @@
+"""What ``reset`` and ``copy`` keep from test to test: connections, and what these know."""
+
+from __future__ import annotations
+
+import pytest
+from fix_project import QUIET, Project
+from fix_servers import Servers, Target
+
+
+@pytest.mark.parametrize(("isolation", "databases"), [("reset", 1), ("copy", 3)])
+def test_reading_alone_keeps_no_snapshot(
+    project: Project, target: Target, isolation: str, databases: int
+) -> None:
+    """A transaction that only reads is ended with its test: it would hold locks that stand in
+    the way of putting back, and the next test would see what was there before."""
+    project.ini(asyncdb_isolation=isolation)
+    project.tests(
+        f"""
+        seen = set()
+
+        @pytest.mark.parametrize("number", [1, 2, 3])
+        async def test_reads_last(asyncdb_session, asyncdb_sessionmaker, asyncdb_url, number):
+            seen.add(asyncdb_url.database)
+            assert await names(asyncdb_session) == []
+            await asyncdb_session.rollback()
+            async with asyncdb_sessionmaker.begin() as session:
+                await add(session, "ada")
+            assert await names(asyncdb_session) == ["ada"]
+
+        def test_none_had_to_be_replaced():
+            assert len(seen) == {databases}
+        """
+    )
+    passed(project, target, 4)
+
+
+@pytest.mark.parametrize("word", ["mysql+aiomysql", "mariadb+asyncmy"])
+def test_a_transaction_that_has_just_ended_is_not_reported(
+    project: Project, servers: Servers, word: str
+) -> None:
+    """InnoDB's table of transactions is renewed when nobody has read it for 100 ms; here another
+    worker, say, has read it while the transaction was open."""
+    project.ini(asyncdb_isolation="reset")
+    project.tests(
+        """
+        @pytest.mark.parametrize("number", range(5))
+        async def test_commits(asyncdb_sessionmaker, asyncdb_connection, number):
+            async with asyncdb_sessionmaker.begin() as session:
+                await add(session, "ada")
+                await asyncio.sleep(0.12)  # until the table is renewed
+                query = text("SELECT count(*) FROM information_schema.innodb_trx")
+                assert await asyncdb_connection.scalar(query) >= 1
+                await asyncdb_connection.rollback()
+        """
+    )
+    passed(project, servers.target(word), 5)
+
+
+def test_reflection_looks_into_the_copy_of_the_test(project: Project, target: Target) -> None:
+    """SQLAlchemy asks for the database's name once, and MySQL's has another one in each test."""
+    project.ini(asyncdb_isolation="copy")
+    project.tests(
+        """
+        from sqlalchemy import inspect
+
+        @pytest.mark.parametrize("number", [1, 2, 3])
+        async def test_reflects(asyncdb_connection, number):
+            await asyncdb_connection.execute(text(f"CREATE TABLE extra{number} (id INTEGER)"))
+            found = await asyncdb_connection.run_sync(lambda sync: inspect(sync).get_table_names())
+            assert sorted(found) == [f"extra{number}", "posts", "users"]
+        """
+    )
+    passed(project, target, 3)
+
+
+def passed(project: Project, target: Target, number: int) -> None:
+    # Without the observer, which looks at databases that a thread is about to drop.
+    result = project.pytester.runpytest_inprocess(*QUIET, *target.arguments)
+    result.assert_outcomes(passed=number)

@@ -1,0 +1,234 @@
+"""``asyncdb``: checkpoint(), changes(), connections(), in every strategy, on every backend."""
+
+from __future__ import annotations
+
+import pytest
+from fix_project import Project
+from fix_servers import Target
+
+pytestmark = pytest.mark.filterwarnings("default::ResourceWarning")
+
+STRATEGIES = ("rollback", "reset", "copy")
+REAL = STRATEGIES[1:]
+
+SEED = """
+import pytest
+from app.models import User
+
+
+@pytest.fixture(scope="session")
+def asyncdb_seed():
+    async def seed(session):
+        session.add_all([User(name="ada"), User(name="bob")])
+
+    return seed
+"""
+SEEDED = {"users": [(1, "ada"), (2, "bob")], "posts": []}
+
+
+@pytest.fixture(params=STRATEGIES)
+def strategy(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_a_checkpoint_puts_the_data_back(project: Project, target: Target, strategy: str) -> None:
+    """Again and again; what is open when it is left is undone."""
+    project.write("conftest.py", SEED)
+    project.tests(
+        """
+        async def test_it(asyncdb, asyncdb_sessionmaker):
+            for _ in range(3):
+                async with asyncdb.checkpoint():
+                    async with asyncdb_sessionmaker() as session:
+                        assert await names(session) == ["ada", "bob"]
+                        await add(session, "cyd")
+                        await session.execute(text("DELETE FROM users WHERE name = 'ada'"))
+                        await session.commit()
+                        assert await names(session) == ["bob", "cyd"]
+            async with asyncdb_sessionmaker() as session:
+                assert await names(session) == ["ada", "bob"]
+
+        async def test_raises(asyncdb, asyncdb_sessionmaker):
+            with pytest.raises(LookupError):
+                async with asyncdb.checkpoint():
+                    async with asyncdb_sessionmaker() as session, session.begin():
+                        await add(session, "cyd")
+                    raise LookupError
+            async with asyncdb_sessionmaker() as session:
+                assert await names(session) == ["ada", "bob"]
+        """
+    )
+    project.run(target, f"--asyncdb-isolation={strategy}", expected=SEEDED).passed(2)
+
+
+def test_a_checkpoint_behind_commits(project: Project, target: Target, strategy: str) -> None:
+    """``rollback`` leads back to them; real commits can only be put back to the template."""
+    project.write("conftest.py", SEED)
+    project.tests(
+        """
+        async def test_it(asyncdb, asyncdb_sessionmaker):
+            async with asyncdb_sessionmaker() as session:
+                await session.execute(text("UPDATE users SET name = 'cyd' WHERE id = 1"))
+                await session.commit()
+            async with asyncdb.checkpoint():
+                async with asyncdb_sessionmaker() as session:
+                    await add(session, "dan")
+                    await session.commit()
+            async with asyncdb_sessionmaker() as session:
+                assert await names(session) == ["bob", "cyd"]
+        """
+    )
+    outcome = project.run(target, f"--asyncdb-isolation={strategy}", expected=SEEDED)
+    if strategy == "rollback":
+        outcome.passed(1)
+        return
+    changed = {"sqlite": "database", "postgres": "table public.users"}
+    outcome.had(failed=1).shows(
+        f"""
+        asyncdb.checkpoint() begins after something has been committed
+
+        test: test_it.py::test_it[{target.id}]
+        changed: {changed.get(target.backend, "table users")}
+        With real commits a checkpoint leads back to the schema and seed only.
+
+        To fix this: enter it first, put what it begins with into asyncdb_seed, \
+or mark the test @pytest.mark.asyncdb(isolation="rollback")
+        """
+    )
+
+
+def test_a_checkpoint_in_a_transaction_is_refused(project: Project, target: Target) -> None:
+    line = 'await add(asyncdb_session, "cyd")'
+    project.tests(
+        f"""
+        async def test_it(asyncdb, asyncdb_session):
+            {line}
+            async with asyncdb.checkpoint():
+                pass
+        """
+    )
+    inner = 'await session.execute(insert(User), [{"name": word} for word in words])'
+    project.run(target).had(failed=1).shows(
+        f"""
+        asyncdb.checkpoint() begins while a transaction is open
+
+        test: test_it.py::test_it[{target.id}]
+        It was opened at
+          {project.place(line, "test_it")}
+          {project.place(inner, "add")}
+
+        To fix this: end it before: await session.commit(), or await session.rollback()
+        """
+    )
+
+
+@pytest.mark.parametrize("strategy", REAL)
+def test_ddl_in_a_checkpoint_cannot_be_put_back(
+    project: Project, target: Target, strategy: str
+) -> None:
+    """But on SQLite; the next test is clean all the same."""
+    project.tests(
+        """
+        async def test_it(asyncdb, asyncdb_engine):
+            async with asyncdb.checkpoint():
+                async with asyncdb_engine.begin() as connection:
+                    await connection.execute(text("CREATE TABLE more (id INTEGER)"))
+
+        async def test_next(asyncdb_session):
+            assert await names(asyncdb_session) == []
+        """
+    )
+    outcome = project.run(target, f"--asyncdb-isolation={strategy}")
+    if target.backend == "sqlite":
+        outcome.passed(2)
+        return
+    outcome.had(passed=1, failed=1)
+    if target.backend != "postgres":
+        outcome.shows(
+            f"""
+            asyncdb.checkpoint() cannot put the data back
+
+            test: test_it.py::test_it[{target.id}]
+            changed: schema
+
+            To fix this: keep DDL out of the checkpoint
+            """
+        )
+        return
+    outcome.shows(
+        f"""
+        asyncdb.checkpoint() cannot put the data back
+
+        test: test_it.py::test_it[{target.id}]
+        changed: schema (pg_class), schema (pg_attribute), schema (pg_type)
+
+        To fix this: keep DDL out of the checkpoint
+        """
+    )
+
+
+def test_changes_are_those_of_the_test(project: Project, target: Target, strategy: str) -> None:
+    project.write("conftest.py", SEED)
+    project.tests(
+        """
+        @pytest.mark.parametrize("n", range(2))
+        async def test_it(asyncdb, asyncdb_session, n):
+            assert await asyncdb.changes() == {}
+            await asyncdb_session.execute(text("UPDATE users SET name = 'eve' WHERE id = 1"))
+            await asyncdb_session.execute(text("DELETE FROM users WHERE id = 2"))
+            await asyncdb_session.execute(insert(User).values(id=7, name="cyd"))
+            await asyncdb_session.execute(insert(Post).values(id=1, user_id=7, text="hers"))
+            await asyncdb_session.commit()
+            changes = await asyncdb.changes()
+            assert list(changes) == ["posts", "users"]
+            assert changes["posts"].inserted == [{"id": 1, "user_id": 7, "text": "hers"}]
+            users = changes["users"]
+            assert users.inserted == [{"id": 7, "name": "cyd"}]
+            assert users.updated == [({"id": 1, "name": "ada"}, {"id": 1, "name": "eve"})]
+            assert users.deleted == [{"id": 2, "name": "bob"}]
+        """
+    )
+    project.run(target, f"--asyncdb-isolation={strategy}", expected=SEEDED).passed(2)
+
+
+@pytest.mark.parametrize("strategy", REAL)
+def test_connections_have_transactions_of_their_own(
+    project: Project, target: Target, strategy: str
+) -> None:
+    project.tests(
+        """
+        @pytest.mark.parametrize("n", range(2))
+        async def test_it(asyncdb, n):
+            async with asyncdb.connections(3, lock_timeout=1) as (one, two, three):
+                assert await names(one) == await names(two) == await names(three) == []
+                for connection in (one, two, three):
+                    await connection.rollback()
+                await add(one, "ada")
+                with pytest.raises(DBAPIError):  # its lock is waited for, not for long
+                    async with asyncio.timeout(10):
+                        await add(two, "ada")
+                await two.rollback()
+                await one.commit()
+                assert await names(three) == ["ada"]
+        """
+    )
+    project.run(target, f"--asyncdb-isolation={strategy}").passed(2)
+
+
+def test_rollback_has_no_connections_to_give(project: Project, target: Target) -> None:
+    project.tests(
+        """
+        async def test_it(asyncdb):
+            async with asyncdb.connections(2):
+                pass
+        """
+    )
+    project.run(target).had(failed=1).shows(
+        f"""
+        asyncdb.connections() needs connections of their own, which 'rollback' does not have
+
+        test: test_it.py::test_it[{target.id}]
+
+        To fix this: mark the test @pytest.mark.asyncdb(isolation="reset")
+        """
+    )
