@@ -21,6 +21,7 @@ from pytest_asyncdb._types import Sourced
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
     from sqlalchemy.engine import Dialect
+    from sqlalchemy.schema import ExecutableDDLElement
 
 METADATA = Naming(
     "asyncdb_metadata",
@@ -73,22 +74,26 @@ class SchemaPlan:
 
 def _ddl(metadata: MetaData, dialect: Dialect) -> Iterator[str]:
     """What *metadata* makes, in the dialect's words and in SQLAlchemy's own."""
-    from sqlalchemy.exc import CompileError
     from sqlalchemy.schema import CreateIndex, CreateTable
 
     for table in metadata.sorted_tables:
         # Only these words hold the values of an enum, only the others the constraints.
         yield _ADDRESS.sub("", repr(table))
-        constructs: list[CreateTable | CreateIndex] = [CreateTable(table)]
-        constructs += map(CreateIndex, table.indexes)
-        for construct in constructs:
-            try:
-                yield str(construct.compile(dialect=dialect))
-            except CompileError as error:  # which building it will say better
-                yield str(error)
+        yield _compiled(CreateTable(table), dialect)
+        # A set, whose order is another in each process.
+        yield from sorted(_compiled(CreateIndex(index), dialect) for index in table.indexes)
     for target in (metadata, *metadata.sorted_tables):
         for event in ("before_create", "after_create"):
             yield from map(describe, getattr(target.dispatch, event, ()))
+
+
+def _compiled(construct: ExecutableDDLElement, dialect: Dialect) -> str:
+    from sqlalchemy.exc import CompileError
+
+    try:
+        return str(construct.compile(dialect=dialect))
+    except CompileError as error:  # which building it will say better
+        return str(error)
 
 
 def describe(value: Any) -> str:
