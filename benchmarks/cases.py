@@ -133,14 +133,20 @@ def _by_loop(
 
 
 def _visible(
-    key: str, how: str, backends: tuple[str, ...], target: float | None, every: int
+    key: str,
+    how: str,
+    backends: tuple[str, ...],
+    target: float | None,
+    *,
+    every: int = 1,
+    pause: float = 0.0,
 ) -> Case:
     """What a test of its own copy takes longer than the same test in ``rollback``."""
-    mark = 'asyncdb(isolation="copy")'
+    plain = ours("rollback", tables=50, every=every, pause=pause, tests=45 if pause else None)
     return Case(
         key,
         f"copy - rollback, 50 tables, {how}",
-        (ours("copy", tables=50, mark=mark, every=every), ours("rollback", tables=50, every=every)),
+        (dataclasses.replace(plain, name="copy", mark='asyncdb(isolation="copy")'), plain),
         target,
         backends,
         compare=difference,
@@ -179,10 +185,10 @@ CASES = (
     _against("null-pool", NULL_POOL, "NullPool", None, backends=SERVERS),
     _against("create-all", CREATE_ALL, "create_all per test, 50 tables", None),
     *_by_loop("reset", "reset", 1.5, ALL),
-    _visible("copy", "back to back", ("postgres",), 0.010, 1),
-    _visible("copy-mixed", "each tenth test", ("postgres",), 0.010, 10),
-    _visible("copy-mysql", "back to back", ("mysql", "mariadb"), None, 1),
-    _visible("copy-mysql-mixed", "each tenth test", ("mysql", "mariadb"), None, 10),
+    _visible("copy", "tests of 0.1 s", ("postgres",), 0.010, pause=0.1),
+    _visible("copy-dense", "one after the other", ("postgres",), None),
+    _visible("copy-mixed", "each tenth test", ("postgres",), None, every=10),
+    _visible("copy-mysql", "tests of 0.1 s", ("mysql", "mariadb"), None, pause=0.1),
     *_by_loop("copy-sqlite", "copy", 2.0, ("sqlite",)),
     Case(
         "start",

@@ -208,15 +208,17 @@ def models(tables: int) -> str:
     return "\n".join([_MODELS, *made, _WORK if tables > 1 else ""])
 
 
-def tests(fixture: str, number: int, every: int, mark: str) -> str:
+def tests(fixture: str, number: int, every: int, mark: str, pause: float) -> str:
     """A file of tests; of *every* one is called ``test_measured`` and bears the mark."""
-    lines = ["import pytest", "import app" if fixture else "", ""]
+    lines = ["import asyncio", "import pytest", "import app" if fixture else "", ""]
+    wait = [f"    await asyncio.sleep({pause})"] if pause else []
     for n in range(number * every):
         measured = n % every == 0
         name = f"{'measured' if measured else 'other'}_{n}"
         if fixture:
             lines += [f"@pytest.mark.{mark}"] if mark and measured else []
-            lines += [f"async def test_{name}({fixture}):", f"    await app.work({fixture})", ""]
+            lines += [f"async def test_{name}({fixture}):", *wait]
+            lines += [f"    await app.work({fixture})", ""]
         else:
             lines += [f"def test_{name}():", "    pass", ""]
     return "\n".join(lines)

@@ -37,6 +37,7 @@ class Variant:
         word: The word in ``--asyncdb``, where it is not the case's.
         mark: A marker for the tests that are measured.
         every: Only each of so many tests is measured.
+        pause: Seconds that each test spends with something else.
         tests: How many, where not as many as the command line says.
     """
 
@@ -48,6 +49,7 @@ class Variant:
     word: str = ""
     mark: str = ""
     every: int = 1
+    pause: float = 0.0
     tests: int | None = None
 
 
@@ -81,7 +83,9 @@ class Project:
         self._servers = servers
         number = variant.tests or tests + projects.DROPPED
         self._number = number * variant.every
-        text = projects.tests(variant.source.fixture, number, variant.every, variant.mark)
+        text = projects.tests(
+            variant.source.fixture, number, variant.every, variant.mark, variant.pause
+        )
         projects.write(folder, variant.source, variant.loop, variant.tables, text)
 
     def run(self) -> Run:
