@@ -77,14 +77,24 @@ def _ddl(metadata: MetaData, dialect: Dialect) -> Iterator[str]:
     from sqlalchemy.schema import CreateIndex, CreateTable
 
     for table in metadata.sorted_tables:
-        # Only these words hold the values of an enum, only the others the constraints.
-        yield _ADDRESS.sub("", repr(table))
+        # Only these words hold the values of an enum, only the others the constraints. Foreign
+        # keys of a column and indexes are sets, whose order is another in each process.
+        yield " ".join(sorted(re.split(r"[\s,]+", _ADDRESS.sub("", repr(table)))))
         yield _compiled(CreateTable(table), dialect)
-        # A set, whose order is another in each process.
         yield from sorted(_compiled(CreateIndex(index), dialect) for index in table.indexes)
     for target in (metadata, *metadata.sorted_tables):
         for event in ("before_create", "after_create"):
-            yield from map(describe, getattr(target.dispatch, event, ()))
+            listeners = getattr(target.dispatch, event, ())
+            # Types such as Enum listen, too; the words above hold what they make.
+            yield from (describe(one) for one in listeners if not _is_a_types(one))
+
+
+def _is_a_types(listener: Any) -> bool:
+    from sqlalchemy.types import SchemaType
+
+    inner = getattr(listener, "func", listener)
+    owner = getattr(inner, "__self__", None) or getattr(inner, "target", None)
+    return isinstance(owner, SchemaType)
 
 
 def _compiled(construct: ExecutableDDLElement, dialect: Dialect) -> str:
