@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from pytest_asyncdb._plan import SchemaPlan
     from pytest_asyncdb._templates import Claim
 
-#: Every database that we make begins with this.
-PREFIX = "asyncdb_"
-
 #: Seconds for the statements that make and drop databases.
 PATIENCE = 60.0
 

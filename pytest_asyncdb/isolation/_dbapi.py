@@ -17,7 +17,6 @@ from pytest_asyncdb.isolation._frames import user_frames
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_asyncdb.isolation._hosted import Hosted
     from pytest_asyncdb.isolation._link import Link
     from pytest_asyncdb.isolation._outer import OuterTransaction
     from pytest_asyncdb.isolation._units import Unit
@@ -26,7 +25,20 @@ if TYPE_CHECKING:
 _SAVEPOINT = re.compile(r"\bsa_savepoint_(\d+)\b")
 
 
-class Branch:
+class Checkout:
+    """What the connections that SQLAlchemy holds have in common: their cursors are ours."""
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Cursor:
+        return Cursor(self, args, kwargs)
+
+    def execute(self, operation: Any, parameters: Any = None) -> Cursor:
+        """As SQLAlchemy's adapters have it."""
+        cursor = self.cursor()
+        cursor.execute(operation, parameters)
+        return cursor
+
+
+class Branch(Checkout):
     """The DBAPI connection that SQLAlchemy holds: one checkout of the sandboxed engine."""
 
     def __init__(self, outer: OuterTransaction, number: int) -> None:
@@ -53,15 +65,6 @@ class Branch:
     def _connection(self) -> Any:
         """The driver's connection as ``driver_connection`` shows it."""
         return DriverConnection(self)
-
-    def cursor(self, *args: Any, **kwargs: Any) -> Cursor:
-        return Cursor(self, args, kwargs)
-
-    def execute(self, operation: Any, parameters: Any = None) -> Cursor:
-        """As SQLAlchemy's adapters have it."""
-        cursor = self.cursor()
-        cursor.execute(operation, parameters)
-        return cursor
 
     def ping(self, *args: Any) -> Any:
         return self.outer.link.call(self.outer.link.adapted.ping, *args)
@@ -199,9 +202,7 @@ class Branch:
 class Cursor:
     """The DBAPI cursor that SQLAlchemy holds; the adapter's own is made when it executes."""
 
-    def __init__(
-        self, branch: Branch | Hosted, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
+    def __init__(self, branch: Checkout, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.__dict__.update(_branch=branch, _how=(args, kwargs), _cursor=None, _early={})
 
     def __getattr__(self, name: str) -> Any:

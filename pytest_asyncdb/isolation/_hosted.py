@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from pytest_asyncdb.isolation._dbapi import Cursor
+from pytest_asyncdb.isolation._dbapi import Checkout
 from pytest_asyncdb.isolation._statements import keeps_session_state, only_queries
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_asyncdb.isolation._real import RealWork
 
 
-class Hosted:
+class Hosted(Checkout):
     """The DBAPI connection that SQLAlchemy holds; the real one is taken at its first use."""
 
     outer: RealWork
@@ -61,15 +61,6 @@ class Hosted:
         """The driver's connection as ``driver_connection`` shows it."""
         self.spoiled = True
         return OwnDriverConnection(self)
-
-    def cursor(self, *args: Any, **kwargs: Any) -> Cursor:
-        return Cursor(self, args, kwargs)
-
-    def execute(self, operation: Any, parameters: Any = None) -> Cursor:
-        """As SQLAlchemy's adapters have it."""
-        cursor = self.cursor()
-        cursor.execute(operation, parameters)
-        return cursor
 
     def commit(self) -> None:
         self._end("commit")
