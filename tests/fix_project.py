@@ -226,6 +226,8 @@ WITHOUT = (
     *("-p", "no:hypothesispytest", "-p", "no:faker"),
 )
 QUIET = (*WITHOUT, "--color=no", "-ra")
+#: Variables that pytest reads; on what it takes for a CI its summary repeats whole errors.
+PYTESTS = ("PYTEST_ADDOPTS", "CI", "BUILD_NUMBER")
 
 
 @contextmanager
@@ -243,7 +245,7 @@ def naive_database(project: Project, target: Target) -> Iterator[str]:
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A downstream project that names its metadata and nothing else of ours."""
     for name in list(os.environ):
-        if name.startswith("ASYNCDB_") or name == "PYTEST_ADDOPTS":
+        if name.startswith("ASYNCDB_") or name in PYTESTS:
             monkeypatch.delenv(name)
     monkeypatch.setenv("PYTHONPATH", str(INNER))
     monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(WITHOUT))
