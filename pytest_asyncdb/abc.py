@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from pytest_asyncdb._loops import HostLoop
 
 
+#: For one look at one socket; epoll and kqueue would need a descriptor of their own.
+_LOOK: Any = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
 class Driver(abc.ABC):
     """A library that talks to a server: what differs between two libraries for one DBMS.
 
@@ -84,7 +88,7 @@ class Driver(abc.ABC):
         socket = self.socket(connection)
         if socket is None:
             return False
-        with selectors.DefaultSelector() as selector:
+        with _LOOK() as selector:
             try:
                 selector.register(socket, selectors.EVENT_READ)
             except ValueError:  # closed
@@ -328,6 +332,20 @@ class Restorer(abc.ABC):
         Returns:
             False where it cannot: the database is then replaced by another copy.
         """
+
+    async def put_back(self, ids: bool) -> tuple[Sequence[str], bool]:
+        """Look what has changed, and restore it.
+
+        Args:
+            ids: Moved counters count as changes.
+
+        Returns:
+            What had changed, and whether it could be put back.
+        """
+        changed = await self.changed()
+        if not ids:
+            changed = [word for word in changed if not word.startswith(IDS)]
+        return changed, not changed or await self.restore(changed)
 
     async def restart_ids(self) -> None:
         """Let sequences and AUTO_INCREMENT begin where the template's do."""
