@@ -31,6 +31,11 @@ CHANNEL = "asyncdb_channel"
 #: The key of the environment's settings in it: a worker on another host has its own.
 ENVIRONMENT = "asyncdb_environment"
 
+#: Connections to a server of ours: of its 200, without those that are for its administrator.
+_MANAGED_ROOM = 190
+#: Connections that the owner of the servers may have itself.
+_OWNERS = 2
+
 #: Seconds that a worker waits for a server; longer than any provider's own limit.
 WORKER_PATIENCE = 600.0
 
@@ -185,7 +190,7 @@ class OwnedServers:
         else:
             threading.Thread(
                 target=self._obtain,
-                args=(context, future),
+                args=(spec, context, future),
                 name=f"asyncdb-{spec}",
                 daemon=True,
             ).start()
@@ -193,6 +198,7 @@ class OwnedServers:
 
     def _obtain(
         self,
+        spec: BackendSpec,
         context: contextlib.AbstractContextManager[Server],
         future: concurrent.futures.Future[Server],
     ) -> None:
@@ -202,14 +208,38 @@ class OwnedServers:
         try:
             server = context.__enter__()
             self._stack.push(context.__exit__)
+            server = dataclasses.replace(server, room=self._room(spec, server))
+            if server.single is not None:
+                server = self._reserve(spec, server)
         except BaseException as error:
             future.set_exception(error)
         else:
             future.set_result(dataclasses.replace(server, seconds=time.monotonic() - begun))
 
+    def _room(self, spec: BackendSpec, server: Server) -> int | None:
+        """How many connections the run's workers may have together."""
+        if server.managed:
+            return _MANAGED_ROOM if server.maintenance is not None else None
+        import asyncio
+
+        from pytest_asyncdb._provision import room
+
+        found = asyncio.run(room(server, self._registry.backend(spec.backend), self.driver(spec)))
+        return None if found is None else max(0, found - _OWNERS)
+
+    def _reserve(self, spec: BackendSpec, server: Server) -> Server:
+        """Take the one database that may be used, until the end of the run."""
+        from pytest_asyncdb._single import Reservation
+
+        backend = self._registry.backend(spec.backend)
+        reservation = Reservation(server, backend, self.driver(spec))
+        server = reservation.take()
+        self._stack.callback(reservation.give_back)
+        return server
+
     def _drop(self, spec: BackendSpec, server: Server) -> None:
         """Drop this run's databases on a server that stays."""
-        if server.managed:
+        if server.managed or server.single is not None:
             return
         import asyncio
 
