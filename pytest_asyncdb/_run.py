@@ -7,7 +7,6 @@ Made in ``pytest_configure``, it opens nothing before the first test needs it, a
 from __future__ import annotations
 
 import contextlib
-import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from pytest_asyncdb import _workers
 from pytest_asyncdb._config import Settings, read_settings
 from pytest_asyncdb._redirect import Redirector, app_engines
 from pytest_asyncdb._registry import Registry
+from pytest_asyncdb._runs import new_id, prefix_of
 
 if TYPE_CHECKING:
     import pytest
@@ -47,10 +47,10 @@ class Run:
             channel = worker_input[_workers.CHANNEL]
             self.servers: _workers.ServerSource = _workers.ChannelServers(channel)
         else:
-            self.id = uuid.uuid4().hex[:8]
+            self.id = new_id()
             self.worker = "main"
             self.servers = _workers.OwnedServers(
-                self.settings, registry, _workers.print_progress, f"asyncdb_{self.id}_"
+                self.settings, registry, _workers.print_progress, self.id
             )
         #: Unittest tests that ran on one backend of several.
         self.unparametrised: set[str] = set()
@@ -118,7 +118,7 @@ class Run:
                 self.server(spec),
                 self.backend(spec),
                 self.driver(spec),
-                f"asyncdb_{self.id}_{self.worker}{'abcdefgh'[len(self._provisioners) % 8]}",
+                f"{prefix_of(self.id)}{self.worker}{'abcdefgh'[len(self._provisioners) % 8]}",
                 self.host,
                 _workers.ServerClaims(self.servers, spec),
             )

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._runs import prefix_of
 from pytest_asyncdb._templates import Claim, TemplateBook
 from pytest_asyncdb._types import BackendSpec, Found, Server
 
@@ -53,7 +54,7 @@ class OwnedServers:
 
     Args:
         progress: Takes a line for the user when something takes long.
-        prefix: How the names of this run's databases begin.
+        run: The run id.
     """
 
     def __init__(
@@ -61,18 +62,19 @@ class OwnedServers:
         settings: Settings,
         registry: Registry,
         progress: Callable[[str], None],
-        prefix: str,
+        run: str,
     ) -> None:
         self._settings = settings
         self._registry = registry
         self._progress = progress
-        self._prefix = prefix
+        self._run = run
+        self._prefix = prefix_of(run)
         self._lock = threading.Lock()
         self._futures: dict[tuple[str, str | None], concurrent.futures.Future[Server]] = {}
         self._found: dict[tuple[str, str | None], tuple[ServerProvider, Found]] = {}
         self._stack = contextlib.ExitStack()
         self._closed = False
-        self.templates = TemplateBook(prefix)
+        self.templates = TemplateBook(self._prefix)
 
     def start(self, specs: Iterable[BackendSpec]) -> None:
         """Start the servers of *specs* side by side, without waiting."""
@@ -165,6 +167,7 @@ class OwnedServers:
         try:
             provider, found = self.find(spec)
             provider.load()
+            provider.run = self._run
             backend = self._registry.backend(spec.backend)
             context = provider.obtain(found, spec, backend, self.driver(spec), self._progress)
         except BaseException as error:

@@ -235,6 +235,8 @@ class ServerProvider(abc.ABC):
 
     #: The word in ``--asyncdb-server`` and in the header.
     name: ClassVar[str]
+    #: The id of the run that asks, for the record of who owns what :meth:`obtain` makes.
+    run: str = ""
 
     @abc.abstractmethod
     def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Found:

@@ -87,8 +87,8 @@ class _Programs:
     """The folder and the one command that runs in it.
 
     Args:
-        settings: ``folder``; ``credentials``, the text of a file in it; ``user`` and ``group``,
-            the ids to run as, or null; ``environment``.
+        settings: ``folder``; ``owner`` and ``credentials``, the texts of files in it; ``user`` and
+            ``group``, the ids to run as, or null; ``environment``.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -100,6 +100,7 @@ class _Programs:
         self.stop = signal.SIGKILL
         self.folder.mkdir(0o700)
         try:
+            (self.folder / "owner.json").write_text(settings["owner"], encoding="utf-8")
             credentials = self.folder / "credentials"
             credentials.write_text(settings["credentials"])
             if self.user is not None and self.group is not None:

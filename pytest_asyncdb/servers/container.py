@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 from pytest_asyncdb._types import BackendSpec, ContainerRecipe, Found, Server, Sourced
 from pytest_asyncdb.abc import Backend, Driver, ServerProvider
 from pytest_asyncdb.errors import ProviderUnavailable, ServerStartError, server_start
+from pytest_asyncdb.servers._owner import Owner
 from pytest_asyncdb.servers._ready import NotReady, describe, patience, wait_until_ready
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ _PING = 2.0
 #: Seconds between two looks at whether the container still runs.
 _LOOK = 0.5
 _DEFAULT_ENGINE = "unix:///var/run/docker.sock"
-#: Marks our containers; the value is host and process of the owner.
-_LABEL = "org.pytest-asyncdb"
+#: Marks our containers; the value is the record of the owner.
+LABEL = "org.pytest-asyncdb"
 
 #: Ryuk is one per process, and testcontainers does not guard its making.
 _ryuk_lock = threading.Lock()
@@ -91,7 +92,8 @@ class ContainerProvider(ServerProvider):
             return server_start(backend.label, self.name, f"image {image}: {what}", output)
 
         with patience(progress, f"{backend.label}: getting the image {image}"):
-            container = _prepare(recipe, image, password, failure)
+            owner = Owner.current(self.run, f"a {backend.label} container")
+            container = _prepare(recipe, image, password, owner, failure)
         try:
             with patience(progress, f"{backend.label}: the container of {image} is still starting"):
                 server = Server(
@@ -115,7 +117,7 @@ _Failure = Callable[[str, str], ServerStartError]
 
 
 def _prepare(
-    recipe: ContainerRecipe, image: str, password: str, failure: _Failure
+    recipe: ContainerRecipe, image: str, password: str, owner: Owner, failure: _Failure
 ) -> DockerContainer:
     """The container, not yet made, its image at hand, and Ryuk running."""
     from testcontainers.core.config import testcontainers_config
@@ -132,7 +134,7 @@ def _prepare(
         container.with_command(list(recipe.command))
         container.with_exposed_ports(recipe.port)
         container.with_tmpfs_mount(recipe.data_folder)
-        container.with_kwargs(labels={_LABEL: f"{socket.gethostname()}/{os.getpid()}"})
+        container.with_kwargs(labels={LABEL: owner.to_json()})
         for name, value in recipe.environment.items():
             container.with_env(name, value.format(password=password))
         images = container.get_docker_client().client.images

@@ -33,6 +33,7 @@ ALLOWED = {
     "_databases": CORE | {"_plan", "_sql", "_provision"},
     "_migrations": {"errors", "_loops"},
     "_differences": set(),
+    "_runs": {"servers._owner"},
     "_code": set(),
     "_reach": {"errors", "_code", "_redirect"},
 }
