@@ -3,7 +3,8 @@
 Other versions of the plugin go by the same rules, so they must not change:
 
 - databases of a run are called ``asyncdb_``, its id of eight hexadecimal digits, ``_``, …;
-- while it lives, a server that it did not start holds a lock of its id (``_lease.py``);
+- while it lives, it holds a lock on each server that it did not start, whose name follows from
+  its id (``Backend.hold_lock``);
 - while it lives, ``runs/ID.json`` in the user's cache folder is the record of its process.
 """
 

@@ -17,12 +17,14 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._reap import reap_in_thread
 from pytest_asyncdb._runs import prefix_of
 from pytest_asyncdb._templates import Claim, TemplateBook
 from pytest_asyncdb._types import BackendSpec, Found, Server
 
 if TYPE_CHECKING:
     from pytest_asyncdb._config import Settings
+    from pytest_asyncdb._lease import Lease
     from pytest_asyncdb._registry import Registry
     from pytest_asyncdb.abc import Driver, ServerProvider
 
@@ -31,6 +33,9 @@ CHANNEL = "asyncdb_channel"
 
 #: Seconds that a worker waits for a server; longer than any provider's own limit.
 WORKER_PATIENCE = 600.0
+
+#: Seconds that the end of a run waits for the removal of what dead runs have left.
+_REAPING = 5.0
 
 
 class ServerSource(Protocol):
@@ -73,6 +78,7 @@ class OwnedServers:
         self._futures: dict[tuple[str, str | None], concurrent.futures.Future[Server]] = {}
         self._found: dict[tuple[str, str | None], tuple[ServerProvider, Found]] = {}
         self._stack = contextlib.ExitStack()
+        self._reaping: threading.Thread | None = None
         self._closed = False
         self.templates = TemplateBook(self._prefix)
 
@@ -95,12 +101,12 @@ class OwnedServers:
         with self._lock:
             self._closed = True
             futures, self._futures = self._futures, {}
-        with self._stack as stack:
-            for (name, _), future in futures.items():
+        with self._stack:
+            for future in futures.values():
                 future.cancel()
                 concurrent.futures.wait([future])
-                if not future.cancelled() and future.exception() is None:
-                    stack.callback(self._drop, name, future.result())
+        if self._reaping is not None:
+            self._reaping.join(_REAPING)
 
     def find(self, spec: BackendSpec) -> tuple[ServerProvider, Found]:
         """Choose the provider for *spec*; starts nothing.
@@ -168,6 +174,8 @@ class OwnedServers:
             provider, found = self.find(spec)
             provider.load()
             provider.run = self._run
+            if provider.name != "memory" and self._reaping is None:
+                self._reaping = reap_in_thread()
             backend = self._registry.backend(spec.backend)
             context = provider.obtain(found, spec, backend, self.driver(spec), self._progress)
         except BaseException as error:
@@ -175,7 +183,7 @@ class OwnedServers:
         else:
             threading.Thread(
                 target=self._obtain,
-                args=(context, future),
+                args=(spec, context, future),
                 name=f"asyncdb-{spec}",
                 daemon=True,
             ).start()
@@ -183,6 +191,7 @@ class OwnedServers:
 
     def _obtain(
         self,
+        spec: BackendSpec,
         context: contextlib.AbstractContextManager[Server],
         future: concurrent.futures.Future[Server],
     ) -> None:
@@ -192,22 +201,27 @@ class OwnedServers:
         try:
             server = context.__enter__()
             self._stack.push(context.__exit__)
+            if not server.managed:
+                self._take_lease(spec, server)
         except BaseException as error:
             future.set_exception(error)
         else:
             future.set_result(dataclasses.replace(server, seconds=time.monotonic() - begun))
 
-    def _drop(self, name: str, server: Server) -> None:
-        """Drop this run's databases on a server that stays."""
-        if server.managed:
-            return
-        import asyncio
+    def _take_lease(self, spec: BackendSpec, server: Server) -> None:
+        """Let other runs see that this one lives, on a server that stays."""
+        from pytest_asyncdb._lease import Lease
 
-        from pytest_asyncdb._provision import drop_leftovers
+        backend, driver = self._registry.backend(spec.backend), self.driver(spec)
+        lease = Lease(self._run, server, backend, driver)
+        lease.take()
+        self._stack.callback(self._end_lease, lease)
 
-        backend = self._registry.backend(name)
-        driver = self.driver(BackendSpec(name))
-        asyncio.run(drop_leftovers(server, backend, driver, self._prefix))
+    def _end_lease(self, lease: Lease) -> None:
+        try:
+            lease.close()
+        except errors.AsyncdbError as error:
+            self._progress(str(error))
 
 
 class ChannelServers:

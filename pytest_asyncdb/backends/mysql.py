@@ -172,6 +172,21 @@ class _MySQLFamily(Backend):
     def list_databases(self) -> str:
         return "SELECT schema_name FROM information_schema.schemata"
 
+    def sessions(self, prefix: str) -> str | None:
+        return (
+            "SELECT id FROM information_schema.processlist "
+            f"WHERE left(db, {len(prefix)}) = '{prefix}'"
+        )
+
+    def hold_lock(self, run: str) -> str | None:
+        return f"SELECT get_lock('asyncdb_{run}', 0)"
+
+    def release_lock(self, run: str) -> str:
+        return f"SELECT release_lock('asyncdb_{run}')"
+
+    def keep_session(self) -> Sequence[str]:
+        return ("SET SESSION wait_timeout = 86400",)
+
 
 def _serve(server: str, *extra: str) -> Callable[[LocalPlace, int], list[str]]:
     def serve(place: LocalPlace, port: int) -> list[str]:

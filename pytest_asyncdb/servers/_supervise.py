@@ -27,7 +27,7 @@ PREFIX = "pytest-asyncdb-"
 #: Seconds in which the supervisor must have ended and removed everything.
 _END = 20.0
 #: A file system in memory that every Linux has.
-_MEMORY = "/dev/shm"  # noqa: S108  # our folder in it has a random name and mode 0700
+MEMORY = "/dev/shm"  # noqa: S108  # our folder in it has a random name and mode 0700
 #: Free space for the data to be put in memory.
 _ENOUGH = 512 * 1024 * 1024
 
@@ -149,8 +149,8 @@ def supervised(identity: Identity, credentials: str, owner: Owner) -> Iterator[S
 
 def data_place() -> tuple[str, str]:
     """Where a server's folder would be made now, and that in words."""
-    if _has_room(_MEMORY):
-        return _MEMORY, "data in memory"
+    if _has_room(MEMORY):
+        return MEMORY, "data in memory"
     return tempfile.gettempdir(), "data on disk"
 
 

@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import json
 import os
+import runpy
 import select
 import shutil
 import signal
@@ -147,6 +148,9 @@ class _Programs:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.process.pid, signal.SIGKILL)
         _kill_children()
+        if (self.folder / "data/postmaster.pid").exists():
+            segments = runpy.run_path(str(Path(__file__).with_name("_segments.py")))
+            segments["remove_segments"](self.folder / "data")
         until = time.monotonic() + _GRACE
         while self.folder.exists() and time.monotonic() < until:
             shutil.rmtree(self.folder, ignore_errors=True)

@@ -2,29 +2,24 @@
 
 Data lives in memory, Docker chooses the port, the password is random. The container is
 killed and removed on leaving; where nothing of ours is left to do that, testcontainers'
-own helper Ryuk does it.
+own helper Ryuk does it, and where that has not, the next run, by our label.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib.util
-import json
-import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 from pytest_asyncdb._types import BackendSpec, ContainerRecipe, Found, Server, Sourced
 from pytest_asyncdb.abc import Backend, Driver, ServerProvider
 from pytest_asyncdb.errors import ProviderUnavailable, ServerStartError, server_start
+from pytest_asyncdb.servers._engine import LABEL, engine_address, ping
 from pytest_asyncdb.servers._owner import Owner
 from pytest_asyncdb.servers._ready import NotReady, describe, patience, wait_until_ready
 
@@ -33,13 +28,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a container may take from its start to its first answer.
 _START = 120.0
-#: Seconds for the engine to answer a ping.
-_PING = 2.0
 #: Seconds between two looks at whether the container still runs.
 _LOOK = 0.5
-_DEFAULT_ENGINE = "unix:///var/run/docker.sock"
-#: Marks our containers; the value is the record of the owner.
-LABEL = "org.pytest-asyncdb"
 
 #: Ryuk is one per process, and testcontainers does not guard its making.
 _ryuk_lock = threading.Lock()
@@ -57,8 +47,8 @@ class ContainerProvider(ServerProvider):
         # The package takes a third of a second to import; whether it is there is enough.
         if importlib.util.find_spec("testcontainers") is None:
             raise ProviderUnavailable("the package testcontainers is not installed")
-        engine = _engine()
-        problem = _ping(engine)
+        engine = engine_address()
+        problem = ping(engine)
         if problem is not None:
             raise ProviderUnavailable(f"no Docker engine answers at {engine}: {problem}")
         tag = spec.version or recipe.tag
@@ -214,48 +204,3 @@ def _remove(container: DockerContainer) -> None:
             raise
     finally:
         container.get_docker_client().client.close()
-
-
-def _engine() -> str:
-    """Where the Docker client would look for its engine."""
-    return os.environ.get("DOCKER_HOST") or _context_engine() or _DEFAULT_ENGINE
-
-
-def _context_engine() -> str | None:
-    """The engine of ``docker context use``, as Docker Desktop and Colima set it.
-
-    The place of the file: https://docs.docker.com/engine/manage-resources/contexts/.
-    """
-    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-    try:
-        name = os.environ.get("DOCKER_CONTEXT")
-        if not name:
-            name = json.loads((folder / "config.json").read_text())["currentContext"]
-        meta = folder / "contexts/meta" / hashlib.sha256(name.encode()).hexdigest() / "meta.json"
-        host = json.loads(meta.read_text())["Endpoints"]["docker"]["Host"]
-        return str(host)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _ping(engine: str) -> str | None:
-    """Ask the engine for a sign of life; what is wrong, or None."""
-    parts = urlsplit(engine)
-    address: Any
-    if parts.scheme == "unix":
-        family, address = socket.AF_UNIX, parts.path
-    elif parts.scheme in ("tcp", "http", "https"):
-        family, address = socket.AF_INET, (parts.hostname, parts.port or 2375)
-    else:
-        return None  # ssh and Windows' pipes: to ask is to start something
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as connection:
-            connection.settimeout(_PING)
-            connection.connect(address)
-            if os.environ.get("DOCKER_TLS_VERIFY") or parts.scheme == "https":
-                return None  # it listens; the rest wants certificates
-            connection.sendall(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")
-            answer = connection.recv(1024).split(b"\r\n", 1)[0]
-    except OSError as error:
-        return error.strerror or str(error)
-    return None if b" 200 " in answer else f"it answers {answer.decode(errors='replace')!r}"

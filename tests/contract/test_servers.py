@@ -39,8 +39,8 @@ from pytest_asyncdb._types import BackendSpec, Found, Server, Sourced
 from pytest_asyncdb.abc import Backend, Driver, ServerProvider
 from pytest_asyncdb.errors import ProviderUnavailable, ServerStartError
 from pytest_asyncdb.servers import local
+from pytest_asyncdb.servers._engine import LABEL
 from pytest_asyncdb.servers._owner import Owner
-from pytest_asyncdb.servers.container import LABEL
 
 REGISTRY = Registry()
 

@@ -18,7 +18,8 @@ import pytest
 from pytest_asyncdb._registry import Registry
 from pytest_asyncdb._types import BackendSpec, Sourced
 from pytest_asyncdb.errors import ConfigError, ProviderUnavailable
-from pytest_asyncdb.servers import _ready, container, url
+from pytest_asyncdb.servers import _ready, url
+from pytest_asyncdb.servers._engine import engine_address
 from pytest_asyncdb.servers._owner import Owner
 from pytest_asyncdb.servers._supervise import Identity, Supervised, supervised
 from pytest_asyncdb.servers.container import ContainerProvider
@@ -222,12 +223,12 @@ def test_the_engine_of_dockers_context_is_used(
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    assert container._engine() == "unix:///var/run/docker.sock"
+    assert engine_address() == "unix:///var/run/docker.sock"
     (tmp_path / "config.json").write_text(json.dumps({"currentContext": "colima"}))
     meta = tmp_path / "contexts/meta" / hashlib.sha256(b"colima").hexdigest() / "meta.json"
     meta.parent.mkdir(parents=True)
     meta.write_text(json.dumps({"Endpoints": {"docker": {"Host": "unix:///colima.sock"}}}))
-    assert container._engine() == "unix:///colima.sock"
+    assert engine_address() == "unix:///colima.sock"
 
 
 def test_a_url_that_cannot_be_read_is_not_shown() -> None:
