@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return 0 if remove(parsed.urls, parsed.dry_run, print) else 1
     except errors.AsyncdbError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 2
 
 

@@ -93,9 +93,7 @@ def _target(registry: Registry, url: str) -> tuple[BackendSpec, Sourced[str]]:
     )
 
 
-def _reap_server(
-    registry: Registry, spec: BackendSpec, url: Sourced[str], dry: bool
-) -> list[str]:
+def _reap_server(registry: Registry, spec: BackendSpec, url: Sourced[str], dry: bool) -> list[str]:
     import asyncio
 
     backend = registry.backend(spec.backend)

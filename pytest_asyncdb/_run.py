@@ -7,6 +7,7 @@ Made in ``pytest_configure``, it opens nothing before the first test needs it, a
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +38,9 @@ class Run:
 
     def __init__(self, config: pytest.Config, registry: Registry) -> None:
         self.registry = registry
-        self.settings: Settings = read_settings(config, registry)
         worker_input = getattr(config, "workerinput", None)
+        environment = (worker_input or {}).get(_workers.ENVIRONMENT, os.environ)
+        self.settings: Settings = read_settings(config, registry, environment)
         self.is_worker = worker_input is not None and _workers.CHANNEL in worker_input
         if self.is_worker:
             assert worker_input is not None

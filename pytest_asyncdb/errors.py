@@ -118,6 +118,28 @@ def driver_missing(driver: str, extra: str, label: str, source: str) -> DriverMi
     )
 
 
+def not_a_test_server(host: str, source: str, allowed: Sequence[str]) -> ConfigError:
+    """A URL leads to what may be somebody's real server.
+
+    Args:
+        host: What it leads to, and what would have to be allowed.
+        allowed: What is allowed already.
+    """
+    return ConfigError(
+        f"{host} is not known as a test server ({source})",
+        [
+            "Nothing was sent to it. Databases of a run's own would be made and dropped there.",
+            "Known are this machine, names such as postgres, mysql or db without a dot, and "
+            "names with the word test or ci.",
+        ],
+        [
+            f"if it is for tests, say so: --asyncdb-allow-hosts={','.join([*allowed, host])}",
+            f"or in the ini file: asyncdb_allow_hosts = {', '.join([*allowed, host])}",
+            f"or leave {source} out and let a server be started",
+        ],
+    )
+
+
 def server_unavailable(
     label: str, source: str, tried: Sequence[tuple[str, str]], remedies: Sequence[str]
 ) -> ServerUnavailable:

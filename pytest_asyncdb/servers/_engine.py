@@ -135,6 +135,29 @@ def _context_engine() -> str | None:
 
 def ping(engine: str) -> str | None:
     """Ask the engine for a sign of life; what is wrong, or None."""
+    try:
+        answer = _get(engine, "/_ping")
+    except OSError as error:
+        return error.strerror or str(error)
+    return None if answer is None or " 200 " in answer else f"it answers {answer!r}"
+
+
+def at_hand(engine: str, image: str) -> bool:
+    """Does the engine have the image? Yes where it cannot be told."""
+    prefix = os.environ.get("TESTCONTAINERS_HUB_IMAGE_NAME_PREFIX", "")
+    try:
+        answer = _get(engine, f"/images/{prefix}{image}/json")
+    except OSError:
+        return True
+    return answer is None or " 404 " not in answer
+
+
+def _get(engine: str, path: str) -> str | None:
+    """The first line of the engine's answer; None where there is no plain way to ask.
+
+    Raises:
+        OSError: It cannot be reached.
+    """
     parts = urlsplit(engine)
     address: Any
     if parts.scheme == "unix":
@@ -143,14 +166,11 @@ def ping(engine: str) -> str | None:
         family, address = socket.AF_INET, (parts.hostname, parts.port or 2375)
     else:
         return None  # ssh and Windows' pipes: to ask is to start something
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as connection:
-            connection.settimeout(_PING)
-            connection.connect(address)
-            if os.environ.get("DOCKER_TLS_VERIFY") or parts.scheme == "https":
-                return None  # it listens; the rest wants certificates
-            connection.sendall(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")
-            answer = connection.recv(1024).split(b"\r\n", 1)[0]
-    except OSError as error:
-        return error.strerror or str(error)
-    return None if b" 200 " in answer else f"it answers {answer.decode(errors='replace')!r}"
+    with socket.socket(family, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_PING)
+        connection.connect(address)
+        if os.environ.get("DOCKER_TLS_VERIFY") or parts.scheme == "https":
+            return None  # it listens; the rest wants certificates
+        request = f"GET {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n"
+        connection.sendall(request.encode())
+        return connection.recv(1024).split(b"\r\n", 1)[0].decode(errors="replace")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from pytest_asyncdb._types import BackendSpec, ContainerRecipe, Found, Server, Sourced
 from pytest_asyncdb.abc import Backend, Driver, ServerProvider
 from pytest_asyncdb.errors import ProviderUnavailable, ServerStartError, server_start
-from pytest_asyncdb.servers._engine import LABEL, engine_address, ping
+from pytest_asyncdb.servers._engine import LABEL, at_hand, engine_address, ping
 from pytest_asyncdb.servers._owner import Owner
 from pytest_asyncdb.servers._ready import NotReady, describe, patience, wait_until_ready
 
@@ -58,6 +58,7 @@ class ContainerProvider(ServerProvider):
             tag,
             recipe.tuning,
             f"{recipe.image}:{tag}",
+            at_hand=at_hand(engine, f"{recipe.image}:{tag}"),
         )
 
     def load(self) -> None:

@@ -176,9 +176,15 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[byt
             while True:
                 connection, _ = listener.accept()
                 with connection:
-                    if not connection.recv(1024).startswith(b"GET /_ping HTTP/1.1\r\n"):
+                    request = connection.recv(1024)
+                    if not request.startswith(b"GET /"):
                         return
-                    connection.sendall(answers.pop(0))
+                    if request.startswith(b"GET /_ping HTTP/1.1\r\n"):
+                        connection.sendall(answers.pop(0))
+                    elif request.startswith(b"GET /images/postgres:17/json HTTP/1.1\r\n"):
+                        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n{}")
+                    else:
+                        connection.sendall(b"HTTP/1.1 404 Not Found\r\n\r\n{}")
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -200,6 +206,13 @@ def test_a_version_is_the_tag(engine: list[bytes]) -> None:
     engine.append(b"HTTP/1.1 200 OK\r\n\r\nOK")
     spec = BackendSpec("postgres", version="16-alpine")
     assert ContainerProvider().find(spec, POSTGRES, None).detail == "postgres:16-alpine"
+
+
+def test_an_image_that_would_have_to_be_downloaded_is_not_at_hand(engine: list[bytes]) -> None:
+    engine += [b"HTTP/1.1 200 OK\r\n\r\nOK"] * 2
+    find = ContainerProvider().find
+    assert find(BackendSpec("postgres"), POSTGRES, None).at_hand
+    assert not find(BackendSpec("postgres", version="16"), POSTGRES, None).at_hand
 
 
 def test_an_engine_in_trouble_is_not_taken(engine: list[bytes]) -> None:
