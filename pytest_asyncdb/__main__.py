@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
+import warnings
 
 from pytest_asyncdb import errors
 
@@ -25,6 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     from pytest_asyncdb._reap import reap as remove
 
+    # Drivers hand on what a server warns of, such as a table that it will do without some day.
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
     try:
         return 0 if remove(parsed.urls, parsed.dry_run, print) else 1
     except errors.AsyncdbError as error:

@@ -127,6 +127,8 @@ class _MySQLFamily(Backend):
     )
     #: What makes information_schema tell counters as they are now.
     live_statistics: ClassVar[tuple[str, ...]] = ()
+    #: Every session that one may see, with its ``db``.
+    session_query: ClassVar[str] = "SELECT id FROM information_schema.processlist"
     #: 1213, ER_LOCK_DEADLOCK: InnoDB rolls the whole transaction back. So does 1205,
     #: ER_LOCK_WAIT_TIMEOUT, with the server's option innodb_rollback_on_timeout.
     transaction_ending_errors = frozenset({1205, 1213})
@@ -173,10 +175,7 @@ class _MySQLFamily(Backend):
         return "SELECT schema_name FROM information_schema.schemata"
 
     def sessions(self, prefix: str) -> str | None:
-        return (
-            "SELECT id FROM information_schema.processlist "
-            f"WHERE left(db, {len(prefix)}) = '{prefix}'"
-        )
+        return f"{self.session_query} WHERE left(db, {len(prefix)}) = '{prefix}'"
 
     def hold_lock(self, run: str) -> str | None:
         return f"SELECT get_lock('asyncdb_{run}', 0)"
@@ -230,6 +229,8 @@ class MySQL(_MySQLFamily):
     label = "MySQL"
     schemes = ("mysql",)
     live_statistics = ("SET SESSION information_schema_stats_expiry = 0",)
+    # The other one is deprecated, and the drivers hand on the server's warning.
+    session_query = "SELECT id FROM performance_schema.processlist"
     local = LocalRecipe(
         programs=("mysqld",),
         folders=("/usr/sbin", "/usr/local/mysql/bin", "/opt/homebrew/opt/mysql*/bin"),

@@ -7,6 +7,7 @@ own helper Ryuk does it, and where that has not, the next run, by our label.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import importlib.util
@@ -14,7 +15,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._types import BackendSpec, ContainerRecipe, Found, Server, Sourced
 from pytest_asyncdb.abc import Backend, Driver, ServerProvider
@@ -33,6 +34,8 @@ _LOOK = 0.5
 
 #: Ryuk is one per process, and testcontainers does not guard its making.
 _ryuk_lock = threading.Lock()
+#: Containers of this process that have not been removed.
+_left: set[int] = set()
 
 
 class ContainerProvider(ServerProvider):
@@ -104,6 +107,12 @@ class ContainerProvider(ServerProvider):
             _remove(container)
 
 
+def _end_ryuk(reaper: Any) -> None:
+    """End Ryuk at our exit, unless it has something to remove, as after two Ctrl-C."""
+    if not _left:
+        reaper.delete_instance()
+
+
 _Failure = Callable[[str, str], ServerStartError]
 
 
@@ -117,7 +126,11 @@ def _prepare(
     try:
         if not testcontainers_config.ryuk_disabled:
             with _ryuk_lock:
-                Reaper.get_instance()
+                if Reaper._instance is None:
+                    Reaper.get_instance()
+                    # At a normal exit testcontainers ends it, whatever is left to do.
+                    atexit.unregister(Reaper.delete_instance)
+                    atexit.register(_end_ryuk, Reaper)
     except Exception as error:
         raise failure(f"its helper {testcontainers_config.ryuk_image}", describe(error)) from error
     container = DockerContainer(image)
@@ -126,6 +139,7 @@ def _prepare(
         container.with_exposed_ports(recipe.port)
         container.with_tmpfs_mount(recipe.data_folder)
         container.with_kwargs(labels={LABEL: owner.to_json()})
+        _left.add(id(container))
         for name, value in recipe.environment.items():
             container.with_env(name, value.format(password=password))
         images = container.get_docker_client().client.images
@@ -203,5 +217,8 @@ def _remove(container: DockerContainer) -> None:
         # 404: gone already; 409: somebody else is removing it, such as Ryuk.
         if getattr(error, "status_code", None) not in (404, 409):
             raise
+        _left.discard(id(container))
+    else:
+        _left.discard(id(container))
     finally:
         container.get_docker_client().client.close()

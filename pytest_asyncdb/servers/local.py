@@ -266,7 +266,8 @@ def _initialise(
     recipe: LocalRecipe, place: LocalPlace, supervised: Supervised, failure: _Failure
 ) -> None:
     command = recipe.initialise(place)
-    supervised.start(command, signal.SIGTERM)
+    # Asked to end, initdb takes the folder from under its server, which then cannot clean up.
+    supervised.start(command, signal.SIGKILL)
     # It takes as long as the command, and is needed next.
     importlib.import_module("sqlalchemy.ext.asyncio")
     event = supervised.event(_INITIALISE)
