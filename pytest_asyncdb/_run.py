@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from pytest_asyncdb import _workers, errors
 from pytest_asyncdb._config import Settings, check_hosts, read_settings
 from pytest_asyncdb._redirect import Redirector, app_engines
 from pytest_asyncdb._registry import Registry
+from pytest_asyncdb._runs import new_id, prefix_of
 
 if TYPE_CHECKING:
     import pytest
@@ -53,11 +53,11 @@ class Run:
             self.servers: _workers.ServerSource = _workers.ChannelServers(channel)
         else:
             check_hosts(self.settings, environment)
-            self.id = uuid.uuid4().hex[:8]
+            self.id = new_id()
             self.worker = "main"
             self.workers = 1
             self.servers = _workers.OwnedServers(
-                self.settings, registry, _workers.print_progress, f"asyncdb_{self.id}_"
+                self.settings, registry, _workers.print_progress, self.id
             )
         #: Unittest tests that ran on one backend of several.
         self.unparametrised: set[str] = set()
@@ -163,7 +163,7 @@ class Run:
                 self.server(spec),
                 self.backend(spec),
                 self.driver(spec),
-                f"asyncdb_{self.id}_{self.worker}{'abcdefgh'[len(self._provisioners) % 8]}",
+                f"{prefix_of(self.id)}{self.worker}{'abcdefgh'[len(self._provisioners) % 8]}",
                 self.host,
                 _workers.ServerClaims(self.servers, spec),
                 self._budget(spec),

@@ -75,8 +75,10 @@ class Reservation:
 
     async def _take(self) -> Server:
         # The server lets go of it when the connection ends, however that happens.
-        lock = f"asyncdb_only_{hashlib.sha256(self._name.encode()).hexdigest()[:32]}"
-        ((free,),) = await self._sql.fetch(self._backend.reserve(lock))
+        lock = self._backend.hold_lock(hashlib.sha256(self._name.encode()).hexdigest()[:8])
+        assert lock is not None
+        await self._sql.each(self._backend.keep_session())
+        ((free,),) = await self._sql.fetch(lock)
         if not free:
             raise errors.single_in_use(self._name, self._server.reason)
         found = await contents(self._sql, self._backend)

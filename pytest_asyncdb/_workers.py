@@ -18,11 +18,14 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._reap import reap_in_thread
+from pytest_asyncdb._runs import prefix_of
 from pytest_asyncdb._templates import Claim, TemplateBook
 from pytest_asyncdb._types import BackendSpec, Found, Server
 
 if TYPE_CHECKING:
     from pytest_asyncdb._config import Settings
+    from pytest_asyncdb._lease import Lease
     from pytest_asyncdb._registry import Registry
     from pytest_asyncdb.abc import Driver, ServerProvider
 
@@ -38,6 +41,9 @@ _OWNERS = 2
 
 #: Seconds that a worker waits for a server; longer than any provider's own limit.
 WORKER_PATIENCE = 600.0
+
+#: Seconds that the end of a run waits for the removal of what dead runs have left.
+_REAPING = 5.0
 
 
 class ServerSource(Protocol):
@@ -61,7 +67,7 @@ class OwnedServers:
 
     Args:
         progress: Takes a line for the user when something takes long.
-        prefix: How the names of this run's databases begin.
+        run: The run id.
     """
 
     def __init__(
@@ -69,18 +75,20 @@ class OwnedServers:
         settings: Settings,
         registry: Registry,
         progress: Callable[[str], None],
-        prefix: str,
+        run: str,
     ) -> None:
         self._settings = settings
         self._registry = registry
         self._progress = progress
-        self._prefix = prefix
+        self._run = run
+        self._prefix = prefix_of(run)
         self._lock = threading.Lock()
         self._futures: dict[tuple[str, str | None], concurrent.futures.Future[Server]] = {}
         self._found: dict[tuple[str, str | None], tuple[ServerProvider, Found]] = {}
         self._stack = contextlib.ExitStack()
+        self._reaping: threading.Thread | None = None
         self._closed = False
-        self.templates = TemplateBook(prefix)
+        self.templates = TemplateBook(self._prefix)
 
     def start(self, specs: Iterable[BackendSpec]) -> None:
         """Start the servers of *specs* side by side, without waiting."""
@@ -101,13 +109,12 @@ class OwnedServers:
         with self._lock:
             self._closed = True
             futures, self._futures = self._futures, {}
-        with self._stack as stack:
-            for (name, version), future in futures.items():
+        with self._stack:
+            for future in futures.values():
                 future.cancel()
                 concurrent.futures.wait([future])
-                if not future.cancelled() and future.exception() is None:
-                    spec = BackendSpec(name, version=version)
-                    stack.callback(self._drop, spec, future.result())
+        if self._reaping is not None:
+            self._reaping.join(_REAPING)
 
     def find(self, spec: BackendSpec) -> tuple[ServerProvider, Found]:
         """Choose the provider for *spec*; starts nothing.
@@ -183,6 +190,9 @@ class OwnedServers:
         try:
             provider, found = self.find(spec)
             provider.load()
+            provider.run = self._run
+            if provider.name != "memory" and self._reaping is None:
+                self._reaping = reap_in_thread()
             backend = self._registry.backend(spec.backend)
             context = provider.obtain(found, spec, backend, self.driver(spec), self._progress)
         except BaseException as error:
@@ -211,6 +221,8 @@ class OwnedServers:
             server = dataclasses.replace(server, room=self._room(spec, server))
             if server.single is not None:
                 server = self._reserve(spec, server)
+            elif not server.managed:
+                self._take_lease(spec, server)
         except BaseException as error:
             future.set_exception(error)
         else:
@@ -237,16 +249,20 @@ class OwnedServers:
         self._stack.callback(reservation.give_back)
         return server
 
-    def _drop(self, spec: BackendSpec, server: Server) -> None:
-        """Drop this run's databases on a server that stays."""
-        if server.managed or server.single is not None:
-            return
-        import asyncio
+    def _take_lease(self, spec: BackendSpec, server: Server) -> None:
+        """Let other runs see that this one lives, on a server that stays."""
+        from pytest_asyncdb._lease import Lease
 
-        from pytest_asyncdb._provision import drop_leftovers
+        backend, driver = self._registry.backend(spec.backend), self.driver(spec)
+        lease = Lease(self._run, server, backend, driver)
+        lease.take()
+        self._stack.callback(self._end_lease, lease)
 
-        backend = self._registry.backend(spec.backend)
-        asyncio.run(drop_leftovers(server, backend, self.driver(spec), self._prefix))
+    def _end_lease(self, lease: Lease) -> None:
+        try:
+            lease.close()
+        except errors.AsyncdbError as error:
+            self._progress(str(error))
 
 
 class ChannelServers:

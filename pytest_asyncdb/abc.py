@@ -222,11 +222,6 @@ class Backend(abc.ABC):
         dropping it would wait for them; else None."""
         return None
 
-    def reserve(self, name: str) -> str:
-        """A query whose one value is true where nobody else holds the lock *name*, which this
-        connection then does until it ends. Names have up to 64 letters, digits and "_"."""
-        raise NotImplementedError
-
     def lock_timeout(self, seconds: float) -> Sequence[str]:
         """Statements that bound how long a connection waits for locks, from now on."""
         return ()
@@ -234,6 +229,28 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def list_databases(self) -> str:
         """A query whose first column is every database's name."""
+
+    def sessions(self, prefix: str) -> str | None:
+        """A query with a row for each session in a database whose name begins with *prefix*."""
+        return None
+
+    def hold_lock(self, run: str) -> str | None:
+        """A query whose one value is true where the session now holds the lock of a run.
+
+        The lock lasts as long as the session, is one for the whole server, and is not waited
+        for. Other versions of the plugin must find it: what it is called must not change.
+        None: the server has nothing like it.
+        """
+        return None
+
+    def release_lock(self, run: str) -> str:
+        """A query that gives back what :meth:`hold_lock` has taken."""
+        raise NotImplementedError
+
+    def keep_session(self) -> Sequence[str]:
+        """Statements after which the server does not end this session for being idle, and
+        notices within minutes that the other side has gone."""
+        return ()
 
     def version_query(self) -> str:
         """A query whose one value is the server's version."""
@@ -252,6 +269,8 @@ class ServerProvider(abc.ABC):
 
     #: The word in ``--asyncdb-server`` and in the header.
     name: ClassVar[str]
+    #: The id of the run that asks, for the record of who owns what :meth:`obtain` makes.
+    run: str = ""
 
     @abc.abstractmethod
     def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Found:

@@ -152,6 +152,8 @@ class _MySQLFamily(Backend):
     )
     #: What makes information_schema tell counters as they are now.
     live_statistics: ClassVar[tuple[str, ...]] = ()
+    #: Every session that one may see, with its ``db``.
+    session_query: ClassVar[str] = "SELECT id FROM information_schema.processlist"
     #: 1213, ER_LOCK_DEADLOCK: InnoDB rolls the whole transaction back. So does 1205,
     #: ER_LOCK_WAIT_TIMEOUT, with the server's option innodb_rollback_on_timeout.
     transaction_ending_errors = frozenset({1205, 1213})
@@ -195,15 +197,24 @@ class _MySQLFamily(Backend):
             f"WHERE db = '{database}' AND id <> connection_id()"
         )
 
-    def reserve(self, name: str) -> str:
-        return f"SELECT get_lock('{name}', 0)"
-
     def lock_timeout(self, seconds: float) -> Sequence[str]:
         whole = max(1, round(seconds))
         return (f"SET SESSION innodb_lock_wait_timeout = {whole}, lock_wait_timeout = {whole}",)
 
     def list_databases(self) -> str:
         return "SELECT schema_name FROM information_schema.schemata"
+
+    def sessions(self, prefix: str) -> str | None:
+        return f"{self.session_query} WHERE left(db, {len(prefix)}) = '{prefix}'"
+
+    def hold_lock(self, run: str) -> str | None:
+        return f"SELECT get_lock('asyncdb_{run}', 0)"
+
+    def release_lock(self, run: str) -> str:
+        return f"SELECT release_lock('asyncdb_{run}')"
+
+    def keep_session(self) -> Sequence[str]:
+        return ("SET SESSION wait_timeout = 86400",)
 
 
 def _serve(server: str, *extra: str) -> Callable[[LocalPlace, int], list[str]]:
@@ -249,6 +260,8 @@ class MySQL(_MySQLFamily):
     schemes = ("mysql",)
     room = _ROOM.format(status="performance_schema.global_status")
     live_statistics = ("SET SESSION information_schema_stats_expiry = 0",)
+    # The other one is deprecated, and the drivers hand on the server's warning.
+    session_query = "SELECT id FROM performance_schema.processlist"
     local = LocalRecipe(
         programs=("mysqld",),
         folders=("/usr/sbin", "/usr/local/mysql/bin", "/opt/homebrew/opt/mysql*/bin"),

@@ -41,6 +41,8 @@ _THROW_AWAY = (
     "wal_level=minimal",
     "max_wal_senders=0",
 )
+#: The first number of our advisory locks: "asdb".
+_LOCKS = 0x61736462
 _TUNING = "no fsync, no full-page writes, no autovacuum"
 
 
@@ -284,11 +286,43 @@ class Postgres(Backend):
 
         return PostgresRestorer(sql)
 
-    def reserve(self, name: str) -> str:
-        return f"SELECT pg_try_advisory_lock(hashtextextended('{name}', 0))"
-
     def lock_timeout(self, seconds: float) -> Sequence[str]:
         return (f"SET lock_timeout = {round(seconds * 1000)}",)
 
     def list_databases(self) -> str:
         return "SELECT datname FROM pg_database"
+
+    def sessions(self, prefix: str) -> str | None:
+        return (
+            f"SELECT pid FROM pg_stat_activity WHERE left(datname, {len(prefix)}) = '{prefix}' "
+            "AND backend_type = 'client backend'"
+        )
+
+    def hold_lock(self, run: str) -> str | None:
+        # Locks belong to a database, and runs may have different maintenance databases.
+        return (
+            f"SELECT pg_try_advisory_lock({_lock(run)}) AND NOT EXISTS (SELECT FROM pg_locks "
+            f"WHERE locktype = 'advisory' AND classid = {_LOCKS} AND objid = {int(run, 16)} "
+            "AND objsubid = 2 AND pid <> pg_backend_pid())"
+        )
+
+    def release_lock(self, run: str) -> str:
+        return f"SELECT pg_advisory_unlock({_lock(run)})"
+
+    def keep_session(self) -> Sequence[str]:
+        # The first one is not known before 14.
+        return tuple(
+            f"SELECT set_config(name, '{value}', false) FROM pg_settings WHERE name = '{name}'"
+            for name, value in (
+                ("idle_session_timeout", "0"),
+                ("tcp_keepalives_idle", "60"),
+                ("tcp_keepalives_interval", "10"),
+                ("tcp_keepalives_count", "6"),
+            )
+        )
+
+
+def _lock(run: str) -> str:
+    """The two numbers of a run's advisory lock: ours, and its id as a signed one."""
+    number = int(run, 16)
+    return f"{_LOCKS}, {number - 2**32 if number >= 2**31 else number}"

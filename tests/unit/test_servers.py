@@ -18,7 +18,9 @@ import pytest
 from pytest_asyncdb._registry import Registry
 from pytest_asyncdb._types import BackendSpec, Sourced
 from pytest_asyncdb.errors import ConfigError, ProviderUnavailable
-from pytest_asyncdb.servers import _ready, container, url
+from pytest_asyncdb.servers import _ready, url
+from pytest_asyncdb.servers._engine import engine_address
+from pytest_asyncdb.servers._owner import Owner
 from pytest_asyncdb.servers._supervise import Identity, Supervised, supervised
 from pytest_asyncdb.servers.container import ContainerProvider
 from pytest_asyncdb.servers.local import EmbeddedProvider, LocalProvider
@@ -29,6 +31,7 @@ REGISTRY = Registry()
 SQLITE = REGISTRY.backend("sqlite")
 POSTGRES = REGISTRY.backend("postgres")
 MARIADB = REGISTRY.backend("mariadb")
+OWNER = Owner.current("cafe0123", "a program")
 
 
 def unavailable(provider: object, backend: object, spec: BackendSpec | None = None) -> str:
@@ -233,12 +236,12 @@ def test_the_engine_of_dockers_context_is_used(
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    assert container._engine() == "unix:///var/run/docker.sock"
+    assert engine_address() == "unix:///var/run/docker.sock"
     (tmp_path / "config.json").write_text(json.dumps({"currentContext": "colima"}))
     meta = tmp_path / "contexts/meta" / hashlib.sha256(b"colima").hexdigest() / "meta.json"
     meta.parent.mkdir(parents=True)
     meta.write_text(json.dumps({"Endpoints": {"docker": {"Host": "unix:///colima.sock"}}}))
-    assert container._engine() == "unix:///colima.sock"
+    assert engine_address() == "unix:///colima.sock"
 
 
 def test_a_url_that_cannot_be_read_is_not_shown() -> None:
@@ -293,7 +296,7 @@ def test_a_url_is_shown_without_a_password_among_its_parameters() -> None:
 @pytest.fixture
 def ours() -> Iterator[Supervised]:
     """A supervisor with its folder. Afterwards the folder is gone."""
-    with supervised(Identity(), "secret") as found:
+    with supervised(Identity(), "secret", OWNER) as found:
         yield found
     assert not Path(found.folder).exists()
 
@@ -306,6 +309,10 @@ def test_the_folder_is_ours_alone_and_holds_the_credentials(ours: Supervised) ->
     assert Path(ours.folder).name.startswith("pytest-asyncdb-")
     assert Path(ours.folder).stat().st_mode & 0o777 == 0o700
     assert Path(ours.folder, "credentials").read_text() == "secret"
+
+
+def test_the_folder_says_whose_it_is(ours: Supervised) -> None:
+    assert Owner.from_json(Path(ours.folder, "owner.json").read_text()) == OWNER
 
 
 def test_commands_run_one_after_the_other(ours: Supervised) -> None:
@@ -346,7 +353,7 @@ with open("there", "a") as there:
     there.write(f"{os.getpid()}\\n")
 signal.pause()
 """
-    with supervised(Identity(), "") as ours:
+    with supervised(Identity(), "", OWNER) as ours:
         ours.start(python(code), signal.SIGKILL)
         there = Path(ours.folder, "there")
         while not (there.exists() and there.read_text().count("\n") == 2):
