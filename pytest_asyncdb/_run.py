@@ -50,12 +50,15 @@ class Run:
             self.workers: int = worker_input["workercount"]
             self.worker: str = worker_input["workerid"]
             channel = worker_input[_workers.CHANNEL]
-            self.servers: _workers.ServerSource = _workers.ChannelServers(channel)
+            #: Is this process in the network of the servers' owner?
+            self.here: bool = worker_input[_workers.PLACE] == _workers.place()
+            self.servers: _workers.ServerSource = _workers.ChannelServers(channel, self.here)
         else:
             check_hosts(self.settings, environment)
             self.id = new_id()
             self.worker = "main"
             self.workers = 1
+            self.here = True
             self.servers = _workers.OwnedServers(
                 self.settings, registry, _workers.print_progress, self.id
             )
@@ -159,7 +162,7 @@ class Run:
         if spec not in self._provisioners:
             from pytest_asyncdb._provision import Provisioner
 
-            self._provisioners[spec] = Provisioner(
+            provisioner = Provisioner(
                 self.server(spec),
                 self.backend(spec),
                 self.driver(spec),
@@ -168,6 +171,9 @@ class Run:
                 _workers.ServerClaims(self.servers, spec),
                 self._budget(spec),
             )
+            if not self.here:
+                provisioner.reach()
+            self._provisioners[spec] = provisioner
         return self._provisioners[spec]
 
     def _budget(self, spec: BackendSpec) -> Budget:
