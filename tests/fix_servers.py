@@ -95,7 +95,8 @@ class Target:
     @property
     def arguments(self) -> list[str]:
         """The command line of an inner run."""
-        where = [f"--asyncdb-url={self.url}"] if self.server else []
+        allow = f"--asyncdb-allow-hosts={self.server.host}" if self.server else ""
+        where = [f"--asyncdb-url={self.url}", allow] if self.server else []
         return [f"--asyncdb={self.word}", *where]
 
 

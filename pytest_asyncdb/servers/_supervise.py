@@ -20,11 +20,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pytest_asyncdb.errors import AsyncdbError
+from pytest_asyncdb.servers._owner import Owner
 
+#: How the name of a folder begins.
+PREFIX = "pytest-asyncdb-"
 #: Seconds in which the supervisor must have ended and removed everything.
 _END = 20.0
 #: A file system in memory that every Linux has.
-_MEMORY = "/dev/shm"  # noqa: S108  # our folder in it has a random name and mode 0700
+MEMORY = "/dev/shm"  # noqa: S108  # our folder in it has a random name and mode 0700
 #: Free space for the data to be put in memory.
 _ENOUGH = 512 * 1024 * 1024
 
@@ -96,14 +99,14 @@ class Supervised:
 
 
 @contextlib.contextmanager
-def supervised(identity: Identity, credentials: str) -> Iterator[Supervised]:
+def supervised(identity: Identity, credentials: str, owner: Owner) -> Iterator[Supervised]:
     """A supervisor with a fresh folder; on leaving, both are gone.
 
     Raises:
         AsyncdbError: The supervisor did not start, or did not end.
     """
     base, where = data_place()
-    folder = f"{base}/pytest-asyncdb-{secrets.token_hex(6)}"
+    folder = f"{base}/{PREFIX}{secrets.token_hex(6)}"
     path = str(Path(__file__).with_name("_supervisor.py"))
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", path],
@@ -117,6 +120,7 @@ def supervised(identity: Identity, credentials: str) -> Iterator[Supervised]:
         ours.tell(
             {
                 "folder": folder,
+                "owner": owner.to_json(),
                 "credentials": credentials,
                 "user": identity.user,
                 "group": identity.group,
@@ -145,8 +149,8 @@ def supervised(identity: Identity, credentials: str) -> Iterator[Supervised]:
 
 def data_place() -> tuple[str, str]:
     """Where a server's folder would be made now, and that in words."""
-    if _has_room(_MEMORY):
-        return _MEMORY, "data in memory"
+    if _has_room(MEMORY):
+        return MEMORY, "data in memory"
     return tempfile.gettempdir(), "data on disk"
 
 

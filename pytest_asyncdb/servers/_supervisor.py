@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import json
 import os
+import runpy
 import select
 import shutil
 import signal
@@ -87,8 +88,8 @@ class _Programs:
     """The folder and the one command that runs in it.
 
     Args:
-        settings: ``folder``; ``credentials``, the text of a file in it; ``user`` and ``group``,
-            the ids to run as, or null; ``environment``.
+        settings: ``folder``; ``owner`` and ``credentials``, the texts of files in it; ``user`` and
+            ``group``, the ids to run as, or null; ``environment``.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -100,6 +101,7 @@ class _Programs:
         self.stop = signal.SIGKILL
         self.folder.mkdir(0o700)
         try:
+            (self.folder / "owner.json").write_text(settings["owner"], encoding="utf-8")
             credentials = self.folder / "credentials"
             credentials.write_text(settings["credentials"])
             if self.user is not None and self.group is not None:
@@ -146,6 +148,9 @@ class _Programs:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.process.pid, signal.SIGKILL)
         _kill_children()
+        if (self.folder / "data/postmaster.pid").exists():
+            segments = runpy.run_path(str(Path(__file__).with_name("_segments.py")))
+            segments["remove_segments"](self.folder / "data")
         until = time.monotonic() + _GRACE
         while self.folder.exists() and time.monotonic() < until:
             shutil.rmtree(self.folder, ignore_errors=True)

@@ -2,29 +2,26 @@
 
 Data lives in memory, Docker chooses the port, the password is random. The container is
 killed and removed on leaving; where nothing of ours is left to do that, testcontainers'
-own helper Ryuk does it.
+own helper Ryuk does it, and where that has not, the next run, by our label.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
-import hashlib
 import importlib.util
-import json
-import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from pytest_asyncdb._types import BackendSpec, ContainerRecipe, Found, Server, Sourced
 from pytest_asyncdb.abc import Backend, Driver, ServerProvider
 from pytest_asyncdb.errors import ProviderUnavailable, ServerStartError, server_start
+from pytest_asyncdb.servers._engine import LABEL, at_hand, engine_address, ping
+from pytest_asyncdb.servers._owner import Owner
 from pytest_asyncdb.servers._ready import NotReady, describe, patience, wait_until_ready
 
 if TYPE_CHECKING:
@@ -32,16 +29,13 @@ if TYPE_CHECKING:
 
 #: Seconds that a container may take from its start to its first answer.
 _START = 120.0
-#: Seconds for the engine to answer a ping.
-_PING = 2.0
 #: Seconds between two looks at whether the container still runs.
 _LOOK = 0.5
-_DEFAULT_ENGINE = "unix:///var/run/docker.sock"
-#: Marks our containers; the value is host and process of the owner.
-_LABEL = "org.pytest-asyncdb"
 
 #: Ryuk is one per process, and testcontainers does not guard its making.
 _ryuk_lock = threading.Lock()
+#: Containers of this process that have not been removed.
+_left: set[int] = set()
 
 
 class ContainerProvider(ServerProvider):
@@ -56,8 +50,8 @@ class ContainerProvider(ServerProvider):
         # The package takes a third of a second to import; whether it is there is enough.
         if importlib.util.find_spec("testcontainers") is None:
             raise ProviderUnavailable("the package testcontainers is not installed")
-        engine = _engine()
-        problem = _ping(engine)
+        engine = engine_address()
+        problem = ping(engine)
         if problem is not None:
             raise ProviderUnavailable(f"no Docker engine answers at {engine}: {problem}")
         tag = spec.version or recipe.tag
@@ -67,6 +61,7 @@ class ContainerProvider(ServerProvider):
             tag,
             recipe.tuning,
             f"{recipe.image}:{tag}",
+            at_hand=at_hand(engine, f"{recipe.image}:{tag}"),
         )
 
     def load(self) -> None:
@@ -91,7 +86,8 @@ class ContainerProvider(ServerProvider):
             return server_start(backend.label, self.name, f"image {image}: {what}", output)
 
         with patience(progress, f"{backend.label}: getting the image {image}"):
-            container = _prepare(recipe, image, password, failure)
+            owner = Owner.current(self.run, f"a {backend.label} container")
+            container = _prepare(recipe, image, password, owner, failure)
         try:
             with patience(progress, f"{backend.label}: the container of {image} is still starting"):
                 server = Server(
@@ -111,11 +107,17 @@ class ContainerProvider(ServerProvider):
             _remove(container)
 
 
+def _end_ryuk(reaper: Any) -> None:
+    """End Ryuk at our exit, unless it has something to remove, as after two Ctrl-C."""
+    if not _left:
+        reaper.delete_instance()
+
+
 _Failure = Callable[[str, str], ServerStartError]
 
 
 def _prepare(
-    recipe: ContainerRecipe, image: str, password: str, failure: _Failure
+    recipe: ContainerRecipe, image: str, password: str, owner: Owner, failure: _Failure
 ) -> DockerContainer:
     """The container, not yet made, its image at hand, and Ryuk running."""
     from testcontainers.core.config import testcontainers_config
@@ -124,7 +126,11 @@ def _prepare(
     try:
         if not testcontainers_config.ryuk_disabled:
             with _ryuk_lock:
-                Reaper.get_instance()
+                if Reaper._instance is None:
+                    Reaper.get_instance()
+                    # At a normal exit testcontainers ends it, whatever is left to do.
+                    atexit.unregister(Reaper.delete_instance)
+                    atexit.register(_end_ryuk, Reaper)
     except Exception as error:
         raise failure(f"its helper {testcontainers_config.ryuk_image}", describe(error)) from error
     container = DockerContainer(image)
@@ -132,7 +138,8 @@ def _prepare(
         container.with_command(list(recipe.command))
         container.with_exposed_ports(recipe.port)
         container.with_tmpfs_mount(recipe.data_folder)
-        container.with_kwargs(labels={_LABEL: f"{socket.gethostname()}/{os.getpid()}"})
+        container.with_kwargs(labels={LABEL: owner.to_json()})
+        _left.add(id(container))
         for name, value in recipe.environment.items():
             container.with_env(name, value.format(password=password))
         images = container.get_docker_client().client.images
@@ -210,50 +217,8 @@ def _remove(container: DockerContainer) -> None:
         # 404: gone already; 409: somebody else is removing it, such as Ryuk.
         if getattr(error, "status_code", None) not in (404, 409):
             raise
+        _left.discard(id(container))
+    else:
+        _left.discard(id(container))
     finally:
         container.get_docker_client().client.close()
-
-
-def _engine() -> str:
-    """Where the Docker client would look for its engine."""
-    return os.environ.get("DOCKER_HOST") or _context_engine() or _DEFAULT_ENGINE
-
-
-def _context_engine() -> str | None:
-    """The engine of ``docker context use``, as Docker Desktop and Colima set it.
-
-    The place of the file: https://docs.docker.com/engine/manage-resources/contexts/.
-    """
-    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-    try:
-        name = os.environ.get("DOCKER_CONTEXT")
-        if not name:
-            name = json.loads((folder / "config.json").read_text())["currentContext"]
-        meta = folder / "contexts/meta" / hashlib.sha256(name.encode()).hexdigest() / "meta.json"
-        host = json.loads(meta.read_text())["Endpoints"]["docker"]["Host"]
-        return str(host)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _ping(engine: str) -> str | None:
-    """Ask the engine for a sign of life; what is wrong, or None."""
-    parts = urlsplit(engine)
-    address: Any
-    if parts.scheme == "unix":
-        family, address = socket.AF_UNIX, parts.path
-    elif parts.scheme in ("tcp", "http", "https"):
-        family, address = socket.AF_INET, (parts.hostname, parts.port or 2375)
-    else:
-        return None  # ssh and Windows' pipes: to ask is to start something
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as connection:
-            connection.settimeout(_PING)
-            connection.connect(address)
-            if os.environ.get("DOCKER_TLS_VERIFY") or parts.scheme == "https":
-                return None  # it listens; the rest wants certificates
-            connection.sendall(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")
-            answer = connection.recv(1024).split(b"\r\n", 1)[0]
-    except OSError as error:
-        return error.strerror or str(error)
-    return None if b" 200 " in answer else f"it answers {answer.decode(errors='replace')!r}"

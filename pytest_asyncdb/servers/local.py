@@ -35,6 +35,7 @@ from pytest_asyncdb._types import (
 )
 from pytest_asyncdb.abc import Backend, Driver, ServerProvider
 from pytest_asyncdb.errors import AsyncdbError, ProviderUnavailable, server_start
+from pytest_asyncdb.servers._owner import Owner
 from pytest_asyncdb.servers._ready import NotReady, fits, patience, wait_until_ready
 from pytest_asyncdb.servers._supervise import Identity, Supervised, data_place, supervised
 
@@ -106,7 +107,9 @@ class LocalProvider(ServerProvider):
         assert recipe is not None
         began = time.monotonic()
         password = secrets.token_hex(16)
-        with supervised(programs.identity, recipe.credentials.format(password=password)) as ours:
+        credentials = recipe.credentials.format(password=password)
+        owner = Owner.current(self.run, f"a {backend.label} server")
+        with supervised(programs.identity, credentials, owner) as ours:
 
             def failure(what: str) -> AsyncdbError:
                 return server_start(backend.label, self.name, what, _telling(ours.output()))
@@ -263,7 +266,8 @@ def _initialise(
     recipe: LocalRecipe, place: LocalPlace, supervised: Supervised, failure: _Failure
 ) -> None:
     command = recipe.initialise(place)
-    supervised.start(command, signal.SIGTERM)
+    # Asked to end, initdb takes the folder from under its server, which then cannot clean up.
+    supervised.start(command, signal.SIGKILL)
     # It takes as long as the command, and is needed next.
     importlib.import_module("sqlalchemy.ext.asyncio")
     event = supervised.event(_INITIALISE)

@@ -39,6 +39,8 @@ from pytest_asyncdb._types import BackendSpec, Found, Server, Sourced
 from pytest_asyncdb.abc import Backend, Driver, ServerProvider
 from pytest_asyncdb.errors import ProviderUnavailable, ServerStartError
 from pytest_asyncdb.servers import local
+from pytest_asyncdb.servers._engine import LABEL
+from pytest_asyncdb.servers._owner import Owner
 
 REGISTRY = Registry()
 
@@ -156,9 +158,7 @@ def traces(server: Server) -> Traces:
             for running in containers(client):
                 ports = [b for bound in running.ports.values() for b in bound or ()]
                 if str(server.port) in [b["HostPort"] for b in ports]:
-                    assert re.fullmatch(
-                        rf"{socket.gethostname()}/\d+", running.labels["org.pytest-asyncdb"]
-                    )
+                    assert Owner.from_json(running.labels[LABEL]).alive()
                     return Traces(server, container=running.id)
         raise AssertionError("no container has this port")
     found = Traces(server)
@@ -380,15 +380,18 @@ def test_a_container_that_does_not_start_shows_its_output() -> None:
     case = find("postgres-container")
     backend = broken(case, command=("-c", "no_such_setting=1"))
     with docker() as client:
-        before = {c.id for c in containers(client, label=OURS)}
+        before = ours(client)
         with pytest.raises(ServerStartError) as caught, case.obtain(backend):
             pass
-        assert {c.id for c in containers(client, label=OURS)} <= before
+        assert ours(client) <= before
     assert "image postgres:17: " in str(caught.value)
     assert "no_such_setting" in str(caught.value)
 
 
-OURS = f"org.pytest-asyncdb={socket.gethostname()}/{os.getpid()}"
+def ours(client: Any) -> set[str]:
+    """The containers of this process; other workers of the suite have their own."""
+    found = containers(client, label=LABEL)
+    return {c.id for c in found if Owner.from_json(c.labels[LABEL]).pid == os.getpid()}
 
 
 def test_a_port_that_is_taken_meanwhile_is_left_for_another(

@@ -359,7 +359,7 @@ def test_no_server_to_be_had_lists_everything_that_was_tried(
             "To fix this, do one of:",
             "  - export ASYNCDB_MYSQL_URL=mysql://user:password@host/name",
             '  - start Docker, with pip install "pytest-asyncdb[[]container[]]"',
-            "  - install the server programs of MySQL",
+            "  - install the server programs of MySQL 5.0",
             "  - or skip these tests: --asyncdb-missing=skip",
         ],
         consecutive=True,
@@ -393,3 +393,66 @@ def test_getfixturevalue_on_several_backends_is_explained(project: Project, sqli
         ],
         consecutive=True,
     )
+
+
+FOREIGN = "postgresql+asyncpg://app:secret@db.example.com/shop"
+
+
+def test_a_server_that_may_be_a_real_one_is_refused(project: Project) -> None:
+    """Whoever gives the URL of his application's database is asked first."""
+    assert usage_error(project, "--asyncdb=postgres", f"--asyncdb-url={FOREIGN}") == text(
+        """
+        db.example.com is not known as a test server (--asyncdb-url)
+
+        Nothing was sent to it. Databases of a run's own would be made and dropped there.
+        Known are this machine, names such as postgres, mysql or db without a dot, and names with the word test or ci.
+
+        To fix this, do one of:
+          - if it is for tests, say so: --asyncdb-allow-hosts=db.example.com
+          - or in the ini file: asyncdb_allow_hosts = db.example.com
+          - or leave --asyncdb-url out and let a server be started
+        """
+    )
+
+
+def test_what_is_allowed_already_stays_allowed(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASYNCDB_POSTGRES_URL", FOREIGN)
+    project.ini(asyncdb_allow_hosts="*.lab.example.com")
+    shown = usage_error(project, "--asyncdb=postgres")
+    assert (
+        "\n  - or in the ini file: asyncdb_allow_hosts = *.lab.example.com, db.example.com\n"
+        in (shown)
+    )
+
+
+@pytest.mark.parametrize("pattern", ["db.example.com", "other,*.EXAMPLE.com", "*"])
+@pytest.mark.parametrize("way", ["flag", "environment", "ini"])
+def test_an_allowed_host_is_taken(
+    project: Project, monkeypatch: pytest.MonkeyPatch, pattern: str, way: str
+) -> None:
+    """As far as the header: nothing is connected to where no test runs."""
+    monkeypatch.setenv("ASYNCDB_POSTGRES_URL", FOREIGN)
+    arguments = ["--asyncdb=postgres", "--collect-only"]
+    if way == "flag":
+        arguments.append(f"--asyncdb-allow-hosts={pattern}")
+    elif way == "environment":
+        monkeypatch.setenv("ASYNCDB_ALLOW_HOSTS", pattern)
+    else:
+        project.ini(asyncdb_allow_hosts=pattern)
+    result = project.pytester.runpytest_inprocess(*arguments)
+    result.stdout.fnmatch_lines(["asyncdb: postgres: PostgreSQL, *, url (ASYNCDB_POSTGRES_URL)*"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--asyncdb=sqlite"], ["--asyncdb=postgres", "--asyncdb-server=local"]],
+    ids=["another backend", "another provider"],
+)
+def test_a_url_that_the_run_does_not_use_is_left_alone(
+    project: Project, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setenv("ASYNCDB_POSTGRES_URL", FOREIGN)
+    result = project.pytester.runpytest_inprocess(*arguments, "--collect-only")
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED

@@ -18,7 +18,9 @@ import pytest
 from pytest_asyncdb._registry import Registry
 from pytest_asyncdb._types import BackendSpec, Sourced
 from pytest_asyncdb.errors import ConfigError, ProviderUnavailable
-from pytest_asyncdb.servers import _ready, container, url
+from pytest_asyncdb.servers import _ready, url
+from pytest_asyncdb.servers._engine import engine_address
+from pytest_asyncdb.servers._owner import Owner
 from pytest_asyncdb.servers._supervise import Identity, Supervised, supervised
 from pytest_asyncdb.servers.container import ContainerProvider
 from pytest_asyncdb.servers.local import EmbeddedProvider, LocalProvider
@@ -29,6 +31,7 @@ REGISTRY = Registry()
 SQLITE = REGISTRY.backend("sqlite")
 POSTGRES = REGISTRY.backend("postgres")
 MARIADB = REGISTRY.backend("mariadb")
+OWNER = Owner.current("cafe0123", "a program")
 
 
 def unavailable(provider: object, backend: object, spec: BackendSpec | None = None) -> str:
@@ -173,9 +176,15 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[byt
             while True:
                 connection, _ = listener.accept()
                 with connection:
-                    if not connection.recv(1024).startswith(b"GET /_ping HTTP/1.1\r\n"):
+                    request = connection.recv(1024)
+                    if not request.startswith(b"GET /"):
                         return
-                    connection.sendall(answers.pop(0))
+                    if request.startswith(b"GET /_ping HTTP/1.1\r\n"):
+                        connection.sendall(answers.pop(0))
+                    elif request.startswith(b"GET /images/postgres:17/json HTTP/1.1\r\n"):
+                        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n{}")
+                    else:
+                        connection.sendall(b"HTTP/1.1 404 Not Found\r\n\r\n{}")
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -199,6 +208,13 @@ def test_a_version_is_the_tag(engine: list[bytes]) -> None:
     assert ContainerProvider().find(spec, POSTGRES, None).detail == "postgres:16-alpine"
 
 
+def test_an_image_that_would_have_to_be_downloaded_is_not_at_hand(engine: list[bytes]) -> None:
+    engine += [b"HTTP/1.1 200 OK\r\n\r\nOK"] * 2
+    find = ContainerProvider().find
+    assert find(BackendSpec("postgres"), POSTGRES, None).at_hand
+    assert not find(BackendSpec("postgres", version="16"), POSTGRES, None).at_hand
+
+
 def test_an_engine_in_trouble_is_not_taken(engine: list[bytes]) -> None:
     engine.append(b"HTTP/1.1 503 Service Unavailable\r\n\r\n")
     assert unavailable(ContainerProvider(), POSTGRES) == (
@@ -220,12 +236,12 @@ def test_the_engine_of_dockers_context_is_used(
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    assert container._engine() == "unix:///var/run/docker.sock"
+    assert engine_address() == "unix:///var/run/docker.sock"
     (tmp_path / "config.json").write_text(json.dumps({"currentContext": "colima"}))
     meta = tmp_path / "contexts/meta" / hashlib.sha256(b"colima").hexdigest() / "meta.json"
     meta.parent.mkdir(parents=True)
     meta.write_text(json.dumps({"Endpoints": {"docker": {"Host": "unix:///colima.sock"}}}))
-    assert container._engine() == "unix:///colima.sock"
+    assert engine_address() == "unix:///colima.sock"
 
 
 def test_a_url_that_cannot_be_read_is_not_shown() -> None:
@@ -280,7 +296,7 @@ def test_a_url_is_shown_without_a_password_among_its_parameters() -> None:
 @pytest.fixture
 def ours() -> Iterator[Supervised]:
     """A supervisor with its folder. Afterwards the folder is gone."""
-    with supervised(Identity(), "secret") as found:
+    with supervised(Identity(), "secret", OWNER) as found:
         yield found
     assert not Path(found.folder).exists()
 
@@ -293,6 +309,10 @@ def test_the_folder_is_ours_alone_and_holds_the_credentials(ours: Supervised) ->
     assert Path(ours.folder).name.startswith("pytest-asyncdb-")
     assert Path(ours.folder).stat().st_mode & 0o777 == 0o700
     assert Path(ours.folder, "credentials").read_text() == "secret"
+
+
+def test_the_folder_says_whose_it_is(ours: Supervised) -> None:
+    assert Owner.from_json(Path(ours.folder, "owner.json").read_text()) == OWNER
 
 
 def test_commands_run_one_after_the_other(ours: Supervised) -> None:
@@ -333,7 +353,7 @@ with open("there", "a") as there:
     there.write(f"{os.getpid()}\\n")
 signal.pause()
 """
-    with supervised(Identity(), "") as ours:
+    with supervised(Identity(), "", OWNER) as ours:
         ours.start(python(code), signal.SIGKILL)
         there = Path(ours.folder, "there")
         while not (there.exists() and there.read_text().count("\n") == 2):

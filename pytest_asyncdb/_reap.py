@@ -1,0 +1,122 @@
+"""Removing what dead runs have left: by the next run, and by ``python -m pytest_asyncdb reap``.
+
+What is left is found in ``servers/_traces.py`` and, on servers by URL, in ``_lease.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+
+from pytest_asyncdb import errors
+from pytest_asyncdb._registry import Registry
+from pytest_asyncdb._types import BackendSpec, Server, Sourced
+
+_DONE = {True: "removed", False: "could not be removed"}
+
+
+def reap_in_thread() -> threading.Thread:
+    """Remove what dead runs have left on this machine, without waiting for it."""
+    thread = threading.Thread(target=_reap_quietly, name="asyncdb-reap", daemon=True)
+    thread.start()
+    return thread
+
+
+def _reap_quietly() -> None:
+    from pytest_asyncdb.servers._traces import traces
+
+    # Nobody asked for it, and the next run tries again.
+    with contextlib.suppress(Exception):
+        for trace in traces():
+            if trace.abandoned:
+                trace.remove()
+
+
+def reap(urls: Sequence[str], dry: bool, say: Callable[[str], None]) -> bool:
+    """Remove what dead runs have left on this machine and on servers.
+
+    Args:
+        urls: Servers to look at besides those of ``ASYNCDB_*_URL``.
+        dry: Only say what would be done, and what is in use.
+        say: Takes a line for each thing.
+
+    Returns:
+        Whether all that should be removed has been, or could be.
+
+    Raises:
+        AsyncdbError: A URL is wrong, or its server does not answer.
+    """
+    registry = Registry()
+    targets = [*_from_environment(registry), *(_target(registry, url) for url in urls)]
+    from pytest_asyncdb.servers._traces import traces
+
+    found, complete = False, True
+    for trace in traces():
+        if not trace.abandoned:
+            if dry:
+                say(f"in use: {trace}, {trace.owner or 'of an unknown owner'}")
+            continue
+        found = True
+        removed = dry or trace.remove()
+        complete = complete and removed
+        done = "would be removed" if dry else _DONE[removed]
+        say(f"{done}: {trace}, {trace.owner or 'of an unknown owner'}")
+    for spec, url in targets:
+        for name in _reap_server(registry, spec, url, dry):
+            found = True
+            say(f"{'would be removed' if dry else 'removed'}: database {name} ({url.source})")
+    if not found:
+        say("nothing to remove")
+    return complete
+
+
+def _from_environment(registry: Registry) -> list[tuple[BackendSpec, Sourced[str]]]:
+    found = []
+    for name in registry.backends:
+        variable = f"ASYNCDB_{name.upper()}_URL"
+        if url := os.environ.get(variable):
+            found.append((BackendSpec(name, source=variable), Sourced(url, variable)))
+    return found
+
+
+def _target(registry: Registry, url: str) -> tuple[BackendSpec, Sourced[str]]:
+    scheme = url.partition("://")[0].partition("+")[0]
+    for name in registry.backends:
+        if scheme in (name, *registry.backend(name).schemes):
+            return BackendSpec(name, source="command line"), Sourced(url, "command line")
+    raise errors.ConfigError(
+        "this is not the URL of a database server (command line)",
+        ["The value is not shown, as it may hold a password."],
+        ["write it as postgresql+asyncpg://user:password@host/postgres"],
+    )
+
+
+def _reap_server(registry: Registry, spec: BackendSpec, url: Sourced[str], dry: bool) -> list[str]:
+    import asyncio
+
+    backend = registry.backend(spec.backend)
+    driver = registry.driver(spec, url.value.partition("://")[0].partition("+")[2] or None)
+    provider = registry.provider("url")
+    found = provider.find(spec, backend, url)
+    with provider.obtain(found, spec, backend, driver, lambda line: None) as server:
+        return asyncio.run(_drop_dead(server, registry, spec, url, dry))
+
+
+async def _drop_dead(
+    server: Server, registry: Registry, spec: BackendSpec, url: Sourced[str], dry: bool
+) -> list[str]:
+    from pytest_asyncdb._lease import dead_databases
+    from pytest_asyncdb._provision import drop
+    from pytest_asyncdb._sql import Connection
+
+    backend = registry.backend(spec.backend)
+    driver = registry.driver(spec, url.value.partition("://")[0].partition("+")[2] or None)
+    names = []
+    async with Connection(backend.url(server, driver.name, None), driver) as sql:
+        async for name in dead_databases(sql, backend):
+            if not dry:
+                await drop(sql, backend, server, name)
+            names.append(name)
+    return names

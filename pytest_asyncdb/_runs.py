@@ -1,0 +1,80 @@
+"""Runs of pytest: their ids, what their databases are called, which of them live on this machine.
+
+Other versions of the plugin go by the same rules, so they must not change:
+
+- databases of a run are called ``asyncdb_``, its id of eight hexadecimal digits, ``_``, …;
+- while it lives, it holds a lock on each server that it did not start, whose name follows from
+  its id (``Backend.hold_lock``);
+- while it lives, ``runs/ID.json`` in the user's cache folder is the record of its process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from pytest_asyncdb.servers._owner import Owner
+
+_DATABASE = re.compile(r"asyncdb_([0-9a-f]{8})_")
+
+
+def new_id() -> str:
+    """The id of a new run."""
+    return uuid.uuid4().hex[:8]
+
+
+def prefix_of(run: str) -> str:
+    """How the names of all databases of a run begin."""
+    return f"asyncdb_{run}_"
+
+
+def run_of(database: str) -> str | None:
+    """The id of the run that made a database; None: it is not ours."""
+    found = _DATABASE.match(database)
+    return found and found.group(1)
+
+
+def cache_folder() -> Path:
+    """Where this user's runs keep what outlives them; it need not exist."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "pytest-asyncdb"
+
+
+@contextlib.contextmanager
+def recorded(run: str) -> Iterator[None]:
+    """Let other processes of this user see that the run lives.
+
+    A help only, for servers that lose the run's lock: where the folder cannot be written
+    to, there is no record.
+    """
+    path = _record(run)
+    with contextlib.suppress(OSError, RuntimeError):  # the latter: there is no home
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.write_text(Owner.current(run, "databases").to_json(), encoding="utf-8")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, RuntimeError):
+            path.unlink()
+
+
+def is_recorded(run: str) -> bool:
+    """Is the run known to live on this machine? The record of a dead one is removed."""
+    path = _record(run)
+    try:
+        owner = Owner.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, RuntimeError, ValueError):
+        return False
+    if not owner.alive():
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return False
+    return True
+
+
+def _record(run: str) -> Path:
+    return cache_folder() / "runs" / f"{run}.json"

@@ -1,0 +1,278 @@
+"""What dead runs have left is removed, by the next run and by ``reap``; nothing else is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fix_project import Project
+from fix_servers import Servers, Target
+
+from pytest_asyncdb.servers._owner import Owner
+
+SERVERS = ("postgres+asyncpg", "mysql+aiomysql", "mariadb+asyncmy")
+
+
+@pytest.fixture(params=SERVERS, ids=lambda word: word.replace("+", "-"))
+def target(request: pytest.FixtureRequest, servers: Servers) -> Target:
+    return servers.target(request.param)
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folders and records of runs of our own, so that nobody else reaps them."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "tmp").mkdir()
+    return tmp_path
+
+
+def reap(*arguments: str) -> list[str]:
+    """The lines that ``reap`` prints on what is ours here."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest_asyncdb", "reap", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0
+    return done.stdout.splitlines()
+
+
+def dead() -> Owner:
+    """The owner of something, who has ended."""
+    code = (
+        "from pytest_asyncdb.servers._owner import Owner\n"
+        "print(Owner.current('cafe0123', 'a PostgreSQL server').to_json())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return Owner.from_json(done.stdout)
+
+
+def make_folder(places: Path, name: str, record: str | None) -> Path:
+    folder = places / "tmp" / name
+    folder.mkdir(mode=0o700)
+    (folder / "data").mkdir()
+    if record is not None:
+        (folder / "owner.json").write_text(record)
+    return folder
+
+
+def test_only_folders_of_the_dead_are_removed(places: Path) -> None:
+    """What has a similar name, or a record that cannot be read, stays."""
+    left = make_folder(places, "pytest-asyncdb-0123456789ab", dead().to_json())
+    living = Owner.current("cafe0124", "a PostgreSQL server")
+    stay = [
+        make_folder(places, "pytest-asyncdb-0123456789ac", living.to_json()),
+        make_folder(places, "pytest-asyncdb-0123456789ad", None),
+        make_folder(places, "pytest-asyncdb-notes", dead().to_json()),
+        make_folder(places, "pytest-asyncdb-0123456789ab.bak", dead().to_json()),
+    ]
+    line = f"folder {left}, a PostgreSQL server of run cafe0123"
+    assert any(text.startswith(f"would be removed: {line}") for text in reap("--dry-run"))
+    assert left.exists()
+    assert any(text.startswith(f"removed: {line}") for text in reap())
+    assert not left.exists()
+    assert all(folder.exists() for folder in stay)
+
+
+def test_a_dry_run_says_what_is_in_use(places: Path) -> None:
+    owner = Owner.current("cafe0124", "a PostgreSQL server")
+    folder = make_folder(places, "pytest-asyncdb-0123456789ac", owner.to_json())
+    host = owner.host.partition("/")[0]
+    assert (
+        f"in use: folder {folder}, a PostgreSQL server of run cafe0124 "
+        f"(process {os.getpid()} on {host})"
+    ) in reap("--dry-run")
+
+
+@pytest.mark.parametrize("age", [0, 3600])
+def test_a_folder_without_a_record_is_left_once_it_is_old(places: Path, age: int) -> None:
+    """The record is written at once; whoever has not written it for a minute was killed."""
+    folder = make_folder(places, "pytest-asyncdb-0123456789ab", None)
+    os.utime(folder, (time.time() - age,) * 2)
+    reap()
+    assert folder.exists() is (age == 0)
+
+
+@contextlib.contextmanager
+def left_database(target: Target, name: str) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        target.observer.query(f"CREATE DATABASE {name}")
+        stack.callback(target.observer.query, f"DROP DATABASE IF EXISTS {name}")
+        yield
+
+
+FOREIGN = "asyncdb_notes_of_mine"
+
+
+def run_id() -> str:
+    """An id that no run has; other tests use the same server at the same time."""
+    return os.urandom(4).hex()
+
+
+def test_databases_of_dead_runs_are_dropped(target: Target) -> None:
+    left = f"asyncdb_{run_id()}_maina_1"
+    with left_database(target, left), left_database(target, FOREIGN):
+        assert f"would be removed: database {left} (command line)" in reap(
+            "--dry-run", str(target.url)
+        )
+        assert left in target.observer.databases()
+        assert f"removed: database {left} (command line)" in reap(str(target.url))
+        assert left not in target.observer.databases()
+        assert FOREIGN in target.observer.databases()
+
+
+def test_the_next_run_drops_them(project: Project, target: Target) -> None:
+    left = f"asyncdb_{run_id()}_gw0a_1"
+    project.tests("async def test_it(asyncdb_session): assert await names(asyncdb_session) == []")
+    with left_database(target, left), left_database(target, FOREIGN):
+        project.run_apart(target).result.assert_outcomes(passed=1)
+        assert left not in target.observer.databases()
+        assert FOREIGN in target.observer.databases()
+
+
+def lock_of(target: Target, run: str) -> str:
+    """The lock by which a run shows that it lives, as the docs say it."""
+    if target.backend == "postgres":
+        number = int(run, 16)
+        signed = number - 2**32 if number >= 2**31 else number
+        return f"SELECT pg_try_advisory_lock({0x61736462}, {signed})"
+    return f"SELECT GET_LOCK('asyncdb_{run}', 0)"
+
+
+@pytest.mark.parametrize("run", ["high", "low"])
+def test_databases_of_a_run_that_holds_its_lock_stay(target: Target, run: str) -> None:
+    """On whichever machine it is, and whatever version of the plugin it has."""
+    run = {"high": "f", "low": "0"}[run] + run_id()[1:]
+    left = f"asyncdb_{run}_maina_1"
+    other = None
+    if target.backend == "postgres":
+        other = "template1"  # a run with another maintenance database
+    with left_database(target, left):
+        with contextlib.closing(target.observer.connect(other)) as connection:
+            cursor = connection.cursor()
+            cursor.execute(lock_of(target, run))
+            assert cursor.fetchone() in ((True,), (1,))
+            reap(str(target.url))
+            assert left in target.observer.databases()
+        reap(str(target.url))
+        assert left not in target.observer.databases()
+
+
+def test_databases_stay_while_somebody_is_connected_to_one_of_the_run(target: Target) -> None:
+    run = run_id()
+    names = {f"asyncdb_{run}_maina_1", f"asyncdb_{run}_t1"}
+    with contextlib.ExitStack() as stack:
+        for name in sorted(names):
+            stack.enter_context(left_database(target, name))
+        with contextlib.closing(target.observer.connect(min(names))):
+            reap(str(target.url))
+            assert names <= target.observer.databases()
+        reap(str(target.url))
+        assert not names & target.observer.databases()
+
+
+def test_databases_of_a_process_that_lives_on_this_machine_stay(
+    places: Path, servers: Servers
+) -> None:
+    """A server that was started anew has forgotten the lock; the record has not."""
+    target = servers.target("postgres+asyncpg")
+    run = run_id()
+    left = f"asyncdb_{run}_maina_1"
+    record = places / "cache/pytest-asyncdb/runs" / f"{run}.json"
+    record.parent.mkdir(parents=True)
+    with left_database(target, left):
+        record.write_text(Owner.current(run, "databases").to_json())
+        reap(str(target.url))
+        assert left in target.observer.databases()
+        record.write_text(dead().to_json())
+        reap(str(target.url))
+        assert left not in target.observer.databases()
+        assert not record.exists()
+
+
+def test_a_run_holds_its_lock_and_has_a_record(
+    project: Project, target: Target, places: Path
+) -> None:
+    """Seen from inside of a test: another process cannot have the lock."""
+    project.tests(
+        """
+        import json
+        from pathlib import Path
+
+        async def test_it(asyncdb_session, asyncdb_url):
+            run = asyncdb_url.database.split("_")[1]
+            (record,) = Path("%s").glob("pytest-asyncdb/runs/*.json")
+            assert record.stem == json.loads(record.read_text())["run"] == run
+            print(f"\\nrun: {run}", flush=True)
+            assert input() == "seen"
+        """
+        % (places / "cache")
+    )
+    with subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-p", "no:randomly", "-s", *target.arguments],
+        cwd=project.path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        run = next(line.split()[1] for line in process.stdout if line.startswith("run: "))
+        with contextlib.closing(target.observer.connect()) as connection:
+            cursor = connection.cursor()
+            cursor.execute(lock_of(target, run))
+            held = cursor.fetchone()
+        output, _ = process.communicate("seen\n", timeout=60)
+    assert process.returncode == 0, output
+    assert held in ((False,), (0,))
+    assert not list(places.glob("cache/pytest-asyncdb/runs/*"))
+
+
+def test_a_server_that_is_nobodys_backend_is_a_mistake() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest_asyncdb", "reap", "oracle://user:secret@host/x"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "this is not the URL of a database server (command line)\n"
+        "\n"
+        "The value is not shown, as it may hold a password.\n"
+        "\n"
+        "To fix this: write it as postgresql+asyncpg://user:password@host/postgres\n"
+    )
+
+
+def docker(*arguments: str) -> str:
+    return subprocess.run(
+        ["docker", *arguments], capture_output=True, text=True, check=True, timeout=60
+    ).stdout.strip()
+
+
+def test_containers_of_the_dead_are_removed(servers: Servers) -> None:
+    """Ryuk was killed too, or the engine was started anew; the label is there."""
+    servers.need("postgres", "container")
+    command = ["create", "--label"]
+    left = docker(*command, f"org.pytest-asyncdb={dead().to_json()}", "postgres:17")
+    living = Owner.current("cafe0124", "a PostgreSQL container")
+    stays = docker(*command, f"org.pytest-asyncdb={living.to_json()}", "postgres:17")
+    strange = docker(*command, "org.pytest-asyncdb=build7/41", "postgres:17")
+    try:
+        name = docker("inspect", "-f", "{{.Name}}", left).lstrip("/")
+        lines = reap()
+        assert any(line.startswith(f"removed: container {name} (postgres:17)") for line in lines)
+        ids = docker("ps", "-aq", "--no-trunc").split()
+        assert left not in ids
+        assert {stays, strange} <= set(ids)
+    finally:
+        docker("rm", "-f", stays, strange)

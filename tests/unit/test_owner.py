@@ -1,0 +1,130 @@
+"""Owners: a process is told from any other, and in doubt it is alive."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_asyncdb.servers import _owner
+from pytest_asyncdb.servers._owner import Owner, start_time
+
+HERE = Owner.current("cafe0123", "a PostgreSQL server")
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that lives until its standard input is closed."""
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        yield process
+
+
+def owned_by(process: subprocess.Popen[bytes]) -> Owner:
+    return dataclasses.replace(HERE, pid=process.pid, started=start_time(process.pid) or "")
+
+
+def test_this_process_is_alive() -> None:
+    assert HERE.pid == os.getpid()
+    assert HERE.started
+    assert HERE.alive()
+
+
+def test_a_process_that_has_ended_is_dead(child: subprocess.Popen[bytes]) -> None:
+    owner = owned_by(child)
+    assert owner.alive()
+    child.communicate()
+    assert not owner.alive()
+
+
+def test_a_process_that_waits_for_its_parent_is_dead(child: subprocess.Popen[bytes]) -> None:
+    """A killed run whose parent does not ask for its exit code holds nothing any more."""
+    owner = owned_by(child)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert start_time(child.pid) == ""
+    assert not owner.alive()
+
+
+def test_another_process_of_the_same_number_is_not_the_owner() -> None:
+    assert not dataclasses.replace(HERE, started="1").alive()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"host": "elsewhere/0123"},
+        {"host": f"{socket.gethostname()}/0123"},
+        {"space": "pid:[1]"},
+        {"started": ""},
+    ],
+    ids=["other-host", "other-machine-of-that-name", "other-pid-namespace", "unknown-start"],
+)
+def test_who_cannot_be_looked_at_is_alive(change: dict[str, str]) -> None:
+    """A number means nothing on another machine or in another container."""
+    gone = dataclasses.replace(HERE, pid=2**22 + 1)
+    assert not gone.alive()
+    assert dataclasses.replace(gone, **change).alive()
+
+
+def test_before_the_last_start_of_this_machine_everybody_is_dead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_owner, "_host", lambda: "machine/0123")
+    owner = dataclasses.replace(HERE, host="machine/0123", boot="before")
+    assert not owner.alive()
+
+
+def test_without_a_machine_id_another_start_may_be_another_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_owner, "_host", lambda: "runner/")
+    owner = dataclasses.replace(HERE, host="runner/", boot="another")
+    assert owner.alive()
+
+
+def test_the_start_can_be_had_without_a_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS; "ps" is there too."""
+
+    def no_proc(path: str) -> Path:
+        return Path("/nowhere") if path.startswith("/proc") else Path(path)
+
+    monkeypatch.setattr(_owner, "Path", no_proc)
+    began = start_time(os.getpid())
+    assert began is not None
+    assert began.split()[-1].isdigit()
+    assert began == start_time(os.getpid())
+    assert start_time(2**22 + 1) is None
+
+
+def test_a_record_is_read_by_other_versions() -> None:
+    """One line; a later version may have added fields."""
+    text = HERE.to_json()
+    assert "\n" not in text
+    assert Owner.from_json(text) == HERE
+    assert Owner.from_json(json.dumps({**json.loads(text), "later": 1})) == HERE
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "3", '{"pid": 1}', "null"])
+def test_what_is_no_record_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError):
+        Owner.from_json(text)
+
+
+def test_a_record_of_other_types_is_an_error() -> None:
+    values = {**dataclasses.asdict(HERE), "pid": "1"}
+    with pytest.raises(ValueError):
+        Owner.from_json(json.dumps(values))
+
+
+def test_an_owner_in_words() -> None:
+    owner = dataclasses.replace(HERE, host="build7/0123", pid=41)
+    assert str(owner) == "a PostgreSQL server of run cafe0123 (process 41 on build7)"
