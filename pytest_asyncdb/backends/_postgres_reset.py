@@ -340,12 +340,10 @@ class PostgresRestorer(Restorer):
         ]
 
     async def _make_function(self) -> bool:
-        from sqlalchemy.exc import DBAPIError
-
         text = _PUT_BACK.format(query=self._query, rows=_ROWS, done=_DONE)
         try:
-            await self._sql.each([text])
-        except DBAPIError:  # no temporary objects, or no PL/pgSQL
+            await self._sql.script([text])
+        except Exception:  # no temporary objects, or no PL/pgSQL
             return False
         return True
 
