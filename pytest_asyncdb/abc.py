@@ -62,8 +62,13 @@ class Driver(abc.ABC):
         transaction by itself. Called once per connection, in a SQLAlchemy greenlet."""
 
     @abc.abstractmethod
-    async def run(self, connection: Any, statements: Sequence[str]) -> None:
+    async def run(
+        self, connection: Any, statements: Sequence[str]
+    ) -> Sequence[Sequence[tuple[Any, ...]]]:
         """Run statements of ours, in one round trip where the protocol can.
+
+        Returns:
+            The rows of each, where the library tells them of several; else nothing.
 
         Raises:
             Exception: The driver's own; the statements after the failed one did not run.
@@ -329,8 +334,9 @@ class Sql(Protocol):
     async def fetch(self, query: str) -> list[tuple[Any, ...]]:
         """The rows of a query."""
 
-    async def script(self, statements: Sequence[str]) -> None:
-        """Run several statements, in one round trip where the driver can."""
+    async def script(self, statements: Sequence[str]) -> Sequence[Sequence[tuple[Any, ...]]]:
+        """Run several statements, in one round trip where the driver can; see
+        :meth:`Driver.run`."""
 
 
 #: How a word for a counter begins that has moved.
