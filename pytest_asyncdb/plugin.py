@@ -155,6 +155,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Remember which test comes next, for what can be prepared meanwhile."""
     item.stash[NEXT] = nextitem
+    item.config.stash[RUN].watch.progress()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -177,6 +178,11 @@ def pytest_runtest_makereport(
     if call.when == "call" and call.excinfo is not None:
         item.stash[FAILURE] = call.excinfo.value
     result = yield
+    if call.excinfo is not None and result.failed and call.when != "setup":
+        from pytest_asyncdb import _report
+
+        spec = getattr(getattr(item, "callspec", None), "params", {}).get(BACKEND)
+        _report.note_lost(result, call.excinfo.value, spec, item.config.stash[RUN])
     if item.stash.get(STRAYS, None):
         from pytest_asyncdb import _report
 
