@@ -105,10 +105,12 @@ class Run:
         """Wait until the run is so old; False: it has ended before."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(max(0.0, self.began + seconds - time.monotonic()))
-        running = self.process.poll() is None
-        if not running:
-            print("  the run had ended before")
-        return running
+        return self.process.poll() is None
+
+    @property
+    def age(self) -> float:
+        """Seconds since its start."""
+        return time.monotonic() - self.began
 
     def end(self) -> int:
         """Wait for its end, which must come in time; the exit code."""

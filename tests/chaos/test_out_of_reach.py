@@ -175,5 +175,5 @@ def test_the_disk_of_the_data_folder_is_full(
 #: What the servers say of it, or what we say of a server that has ended for it.
 FULL_DISK = (
     "No space left on device|The table 'much' is full|Cannot set log file|is full|"
-    "the (PostgreSQL|MariaDB) server is gone"
+    "the (PostgreSQL|MariaDB) server (is gone|of provider \\w+ did not start)"
 )
