@@ -163,6 +163,7 @@ class Settings:
     urls: Mapping[str, Sourced[str]]
     #: Provider by backend; the key ``*`` is for all others.
     providers: Mapping[str, Sourced[str]]
+    allow_hosts: Sourced[str]
     isolation: Sourced[str]
     missing: Sourced[str]
     metadata: Sourced[str]
@@ -221,14 +222,11 @@ def read_settings(
         isolation=_one_of("isolation strategy", raw["isolation"], ISOLATIONS),
         missing=_one_of("answer to a missing backend", raw["missing"], ("error", "skip")),
         metadata=raw["metadata"],
+        allow_hosts=raw["allow_hosts"],
         migrations=_migrations(config, raw["migrations"]),
         app_engines=raw["app_engines"],
     )
     _check_contradictions(settings)
-    for url in _used_urls(settings):
-        from pytest_asyncdb._hosts import check_host
-
-        check_host(url, raw["allow_hosts"], environment)
     if settings.missing.value == "error":
         for spec in settings.specs:
             registry.driver(spec)
@@ -345,11 +343,18 @@ def _urls(
     return urls
 
 
-def _used_urls(settings: Settings) -> list[Sourced[str]]:
-    """The URLs that this run would use."""
+def check_hosts(settings: Settings, environment: Mapping[str, str]) -> None:
+    """Refuse the URLs of servers that may be somebody's real ones. For the owner of the
+    servers: whether an address is this machine's own, a worker elsewhere cannot tell.
+
+    Raises:
+        ConfigError: This run would use such a URL.
+    """
     specs = [s for s in settings.specs if settings.provider(s.backend).value in ("auto", "url")]
-    urls = [url for spec in specs if (url := settings.url(spec)) is not None]
-    return list(dict.fromkeys(urls))
+    for url in dict.fromkeys(url for spec in specs if (url := settings.url(spec)) is not None):
+        from pytest_asyncdb._hosts import check_host
+
+        check_host(url, settings.allow_hosts, environment)
 
 
 def _check_contradictions(settings: Settings) -> None:

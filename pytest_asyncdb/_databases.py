@@ -36,6 +36,7 @@ class WorkerDatabase(Database):
         self.server = provisioner.server
         self.backend = provisioner.backend
         self.driver = provisioner.driver
+        self.budget = provisioner.budget
         self.engine_options = engine_options
         self._provisioner = provisioner
         self._plan = plan
@@ -53,12 +54,13 @@ class WorkerDatabase(Database):
         if copied is None:
             copied = self._keep()
         sql = Connection(copied.url, self.driver)
-        try:
-            restorer = self.backend.restorer(sql, copied, self._template.copied)
-            host.run(restorer.remember(), PATIENCE)
-            yield restorer
-        finally:
-            host.run(sql.close(), PATIENCE)
+        with self.budget.using():
+            try:
+                restorer = self.backend.restorer(sql, copied, self._template.copied)
+                host.run(restorer.remember(), PATIENCE)
+                yield restorer
+            finally:
+                host.run(sql.close(), PATIENCE)
 
     def reference(self) -> URL:
         if self._reference is None:
@@ -85,13 +87,17 @@ class WorkerDatabase(Database):
 
     def close(self) -> None:
         """Let go of the databases; the end of the run drops them. May be called twice."""
-        copies, self._copies = self._copies, None
-        if copies is not None:
-            copies.close()
+        self.relax()
         for copied in (self._kept, self._reference):
             if copied is not None and copied.keeper is not None:
                 copied.keeper.close()
         self._kept = self._reference = None
+
+    def relax(self) -> None:
+        """Make no more copies ahead, for which a connection is kept, until one is asked for."""
+        copies, self._copies = self._copies, None
+        if copies is not None:
+            copies.close()
 
     def _keep(self) -> Copied:
         if self._kept is None:
@@ -112,6 +118,7 @@ class _Copies:
     def __init__(self, provisioner: Provisioner, template: Template) -> None:
         self._provisioner = provisioner
         self._template = template
+        provisioner.budget.take()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._ready: collections.deque[concurrent.futures.Future[Copied]] = collections.deque()
         self._thread = threading.Thread(target=self._work, name="asyncdb-copies", daemon=True)
@@ -133,6 +140,7 @@ class _Copies:
             self._jobs.get()
         self._jobs.put(None)
         self._thread.join(PATIENCE)
+        self._provisioner.budget.give()
 
     def _do(
         self, work: Callable[[Callable[[], Connection]], Coroutine[Any, Any, Any]]

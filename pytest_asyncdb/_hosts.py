@@ -1,6 +1,6 @@
 """Whose server does a URL lead to? Only what is known as a test server is used without asking.
 
-Read from the text alone: nothing is looked up or connected to, and SQLAlchemy is not needed.
+Read from the text: no name is looked up, nothing is connected to, and SQLAlchemy is not needed.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import fnmatch
 import ipaddress
 import re
+import socket
 from collections.abc import Iterable, Mapping
 from urllib.parse import parse_qsl, unquote
 
@@ -73,9 +74,11 @@ def is_test_host(host: str) -> bool:
     if host.startswith(("/", "@")):
         return True  # a socket of this machine
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
         pass
+    else:
+        return address.is_loopback or _is_own(address)
     words = {word.strip("0123456789") for word in re.split(r"[^a-z0-9]+", host.lower())} - {""}
     if "=" in host or words & _REAL:
         return False
@@ -85,6 +88,17 @@ def is_test_host(host: str) -> bool:
         or host.lower() in _OUTSIDE
         or ("." not in host and words and words <= _PLAIN)
     )
+
+
+def _is_own(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Is it an address of this machine, such as the one where Docker publishes ports?"""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError:
+        return False
+    return True
 
 
 def _from(environment: Mapping[str, str], named: bool) -> Iterable[str]:

@@ -22,12 +22,15 @@ from pytest_asyncdb.abc import Backend, Closing, Copier, Driver
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
+    from pytest_asyncdb._budget import Budget
     from pytest_asyncdb._loops import HostLoop
     from pytest_asyncdb._plan import SchemaPlan
     from pytest_asyncdb._templates import Claim
 
 #: Seconds for the statements that make and drop databases.
 PATIENCE = 60.0
+#: Seconds for which dropping what is in a database waits for others' locks.
+_LOCKS = 10.0
 
 
 class Claims(Protocol):
@@ -67,11 +70,13 @@ class Provisioner:
         prefix: str,
         host: HostLoop,
         claims: Claims | None,
+        budget: Budget,
     ) -> None:
         self.server = server
         self.backend = backend
         self.driver = driver
         self.host = host
+        self.budget = budget
         self._prefix = prefix
         self._claims = claims if server.maintenance is not None else None
         self._numbers = itertools.count(1)
@@ -98,7 +103,7 @@ class Provisioner:
 
     def copy(self, template: Template) -> Copied:
         """Another database that equals *template*; blocks."""
-        return self.host.run(self.copying(template, self._connection), PATIENCE)
+        return self.host.run(self.copying(template, self._lend()), PATIENCE)
 
     async def copying(self, template: Template, sql: Callable[[], Connection]) -> Copied:
         """Like :meth:`copy`, on whatever loop *sql* gives connections for."""
@@ -119,7 +124,7 @@ class Provisioner:
 
     def drop(self, copied: Copied) -> None:
         """Drop a database, whoever is connected to it; blocks."""
-        self.host.run(self.dropping(copied, self._connection), PATIENCE)
+        self.host.run(self.dropping(copied, self._lend()), PATIENCE)
 
     async def dropping(self, copied: Copied, sql: Callable[[], Connection]) -> None:
         """Like :meth:`drop`, on whatever loop *sql* gives connections for."""
@@ -127,6 +132,14 @@ class Provisioner:
             copied.keeper.close()
         if self.server.maintenance is not None:
             await drop(sql(), self.backend, self.server, copied.name)
+
+    def rebuild(self, plan: SchemaPlan, options: Mapping[str, Any]) -> Copied:
+        """Build *plan* in the one database that may be used; blocks."""
+        assert self.server.single is not None
+        url = self._url(None)
+        self._run(empty(self._connection(), self.backend, self.server))
+        self.host.run(self._fill(url, True, plan, options))
+        return Copied(self.server.maintenance or "", url)
 
     def new_connection(self) -> Connection:
         """A connection of its own to the maintenance database."""
@@ -138,17 +151,30 @@ class Provisioner:
         for template in templates.values():
             if isinstance(template, Template) and template.copied.keeper is not None:
                 template.copied.keeper.close()
-        if self._maintenance is not None:
-            self.host.run(self._maintenance.close(), PATIENCE)
-            self._maintenance = None
+        self.relax()
+
+    def relax(self) -> None:
+        """Close the connection that is kept; the next use opens another one."""
+        maintenance, self._maintenance = self._maintenance, None
+        if maintenance is not None:
+            self.host.run(maintenance.close(), PATIENCE)
+            self.budget.give()
 
     def _url(self, name: str | None) -> URL:
         return self.backend.url(self.server, self.driver.name, name)
 
     def _connection(self) -> Connection:
         if self._maintenance is None:
+            self.budget.take()
             self._maintenance = self.new_connection()
         return self._maintenance
+
+    def _lend(self) -> Callable[[], Connection]:
+        """Gives the maintenance connection. Room for it is made here, not on our loop."""
+        if self.server.maintenance is None:
+            return self._connection  # nobody asks for it
+        connection = self._connection()
+        return lambda: connection
 
     def _obtain(self, fingerprint: str, plan: SchemaPlan, options: Mapping[str, Any]) -> Template:
         base = None if plan.base is None else self.template(plan.base, options)
@@ -185,7 +211,7 @@ class Provisioner:
             if self.server.maintenance is None:
                 pass
             elif base is None:
-                self._run(create(self._connection(), self.backend, name))
+                self._create(name)
             else:
                 self._run(self.backend_copy(self._connection(), base, name))
             keeper = self.backend.hold(url, None if base is None else base.copied.url)
@@ -195,6 +221,19 @@ class Provisioner:
                 self.drop(Copied(name, url, keeper))
             raise
         return keeper
+
+    def _create(self, name: str) -> None:
+        from sqlalchemy.exc import DBAPIError
+
+        try:
+            self._run(create(self._connection(), self.backend, name))
+        except DBAPIError as error:
+            if error.orig is None or self.driver.error_code(error.orig) not in self.backend.denied:
+                raise
+            grant = self.backend.grant.format(user=self.server.user)
+            raise errors.may_not_create(
+                self.backend.label, self.server.user, self.server.reason, error, grant
+            ) from error
 
     async def _fill(
         self, url: URL, bare: bool, plan: SchemaPlan, options: Mapping[str, Any]
@@ -230,6 +269,39 @@ async def drop(sql: Connection, backend: Backend, server: Server, name: str) -> 
             with contextlib.suppress(DBAPIError):  # it has ended meanwhile
                 await sql.each([statement])
     await sql.each(backend.drop_database(name, server))
+
+
+async def contents(sql: Connection, backend: Backend) -> list[tuple[str, str]]:
+    """What the database of *sql* holds, in words, each with the statement that drops it."""
+    assert backend.contents is not None
+    return [(str(what), str(statement)) for what, statement in await sql.fetch(backend.contents)]
+
+
+async def empty(sql: Connection, backend: Backend, server: Server) -> None:
+    """Drop what the one database holds that may be used, but for what it keeps.
+
+    Raises:
+        SchemaError: The server does not let us.
+    """
+    from sqlalchemy.exc import DBAPIError
+
+    kept = server.single or ()
+    found = [statement for what, statement in await contents(sql, backend) if what not in kept]
+    if not found:
+        return
+    try:
+        await sql.script([*backend.lock_timeout(_LOCKS), *backend.emptying, *found])
+    except DBAPIError as error:
+        raise errors.single_not_emptied(server.maintenance or "", server.reason, error) from error
+
+
+async def room(server: Server, backend: Backend, driver: Driver) -> int | None:
+    """How many connections a server has room for; None where it does not say."""
+    if backend.room is None:
+        return None
+    async with Connection(backend.url(server, driver.name, None), driver) as sql:
+        ((number,),) = await sql.fetch(backend.room)
+        return None if number is None else int(number)
 
 
 async def drop_leftovers(server: Server, backend: Backend, driver: Driver, prefix: str) -> None:

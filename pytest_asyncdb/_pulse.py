@@ -79,7 +79,8 @@ class Pulse:
         try:
             asyncio.run(self._question())
         except BaseException as error:
-            problem.append(error)
+            if not _is_answer(self._driver.error_code(getattr(error, "orig", None) or error)):
+                problem.append(error)
 
     async def _question(self) -> None:
         from pytest_asyncdb._sql import Connection
@@ -143,6 +144,14 @@ class Watch:
                 if pulse.ask() is not None:
                     pulse.cut()
             self._end.wait(_LOST)
+
+
+def _is_answer(code: int | str | None) -> bool:
+    """Does the error come from a server that is there, such as one with no room for more?"""
+    if isinstance(code, int):
+        return 0 < code < 2000  # from 2000 on they are the client's own
+    # 57P01 to 57P04: it is ending or starting. 08: no connection.
+    return code is not None and not code.startswith(("57P", "08"))
 
 
 def cut(server: Server) -> None:

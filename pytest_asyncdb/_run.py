@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import _workers, errors
-from pytest_asyncdb._config import Settings, read_settings
+from pytest_asyncdb._config import Settings, check_hosts, read_settings
 from pytest_asyncdb._pulse import Pulse, Watch
 from pytest_asyncdb._redirect import Redirector, app_engines
 from pytest_asyncdb._registry import Registry
@@ -21,10 +21,12 @@ from pytest_asyncdb._runs import new_id, prefix_of
 if TYPE_CHECKING:
     import pytest
 
+    from pytest_asyncdb._budget import Budget
     from pytest_asyncdb._databases import WorkerDatabase
     from pytest_asyncdb._loops import HostLoop
     from pytest_asyncdb._plan import SchemaPlan
     from pytest_asyncdb._provision import Provisioner
+    from pytest_asyncdb._single import SingleDatabase
     from pytest_asyncdb._types import BackendSpec, Server
     from pytest_asyncdb.abc import Backend, Driver, Isolation, View, Wish
 
@@ -46,12 +48,15 @@ class Run:
         if self.is_worker:
             assert worker_input is not None
             self.id: str = worker_input["asyncdb_run"]
+            self.workers: int = worker_input["workercount"]
             self.worker: str = worker_input["workerid"]
             channel = worker_input[_workers.CHANNEL]
             self.servers: _workers.ServerSource = _workers.ChannelServers(channel)
         else:
+            check_hosts(self.settings, environment)
             self.id = new_id()
             self.worker = "main"
+            self.workers = 1
             self.servers = _workers.OwnedServers(
                 self.settings, registry, _workers.print_progress, self.id
             )
@@ -63,7 +68,12 @@ class Run:
         self.redirector = Redirector(self._is_on_our_loop)
         self._host: HostLoop | None = None
         self._strategies: dict[Any, Isolation] = {}
-        self._databases: list[WorkerDatabase] = []
+        self._databases: dict[Any, WorkerDatabase | SingleDatabase] = {}
+        #: For whose tests the last view was opened.
+        self._in_use: Any = None
+        self._budgets: dict[tuple[str, str | None], Budget] = {}
+        #: For whose tests the one database of a server is, by backend and version.
+        self._occupants: dict[tuple[str, str | None], Any] = {}
         self._provisioners: dict[BackendSpec, Provisioner] = {}
         #: Whether the servers that this process uses still answer.
         self.watch = Watch()
@@ -126,13 +136,46 @@ class Run:
         options_key = tuple(sorted((key, id(value)) for key, value in engine_options.items()))
         key = (spec, plan, options_key, isolation)
         if key not in self._strategies:
+            strategy = self.registry.isolation(isolation)
+            database = self._database(spec, plan, engine_options, strategy)
+            self._databases[key] = database
+            self._strategies[key] = strategy(database, self.host)
+        self._in_use = key
+        # The one that was used last is the last one to be closed where room is needed.
+        self._strategies[key] = self._strategies.pop(key)
+        if self._databases[key].server.single is not None:
+            self._occupy(key)
+        return self._strategies[key].view(wish)
+
+    def _database(
+        self,
+        spec: BackendSpec,
+        plan: SchemaPlan,
+        engine_options: Mapping[str, Any],
+        strategy: type[Isolation],
+    ) -> WorkerDatabase | SingleDatabase:
+        provisioner = self._provisioner(spec)
+        if provisioner.server.single is None:
             from pytest_asyncdb._databases import WorkerDatabase
 
-            database = WorkerDatabase(self._provisioner(spec), plan, dict(engine_options))
-            self._databases.append(database)
-            strategy = self.registry.isolation(isolation)
-            self._strategies[key] = strategy(database, self.host)
-        return self._strategies[key].view(wish)
+            return WorkerDatabase(provisioner, plan, dict(engine_options))
+        from pytest_asyncdb._single import SingleDatabase
+
+        reason = provisioner.server.reason
+        if self.workers > 1:
+            raise errors.needs_databases(f"a run with {self.workers} workers", reason)
+        if strategy.needs_copies:
+            raise errors.needs_databases(f"isolation={strategy.name!r}", reason)
+        return SingleDatabase(provisioner, plan, dict(engine_options))
+
+    def _occupy(self, key: Any) -> None:
+        """Build the one database anew where it last was for other tests than those of *key*."""
+        server = (key[0].backend, key[0].version)
+        before = self._occupants.setdefault(server, key)
+        if before != key:
+            self._strategies[before].close()
+            self._databases[before].discard()
+            self._occupants[server] = key
 
     def _provisioner(self, spec: BackendSpec) -> Provisioner:
         if spec not in self._provisioners:
@@ -148,8 +191,37 @@ class Run:
                 f"{prefix_of(self.id)}{self.worker}{'abcdefgh'[len(self._provisioners) % 8]}",
                 self.host,
                 _workers.ServerClaims(self.servers, spec),
+                self._budget(spec),
             )
         return self._provisioners[spec]
+
+    def _budget(self, spec: BackendSpec) -> Budget:
+        key = (spec.backend, spec.version)
+        if key not in self._budgets:
+            from pytest_asyncdb._budget import Budget
+
+            label = self.backend(spec).label
+            self._budgets[key] = Budget(
+                self.server(spec), label, self.workers, lambda: self._make_room(key)
+            )
+        return self._budgets[key]
+
+    def _make_room(self, server: tuple[str, str | None]) -> bool:
+        """Close connections to *server* that are kept for later tests, the eldest first."""
+        budget = self._budgets[server]
+        before = budget.open
+        for spec, provisioner in self._provisioners.items():
+            if (spec.backend, spec.version) == server:
+                provisioner.relax()
+        if budget.open < before:
+            return True
+        for key, strategy in self._strategies.items():
+            if (key[0].backend, key[0].version) == server and key != self._in_use:
+                strategy.close()
+                self._databases[key].relax()
+                if budget.open < before:
+                    return True
+        return False
 
     def guard(self, test: str) -> None:
         """Refuse the application's engines, as far as the ini file names them."""
@@ -171,10 +243,10 @@ class Run:
                 stack.callback(self._host.close)
             for provisioner in self._provisioners.values():
                 stack.callback(provisioner.close)
-            for database in self._databases:
+            for database in self._databases.values():
                 stack.callback(database.close)
             for strategy in self._strategies.values():
                 stack.callback(strategy.close)
             stack.callback(self.redirector.close)
-            self._strategies, self._databases, self._host = {}, [], None
+            self._strategies, self._databases, self._host = {}, {}, None
             self._provisioners = {}

@@ -77,6 +77,9 @@ class Server:
         scheme: The dialect in an external server's own URL, where it matters.
         tuning: The throw-away settings in force, in words.
         seconds: How long the start took.
+        single: The maintenance database is the only one that may be used, and this is what it
+            holds and keeps; None: databases may be made.
+        room: How many connections the whole run may have; None: nobody knows.
     """
 
     backend: str
@@ -93,6 +96,8 @@ class Server:
     scheme: str | None = None
     tuning: str = ""
     seconds: float = 0.0
+    single: tuple[str, ...] | None = None
+    room: int | None = None
 
     def to_message(self) -> dict[str, Any]:
         """The server as plain data, for the channel between xdist's processes."""
@@ -102,7 +107,8 @@ class Server:
     def from_message(cls, message: Mapping[str, Any]) -> Server:
         """The opposite of :meth:`to_message`; sequences come back as tuples."""
         query = tuple((key, value) for key, value in message["query"])
-        return cls(**{**message, "query": query})
+        single = message["single"] if message["single"] is None else tuple(message["single"])
+        return cls(**{**message, "query": query, "single": single})
 
 
 @dataclasses.dataclass(frozen=True)

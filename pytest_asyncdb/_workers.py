@@ -34,6 +34,11 @@ CHANNEL = "asyncdb_channel"
 #: The key of the environment's settings in it: a worker on another host has its own.
 ENVIRONMENT = "asyncdb_environment"
 
+#: Connections to a server of ours: of its 200, without those that are for its administrator.
+_MANAGED_ROOM = 190
+#: Connections that the owner of the servers may have itself.
+_OWNERS = 2
+
 #: Seconds that a worker waits for a server; longer than any provider's own limit.
 WORKER_PATIENCE = 600.0
 
@@ -213,12 +218,36 @@ class OwnedServers:
         try:
             server = context.__enter__()
             self._stack.push(context.__exit__)
-            if not server.managed:
+            server = dataclasses.replace(server, room=self._room(spec, server))
+            if server.single is not None:
+                server = self._reserve(spec, server)
+            elif not server.managed:
                 self._take_lease(spec, server)
         except BaseException as error:
             future.set_exception(error)
         else:
             future.set_result(dataclasses.replace(server, seconds=time.monotonic() - begun))
+
+    def _room(self, spec: BackendSpec, server: Server) -> int | None:
+        """How many connections the run's workers may have together."""
+        if server.managed:
+            return _MANAGED_ROOM if server.maintenance is not None else None
+        import asyncio
+
+        from pytest_asyncdb._provision import room
+
+        found = asyncio.run(room(server, self._registry.backend(spec.backend), self.driver(spec)))
+        return None if found is None else max(0, found - _OWNERS)
+
+    def _reserve(self, spec: BackendSpec, server: Server) -> Server:
+        """Take the one database that may be used, until the end of the run."""
+        from pytest_asyncdb._single import Reservation
+
+        backend = self._registry.backend(spec.backend)
+        reservation = Reservation(server, backend, self.driver(spec))
+        server = reservation.take()
+        self._stack.callback(reservation.give_back)
+        return server
 
     def _take_lease(self, spec: BackendSpec, server: Server) -> None:
         """Let other runs see that this one lives, on a server that stays."""

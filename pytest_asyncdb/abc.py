@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from pytest_asyncdb._budget import Budget
     from pytest_asyncdb._loops import HostLoop
 
 
@@ -151,6 +152,17 @@ class Backend(abc.ABC):
     #: The error code of a savepoint that is not there, where a statement may have ended the
     #: transaction and begun another one; None: no statement can.
     no_such_savepoint: ClassVar[int | str | None] = None
+    #: Error codes of a statement that the account may not use.
+    denied: ClassVar[frozenset[int | str]] = frozenset()
+    #: What gives ``{user}`` the right to make databases of ours.
+    grant: ClassVar[str] = ""
+    #: A query for what the database holds that it is asked in: rows of a word with a name, such
+    #: as ``table public.users``, and the statement that drops it; None: there is no such query.
+    contents: ClassVar[str | None] = None
+    #: A query for how many more connections this account may have now.
+    room: ClassVar[str | None] = None
+    #: Statements before those of :attr:`contents`, for a connection that is ours.
+    emptying: ClassVar[tuple[str, ...]] = ()
     #: The error code of every statement after a failed one until something is rolled back;
     #: None: a failed statement undoes only itself.
     failed_transaction: ClassVar[int | str | None] = None
@@ -372,6 +384,8 @@ class Database(abc.ABC):
     backend: Backend
     driver: Driver
     server: Server
+    #: How many connections there may be.
+    budget: Budget
     #: The run's engine options for these databases, as the user's fixture gave them.
     engine_options: Mapping[str, Any]
 
@@ -473,6 +487,8 @@ class Isolation(abc.ABC):
 
     #: The word in ``--asyncdb-isolation`` and in the marker.
     name: ClassVar[str]
+    #: Does it need several databases?
+    needs_copies: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __init__(self, database: Database, host: HostLoop) -> None:

@@ -140,6 +140,130 @@ def not_a_test_server(host: str, source: str, allowed: Sequence[str]) -> ConfigE
     )
 
 
+def may_not_create(
+    label: str, user: str | None, source: str, error: BaseException, grant: str
+) -> ServerUnavailable:
+    """The account of a URL has no right to make databases.
+
+    Args:
+        grant: What gives it that right.
+    """
+    return ServerUnavailable(
+        f"the account {user!r} may not create databases ({source})",
+        [_said(error)],
+        [
+            f"let an administrator of the {label} server run: {grant}",
+            "use only the database in the URL, one that is empty: add asyncdb_database=only to "
+            "the URL's parameters",
+            f"or leave {source} out and let a server be started",
+        ],
+    )
+
+
+def single_in_use(name: str, source: str) -> ServerUnavailable:
+    """Another run has the one database that may be used."""
+    return ServerUnavailable(
+        f"another run uses the database {name!r} ({source})",
+        ["The URL says asyncdb_database=only, so the two cannot be kept apart."],
+        ["wait for the other run to end, or give each run a database of its own"],
+    )
+
+
+def single_not_empty(
+    name: str, source: str, things: Sequence[str], shown: int
+) -> ServerUnavailable:
+    """The one database that may be used holds what may be somebody's.
+
+    Args:
+        things: What it holds.
+        shown: How many of them are told.
+    """
+    more = [f"and {len(things) - shown} more"] if len(things) > shown else []
+    return ServerUnavailable(
+        f"the database {name!r} is not empty ({source})",
+        [*things[:shown], *more],
+        [
+            "drop what is in it, or give another one in the URL",
+            "or give it a name that begins with asyncdb_: what such a database holds is ours to "
+            "drop",
+        ],
+        "It holds, and nothing of it was touched:",
+    )
+
+
+def single_not_emptied(name: str, source: str, error: BaseException) -> SchemaError:
+    """What is in the one database that may be used could not be dropped."""
+    return SchemaError(
+        f"the database {name!r} could not be emptied ({source})",
+        [_said(error)],
+        ["look for what the account does not own, and for a connection that holds locks"],
+    )
+
+
+def needs_databases(what: str, source: str) -> ConfigError:
+    """Something that one database cannot give.
+
+    Args:
+        what: An option, a call, or the run itself.
+    """
+    return ConfigError(
+        f"{what} needs several databases ({source})",
+        ["The URL says asyncdb_database=only."],
+        [
+            "leave it out, or run without xdist's workers",
+            "or use an account that may create databases, without asyncdb_database=only",
+        ],
+    )
+
+
+def no_room_for_workers(
+    label: str, source: str, room: int, workers: int, minimum: int
+) -> ServerUnavailable:
+    """A server has too few connections for the run's workers.
+
+    Args:
+        room: How many it has room for.
+        minimum: What each worker needs.
+    """
+    most = room // minimum
+    fewer = f"run fewer workers: -n {most}" if most > 1 else "run without xdist's workers"
+    return ServerUnavailable(
+        f"{label} has room for {room} connections, {workers} workers need "
+        f"{workers * minimum} ({source})",
+        [
+            f"Each worker needs {minimum}. Counted when the run began, without what others use "
+            "and what is kept for administrators."
+        ],
+        [
+            *([fewer] if workers > 1 else []),
+            "raise max_connections of the server, or the limit of the account",
+        ],
+    )
+
+
+def no_room_for_connection(
+    label: str, source: str, used: int, room: int, workers: int
+) -> IsolationConflict:
+    """A test wants more connections than its worker may have.
+
+    Args:
+        used: How many this process has open, all of them in use.
+        room: How many the server has room for.
+    """
+    return IsolationConflict(
+        f"a connection too many for this worker's share of {label} ({source})",
+        [
+            f"The server has room for {room} connections, {workers} "
+            f"worker{'s' * (workers > 1)}: {room // workers} each.",
+            f"In use here: {used}, and 1 to spare. What was kept for later tests is closed.",
+        ],
+        [
+            "open fewer at once in this test",
+            "run fewer workers, or raise max_connections of the server",
+        ],
+    )
+
+
 def server_unavailable(
     label: str, source: str, tried: Sequence[tuple[str, str]], remedies: Sequence[str]
 ) -> ServerUnavailable:

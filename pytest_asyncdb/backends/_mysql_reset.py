@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterable, Sequence
 
 from pytest_asyncdb.abc import LEFT_OPEN, Restorer, Sql
-from pytest_asyncdb.backends._mysql_copy import SETTLE, insert_all, quoted
+from pytest_asyncdb.backends._mysql_copy import SETTLE, insert_all, quoted, silence
 from pytest_asyncdb.backends._mysql_state import Catalog, State, count_ddl, left_open
 
 #: Seconds for which a statement of ours waits for somebody else's locks.
@@ -41,6 +41,7 @@ class MySQLRestorer(Restorer):
 
     async def remember(self) -> None:
         patience = f"lock_wait_timeout = {_PATIENCE}, innodb_lock_wait_timeout = {_PATIENCE}"
+        await silence(self._sql)
         await self._sql.script([SETTLE, f"SET {patience}", *self._live])
         try:
             await left_open(self._sql, self._database)
@@ -105,6 +106,8 @@ class MySQLRestorer(Restorer):
             seeded = self._sums.keys() & tables
             if "schema" in changed or self._catalog.versioned & seeded:
                 return False
+            if seeded and self._template == self._database:
+                return False  # the rows are nowhere else
             # Filling tables again may fire triggers, which fill others.
             tables.sort(key=lambda name: name not in seeded)
             statements = [s for t in tables for s in self._put_back(t, t in restarted, attempt)]

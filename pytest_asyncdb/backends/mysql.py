@@ -115,6 +115,31 @@ class Aiomysql(_MySQLDriver):
         return connection._writer.transport.get_extra_info("socket")
 
 
+_CONTENTS = """
+SELECT concat(what, ' ', name), concat('DROP ', what, ' IF EXISTS `', name, '`')
+FROM (
+    SELECT CASE table_type WHEN 'VIEW' THEN 'view' WHEN 'SEQUENCE' THEN 'sequence' ELSE 'table' END
+        AS what, table_name AS name
+    FROM information_schema.tables WHERE table_schema = database()
+    UNION ALL
+    SELECT lower(routine_type), routine_name
+    FROM information_schema.routines WHERE routine_schema = database()
+    UNION ALL
+    SELECT 'event', event_name FROM information_schema.events WHERE event_schema = database()
+) AS found
+ORDER BY what, name
+"""
+
+
+_ROOM = """
+SELECT least(
+    @@max_connections - variable_value,
+    CASE WHEN @@max_user_connections > 0 THEN @@max_user_connections ELSE 100000 END
+)
+FROM {status} WHERE variable_name = 'Threads_connected'
+"""
+
+
 class _MySQLFamily(Backend):
     dialect = "mysql"
     drivers = (Asyncmy, Aiomysql)
@@ -132,6 +157,11 @@ class _MySQLFamily(Backend):
     #: 1213, ER_LOCK_DEADLOCK: InnoDB rolls the whole transaction back. So does 1205,
     #: ER_LOCK_WAIT_TIMEOUT, with the server's option innodb_rollback_on_timeout.
     transaction_ending_errors = frozenset({1205, 1213})
+    #: ER_DBACCESS_DENIED_ERROR, ER_TABLEACCESS_DENIED_ERROR, ER_SPECIFIC_ACCESS_DENIED_ERROR.
+    denied = frozenset({1044, 1142, 1227})
+    grant = r"GRANT ALL ON `asyncdb\_%`.* TO '{user}'"
+    contents = _CONTENTS
+    emptying = ("SET foreign_key_checks = 0",)
     probe = "DO 0"  # aiomysql does not look at the status that comes with rows
     no_such_savepoint = 1305  # ER_SP_DOES_NOT_EXIST
 
@@ -228,6 +258,7 @@ class MySQL(_MySQLFamily):
     name = "mysql"
     label = "MySQL"
     schemes = ("mysql",)
+    room = _ROOM.format(status="performance_schema.global_status")
     live_statistics = ("SET SESSION information_schema_stats_expiry = 0",)
     # The other one is deprecated, and the drivers hand on the server's warning.
     session_query = "SELECT id FROM performance_schema.processlist"
@@ -266,6 +297,7 @@ class MariaDB(_MySQLFamily):
     label = "MariaDB"
     dialect = "mariadb"
     schemes = ("mariadb",)
+    room = _ROOM.format(status="information_schema.global_status")
     local = LocalRecipe(
         programs=("mariadbd", "mariadb-install-db"),
         folders=("/usr/sbin", "/usr/bin", "/opt/homebrew/opt/mariadb*/bin"),

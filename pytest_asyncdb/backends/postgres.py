@@ -142,6 +142,56 @@ def _serve(place: LocalPlace, port: int) -> list[str]:
     ]
 
 
+#: Not what belongs to an extension, nor what is dropped with what it belongs to.
+_CONTENTS = """
+SELECT lower(kind) || ' ' || name, 'DROP ' || kind || ' IF EXISTS ' || name || ' CASCADE'
+FROM (
+    SELECT 1, 'EXTENSION', quote_ident(extname), 'pg_extension'::regclass, oid
+    FROM pg_extension WHERE extname <> 'plpgsql'
+    UNION ALL
+    SELECT 2, 'SCHEMA', quote_ident(nspname), 'pg_namespace'::regclass, oid
+    FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public')
+    UNION ALL
+    SELECT 3, CASE relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' WHEN 'c' THEN 'TYPE'
+            WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END,
+        format('%I.%I', nspname, relname), 'pg_class'::regclass, c.oid
+    FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+    WHERE relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c') AND nspname !~ '^pg_'
+        AND nspname <> 'information_schema'
+    UNION ALL
+    SELECT 4, CASE typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END,
+        format('%I.%I', nspname, typname), 'pg_type'::regclass, t.oid
+    FROM pg_type t JOIN pg_namespace n ON n.oid = typnamespace
+    WHERE typtype IN ('d', 'e', 'r') AND nspname !~ '^pg_' AND nspname <> 'information_schema'
+    UNION ALL
+    SELECT 5, 'ROUTINE',
+        format('%I.%I(%s)', nspname, proname, pg_get_function_identity_arguments(p.oid)),
+        'pg_proc'::regclass, p.oid
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace
+    WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
+) AS found(rank, kind, name, class, number)
+WHERE NOT EXISTS (
+    SELECT FROM pg_depend
+    WHERE classid = class AND objid = number AND deptype IN ('e', 'i')
+)
+ORDER BY rank, name
+"""
+
+
+_ROOM = """
+SELECT least(
+    current_setting('max_connections')::int
+    - current_setting('superuser_reserved_connections')::int
+    - coalesce(current_setting('reserved_connections', true)::int, 0)
+    - (SELECT sum(numbackends) FROM pg_stat_database)::int,
+    CASE WHEN rolconnlimit >= 0 THEN rolconnlimit - (
+        SELECT count(*) FROM pg_stat_activity WHERE usename = current_user
+    )::int END
+)
+FROM pg_roles WHERE rolname = current_user
+"""
+
+
 class Postgres(Backend):
     """PostgreSQL 12 and newer."""
 
@@ -164,6 +214,10 @@ class Postgres(Backend):
         "SET CONSTRAINTS ALL IMMEDIATE",
         "ROLLBACK TO SAVEPOINT asyncdb_deferred",
     )
+    denied = frozenset({"42501"})  # insufficient_privilege
+    grant = 'ALTER ROLE "{user}" CREATEDB'
+    contents = _CONTENTS
+    room = _ROOM
     local = LocalRecipe(
         programs=("postgres", "initdb"),
         folders=(

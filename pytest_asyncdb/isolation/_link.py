@@ -43,6 +43,7 @@ class Connector:
 
         self.host = host
         self.driver = database.driver
+        self.budget = database.budget
         self.backend = database.backend
         self.url = url
         options = {k: v for k, v in database.engine_options.items() if k not in POOL_OPTIONS}
@@ -192,6 +193,7 @@ class Link:
         """Throw the connection away, whatever its state; the next use opens a new one."""
         fairy, self._fairy = self._fairy, None
         if fairy is not None:
+            self.connector.budget.give()
             with contextlib.suppress(TimeoutError):  # the server does not answer; it is let go of
                 self.host.run(_terminate(fairy), PATIENCE)
 
@@ -201,15 +203,24 @@ class Link:
         Args:
             wait: Hold up the caller's loop meanwhile; else the caller is in a greenlet of
                 SQLAlchemy, and awaits it.
-        """
-        if wait:
-            from sqlalchemy.util import greenlet_spawn
 
-            self.host.run(greenlet_spawn(self._open), PATIENCE)
-        else:
-            # Not in a greenlet of its own on our loop: that one would have to be turned by
-            # the same greenlet to its end.
-            self.host.call(self._open)
+        Raises:
+            IsolationConflict: The server has no room for it.
+            Exception: The driver's own.
+        """
+        self.connector.budget.take()
+        try:
+            if wait:
+                from sqlalchemy.util import greenlet_spawn
+
+                self.host.run(greenlet_spawn(self._open), PATIENCE)
+            else:
+                # Not in a greenlet of its own on our loop: that one would have to be turned by
+                # the same greenlet to its end.
+                self.host.call(self._open)
+        finally:
+            if self._fairy is None:
+                self.connector.budget.give()
 
     def _open(self) -> None:
         from sqlalchemy.util import await_only

@@ -25,6 +25,7 @@ class Copy(Isolation):
     """Every test has its own database."""
 
     name = "copy"
+    needs_copies = True
 
     def __init__(self, database: Database, host: HostLoop) -> None:
         self.database = database

@@ -34,6 +34,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from pytest_asyncdb import build_engine, errors
+from pytest_asyncdb._budget import Budget
 from pytest_asyncdb._databases import WorkerDatabase
 from pytest_asyncdb._loops import HostLoop
 from pytest_asyncdb._plan import SchemaPlan
@@ -305,7 +306,8 @@ def stage(target: Target, servers: Servers) -> Iterator[Stage]:
         prefix = f"asyncdb_{RUN}_model"
         if target.server is not None:
             stack.callback(lambda: asyncio.run(drop_leftovers(server, backend, driver, prefix)))
-        provisioner = Provisioner(server, backend, driver, prefix, host, None)
+        budget = Budget(server, backend.label, 1, lambda: False)
+        provisioner = Provisioner(server, backend, driver, prefix, host, None, budget)
         stack.callback(provisioner.close)
         database = WorkerDatabase(provisioner, SchemaPlan((Base.metadata,)), {})
         stack.callback(database.close)

@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._budget import Budget
 from pytest_asyncdb._databases import WorkerDatabase
 from pytest_asyncdb._loops import HostLoop
 from pytest_asyncdb._plan import SchemaPlan
@@ -90,7 +91,8 @@ def stage(target: Target, servers: Servers) -> Iterator[tuple[Reset, WorkerDatab
         prefix = f"asyncdb_{RUN}_reset"
         if target.server is not None:
             stack.callback(lambda: asyncio.run(drop_leftovers(server, backend, driver, prefix)))
-        provisioner = Provisioner(server, backend, driver, prefix, host, None)
+        budget = Budget(server, backend.label, 1, lambda: False)
+        provisioner = Provisioner(server, backend, driver, prefix, host, None, budget)
         stack.callback(provisioner.close)
         database = WorkerDatabase(provisioner, SchemaPlan((Base.metadata,), None, (seed,)), {})
         stack.callback(database.close)

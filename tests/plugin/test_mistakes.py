@@ -359,7 +359,7 @@ def test_no_server_to_be_had_lists_everything_that_was_tried(
             "To fix this, do one of:",
             "  - export ASYNCDB_MYSQL_URL=mysql://user:password@host/name",
             '  - start Docker, with pip install "pytest-asyncdb[[]container[]]"',
-            "  - install the server programs of MySQL",
+            "  - install the server programs of MySQL 5.0",
             "  - or skip these tests: --asyncdb-missing=skip",
         ],
         consecutive=True,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from pytest_asyncdb._hosts import hosts_of, is_test_host
@@ -68,3 +70,15 @@ def test_known_as_test_servers(host: str) -> None:
 def test_not_known_as_test_servers(host: str) -> None:
     """A word within a word does not count, a word for a real one counts more."""
     assert not is_test_host(host)
+
+
+def test_an_address_of_this_machine_is_known() -> None:
+    """There Docker publishes ports; nothing is sent to find it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("203.0.113.1", 9))
+        except OSError:
+            pytest.skip("this machine is in no network")
+        own = probe.getsockname()[0]
+    assert is_test_host(own)
+    assert not is_test_host("203.0.113.1")
