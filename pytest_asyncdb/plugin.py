@@ -54,6 +54,8 @@ def pytest_configure(config: pytest.Config) -> None:
         run = config.stash[RUN] = Run(config, registry)
     except errors.AsyncdbError as error:
         raise pytest.UsageError(str(error)) from None
+    # Should another plugin fail before our turn comes at the end.
+    config.add_cleanup(run.close)
     if any(not entry.foreign for entry in run.named_engines):
         config.pluginmanager.register(Reaching(run.named_engines), "asyncdb-reaching")
     if run.owned is not None:

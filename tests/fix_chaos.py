@@ -62,7 +62,12 @@ class Run:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, name: value, "PYTHONPATH": str(INNER)},
+                env={
+                    **os.environ,
+                    name: value,
+                    "PYTHONPATH": str(INNER),
+                    "PYTHONFAULTHANDLER": "1",
+                },
                 start_new_session=True,
             )
         self.pid = self.process.pid
@@ -117,6 +122,9 @@ class Run:
         try:
             return self.process.wait(IN_TIME)
         except subprocess.TimeoutExpired:
+            with contextlib.suppress(OSError):
+                os.kill(self.pid, signal.SIGABRT)  # faulthandler says where it hangs
+                self.process.wait(5)
             text = self.text
             for pid in self.look():
                 with contextlib.suppress(OSError):
