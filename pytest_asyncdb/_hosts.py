@@ -69,6 +69,27 @@ def hosts_of(url: str, environment: Mapping[str, str]) -> list[str]:
     return found
 
 
+def only_here(url: Sourced[str]) -> str | None:
+    """Why the server of *url* can be reached from one host only, or None."""
+    found = hosts_of(url.value, {})
+    if not found:
+        return "the URL names no host"
+    for host in found:
+        if host.startswith(("/", "@")):
+            return f"{host} is a socket of this host"
+        if host.lower() == "localhost" or host.lower().endswith(".localhost") or _loops(host):
+            return f"{host} is each host's own address"
+    return None
+
+
+def _loops(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
 def is_test_host(host: str) -> bool:
     """Is *host* this machine, or named as a test server?"""
     if host.startswith(("/", "@")):

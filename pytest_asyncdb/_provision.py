@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import socket
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Seconds for the statements that make and drop databases.
 PATIENCE = 60.0
+#: Seconds in which a server must answer a worker on another host.
+_REACH = 10.0
 #: Seconds for which dropping what is in a database waits for others' locks.
 _LOCKS = 10.0
 
@@ -82,6 +85,32 @@ class Provisioner:
         self._numbers = itertools.count(1)
         self._templates: dict[str, Template | errors.AsyncdbError] = {}
         self._maintenance: Connection | None = None
+
+    def reach(self) -> None:
+        """See that the server, which answers its owner, answers here as well; blocks.
+
+        Raises:
+            ServerUnavailable: It does not, or another one does.
+        """
+        if self.server.maintenance is None:
+            return
+        try:
+            connection = self._connection()
+            ((said,),) = self.host.run(connection.fetch(self.backend.version_query()), _REACH)
+        except errors.AsyncdbError:
+            raise
+        except Exception as error:
+            self.relax()
+            raise self._not_reached(f"{type(error).__name__}: {error}") from error
+        if self.backend.version_of(str(said)) != self.server.version:
+            raise self._not_reached(f"another server answers: {said}")
+
+    def _not_reached(self, said: str) -> errors.AsyncdbError:
+        server = self.server
+        address = f"{server.host}:{server.port}" if server.port else str(server.host)
+        return errors.not_reached(
+            self.backend.label, server.reason, address, socket.gethostname(), said
+        )
 
     def template(self, plan: SchemaPlan, options: Mapping[str, Any]) -> Template:
         """The template for *plan*, built here if nobody has done so; blocks.

@@ -51,12 +51,15 @@ class Run:
             self.workers: int = worker_input["workercount"]
             self.worker: str = worker_input["workerid"]
             channel = worker_input[_workers.CHANNEL]
-            self.servers: _workers.ServerSource = _workers.ChannelServers(channel)
+            #: Is this process in the network of the servers' owner?
+            self.here: bool = worker_input[_workers.PLACE] == _workers.place()
+            self.servers: _workers.ServerSource = _workers.ChannelServers(channel, self.here)
         else:
             check_hosts(self.settings, environment)
             self.id = new_id()
             self.worker = "main"
             self.workers = 1
+            self.here = True
             self.servers = _workers.OwnedServers(
                 self.settings, registry, _workers.print_progress, self.id
             )
@@ -184,7 +187,7 @@ class Run:
             server, backend, driver = self.server(spec), self.backend(spec), self.driver(spec)
             if server.maintenance is not None:
                 self.watch.add(spec, Pulse(server, backend, driver))
-            self._provisioners[spec] = Provisioner(
+            provisioner = Provisioner(
                 server,
                 backend,
                 driver,
@@ -193,6 +196,9 @@ class Run:
                 _workers.ServerClaims(self.servers, spec),
                 self._budget(spec),
             )
+            if not self.here:
+                provisioner.reach()
+            self._provisioners[spec] = provisioner
         return self._provisioners[spec]
 
     def _budget(self, spec: BackendSpec) -> Budget:

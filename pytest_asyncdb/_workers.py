@@ -11,10 +11,13 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import os
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_asyncdb import errors
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 
 #: The key of the channel in ``workerinput``.
 CHANNEL = "asyncdb_channel"
+#: The key of the owner's :func:`place` in it.
+PLACE = "asyncdb_place"
 #: The key of the environment's settings in it: a worker on another host has its own.
 ENVIRONMENT = "asyncdb_environment"
 
@@ -150,6 +155,26 @@ class OwnedServers:
         raise errors.server_unavailable(
             backend.label, spec.source, tried, self._remedies(spec, [name for name, _ in tried])
         )
+
+    def get_elsewhere(self, spec: BackendSpec, host: str) -> Server:
+        """The server for a worker on another *host*, where it can reach it.
+
+        Raises:
+            ServerUnavailable: It cannot. Nothing is started for it.
+        """
+        provider, _ = self.find(spec)
+        if provider.name != "memory":
+            from pytest_asyncdb._hosts import only_here
+
+            url = self._settings.url(spec) if provider.name == "url" else None
+            why = only_here(url) if url is not None else f"{provider.name} starts one here"
+            if why is not None:
+                backend = self._registry.backend(spec.backend)
+                example = (
+                    f"{backend.dialect}+{self.driver(spec).name}://user:password@name/database"
+                )
+                raise errors.out_of_reach(backend.label, example, spec.source, why, host)
+        return self.get(spec)
 
     def driver(self, spec: BackendSpec) -> Driver:
         """The driver for *spec*: its own, else the one in the URL, else the best installed."""
@@ -273,15 +298,17 @@ class OwnedServers:
 class ChannelServers:
     """A worker's way to the servers that the controller owns."""
 
-    def __init__(self, channel: Any) -> None:
+    def __init__(self, channel: Any, here: bool) -> None:
         self._channel = channel
+        #: Empty, or the name of this worker's host, which is another one than the owner's.
+        self._elsewhere = "" if here else socket.gethostname()
         self._servers: dict[tuple[str, str | None], Server | errors.AsyncdbError] = {}
 
     def get(self, spec: BackendSpec) -> Server:
         key = (spec.backend, spec.version)
         if key not in self._servers:
             words = (spec.backend, spec.driver, spec.version, spec.written, spec.source)
-            answer = self._ask("server", *words)
+            answer = self._ask("server", self._elsewhere, *words)
             if "error" in answer:
                 self._servers[key] = errors.ServerUnavailable(answer["error"])
             else:
@@ -335,7 +362,11 @@ def serve_channel(channel: Any, servers: OwnedServers) -> None:
         what, *words = request
         try:
             if what == "server":
-                message = servers.get(BackendSpec(*words)).to_message()
+                elsewhere, spec = words[0], BackendSpec(*words[1:])
+                get = (
+                    servers.get if not elsewhere else partial(servers.get_elsewhere, host=elsewhere)
+                )
+                message = get(spec).to_message()
             elif what == "claim":
                 message = dataclasses.asdict(servers.templates.claim(tuple(words), channel))
             else:
@@ -360,6 +391,15 @@ def url_driver(settings: Settings, spec: BackendSpec) -> str | None:
     url = settings.url(spec)
     scheme = url.value.partition("://")[0] if url is not None else ""
     return scheme.partition("+")[2] or None
+
+
+def place() -> str:
+    """The network that this process is in: another one may have other servers at 127.0.0.1."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/net').readlink()}"
+    except OSError:  # not Linux
+        return socket.gethostname()
 
 
 def environment() -> dict[str, str]:

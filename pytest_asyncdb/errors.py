@@ -264,6 +264,45 @@ def no_room_for_connection(
     )
 
 
+def out_of_reach(label: str, example: str, source: str, why: str, host: str) -> ServerUnavailable:
+    """A worker of xdist on another host would need a server that is here only.
+
+    Args:
+        example: A URL as it would help.
+        why: Why the server is here only.
+        host: Where the worker runs.
+    """
+    return ServerUnavailable(
+        f"a worker on another host cannot reach the {label} server ({source})",
+        [f"worker on: {host}", f"controller: {why}"],
+        [
+            f"give the URL of a server that all hosts reach: --asyncdb-url={example}",
+            "or run all workers on the controller's host: -n",
+        ],
+        "Seen:",
+    )
+
+
+def not_reached(label: str, source: str, address: str, host: str, said: str) -> ServerUnavailable:
+    """The server answers the controller, but not a worker on another host.
+
+    Args:
+        address: Host and port.
+        host: Where the worker runs.
+        said: What the driver said there.
+    """
+    return ServerUnavailable(
+        f"a worker on another host does not reach the {label} server ({source})",
+        [f"worker on: {host}", f"tried: {address}", shorten(said, 200)],
+        [
+            "let that host's connections through to it, or give a name or address that means "
+            "the same everywhere",
+            "or run all workers on the controller's host: -n",
+        ],
+        "Seen:",
+    )
+
+
 def server_unavailable(
     label: str, source: str, tried: Sequence[tuple[str, str]], remedies: Sequence[str]
 ) -> ServerUnavailable:

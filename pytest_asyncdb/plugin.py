@@ -71,6 +71,7 @@ def pytest_configure_node(node: Any) -> None:
     channel = node.gateway.newchannel()
     node.workerinput[_workers.CHANNEL] = channel
     node.workerinput["asyncdb_run"] = run.id
+    node.workerinput[_workers.PLACE] = _workers.place()
     node.workerinput[_workers.ENVIRONMENT] = _workers.environment()
     _workers.serve_channel(channel, run.owned)
 

@@ -1,0 +1,285 @@
+"""xdist's workers on other hosts: a server by URL works, anything else says why not.
+
+The other host is a network namespace of this machine, joined by a pair of virtual network
+cards: it has a 127.0.0.1 of its own, and execnet's socket server runs there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fix_observer import observer_of
+from fix_project import QUIET, Project
+from fix_servers import Servers, Target
+from sqlalchemy.engine import URL
+
+from pytest_asyncdb._registry import Registry
+from pytest_asyncdb._types import BackendSpec
+from pytest_asyncdb.errors import ProviderUnavailable
+
+REGISTRY = Registry()
+
+
+@dataclasses.dataclass(frozen=True)
+class Host:
+    """Another host.
+
+    Args:
+        tx: What xdist's ``--tx`` calls it.
+        here: This host's address, as that one sees it.
+    """
+
+    tx: str
+    here: str
+
+
+def run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[tuple[str, str, str]]:
+    """A network namespace, its address and ours."""
+    if os.geteuid() != 0 or shutil.which("ip") is None or shutil.which("nsenter") is None:
+        pytest.skip("a network namespace needs root and the programs ip and nsenter")
+    number = os.getpid() % 250
+    name, ours, theirs = f"asyncdb{number}", f"10.213.{number}.1", f"10.213.{number}.2"
+    inside = ("ip", "netns", "exec", name)
+    try:
+        run("ip", "netns", "add", name)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"no network namespace can be made: {error.stderr}")
+    try:
+        run("ip", "link", "add", f"adb{number}a", "type", "veth", "peer", "name", f"adb{number}b")
+        run("ip", "link", "set", f"adb{number}b", "netns", name)
+        run("ip", "address", "add", f"{ours}/24", "dev", f"adb{number}a")
+        run("ip", "link", "set", f"adb{number}a", "up")
+        run(*inside, "ip", "address", "add", f"{theirs}/24", "dev", f"adb{number}b")
+        run(*inside, "ip", "link", "set", f"adb{number}b", "up")
+        run(*inside, "ip", "link", "set", "lo", "up")
+        yield name, theirs, ours
+    finally:
+        run("ip", "netns", "del", name)  # and with it both cards
+
+
+@pytest.fixture
+def host(network: tuple[str, str, str], tmp_path: Path) -> Iterator[Host]:
+    """Another host with an execnet server; its folder is empty, and it has none of our
+    variables."""
+    name, theirs, ours = network
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("ASYNCDB_")}
+    process = subprocess.Popen(
+        [
+            *("ip", "netns", "exec", name, sys.executable, "-u"),
+            *("-m", "execnet.script.socketserver", f"{theirs}:8899"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+        env=environment,
+        start_new_session=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert "Entering Accept loop" in process.stdout.readline()
+        try:
+            yield Host(f"socket={theirs}:8899//chdir={folder}", ours)
+        finally:
+            process.kill()
+
+
+def run_there(project: Project, host: Host, *arguments: str) -> pytest.RunResult:
+    """Run the project's tests in a worker on the other host."""
+    project.ini(filterwarnings=None)  # xdist's way to bring the files there is deprecated
+    return project.pytester.runpytest_subprocess(
+        *QUIET, "--dist", "load", "--tx", host.tx, f"--rsyncdir={project.path}",
+        *arguments, str(project.path),
+    )  # fmt: skip
+
+
+ONE = """
+    async def test_it(asyncdb_session):
+        assert await names(asyncdb_session) == []
+        await add(asyncdb_session, "ada")
+        await asyncdb_session.commit()
+
+    @pytest.mark.asyncdb(isolation="reset")
+    async def test_again(asyncdb_session):
+        assert await names(asyncdb_session) == []
+        await add(asyncdb_session, "ada")
+        await asyncdb_session.commit()
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[URL]:
+    """A PostgreSQL server that listens on all addresses of this host."""
+    provider, backend = REGISTRY.provider("container"), REGISTRY.backend("postgres")
+    spec = BackendSpec("postgres", written="postgres")
+    try:
+        found = provider.find(spec, backend, None)
+    except ProviderUnavailable as reason:
+        pytest.skip(f"postgres-container: {reason}")
+    with provider.obtain(found, spec, backend, REGISTRY.driver(spec), print) as obtained:
+        yield backend.url(obtained, "asyncpg", None)
+
+
+@pytest.fixture
+def reachable(server: URL, host: Host) -> Target:
+    """That server, at an address that both hosts reach."""
+    url = server.set(host=host.here)
+    return Target("postgres+asyncpg", url, observer_of(url))
+
+
+def test_a_url_works(
+    project: Project, host: Host, reachable: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other host gets it from the controller, also from its environment."""
+    project.tests(ONE)
+    monkeypatch.setenv("ASYNCDB_POSTGRES_URL", str(reachable.url))
+    monkeypatch.setenv("ASYNCDB_BACKENDS", "postgres,sqlite")
+    run_there(project, host).assert_outcomes(passed=4)
+    assert reachable.observer.databases() == set()
+
+
+def test_workers_here_and_there_share_a_template(
+    project: Project, host: Host, reachable: Target
+) -> None:
+    project.tests(
+        """
+        @pytest.mark.parametrize("n", range(12))
+        async def test_it(n, asyncdb_session, worker_id):
+            assert await names(asyncdb_session) == []
+            await add(asyncdb_session, "ada")
+            print(f"in {worker_id}")
+        """
+    )
+    result = run_there(project, host, "--tx", "popen", "-rP", *reachable.arguments)
+    result.assert_outcomes(passed=12)
+    assert {line for line in result.outlines if line.startswith("in gw")} == {"in gw0", "in gw1"}
+    assert reachable.observer.databases() == set()
+
+
+def test_sqlite_works_everywhere(project: Project, host: Host) -> None:
+    project.tests(ONE)
+    run_there(project, host, "--asyncdb=sqlite").assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize("name", ["postgres+asyncpg", "mariadb+asyncmy"])
+def test_a_server_that_would_be_started_here_is_refused(
+    project: Project, host: Host, name: str
+) -> None:
+    """And is not started: the worker's 127.0.0.1 is another one."""
+    project.tests(ONE)
+    spec, driver = name.split("+")
+    result = run_there(project, host, f"--asyncdb={spec}", "--asyncdb-server=local")
+    result.assert_outcomes(errors=2)
+    label = REGISTRY.backend(spec).label
+    provider = next(w for w in ("embedded", "local") if f", {w} (" in str(result.stdout))
+    dialect = REGISTRY.backend(spec).dialect
+    result.stdout.fnmatch_lines(
+        [
+            f"a worker on another host cannot reach the {label} server (--asyncdb={spec})",
+            "",
+            "Seen:",
+            f"  - worker on: {socket.gethostname()}",
+            f"  - controller: {provider} starts one here",
+            "",
+            "To fix this, do one of:",
+            "  - give the URL of a server that all hosts reach: "
+            f"--asyncdb-url={dialect}+{driver}://user:password@name/database",
+            "  - or run all workers on the controller's host: -n",
+        ],
+        consecutive=True,
+    )
+
+
+def test_a_url_of_the_loopback_address_is_refused(
+    project: Project, host: Host, servers: Servers
+) -> None:
+    """On the other host it would lead to another server, or to none."""
+    project.tests(ONE)
+    target = servers.target("postgres+asyncpg")
+    assert target.server is not None
+    url = target.server.set(host="127.0.0.1").render_as_string(hide_password=False)
+    result = run_there(project, host, "--asyncdb=postgres", f"--asyncdb-url={url}")
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(["  - controller: 127.0.0.1 is each host's own address"])
+
+
+def test_a_server_that_does_not_answer_there_is_told(
+    project: Project, host: Host, server: URL
+) -> None:
+    """An address of this host that the other one has no way to."""
+    project.tests(ONE)
+    own = _address_elsewhere(host.here)
+    there = server.set(host=own).render_as_string(hide_password=False)
+    result = run_there(project, host, "--asyncdb=postgres", f"--asyncdb-url={there}")
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(
+        [
+            "a worker on another host does not reach the PostgreSQL server (--asyncdb-url)",
+            "",
+            "Seen:",
+            f"  - worker on: {socket.gethostname()}",
+            f"  - tried: {own}:{server.port}",
+            "  - *Error: *",
+            "",
+            "To fix this, do one of:",
+            "  - let that host's connections through to it, or give a name or address that "
+            "means the same everywhere",
+            "  - or run all workers on the controller's host: -n",
+        ],
+        consecutive=True,
+    )
+
+
+def _address_elsewhere(here: str) -> str:
+    """An address of this machine in another network than *here*."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("203.0.113.1", 9))
+        except OSError:
+            pytest.skip("this machine is in one network only")
+        found: str = probe.getsockname()[0]
+    assert found != here
+    return found
+
+
+def test_a_control_connects_to_nothing_there(network: tuple[str, str, str]) -> None:
+    """The other host's 127.0.0.1 is not ours: what listens here is not there."""
+    name, _, ours = network
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_server((ours, 0)) as far:
+        code = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)"
+
+        def connect(address: str, port: int) -> int:
+            command = ("ip", "netns", "exec", name, sys.executable, "-c", code, address, str(port))
+            return subprocess.run(command, capture_output=True, timeout=30).returncode
+
+        assert connect("127.0.0.1", listener.getsockname()[1]) != 0
+        assert connect(ours, far.getsockname()[1]) == 0
+
+
+@pytest.mark.parametrize("extra", [(), ("--dist", "each")], ids=["load", "each"])
+def test_workers_of_this_host_need_no_url(project: Project, extra: tuple[str, ...]) -> None:
+    """Also with an interpreter and a folder of their own."""
+    project.tests(ONE)
+    elsewhere = project.path / "elsewhere"
+    elsewhere.mkdir()
+    result = project.pytester.runpytest_subprocess(
+        *QUIET, "--dist", "load", "--tx", f"popen//python={sys.executable}",
+        "--tx", f"popen//chdir={project.path}", *extra,
+        "--asyncdb=postgres", "--asyncdb-server=local",
+    )  # fmt: skip
+    result.assert_outcomes(passed=4 if extra else 2)
