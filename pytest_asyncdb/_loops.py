@@ -18,10 +18,9 @@ import selectors
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    import greenlet
+from pytest_asyncdb._greenlets import Ended, provider
 
 T = TypeVar("T")
 
@@ -34,6 +33,11 @@ PATIENCE = 0.002
 
 #: Seconds that a cancelled call gets to end on the server.
 CANCEL_PATIENCE = 5.0
+
+
+#: Rounds of our loop without a look at its sockets: one to send a statement, and one to go on
+#: with the answer. Each look is a system call.
+_IN_HAND = 2
 
 
 class _Selector(selectors.DefaultSelector):
@@ -50,9 +54,16 @@ class _Selector(selectors.DefaultSelector):
         self.until: float | None = None
         #: Seconds until the loop's next timer, when it was last found idle.
         self.next_timer: float | None = None
+        #: How often the loop may go on with what is ready before it looks for more.
+        self.in_hand = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if self.until is None or (timeout is not None and timeout <= 0):
+        if timeout is not None and timeout <= 0:
+            if self.in_hand > 0:
+                self.in_hand -= 1
+                return []
+            return super().select(timeout)
+        if self.until is None:
             return super().select(timeout)
         left = max(0.0, self.until - time.monotonic())
         events = super().select(left if timeout is None else min(left, timeout))
@@ -76,6 +87,8 @@ class HostLoop:
         self.loop.set_debug(False)
         self._selector.loop = self.loop
         self._turning = threading.RLock()
+        #: What the loop is being run for; its end stops the loop.
+        self._awaited: asyncio.Task[Any] | None = None
         #: How calls that are parked are ended on the server.
         self._endings: dict[asyncio.Task[Any], Ending | None] = {}
         #: How many calls are parked, by the loop that waits for them.
@@ -98,7 +111,7 @@ class HostLoop:
         Raises:
             TimeoutError: *work* did not end in time, and was cancelled.
         """
-        task = self.loop.create_task(work)
+        task = self.loop.create_task(self._stopping(work))
         self._turn(task, timeout)
         while timeout is None and not task.done():
             self._turn(task, None)  # a stop that was meant for a call that was interrupted
@@ -133,28 +146,25 @@ class HostLoop:
         outer = asyncio._get_running_loop()
         if outer is self.loop:
             return function(*args)
-        import greenlet
-
-        current = greenlet.getcurrent()
-        inner = _provider_class()(function, current)
-        inner.gr_context = current.gr_context
         inside = self.loop if as_running else outer
-        awaitable = _switch(inside, outer, inner.switch, *args)
-        while not inner.dead:
+        inner = provider()
+        awaitable = _switch(inside, outer, inner.switch, function, args)
+        while not isinstance(awaitable, Ended):
             try:
                 result = self._await(awaitable, on_cancel)
             except BaseException as error:  # handed to the code that awaits, which decides
                 awaitable = _switch(inside, outer, inner.throw, error)
             else:
                 awaitable = _switch(inside, outer, inner.switch, result)
-        return awaitable  # type: ignore[no-any-return]  # a dead greenlet gives its result
+        inner.rest()
+        return awaitable.result()  # type: ignore[no-any-return]
 
     async def await_here(self, work: Awaitable[T]) -> T:
         """Await something of the private loop from a coroutine on any loop."""
         outer = asyncio.get_running_loop()
         if outer is self.loop:
             return await work
-        task = self.loop.create_task(_coroutine(work))
+        task = self.loop.create_task(self._stopping(work))
         self._turn(task, PATIENCE)
         if not task.done():
             await self._park(task, outer)
@@ -202,7 +212,7 @@ class HostLoop:
         for task in left:
             task.cancel()
         if left:
-            self._turn(self.loop.create_task(_settle(left)), CANCEL_PATIENCE)
+            self._turn(self.loop.create_task(self._stopping(_settle(left))), CANCEL_PATIENCE)
         self.run(self.loop.shutdown_asyncgens())
         self.loop.close()
 
@@ -212,7 +222,7 @@ class HostLoop:
         on_cancel: Ending | None,
     ) -> Any:
         outer = asyncio._get_running_loop()
-        task = self.loop.create_task(_coroutine(awaitable))
+        task = self.loop.create_task(self._stopping(awaitable))
         self._turn(task, PATIENCE if outer is not None else None)
         if not task.done():
             from sqlalchemy.util import await_only
@@ -238,7 +248,7 @@ class HostLoop:
         if on_cancel is None:
             task.cancel()
         else:
-            ending = self.loop.create_task(on_cancel(task))
+            ending = self.loop.create_task(self._stopping(on_cancel(task)))
             self._turn(ending, CANCEL_PATIENCE)
         self._turn(task, CANCEL_PATIENCE)
         if task.done() and not task.cancelled():
@@ -325,11 +335,12 @@ class HostLoop:
                 if task is None:
                     self.loop.run_forever()
                     return
-                task.add_done_callback(self._stop)
+                before, self._awaited = self._awaited, task
+                self._selector.in_hand = _IN_HAND
                 try:
                     self.loop.run_forever()
                 finally:
-                    task.remove_done_callback(self._stop)
+                    self._awaited = before
                 if self._parked:
                     # What became ready together with *task*: nothing else would turn us for it.
                     self._selector.until = 0.0
@@ -342,8 +353,14 @@ class HostLoop:
                 assert outer is not None
                 asyncio.tasks._enter_task(outer, current)
 
-    def _stop(self, _: object) -> None:
-        self.loop.stop()
+    async def _stopping(self, work: Awaitable[T]) -> T:
+        """*work*, whose end stops the loop if that runs for it: a callback of its task would
+        take the loop another round."""
+        try:
+            return await work
+        finally:
+            if self._awaited is not None and self._awaited is asyncio.current_task():
+                self.loop.stop()
 
 
 def _switch(
@@ -360,32 +377,9 @@ def _switch(
         asyncio._set_running_loop(outer)
 
 
-async def _coroutine(awaitable: Awaitable[T]) -> T:
-    return await awaitable
-
-
 async def _settle(tasks: set[asyncio.Task[Any]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _nothing() -> None:
     pass
-
-
-_provider: type[greenlet.greenlet] | None = None
-
-
-def _provider_class() -> type[greenlet.greenlet]:
-    """A greenlet in which SQLAlchemy's adapters may await.
-
-    SQLAlchemy knows such greenlets by an attribute; its own class for them is private.
-    """
-    global _provider
-    if _provider is None:
-        import greenlet
-
-        class Provider(greenlet.greenlet):
-            __sqlalchemy_greenlet_provider__ = True
-
-        _provider = Provider
-    return _provider

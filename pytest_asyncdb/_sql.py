@@ -35,10 +35,10 @@ class Connection(Sql):
         connection = await self._open()
         return [tuple(row) for row in await connection.exec_driver_sql(query)]
 
-    async def script(self, statements: Sequence[str]) -> None:
+    async def script(self, statements: Sequence[str]) -> Sequence[Sequence[tuple[Any, ...]]]:
         connection = await self._open()
         raw = await connection.get_raw_connection()
-        await self._driver.run(raw.driver_connection, statements)
+        return await self._driver.run(raw.driver_connection, statements)
 
     async def each(self, statements: Sequence[str]) -> None:
         """Run statements that must not share a round trip with others."""

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from pytest_asyncdb._loops import HostLoop
 
 
+#: For one look at one socket; epoll and kqueue would need a descriptor of their own.
+_LOOK: Any = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
 class Driver(abc.ABC):
     """A library that talks to a server: what differs between two libraries for one DBMS.
 
@@ -58,8 +62,13 @@ class Driver(abc.ABC):
         transaction by itself. Called once per connection, in a SQLAlchemy greenlet."""
 
     @abc.abstractmethod
-    async def run(self, connection: Any, statements: Sequence[str]) -> None:
+    async def run(
+        self, connection: Any, statements: Sequence[str]
+    ) -> Sequence[Sequence[tuple[Any, ...]]]:
         """Run statements of ours, in one round trip where the protocol can.
+
+        Returns:
+            The rows of each, where the library tells them of several; else nothing.
 
         Raises:
             Exception: The driver's own; the statements after the failed one did not run.
@@ -85,7 +94,7 @@ class Driver(abc.ABC):
         socket = self.socket(connection)
         if socket is None:
             return False
-        with selectors.DefaultSelector() as selector:
+        with _LOOK() as selector:
             try:
                 selector.register(socket, selectors.EVENT_READ)
             except ValueError:  # closed
@@ -325,8 +334,9 @@ class Sql(Protocol):
     async def fetch(self, query: str) -> list[tuple[Any, ...]]:
         """The rows of a query."""
 
-    async def script(self, statements: Sequence[str]) -> None:
-        """Run several statements, in one round trip where the driver can."""
+    async def script(self, statements: Sequence[str]) -> Sequence[Sequence[tuple[Any, ...]]]:
+        """Run several statements, in one round trip where the driver can; see
+        :meth:`Driver.run`."""
 
 
 #: How a word for a counter begins that has moved.
@@ -364,6 +374,20 @@ class Restorer(abc.ABC):
         Returns:
             False where it cannot: the database is then replaced by another copy.
         """
+
+    async def put_back(self, ids: bool) -> tuple[Sequence[str], bool]:
+        """Look what has changed, and restore it.
+
+        Args:
+            ids: Moved counters count as changes.
+
+        Returns:
+            What had changed, and whether it could be put back.
+        """
+        changed = await self.changed()
+        if not ids:
+            changed = [word for word in changed if not word.startswith(IDS)]
+        return changed, not changed or await self.restore(changed)
 
     async def restart_ids(self) -> None:
         """Let sequences and AUTO_INCREMENT begin where the template's do."""

@@ -1,8 +1,8 @@
 """What puts a MySQL or MariaDB database back to what its template is.
 
-Three queries find what has changed, whoever has changed it: tables that have rows and had
-none, times of the last change, AUTO_INCREMENT counters, and how many statements the server
-has run that change a schema. Only where one of these moved is there a closer look.
+Three queries in one round trip find what has changed, whoever has changed it: tables that have
+rows and had none, times of the last change, AUTO_INCREMENT counters, and how many statements the
+server has run that change a schema. Only where one of these moved is there a closer look.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from pytest_asyncdb.abc import LEFT_OPEN, Restorer, Sql
 from pytest_asyncdb.backends._mysql_copy import SETTLE, insert_all, quoted, silence
-from pytest_asyncdb.backends._mysql_state import Catalog, State, count_ddl, left_open
+from pytest_asyncdb.backends._mysql_state import DDL, INNODB, Catalog, State, count_ddl, left_open
 
 #: Seconds for which a statement of ours waits for somebody else's locks.
 _PATIENCE = 3
@@ -36,18 +36,18 @@ class MySQLRestorer(Restorer):
         self._database = database
         self._template = template
         self._live = live
-        #: May this account see what other connections do?
-        self._sees_others = True
+        #: The query for transactions of others, where this account may see them.
+        self._others = [INNODB]
 
     async def remember(self) -> None:
         patience = f"lock_wait_timeout = {_PATIENCE}, innodb_lock_wait_timeout = {_PATIENCE}"
         await silence(self._sql)
         await self._sql.script([SETTLE, f"SET {patience}", *self._live])
         try:
-            await left_open(self._sql, self._database)
+            await self._sql.fetch(INNODB)
         except Exception:
-            self._sees_others = False
-        self._ddl = await count_ddl(self._sql)
+            self._others = []
+        self._ddl = count_ddl(await self._sql.fetch(DDL))
         self._catalog = await Catalog.of(self._sql, self._database)
         self._start = await self._catalog.state()
         seeded = [name for name in self._catalog.tables if name in self._start.filled]
@@ -65,18 +65,25 @@ class MySQLRestorer(Restorer):
         }
 
     async def changed(self) -> Sequence[str]:
-        left = await left_open(self._sql, self._database) if self._sees_others else []
-        return (*(f"{LEFT_OPEN}{number}: {what}" for number, what in left), *await self._look())
+        return await self._look(self._others)
 
-    async def _look(self) -> Sequence[str]:
+    async def _look(self, others: Sequence[str] = ()) -> Sequence[str]:
         try:
-            ddl = await count_ddl(self._sql)
-            state = await self._catalog.state()
+            *statuses, ddls, rows = await self._sql.script([*others, DDL, self._catalog.probe])
         except Exception:
-            # A table that is gone makes the query fail.
-            if await self._catalog.redefined():
-                return ("schema",)
-            raise
+            # A table that is gone makes the probe fail.
+            if not await self._catalog.redefined():
+                raise
+            statuses = [await self._sql.fetch(query) for query in others]
+            found: Sequence[str] = ("schema",)
+        else:
+            found = await self._differing(count_ddl(ddls), self._catalog.read(rows))
+        left = [
+            x for status in statuses for x in await left_open(self._sql, self._database, status)
+        ]
+        return (*(f"{LEFT_OPEN}{number}: {what}" for number, what in left), *found)
+
+    async def _differing(self, ddl: int, state: State) -> Sequence[str]:
         # ALTER TABLE may also have changed rows: it truncates and exchanges partitions.
         distrust = ddl != self._ddl
         if distrust and await self._catalog.redefined():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from pytest_asyncdb.abc import Sql
 from pytest_asyncdb.backends._mysql_copy import (
@@ -29,14 +30,20 @@ _COUNTERS = [
         )
     ),
 ]
-_DDL = f"SHOW GLOBAL STATUS WHERE variable_name IN ({', '.join(map(literal, _COUNTERS))})"
+DDL = f"SHOW GLOBAL STATUS WHERE variable_name IN ({', '.join(map(literal, _COUNTERS))})"
 
+
+#: Tells, among much else, who is in a transaction. It takes the right PROCESS.
+INNODB = "SHOW ENGINE INNODB STATUS"
 
 #: The number of a connection in InnoDB's list of transactions. information_schema has a copy of
 #: it, which stays as it is for as long as somebody reads it every 100 ms.
 _ACTIVE = re.compile(
     r"^---TRANSACTION \d+, ACTIVE.*\n(?:(?!---).*\n)*?\w+ thread id (\d+)", re.MULTILINE
 )
+
+
+Rows = Sequence[tuple[Any, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,14 +59,14 @@ class State:
     ids: dict[str, int]
 
 
-async def left_open(sql: Sql, database: str) -> list[tuple[int, str]]:
+async def left_open(sql: Sql, database: str, status: Rows) -> list[tuple[int, str]]:
     """Connections of others that are in a transaction in *database*, with what they do.
 
-    Raises:
-        Exception: The account may not see them: it takes the right PROCESS.
+    Args:
+        status: What the server said to INNODB.
     """
-    ((_, _, status),) = await sql.fetch("SHOW ENGINE INNODB STATUS")
-    numbers = _ACTIVE.findall(status)
+    ((_, _, text),) = status
+    numbers = _ACTIVE.findall(text)
     if not numbers:
         return []
     rows = await sql.fetch(
@@ -70,9 +77,10 @@ async def left_open(sql: Sql, database: str) -> list[tuple[int, str]]:
     return [(int(number), str(what)) for number, what in rows]
 
 
-async def count_ddl(sql: Sql) -> int:
-    """How many statements that may change a schema the server has run."""
-    return sum(int(value) for _, value in await sql.fetch(_DDL))
+def count_ddl(rows: Rows) -> int:
+    """How many statements that may change a schema the server has run, by its answer to
+    :data:`DDL`."""
+    return sum(int(value) for _, value in rows)
 
 
 class Catalog:
@@ -87,7 +95,8 @@ class Catalog:
         self.versioned = frozenset(definitions.names("SYSTEM VERSIONED"))
         self.sequences = frozenset(definitions.names("SEQUENCE"))
         self.triggers = bool(definitions.names("TRIGGER"))
-        self._query = self._probe()
+        #: The query for :meth:`read`; fails where a table is gone.
+        self.probe = self._probe()
         #: The columns that can be written, and their types.
         self.columns: dict[str, dict[str, str]] = {}
         #: The columns of primary keys.
@@ -124,11 +133,15 @@ class Catalog:
 
     async def state(self) -> State:
         """Fails where a table is gone."""
+        return self.read(await self._sql.fetch(self.probe))
+
+    def read(self, rows: Rows) -> State:
+        """What the answer to the probe says."""
         now = 0
         filled = set()
         written: dict[str, int | None] = {}
         ids = {}
-        for kind, name, time, number in await self._sql.fetch(self._query):
+        for kind, name, time, number in rows:
             if kind == "now":
                 now = int(time)
             elif kind == "row":

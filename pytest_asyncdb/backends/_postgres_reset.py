@@ -1,16 +1,17 @@
 """How PostgreSQL tells what changed in a database, and how it is put back.
 
 Every row knows the transaction that wrote it (``xmin``), rows of the catalogs too. So a table,
-or a catalog, is unchanged where its number of rows and its highest ``xmin`` are: a row that
-was inserted or updated has a higher one, and a deleted one is missing.
+or a catalog, is unchanged where its number of rows and its youngest ``xmin`` are: a row that
+was inserted or updated has a younger one, and a deleted one is missing. How old one is, compared
+with a transaction of ours, ``age`` tells; a cast of ``xmin`` to a number goes by way of text.
 https://www.postgresql.org/docs/current/ddl-system-columns.html
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from pytest_asyncdb.abc import LEFT_OPEN, Restorer, Sql
 
@@ -20,12 +21,12 @@ _FIRST = 16384
 #: Catalogs that hold the schema, with the column that has the object's number.
 _CATALOGS = {
     "pg_class": "oid",
-    "pg_attribute": "attrelid",
+    "pg_attribute": "attnum > 0 AND attrelid",
     "pg_attrdef": "adrelid",
     "pg_constraint": "oid",
     "pg_type": "oid",
     "pg_enum": "oid",
-    "pg_proc": "oid",
+    "pg_proc": "pronamespace <> pg_my_temp_schema() AND oid",
     "pg_trigger": "oid",
     "pg_rewrite": "oid",
     "pg_namespace": "nspname !~ '^pg_' AND oid",  # those for temporary tables stay
@@ -50,7 +51,6 @@ _CLOSING = 25
 _GONE = "that is gone"
 _PREPARED = "'PREPARE TRANSACTION '"
 
-_SEEN = "count(*) || ':' || coalesce(max(xmin::text::bigint), 0)"
 
 _TABLES = """
 SELECT c.oid::bigint, format('%I.%I', n.nspname, c.relname),
@@ -83,6 +83,48 @@ UNION ALL SELECT '{LEFT_OPEN}{_GONE}', {_PREPARED} || quote_literal(gid)
 FROM pg_prepared_xacts WHERE database = current_database()
 """
 
+#: How a table is told that was empty, and the word for "all is put back".
+_ROWS = "rows"
+_DONE = "done"
+
+#: Empties tables that were empty, and sets sequences back, in the round trip of the query that
+#: finds them. Where anything else has changed it only tells. Seeded tables are told always;
+#: *known* are those that are as they were.
+_PUT_BACK = """
+CREATE FUNCTION pg_temp.asyncdb_put_back(known text[]) RETURNS TABLE (word text, seen text)
+LANGUAGE plpgsql AS $asyncdb$
+DECLARE
+    deletes text[] := '{{}}';
+    counters text[] := '{{}}';
+    one text;
+    only_these boolean := true;
+BEGIN
+    FOR word, seen IN {query} LOOP
+        IF seen = '{rows}' THEN
+            deletes := deletes || format(
+                'd%s AS (DELETE FROM ONLY %s)', cardinality(deletes), substr(word, 7));
+        ELSIF word LIKE 'ids %' THEN
+            counters := counters || format('SELECT setval(%L, %s)', substr(word, 5), seen);
+        ELSIF word || ' ' || seen = ANY (known) THEN
+            CONTINUE;
+        ELSE
+            only_these := false;
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+    IF only_these THEN
+        IF cardinality(deletes) > 0 THEN
+            EXECUTE 'WITH ' || array_to_string(deletes, ', ') || ' SELECT 1';
+        END IF;
+        FOREACH one IN ARRAY counters LOOP
+            EXECUTE one;
+        END LOOP;
+        word := '{done}';
+        RETURN NEXT;
+    END IF;
+END $asyncdb$
+"""
+
 
 @dataclasses.dataclass
 class _Table:
@@ -91,7 +133,8 @@ class _Table:
     Args:
         columns: Those that can be written.
         key: How a row ``t`` equals a row ``s``; None: there is no primary key.
-        seen: Number of rows and highest ``xmin``; None where it was empty.
+        seen: Number of rows and how much younger the youngest is than our transaction; None
+            where it was empty.
         shadow: A temporary table with its rows.
     """
 
@@ -102,7 +145,7 @@ class _Table:
     shadow: str = ""
 
     @property
-    def highest(self) -> str:
+    def youngest(self) -> str:
         assert self.seen is not None
         return self.seen.partition(":")[2]
 
@@ -117,10 +160,15 @@ class PostgresRestorer(Restorer):
         self._sequences: dict[str, str] = {}
         #: Its rows are what differs, and seeded tables as they are.
         self._query = ""
+        #: The transaction that ages are compared with.
+        self._ours = ""
         #: May this role keep triggers from firing?
         self._replica = False
+        #: Is there the function that does all in one round trip?
+        self._function = False
 
     async def remember(self) -> None:
+        ((self._ours,),) = await self._sql.fetch("SELECT (txid_current() % (2 ^ 32)::bigint)::text")
         tables = [_Table(*row[1:]) for row in await self._sql.fetch(_TABLES)]
         self._tables = {f"table {table.name}": table for table in tables}
         filled = await self._fetch(_is_filled(table) for table in tables)
@@ -140,10 +188,26 @@ class PostgresRestorer(Restorer):
         )
         self._sequences = dict(await self._sql.fetch(values)) if values else {}
         catalogs = " UNION ALL ".join(
-            f"SELECT '{name}', {_SEEN} FROM {name} WHERE {column} >= {_FIRST}"
+            f"SELECT '{name}', {self._seen} FROM {name} WHERE {column} >= {_FIRST}"
             for name, column in _CATALOGS.items()
         )
         self._query = self._differences(dict(await self._sql.fetch(catalogs)))
+        self._function = self._replica and await self._make_function()
+
+    async def put_back(self, ids: bool) -> tuple[Sequence[str], bool]:
+        from sqlalchemy.exc import DBAPIError
+
+        if self._function and ids:
+            seeded = ((word, table) for word, table in self._tables.items() if table.shadow)
+            known = ", ".join(_literal(f"{word} {table.seen}") for word, table in seeded)
+            # An error is that of the query, which looks again below.
+            with contextlib.suppress(DBAPIError):
+                *found, (last, _) = await self._sql.fetch(
+                    f"SELECT * FROM pg_temp.asyncdb_put_back(ARRAY[{known}]::text[])"
+                )
+                if last == _DONE:
+                    return [word for word, _ in found], True
+        return await super().put_back(ids)
 
     async def changed(self) -> Sequence[str]:
         found = await self._look()
@@ -171,7 +235,7 @@ class PostgresRestorer(Restorer):
                 "BEGIN",
                 "SET LOCAL lock_timeout = '10s'",
                 *_delete([table for table in tables if not table.shadow]),
-                *(part for table in tables if table.shadow for part in _put_back(table)),
+                *(part for table in tables if table.shadow for part in self._put_back(table)),
                 *self._setval(word for word in changed if word in self._sequences),
                 "COMMIT",
             ]
@@ -224,7 +288,7 @@ class PostgresRestorer(Restorer):
 
     async def _note_rows(self, words: Sequence[str]) -> None:
         """Remember the rows of tables as they are now."""
-        query = " UNION ALL ".join(_seen(self._tables[word]) for word in words)
+        query = " UNION ALL ".join(self._seen_in(self._tables[word]) for word in words)
         for word, value in await self._sql.fetch(query) if query else ():
             self._tables[word].seen = value
 
@@ -238,20 +302,50 @@ class PostgresRestorer(Restorer):
         return " UNION ALL ".join(
             [
                 *(_is_filled(table) for table in tables if not table.shadow),
-                *(_seen(table) for table in tables if table.shadow),
+                *(self._seen_in(table) for table in tables if table.shadow),
                 *(
-                    f"SELECT {_literal(word)}, '' FROM {word.removeprefix('ids ')} "
+                    f"SELECT {_literal(word)}, {_literal(value)} FROM {word.removeprefix('ids ')} "
                     f"WHERE (last_value, is_called) IS DISTINCT FROM ({value})"
                     for word, value in self._sequences.items()
                 ),
                 *(
                     f"SELECT 'schema ({name})', '' FROM {name} WHERE {_CATALOGS[name]} >= {_FIRST} "
-                    f"HAVING {_SEEN} <> '{seen}'"
+                    f"HAVING {self._seen} <> '{seen}'"
                     for name, seen in catalogs.items()
                 ),
                 _LEFT,
             ]
         )
+
+    @property
+    def _seen(self) -> str:
+        """An expression: the number of rows, and how much younger than ours the youngest is."""
+        return f"count(*) || ':' || coalesce(age('{self._ours}'::xid) - min(age(xmin)), 0)"
+
+    def _seen_in(self, table: _Table) -> str:
+        return f"SELECT {_literal(f'table {table.name}')}, {self._seen} FROM ONLY {table.name}"
+
+    def _put_back(self, table: _Table) -> list[str]:
+        """Statements that give a seeded table its rows again."""
+        insert = (
+            f"INSERT INTO {table.name} ({table.columns}) OVERRIDING SYSTEM VALUE "
+            f"SELECT {table.columns} FROM {table.shadow} s"
+        )
+        if table.key is None:
+            return [f"DELETE FROM ONLY {table.name}", insert]
+        younger = f"age('{self._ours}'::xid) - age(xmin) > {table.youngest}"
+        return [
+            f"DELETE FROM ONLY {table.name} WHERE {younger}",
+            f"{insert} WHERE NOT EXISTS (SELECT FROM ONLY {table.name} t WHERE {table.key})",
+        ]
+
+    async def _make_function(self) -> bool:
+        text = _PUT_BACK.format(query=self._query, rows=_ROWS, done=_DONE)
+        try:
+            await self._sql.script([text])
+        except Exception:  # no temporary objects, or no PL/pgSQL
+            return False
+        return True
 
     async def _be_replica(self) -> bool:
         """Keep triggers from firing for what this connection does, if it may.
@@ -273,11 +367,7 @@ def _literal(text: str) -> str:
 
 def _is_filled(table: _Table) -> str:
     word = _literal(f"table {table.name}")
-    return f"SELECT {word}, 'rows' WHERE EXISTS (SELECT FROM ONLY {table.name})"
-
-
-def _seen(table: _Table) -> str:
-    return f"SELECT {_literal(f'table {table.name}')}, {_SEEN} FROM ONLY {table.name}"
+    return f"SELECT {word}, '{_ROWS}' WHERE EXISTS (SELECT FROM ONLY {table.name})"
 
 
 def _delete(tables: Sequence[_Table]) -> list[str]:
@@ -286,16 +376,3 @@ def _delete(tables: Sequence[_Table]) -> list[str]:
         return []
     parts = [f"d{n} AS (DELETE FROM ONLY {table.name})" for n, table in enumerate(tables)]
     return [f"WITH {', '.join(parts)} SELECT"]
-
-
-def _put_back(table: _Table) -> list[Any]:
-    insert = (
-        f"INSERT INTO {table.name} ({table.columns}) OVERRIDING SYSTEM VALUE "
-        f"SELECT {table.columns} FROM {table.shadow} s"
-    )
-    if table.key is None:
-        return [f"DELETE FROM ONLY {table.name}", insert]
-    return [
-        f"DELETE FROM ONLY {table.name} WHERE xmin::text::bigint > {table.highest}",
-        f"{insert} WHERE NOT EXISTS (SELECT FROM ONLY {table.name} t WHERE {table.key})",
-    ]

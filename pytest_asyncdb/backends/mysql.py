@@ -43,15 +43,19 @@ _TUNING = "no binary log, no flush at commit, no doublewrite"
 class _MySQLDriver(Driver):
     """What asyncmy and aiomysql, both children of PyMySQL, have in common."""
 
-    async def run(self, connection: Any, statements: Sequence[str]) -> None:
+    async def run(
+        self, connection: Any, statements: Sequence[str]
+    ) -> Sequence[Sequence[tuple[Any, ...]]]:
         # Both drivers always allow several statements in one round trip.
         cursor = connection.cursor()
         if not hasattr(cursor, "execute"):
             cursor = await cursor  # aiomysql's is a coroutine that is also a context manager
         try:
             await cursor.execute("; ".join(statements))
+            answers = [await cursor.fetchall()]
             while await cursor.nextset():
-                pass
+                answers.append(await cursor.fetchall())
+            return answers
         finally:
             await cursor.close()
 

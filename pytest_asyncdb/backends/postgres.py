@@ -56,8 +56,9 @@ class Asyncpg(Driver):
     def adapt(self, adapted: Any) -> None:
         adapted.autocommit = True
 
-    async def run(self, connection: Any, statements: Sequence[str]) -> None:
+    async def run(self, connection: Any, statements: Sequence[str]) -> Sequence[Any]:
         await connection.execute("; ".join(statements))
+        return ()
 
     def in_transaction(self, connection: Any) -> bool | None:
         return bool(connection.is_in_transaction())
@@ -90,8 +91,9 @@ class Psycopg(Driver):
     def adapt(self, adapted: Any) -> None:
         adapted.autocommit = True
 
-    async def run(self, connection: Any, statements: Sequence[str]) -> None:
+    async def run(self, connection: Any, statements: Sequence[str]) -> Sequence[Any]:
         await connection.execute("; ".join(statements))
+        return ()
 
     def in_transaction(self, connection: Any) -> bool | None:
         return connection.info.transaction_status.name in ("INTRANS", "INERROR", "ACTIVE")

@@ -33,9 +33,10 @@ class Aiosqlite(Driver):
         https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#pysqlite-serializable"""
         adapted.isolation_level = None
 
-    async def run(self, connection: Any, statements: Sequence[str]) -> None:
+    async def run(self, connection: Any, statements: Sequence[str]) -> Sequence[Any]:
         for statement in statements:
             await (await connection.execute(statement)).close()
+        return ()
 
     def in_transaction(self, connection: Any) -> bool | None:
         return bool(connection.in_transaction)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -25,30 +26,44 @@ _FOREIGN = frozenset(
 _ENDS = frozenset({"asyncio.events", "asyncio.base_events", "asyncio.runners", "_pytest.runner"})
 
 
+#: A line of code, not yet in words: the file, the line's number, the function.
+Place = tuple[str, int, str]
+
+
 def user_frames(limit: int = 3) -> list[str]:
-    """The innermost lines of the user's code in this task, the innermost last.
+    """The innermost lines of the user's code in this task, the innermost last."""
+    return lines_of(user_places(limit))
+
+
+def user_places(limit: int = 3) -> list[Place]:
+    """The same before it is put in words, which only errors need; the innermost first.
 
     SQLAlchemy runs its sync code in a greenlet; the coroutine that awaits it stands in that
     greenlet's parent.
     """
     import greenlet
 
-    lines: list[str] = []
+    places: list[Place] = []
     current: greenlet.greenlet | None = greenlet.getcurrent()
     frame: FrameType | None = sys._getframe(1)
     while current is not None:
         while frame is not None:
-            module = frame.f_globals.get("__name__", "")
-            if module in _ENDS:
-                return lines[::-1]
-            if _is_users(frame):
-                lines.append(_line(frame))
-                if len(lines) == limit:
-                    return lines[::-1]
+            kind = _kind(frame.f_globals.get("__name__", ""))
+            if kind == "end":
+                return places
+            if kind == "user":
+                places.append(_place(frame))
+                if len(places) == limit:
+                    return places
             frame = frame.f_back
         current = current.parent
         frame = current.gr_frame if current is not None else None
-    return lines[::-1]
+    return places
+
+
+def lines_of(places: Sequence[Place]) -> list[str]:
+    """Places in words, the innermost last."""
+    return [_line(place) for place in reversed(places)]
 
 
 def suspended_frames(
@@ -65,8 +80,8 @@ def suspended_frames(
     while frame is not None:
         inside.append(frame)
         frame = frame.f_back
-    lines = [_line(frame) for frame in (*frames, *reversed(inside)) if _is_users(frame)]
-    return lines[-limit:]
+    places = [_place(frame) for frame in (*frames, *reversed(inside)) if _is_users(frame)]
+    return [_line(place) for place in places[-limit:]]
 
 
 def _awaiting(work: Any) -> Iterator[FrameType]:
@@ -83,15 +98,22 @@ def _awaiting(work: Any) -> Iterator[FrameType]:
 
 
 def _is_users(frame: FrameType) -> bool:
-    return frame.f_globals.get("__name__", "").partition(".")[0] not in _FOREIGN
+    return _kind(frame.f_globals.get("__name__", "")) == "user"
 
 
-def _line(frame: FrameType) -> str:
-    return f"{_path(frame)}:{frame.f_lineno} in {frame.f_code.co_name}"
+@functools.cache
+def _kind(module: str) -> str:
+    if module in _ENDS:
+        return "end"
+    return "foreign" if module.partition(".")[0] in _FOREIGN else "user"
 
 
-def _path(frame: FrameType) -> str:
-    """The frame's file as a user would write it: from the current folder, if it is below."""
-    path = frame.f_code.co_filename
+def _place(frame: FrameType) -> Place:
+    return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
+
+
+def _line(place: Place) -> str:
+    """As a user would write it: from the current folder, if the file is below."""
+    path, number, name = place
     here = os.getcwd() + os.sep  # noqa: PTH109  # a string is all that is needed
-    return path.removeprefix(here)
+    return f"{path.removeprefix(here)}:{number} in {name}"

@@ -9,9 +9,7 @@ its own statement, a note on it and the end of the test say what.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import weakref
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_asyncdb import errors
@@ -40,23 +38,32 @@ class Call(NamedTuple):
         return task_name(self.task)
 
 
+class _Noted:
+    """A context; written as a class, for each statement passes it."""
+
+    __slots__ = ("_under_way",)
+
+    def __init__(self, under_way: dict[object, Call]) -> None:
+        self._under_way = under_way
+
+    def __enter__(self) -> None:
+        import greenlet
+
+        self._under_way[self] = Call(current_task(), greenlet.getcurrent())
+
+    def __exit__(self, *_: object) -> None:
+        del self._under_way[self]
+
+
 class Calls:
     """The calls of a test that are under way."""
 
     def __init__(self) -> None:
         self.under_way: dict[object, Call] = {}
 
-    @contextlib.contextmanager
-    def calling(self) -> Iterator[None]:
-        """Note that a call of the application is under way."""
-        import greenlet
-
-        key = object()
-        self.under_way[key] = Call(current_task(), greenlet.getcurrent())
-        try:
-            yield
-        finally:
-            del self.under_way[key]
+    def calling(self) -> _Noted:
+        """Note that a call of the application is under way, until the context ends."""
+        return _Noted(self.under_way)
 
     def left_running(self, test: str) -> errors.IsolationBreach:
         """The error for calls that are under way at the end of the test."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._loops import CANCEL_PATIENCE
-from pytest_asyncdb.isolation._frames import user_frames
+from pytest_asyncdb.isolation._frames import user_places
 from pytest_asyncdb.isolation._guard import BEGAN_ANOTHER, GUARD, Guard, current_task, task_name
 from pytest_asyncdb.isolation._link import PATIENCE
 from pytest_asyncdb.isolation._stack import Stack
@@ -115,7 +115,8 @@ class OuterTransaction:
         self.link.discard()
 
     def _end_failed(self, error: Exception) -> None:
-        if isinstance(error, TimeoutError) or not self.link.is_open:
+        lost = not self.link.is_open or self.link.is_disconnect(error)
+        if isinstance(error, TimeoutError) or lost:
             self.stuck = True
             self.guard.breaches.append(errors.teardown_stuck(self.test, PATIENCE, error))
         else:
@@ -135,7 +136,7 @@ class OuterTransaction:
         name = f"asyncdb_{next(self._numbers)}"
         self._connect()
         begin = [] if self.guard.begun else [self.link.begin, f"SAVEPOINT {GUARD}"]
-        self.link.script([*begin, f"SAVEPOINT {name}"])
+        self.link.script([*begin, *self.stack.owed(), f"SAVEPOINT {name}"])
         self.guard.begun = True
         try:
             yield
@@ -174,7 +175,7 @@ class OuterTransaction:
 
     def _new_unit(self) -> Unit:
         self._connect()
-        return Unit(task_name(current_task()), user_frames(), f"asyncdb_{next(self._numbers)}")
+        return Unit(task_name(current_task()), user_places(), f"asyncdb_{next(self._numbers)}")
 
     def _connect(self) -> None:
         """See to it that there is a connection, once for a test: afterwards another thread may

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
-from pytest_asyncdb.abc import IDS, LEFT_OPEN, Isolation
+from pytest_asyncdb.abc import LEFT_OPEN, Isolation
 from pytest_asyncdb.isolation._link import PATIENCE
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Restoration:
         Args:
             ids: Moved counters count as changes.
         """
-        return self._host.run(_put_back(self._restorer, ids), PATIENCE)
+        return self._host.run(self._restorer.put_back(ids), PATIENCE)
 
     def restart_ids(self) -> None:
         """Let ids begin anew."""
@@ -49,13 +49,6 @@ class Restoration:
     def close(self) -> None:
         """May be called twice."""
         self._stack.close()
-
-
-async def _put_back(restorer: Restorer, ids: bool) -> tuple[Sequence[str], bool]:
-    changed = await restorer.changed()
-    if not ids:
-        changed = [word for word in changed if not word.startswith(IDS)]
-    return changed, not changed or await restorer.restore(changed)
 
 
 class Kept(Isolation):

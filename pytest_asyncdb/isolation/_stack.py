@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
 from pytest_asyncdb.isolation._frames import user_frames
-from pytest_asyncdb.isolation._statements import only_reads
+from pytest_asyncdb.isolation._statements import cannot_end_transaction, only_reads
 from pytest_asyncdb.isolation._units import (
     NOT_INNERMOST,
     UNDID_COMMIT,
@@ -52,6 +52,8 @@ class Stack:
         #: ended, no unit may begin or end.
         self.aside: Unit | None = None
         self.lock = threading.RLock()
+        #: Statements that end units, for which no round trip of their own is made.
+        self._owed: list[str] = []
         self._settled = settled
 
     @property
@@ -62,12 +64,17 @@ class Stack:
         """Open the savepoint of *unit*, the topmost, after *statements*."""
         below = self.units[-2] if len(self.units) > 1 else None
         try:
-            self._send([*statements, f"SAVEPOINT {unit.savepoint}"], below)
+            self._send([*statements, *self.owed(), f"SAVEPOINT {unit.savepoint}"], below)
         except BaseException:
             unit.open = False
             self.units.remove(unit)
             self._settled()
             raise
+
+    def owed(self) -> list[str]:
+        """What has to be sent before the next savepoint; it is taken as sent."""
+        owed, self._owed = self._owed, []
+        return owed
 
     def clear(self) -> None:
         """Forget all: the outer transaction has ended, or is about to."""
@@ -79,6 +86,7 @@ class Stack:
         for unit in self.units:
             unit.open = False
         self.units.clear()
+        self._owed.clear()
         self.aside = None
 
     def savepoints(self) -> list[str]:
@@ -91,6 +99,7 @@ class Stack:
         wrote = [unit for unit in self.units if unit.wrote or unit.absorbed]
         kept = self.committed or len(wrote) > 1
         self.committed = False
+        self._owed.clear()
         for unit in self.units:
             unit.forget()
         return kept
@@ -106,6 +115,7 @@ class Stack:
         """
         above = self._above(unit)
         about = savepoint_statement(statement)
+        unit.plain = unit.plain and not above and cannot_end_transaction(statement)
         if about is not None and not self._prepare_savepoint(unit, *about, bool(above)):
             unit.follow(*about)
             return False
@@ -135,6 +145,7 @@ class Stack:
 
     def undone(self, unit: Unit) -> None:
         """A statement of *unit* has failed: those above it must be able to go on."""
+        unit.plain = False
         if self.aside is not unit:
             return
         self.aside = None
@@ -284,7 +295,10 @@ class Stack:
             if not self.link.is_open or self.dead:
                 return None
             try:
-                self.link.script(statements)
+                if self._may_wait(unit) and statements[0] in (release, undo):
+                    self._owed = statements
+                else:
+                    self.link.script(statements)
             except Exception as error:
                 if not commit:
                     raise
@@ -300,6 +314,11 @@ class Stack:
             self.units.pop()
             unit.open = False
         return None
+
+    def _may_wait(self, unit: Unit) -> bool:
+        """Is it the same whether the end of *unit*, the topmost, is sent now or before the next
+        savepoint? Then it cannot fail, and on one connection nobody sees whether it is done."""
+        return unit.plain and len(self.units) == 1 and not self.link.was_ended()
 
     def _lift(self) -> list[str]:
         """Statements that put the savepoints of units without work of their own behind what

@@ -50,6 +50,8 @@ _SESSION = re.compile(
     r"|\b(?:pg_(?:try_)?advisory_lock|set_config|get_lock)|@\w+\s*:=|\binto\s+@",
     re.IGNORECASE,
 )
+#: Statements that cannot end a transaction, whatever they call: no function and no trigger can.
+_PLAIN = re.compile(r"(?:select|insert|update|delete|with|values)\b", re.IGNORECASE)
 
 
 def first_words(statement: str) -> str:
@@ -81,6 +83,11 @@ def only_queries(statement: str) -> bool:
     if _QUERY.match(text) is None:
         return False
     return text[:4].lower() != "with" or _CHANGE.search(text) is None
+
+
+def cannot_end_transaction(statement: str) -> bool:
+    """Is *statement* one that leaves the transaction open? False where that is not sure."""
+    return ";" not in statement and _PLAIN.match(first_words(statement)) is not None
 
 
 def keeps_session_state(statement: str) -> bool:

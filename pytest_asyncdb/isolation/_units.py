@@ -9,6 +9,8 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
+from pytest_asyncdb.isolation._frames import Place, lines_of
+
 #: Savepoints of SQLAlchemy in a unit, as ``_dbapi.py`` names them.
 _NESTED = re.compile(
     r"\s*(SAVEPOINT|RELEASE SAVEPOINT|ROLLBACK TO SAVEPOINT|RELEASE|ROLLBACK TO)\s+"
@@ -33,12 +35,12 @@ class Unit:
 
     Args:
         task: Who opened it, for errors.
-        opened: Where the user's code opened it, for errors.
+        places: Where the user's code opened it, for errors.
         savepoint: Its name.
     """
 
     task: str
-    opened: Sequence[str]
+    places: Sequence[Place]
     savepoint: str
     #: It is on the stack.
     open: bool = True
@@ -54,6 +56,14 @@ class Unit:
     #: It has failed, and on a connection of its own nothing but a rollback would help
     #: (PostgreSQL); here its savepoint was rolled back early, so that others can go on.
     doomed: bool = False
+
+    #: Nothing in it has failed, and all its statements are such as cannot end a transaction.
+    plain: bool = True
+
+    @property
+    def opened(self) -> list[str]:
+        """Where it was opened: lines of the user's code, the innermost last."""
+        return lines_of(self.places)
 
     def forget(self) -> None:
         """All that it has done is undone, its savepoints are still there."""

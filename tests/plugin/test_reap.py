@@ -11,9 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fix_observer import observer_of
 from fix_project import Project
 from fix_servers import Servers, Target
 
+from pytest_asyncdb._registry import Registry
+from pytest_asyncdb._types import BackendSpec
 from pytest_asyncdb.servers._owner import Owner
 
 SERVERS = ("postgres+asyncpg", "mysql+aiomysql", "mariadb+asyncmy")
@@ -110,33 +113,48 @@ def left_database(target: Target, name: str) -> Iterator[None]:
         yield
 
 
-FOREIGN = "asyncdb_notes_of_mine"
-
-
 def run_id() -> str:
     """An id that no run has; other tests use the same server at the same time."""
     return os.urandom(4).hex()
 
 
-def test_databases_of_dead_runs_are_dropped(target: Target) -> None:
+@pytest.fixture
+def private(servers: Servers) -> Iterator[Target]:
+    """A server on which no other test reaps at the same time."""
+    servers.need("postgres", "local")
+    registry, spec = Registry(), BackendSpec("postgres", written="postgres", source="a test")
+    backend, provider = registry.backend("postgres"), registry.provider("local")
+    found = provider.find(spec, backend, None)
+    with provider.obtain(found, spec, backend, registry.driver(spec), print) as server:
+        url = backend.url(server, "asyncpg", None)
+        yield Target("postgres+asyncpg", url, observer_of(url))
+
+
+def test_what_is_dropped_is_said(private: Target) -> None:
     left = f"asyncdb_{run_id()}_maina_1"
-    with left_database(target, left), left_database(target, FOREIGN):
-        assert f"would be removed: database {left} (command line)" in reap(
-            "--dry-run", str(target.url)
-        )
-        assert left in target.observer.databases()
-        assert f"removed: database {left} (command line)" in reap(str(target.url))
+    with left_database(private, left):
+        url = str(private.url)
+        assert f"would be removed: database {left} (command line)" in reap("--dry-run", url)
+        assert left in private.observer.databases()
+        assert f"removed: database {left} (command line)" in reap(url)
+        assert left not in private.observer.databases()
+
+
+def test_databases_of_dead_runs_are_dropped(target: Target) -> None:
+    left, foreign = f"asyncdb_{run_id()}_maina_1", f"asyncdb_notes_{run_id()}"
+    with left_database(target, left), left_database(target, foreign):
+        reap(str(target.url))
         assert left not in target.observer.databases()
-        assert FOREIGN in target.observer.databases()
+        assert foreign in target.observer.databases()
 
 
 def test_the_next_run_drops_them(project: Project, target: Target) -> None:
-    left = f"asyncdb_{run_id()}_gw0a_1"
+    left, foreign = f"asyncdb_{run_id()}_gw0a_1", f"asyncdb_notes_{run_id()}"
     project.tests("async def test_it(asyncdb_session): assert await names(asyncdb_session) == []")
-    with left_database(target, left), left_database(target, FOREIGN):
+    with left_database(target, left), left_database(target, foreign):
         project.run_apart(target).result.assert_outcomes(passed=1)
         assert left not in target.observer.databases()
-        assert FOREIGN in target.observer.databases()
+        assert foreign in target.observer.databases()
 
 
 def lock_of(target: Target, run: str) -> str:
@@ -181,10 +199,10 @@ def test_databases_stay_while_somebody_is_connected_to_one_of_the_run(target: Ta
 
 
 def test_databases_of_a_process_that_lives_on_this_machine_stay(
-    places: Path, servers: Servers
+    places: Path, private: Target
 ) -> None:
     """A server that was started anew has forgotten the lock; the record has not."""
-    target = servers.target("postgres+asyncpg")
+    target = private
     run = run_id()
     left = f"asyncdb_{run}_maina_1"
     record = places / "cache/pytest-asyncdb/runs" / f"{run}.json"
