@@ -16,7 +16,7 @@ import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._collect import BACKEND, VIEW, Reaching, wants_view, with_view_first
-from pytest_asyncdb._stash import FAILURE, NEXT, RUN, STRAYS
+from pytest_asyncdb._stash import FAILURE, NEXT, OF_ONE_TEST, RUN, STRAYS
 
 if TYPE_CHECKING:
     from pytest_asyncdb._markers import Marking
@@ -190,8 +190,10 @@ def pytest_runtest_makereport(
         from pytest_asyncdb import _report
 
         _report.note_strays(result, item.stash[STRAYS], item.config.stash[RUN])
-    if call.when == "teardown" and FAILURE in item.stash:
-        del item.stash[FAILURE]
+    if call.when == "teardown":
+        for key in OF_ONE_TEST:  # pytest keeps the test itself until the end of the run
+            if key in item.stash:
+                del item.stash[key]
     return result
 
 

@@ -90,7 +90,15 @@ def test_eight_workers_have_one_server_and_one_template(chaos: Chaos, servers: S
 
 
 def _is_postmaster(pid: int) -> bool:
+    """A child has its parent's command line until it has found its own title."""
     try:
-        return b"port=" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+        return _is_postgres(str(pid)) and not _is_postgres(parent)
     except OSError:
         return False
+
+
+def _is_postgres(pid: str) -> bool:
+    return b"port=" in Path(f"/proc/{pid}/cmdline").read_bytes() and (
+        Path(f"/proc/{pid}/exe").readlink().name == "postgres"
+    )
