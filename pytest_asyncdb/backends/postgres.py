@@ -124,6 +124,7 @@ def _initialise(place: LocalPlace) -> list[str]:
     return [
         *(place.programs["initdb"], "-D", place.data, "-U", "postgres"),
         *("-E", "UTF8", f"--locale={_LOCALE}", "--no-sync", "--no-instructions"),
+        "--no-clean",  # else it leaves shared memory that nobody can find any more
         # In the clear on 127.0.0.1: SCRAM costs asyncpg 10 ms a connection.
         *("--auth=password", f"--pwfile={place.credentials}"),
     ]
