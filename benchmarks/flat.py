@@ -1,7 +1,7 @@
 """Ten thousand tests in one run: ``python -m benchmarks.flat``; does anything grow with them?
 
-pytest keeps a report of each test. What a run without a database grows by is therefore measured
-too, and taken off.
+pytest keeps three reports of each test. What a run grows by whose tests are asynchronous,
+parametrised, and without a database is therefore measured too, and taken off.
 """
 
 from __future__ import annotations
@@ -15,13 +15,32 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import report
-from benchmarks.projects import ASYNCDB, NO_DATABASE
+from benchmarks.projects import ASYNCDB, Source
 from benchmarks.runs import Project, Run, RunFailed, Sample, Variant
 from benchmarks.servers import Servers
 from pytest_asyncdb.errors import AsyncdbError
 
 WORDS = "sqlite,postgres+asyncpg,postgres+psycopg,mysql+asyncmy,mysql+aiomysql,mariadb+asyncmy"
 HEADER = ("10,000 tests", "on", "last thousand : second", "memory", "threads", "files", "")
+_WITHOUT = Source(
+    "nothing",
+    conftest="""
+import app
+import pytest
+
+
+async def work(_):
+    pass
+
+
+app.work = work
+
+
+@pytest.fixture(params=["sqlite"])
+def nothing():
+    pass
+""",
+)
 #: How much slower the last thousand may be, and how many bytes may come to be in use.
 SLOWER, GROWN = 1.05, 5 * 2**20
 
@@ -55,7 +74,7 @@ class Growth:
 
 def measure(word: str, isolation: str, size: int, servers: Servers) -> Growth:
     """Run ten times *size* tests on *word*; without a word: tests without a database."""
-    source = ASYNCDB if word else NO_DATABASE
+    source = ASYNCDB if word else _WITHOUT
     arguments = (f"--asyncdb-isolation={isolation}",) if word else ()
     variant = Variant("flat", source, arguments=arguments, tests=10 * size, sample=size)
     with tempfile.TemporaryDirectory(prefix="benchmark_") as folder:
