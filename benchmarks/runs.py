@@ -40,6 +40,7 @@ class Variant:
         every: Only each of so many tests is measured.
         pause: Seconds that each test spends with something else.
         tests: How many, where not as many as the command line says.
+        warm: Does it find what its own earlier runs have kept in the user's cache?
         sample: After each of so many tests a look at what the process holds; 0: none.
     """
 
@@ -53,6 +54,7 @@ class Variant:
     every: int = 1
     pause: float = 0.0
     tests: int | None = None
+    warm: bool = False
     sample: int = 0
 
 
@@ -94,6 +96,7 @@ class Project:
         self._word = variant.word or word
         self._arguments = variant.arguments
         self._sample = variant.sample
+        self._warm = variant.warm
         self._servers = servers
         number = variant.tests or tests + projects.DROPPED
         self._number = number * variant.every
@@ -136,7 +139,7 @@ class Project:
             done = subprocess.run(
                 [*command, *words],
                 cwd=self._folder,
-                env=_environment(self._folder, times, self._sample),
+                env=_environment(self._folder, times, self._sample, self._warm),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -166,7 +169,7 @@ def _read(times: Path, begun: float, ended: float) -> Run:
     )
 
 
-def _environment(folder: Path, times: str, sample: int) -> dict[str, str]:
+def _environment(folder: Path, times: str, sample: int, warm: bool) -> dict[str, str]:
     """Ours, without what would change a run."""
     environment = {
         name: value
@@ -178,4 +181,5 @@ def _environment(folder: Path, times: str, sample: int) -> dict[str, str]:
         "PYTHONPATH": str(folder),
         "BENCHMARK_TIMES": times,
         "BENCHMARK_SAMPLE": str(sample),
+        "XDG_CACHE_HOME": f"{folder}/cache" if warm else times,
     }

@@ -231,6 +231,7 @@ class Postgres(Backend):
         initialise=_initialise,
         serve=_serve,
         credentials="{password}\n",
+        renew="ALTER ROLE postgres PASSWORD '{password}'",
         stop=signal.SIGQUIT,  # "immediate shutdown": no checkpoint, shared memory removed
         refuses_root=True,
         user="postgres",
