@@ -85,10 +85,10 @@ def write(project: Project, session: str) -> None:
 
 
 def middle(trips: Count) -> tuple[int, int]:
-    """Of the tests that do the same all but the first and the last have to cost the same."""
-    work, nothing = ({trips.by_test[f"test_{what}_{n}"] for n in (1, 2, 3)} for what in KINDS)
-    assert len(work) == len(nothing) == 1, trips.by_test
-    return work.pop(), nothing.pop()
+    """Of a test that works, and of one that does not; the least of three: on MySQL's server other
+    tests of the suite change schemas meanwhile, which makes the restorer look twice."""
+    work, nothing = ([trips.by_test[f"test_{what}_{n}"] for n in (1, 2, 3)] for what in KINDS)
+    return min(work), min(nothing)
 
 
 KINDS = ("work", "nothing")

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fix_chaos import listen_to_ctrl_c
 from fix_observer import Observer, observer_of
 from fix_servers import Servers, required
 from sqlalchemy import text
@@ -279,6 +280,7 @@ def owner(case: Case, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], 
                 "RYUK_RECONNECTION_TIMEOUT": "1s",
             },
             start_new_session=True,
+            preexec_fn=listen_to_ctrl_c,
         )
         with process:
             assert process.stdout is not None
