@@ -60,6 +60,23 @@ def pytest_configure(config: pytest.Config) -> None:
         _end_on_sigterm(config)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """The doctor takes the place of a run, as pytest's own ``--version`` does."""
+    if not config.getoption("asyncdb_doctor"):
+        return None
+    from pytest_asyncdb.reports import _doctor
+
+    config._do_configure()
+    run = config.stash[RUN]
+    found = _doctor.examine(config, run)
+    config.get_terminal_writer().line(_doctor.render(found))
+    if run.settings.report.value:
+        path = config.invocation_params.dir / run.settings.report.value
+        path.write_text(_doctor.to_json(found), encoding="utf-8")
+    return int(_doctor.is_wrong(found))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """xdist's controller prepares a worker: a channel to ask for servers."""

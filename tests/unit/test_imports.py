@@ -42,6 +42,7 @@ ALLOWED = {
     "_reap": CORE | {"_lease", "_provision", "_registry", "_runs", "_sql", "servers._traces"},
     "_code": set(),
     "_reach": {"errors", "_code", "_redirect"},
+    "reports._conftest": set(),
 }
 FOLDERS = ("backends", "servers", "isolation")
 #: Imported by everybody's pytest at start.
