@@ -120,9 +120,9 @@ def _default_join(tree: ast.Module) -> Iterator[ast.AST]:
         for call in _calls(function, _SESSIONS):
             bind = _keyword(call, "bind") or next(iter(call.args), None)
             unknown = any(keyword.arg is None for keyword in call.keywords)
-            if bind is not None and _name(bind) in connections & begun:
-                if _keyword(call, "join_transaction_mode") is None and not unknown:
-                    yield call
+            given = unknown or _keyword(call, "join_transaction_mode") is not None
+            if bind is not None and _name(bind) in connections & begun and not given:
+                yield call
 
 
 def _sqlite_without_transactions(tree: ast.Module) -> Iterator[ast.AST]:
@@ -152,11 +152,12 @@ def _sqlite_without_transactions(tree: ast.Module) -> Iterator[ast.AST]:
 def _drop_all_at_the_end(tree: ast.Module) -> Iterator[ast.AST]:
     for function in _functions(tree):
         yields = [node.lineno for node in ast.walk(function) if isinstance(node, ast.Yield)]
-        if _is_per_test(_fixture(function)) and yields:
-            for node in ast.walk(function):
-                if isinstance(node, ast.Attribute) and node.attr == "drop_all":
-                    if node.lineno > min(yields):
-                        yield node
+        if not yields or not _is_per_test(_fixture(function)):
+            continue
+        for node in ast.walk(function):
+            named = isinstance(node, ast.Attribute) and node.attr == "drop_all"
+            if named and getattr(node, "lineno", 0) > min(yields):
+                yield node
 
 
 def _event_loop_override(tree: ast.Module) -> Iterator[ast.AST]:

@@ -13,6 +13,7 @@ import os
 import platform
 import textwrap
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +25,7 @@ from pytest_asyncdb.reports._conftest import mistakes
 if TYPE_CHECKING:
     import pytest
 
+    from pytest_asyncdb._redirect import AppEngine
     from pytest_asyncdb._run import Run
 
 Level = Literal["ok", "note", "wrong"]
@@ -195,7 +197,7 @@ def _servers(config: pytest.Config, run: Run) -> Iterator[Finding]:
 def _application(config: pytest.Config, run: Run) -> Iterator[Finding]:
     settings = run.settings
     if settings.metadata.value:
-        yield _try(lambda: _metadata(run), f"asyncdb_metadata = {settings.metadata.value}")
+        yield _try(partial(_metadata, run), f"asyncdb_metadata = {settings.metadata.value}")
     elif settings.migrations.value is None:
         yield Finding(
             "note",
@@ -207,10 +209,14 @@ def _application(config: pytest.Config, run: Run) -> Iterator[Finding]:
         from pytest_asyncdb._migrations import AlembicMigration
 
         migration = AlembicMigration(path, settings.migrations.source)
-        yield _try(lambda: migration.check(), f"asyncdb_migrations = {path.name}")
+        yield _try(migration.check, f"asyncdb_migrations = {path.name}")
     for entry in run.named_engines:
         if not entry.foreign:
-            yield _try(lambda e=entry: e.engines() and None, f"asyncdb_app_engines: {entry.name}")
+            yield _try(partial(_engines, entry), f"asyncdb_app_engines: {entry.word}")
+
+
+def _engines(entry: AppEngine) -> None:
+    entry.engines()
 
 
 def _metadata(run: Run) -> str:
