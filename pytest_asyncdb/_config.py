@@ -233,7 +233,7 @@ def read_settings(
     _check_contradictions(settings)
     if settings.report.value and not settings.doctor:
         raise errors.not_available_yet(
-            "--asyncdb-report", settings.report.source, "use pytest's own --junit-xml"
+            "--asyncdb-report", settings.report.source, "leave it out: use pytest's own --junit-xml"
         )
     if settings.report.value and not settings.report.value.endswith(".json"):
         raise errors.ConfigError(
