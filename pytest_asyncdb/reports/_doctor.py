@@ -226,6 +226,22 @@ def _metadata(run: Run) -> str:
     return f"{tables} table{'s' * (tables != 1)}"
 
 
+def _portability(config: pytest.Config, run: Run) -> Iterator[Finding]:
+    from pytest_asyncdb._plan import load_metadata
+    from pytest_asyncdb.reports import _portability as portability
+
+    if not run.settings.metadata.value:
+        return
+    try:
+        metadata = load_metadata(run.settings.metadata)
+    except Exception:
+        return  # said above
+    dialects = {s.backend: run.backend(s).dialect for s in run.settings.specs}
+    for trouble in portability.troubles(metadata, dialects):
+        text, says, instead = portability.describe(trouble)
+        yield Finding("wrong" if trouble.refused else "note", text, (says,), instead)
+
+
 def _conftests(config: pytest.Config, run: Run) -> Iterator[Finding]:
     for path in _files(config):
         shown = os.path.relpath(path, config.rootpath).replace(os.sep, "/")
@@ -276,5 +292,6 @@ PARTS: dict[str, Callable[[Any, Run], Iterator[Finding]]] = {
     "drivers": _drivers,
     "servers": _servers,
     "application": _application,
+    "portability": _portability,
     "conftest": _conftests,
 }

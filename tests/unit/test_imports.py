@@ -43,6 +43,8 @@ ALLOWED = {
     "_code": set(),
     "_reach": {"errors", "_code", "_redirect"},
     "reports._conftest": set(),
+    "reports._rules": set(),
+    "reports._portability": {"reports._rules"},
 }
 FOLDERS = ("backends", "servers", "isolation")
 #: Imported by everybody's pytest at start.
