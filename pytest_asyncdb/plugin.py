@@ -209,7 +209,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
     run = config.stash[RUN]
     reports = [r for found in terminalreporter.stats.values() for r in found]
-    for line in _report.notes(run, reports):
+    lines = _report.notes(run, reports)
+    if len(run.settings.specs) > 1 and terminalreporter.stats.keys() & {"failed", "error"}:
+        from pytest_asyncdb.reports import _summary
+
+        lines += _summary.portability(run, reports)
+    for line in lines:
         terminalreporter.write_line(line)
 
 

@@ -84,13 +84,14 @@ def _of_table(table: Table, backend: str, dialect: Dialect) -> Iterator[tuple[bo
         for rule in COLUMNS:
             if backend in rule.backends and rule.matches(column, native):
                 yield rule.refused, rule.says, rule.instead, f"{table.name}.{column.name}"
-    for rule in TABLES:
-        if backend in rule.backends:
-            for place in rule.places(table):
-                yield rule.refused, rule.says, rule.instead, f"{table.name}: {place}"
+    for other in TABLES:
+        if backend in other.backends:
+            for place in other.places(table):
+                yield other.refused, other.says, other.instead, f"{table.name}: {place}"
     if uncompiled:
         return  # that table says no more
-    for construct in (CreateTable(table), *map(CreateIndex, table.indexes)):
+    constructs: list[Any] = [CreateTable(table), *map(CreateIndex, table.indexes)]
+    for construct in constructs:
         try:
             str(construct.compile(dialect=dialect))
         except (CompileError, NotImplementedError) as error:

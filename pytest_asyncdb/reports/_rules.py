@@ -125,7 +125,7 @@ def _autoincrement_bigint(column: Any, native: Any) -> bool:
     table = column.table
     return bool(
         table.autoincrement_column is column
-        and (not type(native).__name__.upper() == "INTEGER" or len(table.primary_key.columns) > 1)
+        and (type(native).__name__.upper() != "INTEGER" or len(table.primary_key.columns) > 1)
     )
 
 
