@@ -194,6 +194,9 @@ def pytest_runtest_makereport(
     that nobody named."""
     if call.when == "call" and call.excinfo is not None:
         item.stash[FAILURE] = call.excinfo.value
+    spec = getattr(getattr(item, "callspec", None), "params", {}).get(BACKEND)
+    if call.when == "setup" and spec is not None:
+        item.user_properties.append(("asyncdb_backend", str(spec)))
     result = yield
     if item.stash.get(STRAYS, None):
         from pytest_asyncdb import _report

@@ -125,3 +125,12 @@ def test_the_doctor_writes_no_html(project: Project) -> None:
         "ERROR: the doctor writes JSON only (--asyncdb-report=x.html)\n\n"
         "To fix this: give a name that ends in .json"
     )
+
+
+def test_the_backend_is_in_junits_properties(project: Project) -> None:
+    """Of database tests; others have none."""
+    project.tests("async def test_a(asyncdb_session): pass", "def test_b(): pass")
+    project.pytester.runpytest_inprocess(*QUIET, "--asyncdb=sqlite+aiosqlite", "--junit-xml=x.xml")
+    text = (project.path / "x.xml").read_text(encoding="utf-8")
+    assert text.count("<testcase") == 2
+    assert text.count('<property name="asyncdb_backend" value="sqlite+aiosqlite"') == 1
