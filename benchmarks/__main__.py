@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> int:
     if options.json:
         report.write_json(options.json, results, around)
     if options.docs:
-        report.write_docs(options.docs, rows, around)
+        report.write_docs(options.docs, report.table(rows), around)
     return int(any(result.failed for result in results))
 
 

@@ -16,8 +16,8 @@ from benchmarks.cases import NOT_YET
 from benchmarks.measure import Measured, Result
 
 HEADER = ("what", "on", "target", "reached", "p10 to p90", "fastest", "", "medians")
-#: Around the block of a page that ``--docs`` writes.
-BEGIN, END = "<!-- benchmark: begin, written by --docs -->", "<!-- benchmark: end -->"
+#: Around a block of a page that ``--docs`` writes.
+BEGIN, END = "<!-- {}: begin, written by --docs -->", "<!-- {}: end -->"
 
 _PACKAGES = (
     *("pytest-asyncdb", "pytest", "pytest-asyncio", "pytest-xdist", "pytest-sqla", "SQLAlchemy"),
@@ -50,16 +50,16 @@ def not_yet() -> list[tuple[str, ...]]:
     return [(what, "", target, "", "", "", "not there yet", "") for what, target in NOT_YET]
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
+def table(rows: Sequence[Sequence[str]], header: Sequence[str] = HEADER) -> str:
     """Lines of a Markdown table, its columns aligned."""
-    lines = [HEADER, *rows]
-    widths = [max(len(line[n]) for line in lines) for n in range(len(HEADER))]
+    lines = [header, *rows]
+    widths = [max(len(line[n]) for line in lines) for n in range(len(header))]
 
     def text(cells: Iterable[str]) -> str:
         padded = (cell.replace("|", "/").ljust(w) for cell, w in zip(cells, widths, strict=True))
         return f"| {' | '.join(padded)} |"
 
-    return "\n".join([text(HEADER), text("-" * w for w in widths), *map(text, rows)])
+    return "\n".join([text(header), text("-" * w for w in widths), *map(text, rows)])
 
 
 def surroundings(command: str, servers: Mapping[str, str]) -> dict[str, Any]:
@@ -81,25 +81,25 @@ def write_json(path: Path, results: Sequence[Result], around: Mapping[str, Any])
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def write_docs(path: Path, rows: Sequence[Sequence[str]], around: Mapping[str, Any]) -> None:
-    """Replace the block between the two comments.
+def write_docs(path: Path, table: str, around: Mapping[str, Any], block: str = "benchmark") -> None:
+    """Replace the block of that name, between its two comments.
 
     Raises:
         ValueError: The page has no such block.
     """
-    before, begin, rest = path.read_text("utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = path.read_text("utf-8").partition(BEGIN.format(block))
+    _, end, after = rest.partition(END.format(block))
     if not begin or not end:
-        raise ValueError(f"{path} has no block between {BEGIN!r} and {END!r}")
+        raise ValueError(f"{path} has no block {block!r}")
     versions = ", ".join(f"{name} {found}" for name, found in around["versions"].items())
     servers = "; ".join(f"{name} {text}" for name, text in around["servers"].items())
-    block = [
+    written = [
         f"`{around['command']}`, {around['date']}",
-        table(rows),
+        table,
         f"{around['machine']}; Python {around['python']}, {versions}"
         + (f"; servers: {servers}." if servers else "."),
     ]
-    text = "\n\n".join([before + begin, *block, end + after])
+    text = "\n\n".join([before + begin, *written, end + after])
     path.write_text(text, encoding="utf-8")
 
 

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks import projects
 from benchmarks.servers import Servers
@@ -39,6 +40,8 @@ class Variant:
         every: Only each of so many tests is measured.
         pause: Seconds that each test spends with something else.
         tests: How many, where not as many as the command line says.
+        warm: Does it find what its own earlier runs have kept in the user's cache?
+        sample: After each of so many tests a look at what the process holds; 0: none.
     """
 
     name: str
@@ -51,6 +54,16 @@ class Variant:
     every: int = 1
     pause: float = 0.0
     tests: int | None = None
+    warm: bool = False
+    sample: int = 0
+
+
+class Sample(NamedTuple):
+    """What a process holds: bytes in memory, threads, open descriptors."""
+
+    memory: int
+    threads: int
+    files: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,12 +75,14 @@ class Run:
         ready: Seconds from the command to the first test's body, of the last worker.
         process: Seconds of the whole process.
         built: How often the schema was built.
+        samples: What the process held, where the variant asks for that.
     """
 
     tests: tuple[float, ...]
     ready: float
     process: float
     built: int
+    samples: tuple[Sample, ...]
 
 
 class Project:
@@ -80,6 +95,8 @@ class Project:
         self._source = variant.source
         self._word = variant.word or word
         self._arguments = variant.arguments
+        self._sample = variant.sample
+        self._warm = variant.warm
         self._servers = servers
         number = variant.tests or tests + projects.DROPPED
         self._number = number * variant.every
@@ -122,7 +139,7 @@ class Project:
             done = subprocess.run(
                 [*command, *words],
                 cwd=self._folder,
-                env=_environment(self._folder, times),
+                env=_environment(self._folder, times, self._sample, self._warm),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -145,17 +162,24 @@ def _read(times: Path, begun: float, ended: float) -> Run:
     built = times / "built"
     return Run(
         tests=tuple(tests[projects.DROPPED :]),
+        samples=tuple(Sample(*values) for process in noted for values in process["samples"]),
         ready=max(process["begun"] for process in noted) - begun,
         process=ended - begun,
         built=len(built.read_text("utf-8").splitlines()) if built.exists() else 0,
     )
 
 
-def _environment(folder: Path, times: str) -> dict[str, str]:
+def _environment(folder: Path, times: str, sample: int, warm: bool) -> dict[str, str]:
     """Ours, without what would change a run."""
     environment = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("ASYNCDB_", "PYTEST_")) and name != "PYTHONDEVMODE"
     }
-    return {**environment, "PYTHONPATH": str(folder), "BENCHMARK_TIMES": times}
+    return {
+        **environment,
+        "PYTHONPATH": str(folder),
+        "BENCHMARK_TIMES": times,
+        "BENCHMARK_SAMPLE": str(sample),
+        "XDG_CACHE_HOME": f"{folder}/cache" if warm else times,
+    }

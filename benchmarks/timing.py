@@ -1,13 +1,16 @@
 """A pytest plugin, copied into each project: how long its tests took, as JSON.
 
 One file per process: the seconds of every test (``pytest_runtest_protocol``: set-up, call,
-teardown and pytest's own work), and when the first test's body began.
+teardown and pytest's own work), when the first test's body began, and now and then what the
+process holds.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +19,8 @@ import pytest
 
 _tests: list[tuple[str, float]] = []
 _begun: list[float] = []
+_samples: list[tuple[int, int, int]] = []
+_EACH = int(os.environ["BENCHMARK_SAMPLE"])
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -23,6 +28,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     begun = time.perf_counter()
     result = yield
     _tests.append((item.name, time.perf_counter() - begun))
+    if _EACH and len(_tests) % _EACH == 0:
+        _samples.append(_sample())
     return result
 
 
@@ -33,7 +40,16 @@ def pytest_runtest_call() -> Iterator[None]:
     return (yield)
 
 
+def _sample() -> tuple[int, int, int]:
+    """Bytes in memory, threads, open descriptors; from Linux's /proc."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text("utf-8").split()[1])
+    files = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    return pages * os.sysconf("SC_PAGE_SIZE"), threading.active_count(), files
+
+
 def pytest_unconfigure() -> None:
     if _begun:
         path = Path(os.environ["BENCHMARK_TIMES"], f"{os.getpid()}.json")
-        path.write_text(json.dumps({"begun": _begun[0], "tests": _tests}), encoding="utf-8")
+        noted = {"begun": _begun[0], "tests": _tests, "samples": _samples}
+        path.write_text(json.dumps(noted), encoding="utf-8")

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from pytest_asyncdb._types import Server
     from pytest_asyncdb.abc import Backend, Driver
 
-#: Seconds in which the databases of a run must be dropped.
-_END = 30.0
+#: Seconds in which the server must still answer at the end, then to have the databases dropped.
+_ANSWER = 10.0
+_END = 60.0
 
 
 class Lease:
@@ -95,8 +96,10 @@ class Lease:
             self._taken.set()
             dropping = asyncio.create_task(self._drop_dead(sql))
             await self._end.wait()
-            async with asyncio.timeout(_END):
+            async with asyncio.timeout(_ANSWER):
                 await dropping
+                await sql.fetch(self._backend.version_query())
+            async with asyncio.timeout(_END):
                 await drop_leftovers(
                     self._server, self._backend, self._driver, prefix_of(self._run)
                 )

@@ -68,6 +68,17 @@ def notes(run: Run, reports: Iterable[object]) -> list[str]:
     return lines
 
 
+def note_lost(report: pytest.TestReport, error: BaseException, spec: object, run: Run) -> None:
+    """Note in a failed test's *report* that its server is gone, if it is.
+
+    Args:
+        error: What the test failed with; a failed assertion has nothing to do with it.
+        spec: The test's backend.
+    """
+    if not isinstance(error, AssertionError) and (lost := run.watch.lost(spec)):
+        report.sections.append(("asyncdb", str(lost)))
+
+
 def note_strays(report: pytest.TestReport, strays: Sequence[Stray], run: Run) -> None:
     """Note in a test's *report* that engines connected which nobody named.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import _workers, errors
 from pytest_asyncdb._config import Settings, check_hosts, read_settings
+from pytest_asyncdb._pulse import Pulse, Watch
 from pytest_asyncdb._redirect import Redirector, app_engines
 from pytest_asyncdb._registry import Registry
 from pytest_asyncdb._runs import new_id, prefix_of
@@ -77,6 +78,8 @@ class Run:
         #: For whose tests the one database of a server is, by backend and version.
         self._occupants: dict[tuple[str, str | None], Any] = {}
         self._provisioners: dict[BackendSpec, Provisioner] = {}
+        #: Whether the servers that this process uses still answer.
+        self.watch = Watch()
 
     @property
     def owned(self) -> _workers.OwnedServers | None:
@@ -114,6 +117,25 @@ class Run:
 
         Tests with the same backend, plan, options and strategy share a database.
         """
+        if lost := self.watch.still_lost(spec):
+            raise lost
+        try:
+            return self._view(spec, plan, engine_options, isolation, wish)
+        except errors.AsyncdbError:
+            raise
+        except Exception as error:
+            if lost := self.watch.lost(spec):
+                raise lost from error
+            raise
+
+    def _view(
+        self,
+        spec: BackendSpec,
+        plan: SchemaPlan,
+        engine_options: Mapping[str, Any],
+        isolation: str,
+        wish: Wish,
+    ) -> View:
         options_key = tuple(sorted((key, id(value)) for key, value in engine_options.items()))
         key = (spec, plan, options_key, isolation)
         if key not in self._strategies:
@@ -162,10 +184,13 @@ class Run:
         if spec not in self._provisioners:
             from pytest_asyncdb._provision import Provisioner
 
+            server, backend, driver = self.server(spec), self.backend(spec), self.driver(spec)
+            if server.maintenance is not None:
+                self.watch.add(spec, Pulse(server, backend, driver))
             provisioner = Provisioner(
-                self.server(spec),
-                self.backend(spec),
-                self.driver(spec),
+                server,
+                backend,
+                driver,
                 f"{prefix_of(self.id)}{self.worker}{'abcdefgh'[len(self._provisioners) % 8]}",
                 self.host,
                 _workers.ServerClaims(self.servers, spec),
@@ -217,6 +242,8 @@ class Run:
         What fails on the way keeps nothing after it from being given back.
         """
         with contextlib.ExitStack() as stack:
+            self.watch.progress()
+            stack.callback(self.watch.close)
             stack.callback(self.servers.close)
             if self._host is not None:
                 stack.callback(self._host.close)

@@ -11,12 +11,12 @@ Other versions of the plugin go by the same rules, so they must not change:
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from pytest_asyncdb.servers._cache import cache_folder
 from pytest_asyncdb.servers._owner import Owner
 
 _DATABASE = re.compile(r"asyncdb_([0-9a-f]{8})_")
@@ -36,12 +36,6 @@ def run_of(database: str) -> str | None:
     """The id of the run that made a database; None: it is not ours."""
     found = _DATABASE.match(database)
     return found and found.group(1)
-
-
-def cache_folder() -> Path:
-    """Where this user's runs keep what outlives them; it need not exist."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "pytest-asyncdb"
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ Not in ``fixtures.py``: pytest wants to import that one itself, to rewrite its a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,3 +21,5 @@ FAILURE: pytest.StashKey[BaseException] = pytest.StashKey()
 NEXT: pytest.StashKey[pytest.Item | None] = pytest.StashKey()
 #: Engines that nobody named and that connected during a test.
 STRAYS: pytest.StashKey[Sequence[Stray]] = pytest.StashKey()
+#: What need not be known any more after a test.
+OF_ONE_TEST: tuple[pytest.StashKey[Any], ...] = (FAILURE, NEXT, STRAYS)

@@ -175,6 +175,8 @@ class LocalRecipe:
         serve: The command that runs the server on a port of 127.0.0.1.
         credentials: The text of a file for these commands, ``{password}`` standing for a
             random password.
+        renew: The statement that gives the account another password, where the data folder
+            holds it; None: the credentials are read at each start.
         stop: What ends the server at once, and makes it remove what is not in the folder.
         refuses_root: The programs refuse to run as root.
         user: The user that may create databases.
@@ -189,6 +191,7 @@ class LocalRecipe:
     initialise: Callable[[LocalPlace], list[str]]
     serve: Callable[[LocalPlace, int], list[str]]
     credentials: str
+    renew: str | None
     stop: signal.Signals
     refuses_root: bool
     user: str

@@ -47,6 +47,9 @@ _OWNERS = 2
 #: Seconds that a worker waits for a server; longer than any provider's own limit.
 WORKER_PATIENCE = 600.0
 
+#: Seconds that the end of a run waits for a server that is still starting.
+_STARTING = 20.0
+
 #: Seconds that the end of a run waits for the removal of what dead runs have left.
 _REAPING = 5.0
 
@@ -117,7 +120,9 @@ class OwnedServers:
         with self._stack:
             for future in futures.values():
                 future.cancel()
-                concurrent.futures.wait([future])
+                # A Ctrl-C in the middle of an import can leave its lock behind, for which the
+                # thread then waits for ever. What it has started is watched by others.
+                concurrent.futures.wait([future], _STARTING)
         if self._reaping is not None:
             self._reaping.join(_REAPING)
 

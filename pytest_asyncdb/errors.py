@@ -336,6 +336,25 @@ def server_start(label: str, provider: str, what: str, output: str) -> ServerSta
     )
 
 
+def server_lost(label: str, provider: str, where: str, said: str) -> AsyncdbError:
+    """A server does not answer any more.
+
+    Args:
+        said: What the last try said.
+    """
+    started = provider != "url"
+    return AsyncdbError(
+        f"the {label} server is gone (provider {provider}, {where})",
+        [said],
+        [
+            "see what has ended it (the memory of the machine, the disk), then run the tests again"
+            if started
+            else "see that the server runs and can be reached, then run the tests again"
+        ],
+        "Seen:",
+    )
+
+
 def not_available_yet(what: str, source: str, instead: str) -> ConfigError:
     """A word of the contract that a later version will answer to."""
     return ConfigError(f"{what} is not available yet ({source})", [], [instead])

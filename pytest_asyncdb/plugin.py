@@ -16,7 +16,7 @@ import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._collect import BACKEND, VIEW, Reaching, wants_view, with_view_first
-from pytest_asyncdb._stash import FAILURE, NEXT, RUN, STRAYS
+from pytest_asyncdb._stash import FAILURE, NEXT, OF_ONE_TEST, RUN, STRAYS
 
 if TYPE_CHECKING:
     from pytest_asyncdb._markers import Marking
@@ -54,6 +54,8 @@ def pytest_configure(config: pytest.Config) -> None:
         run = config.stash[RUN] = Run(config, registry)
     except errors.AsyncdbError as error:
         raise pytest.UsageError(str(error)) from None
+    # Should another plugin fail before our turn comes at the end.
+    config.add_cleanup(run.close)
     if any(not entry.foreign for entry in run.named_engines):
         config.pluginmanager.register(Reaching(run.named_engines), "asyncdb-reaching")
     if run.owned is not None:
@@ -173,6 +175,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Remember which test comes next, for what can be prepared meanwhile."""
     item.stash[NEXT] = nextitem
+    item.config.stash[RUN].watch.progress()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -198,12 +201,19 @@ def pytest_runtest_makereport(
     if call.when == "setup" and spec is not None:
         item.user_properties.append(("asyncdb_backend", str(spec)))
     result = yield
+    if call.excinfo is not None and result.failed and call.when != "setup":
+        from pytest_asyncdb import _report
+
+        spec = getattr(getattr(item, "callspec", None), "params", {}).get(BACKEND)
+        _report.note_lost(result, call.excinfo.value, spec, item.config.stash[RUN])
     if item.stash.get(STRAYS, None):
         from pytest_asyncdb import _report
 
         _report.note_strays(result, item.stash[STRAYS], item.config.stash[RUN])
-    if call.when == "teardown" and FAILURE in item.stash:
-        del item.stash[FAILURE]
+    if call.when == "teardown":
+        for key in OF_ONE_TEST:  # pytest keeps the test itself until the end of the run
+            if key in item.stash:
+                del item.stash[key]
     return result
 
 

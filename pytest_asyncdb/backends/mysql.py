@@ -274,6 +274,7 @@ class MySQL(_MySQLFamily):
         # Its one account is root@localhost, which 127.0.0.1 is only where names are resolved.
         serve=_serve("mysqld", "--mysqlx=OFF"),
         credentials="ALTER USER 'root'@'localhost' IDENTIFIED BY '{password}';\n",
+        renew=None,  # the file is read at each start
         stop=signal.SIGKILL,
         refuses_root=False,
         user="root",
@@ -313,6 +314,7 @@ class MariaDB(_MySQLFamily):
             "ALTER USER 'root'@'127.0.0.1' IDENTIFIED BY '{password}';\n"
             "ALTER USER 'root'@'::1' IDENTIFIED BY '{password}';\n"
         ),
+        renew=None,
         stop=signal.SIGKILL,
         refuses_root=False,
         user="root",

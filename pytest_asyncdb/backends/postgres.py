@@ -124,6 +124,7 @@ def _initialise(place: LocalPlace) -> list[str]:
     return [
         *(place.programs["initdb"], "-D", place.data, "-U", "postgres"),
         *("-E", "UTF8", f"--locale={_LOCALE}", "--no-sync", "--no-instructions"),
+        "--no-clean",  # else it leaves shared memory that nobody can find any more
         # In the clear on 127.0.0.1: SCRAM costs asyncpg 10 ms a connection.
         *("--auth=password", f"--pwfile={place.credentials}"),
     ]
@@ -230,6 +231,7 @@ class Postgres(Backend):
         initialise=_initialise,
         serve=_serve,
         credentials="{password}\n",
+        renew="ALTER ROLE postgres PASSWORD '{password}'",
         stop=signal.SIGQUIT,  # "immediate shutdown": no checkpoint, shared memory removed
         refuses_root=True,
         user="postgres",

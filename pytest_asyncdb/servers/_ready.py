@@ -64,8 +64,6 @@ def wait_until_ready(
         NotReady: No answer in time, or a final error.
     """
     from sqlalchemy.exc import ArgumentError
-    from sqlalchemy.ext.asyncio import create_async_engine
-    from sqlalchemy.pool import NullPool
 
     def hopeless(error: BaseException) -> bool:
         # The last one: a package that a driver needs for some way of logging in.
@@ -75,15 +73,7 @@ def wait_until_ready(
 
     began = time.monotonic()
     try:
-        url = backend.url(server, driver.name, None)
-        with DIALECTS:
-            url.get_dialect()
-        engine = create_async_engine(
-            url,
-            poolclass=NullPool,
-            connect_args=dict(driver.connect_args()),
-            execution_options={OURS: True},  # tests of another backend may run meanwhile
-        )
+        engine = _engine(server, backend, driver)
     except (ImportError, ArgumentError) as error:
         raise NotReady(0.0, error) from error
     return asyncio.run(
@@ -95,6 +85,35 @@ def wait_until_ready(
             lambda error: hopeless(error) or final(error),
             pause,
         )
+    )
+
+
+def run(server: Server, backend: Backend, driver: Driver, statement: str) -> None:
+    """Run one statement on a server that is ready, on an event loop of its own."""
+
+    async def once() -> None:
+        engine = _engine(server, backend, driver)
+        try:
+            async with engine.begin() as connection:
+                await connection.exec_driver_sql(statement)
+        finally:
+            await engine.dispose()
+
+    asyncio.run(once())
+
+
+def _engine(server: Server, backend: Backend, driver: Driver) -> AsyncEngine:
+    from sqlalchemy.ext.asyncio import create_async_engine
+    from sqlalchemy.pool import NullPool
+
+    url = backend.url(server, driver.name, None)
+    with DIALECTS:
+        url.get_dialect()
+    return create_async_engine(
+        url,
+        poolclass=NullPool,
+        connect_args=dict(driver.connect_args()),
+        execution_options={OURS: True},  # tests of another backend may run meanwhile
     )
 
 

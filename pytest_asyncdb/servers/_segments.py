@@ -60,7 +60,10 @@ def _handles(segment: int, creator: int) -> list[int]:
         libc.shmdt(ctypes.c_void_p(address))
     if magic != _MAGIC or abs(pid) != creator or control == 0:
         return []
-    data = Path(f"/dev/shm/PostgreSQL.{control}").read_bytes()  # noqa: S108
+    try:
+        data = Path(f"/dev/shm/PostgreSQL.{control}").read_bytes()  # noqa: S108
+    except FileNotFoundError:  # it is in the folder, as with the server's own settings
+        return []
     magic, used, items = _CONTROL.unpack_from(data)
     if magic != _CONTROL_MAGIC:
         return []

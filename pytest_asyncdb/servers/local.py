@@ -36,8 +36,9 @@ from pytest_asyncdb._types import (
 from pytest_asyncdb.abc import Backend, Driver, ServerProvider
 from pytest_asyncdb.errors import AsyncdbError, ProviderUnavailable, server_start
 from pytest_asyncdb.servers._owner import Owner
-from pytest_asyncdb.servers._ready import NotReady, fits, patience, wait_until_ready
+from pytest_asyncdb.servers._ready import NotReady, fits, patience, run, wait_until_ready
 from pytest_asyncdb.servers._supervise import Identity, Supervised, data_place, supervised
+from pytest_asyncdb.servers._warm import Warm
 
 #: Seconds that a start may take, and that its first part, filling the data folder, may.
 _START = 30.0
@@ -121,7 +122,13 @@ class LocalProvider(ServerProvider):
                 root=os.geteuid() == 0,
             )
             with patience(progress, f"{backend.label}: the local server is still starting"):
-                _initialise(recipe, place, ours, failure)
+                warm = _warm(recipe, programs)
+                current = warm.take(place.data) if warm else None
+                if current is None:
+                    current = password
+                    _initialise(recipe, place, ours, failure)
+                    if warm:
+                        warm.keep(place.data, password)
                 server = Server(
                     backend=backend.name,
                     version=programs.version,
@@ -130,11 +137,14 @@ class LocalProvider(ServerProvider):
                     managed=True,
                     host="127.0.0.1",
                     user=recipe.user,
-                    password=password,
+                    password=current if recipe.renew else password,
                     maintenance=recipe.maintenance,
                     tuning=f"{ours.where}, {recipe.tuning}",
                 )
                 server = _serve(recipe, place, ours, server, backend, driver, failure)
+                if recipe.renew and current != password:
+                    run(server, backend, driver, recipe.renew.format(password=password))
+                    server = dataclasses.replace(server, password=password)
             yield dataclasses.replace(server, seconds=time.monotonic() - began)
 
 
@@ -262,14 +272,26 @@ def _identities(recipe: LocalRecipe) -> Iterator[Identity]:
     yield Identity((), nobody.pw_uid, nobody.pw_gid)
 
 
+def _warm(recipe: LocalRecipe, programs: _Programs) -> Warm | None:
+    """The data folder that these programs filled before; None: they run as somebody else, whose
+    files we could not copy."""
+    if programs.identity.user is not None:
+        return None
+    nowhere = LocalPlace(programs.paths, "data", "credentials", root=os.geteuid() == 0)
+    stamps = [f"{path} {Path(path).stat().st_mtime_ns}" for path in programs.paths.values()]
+    # initdb writes the time zone into the settings.
+    zone = os.environ.get("TZ", "")
+    words = [*recipe.initialise(nowhere), *programs.identity.wrap, *stamps, programs.version, zone]
+    return Warm(recipe.programs[0], words)
+
+
 def _initialise(
     recipe: LocalRecipe, place: LocalPlace, supervised: Supervised, failure: _Failure
 ) -> None:
     command = recipe.initialise(place)
     # Asked to end, initdb takes the folder from under its server, which then cannot clean up.
     supervised.start(command, signal.SIGKILL)
-    # It takes as long as the command, and is needed next.
-    importlib.import_module("sqlalchemy.ext.asyncio")
+    _import()
     event = supervised.event(_INITIALISE)
     if event != "ended 0":
         raise failure(f"{Path(command[0]).name}: {event or f'not done after {_INITIALISE:g} s'}")
@@ -294,6 +316,7 @@ def _serve(
         server = dataclasses.replace(server, port=_free_port())
         assert server.port is not None
         supervised.start(recipe.serve(place, server.port), recipe.stop)
+        _import()
         try:
             said = wait_until_ready(server, backend, driver, _START, check)
             return dataclasses.replace(server, version=backend.version_of(said))
@@ -305,6 +328,11 @@ def _serve(
             if not (taken and left):
                 raise failure(f"{recipe.programs[0]}: {error}") from None
     raise AssertionError("the last round returns or raises")
+
+
+def _import() -> None:
+    """What is needed next, while a program is busy."""
+    importlib.import_module("sqlalchemy.ext.asyncio")
 
 
 def _telling(output: str) -> str:

@@ -37,7 +37,7 @@ ALLOWED = {
     "_databases": CORE | {"_plan", "_sql", "_provision"},
     "_migrations": {"errors", "_loops"},
     "_differences": set(),
-    "_runs": {"servers._owner"},
+    "_runs": {"servers._cache", "servers._owner"},
     "_lease": CORE | {"_provision", "_runs", "_sql"},
     "_reap": CORE | {"_lease", "_provision", "_registry", "_runs", "_sql", "servers._traces"},
     "_code": set(),

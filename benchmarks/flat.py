@@ -1,0 +1,130 @@
+"""Ten thousand tests in one run: ``python -m benchmarks.flat``; does anything grow with them?
+
+pytest keeps three reports of each test. What a run grows by whose tests are asynchronous,
+parametrised, and without a database is therefore measured too, and taken off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import report
+from benchmarks.projects import ASYNCDB, Source
+from benchmarks.runs import Project, Run, RunFailed, Sample, Variant
+from benchmarks.servers import Servers
+from pytest_asyncdb.errors import AsyncdbError
+
+WORDS = "sqlite,postgres+asyncpg,postgres+psycopg,mysql+asyncmy,mysql+aiomysql,mariadb+asyncmy"
+HEADER = ("10,000 tests", "on", "last thousand : second", "memory", "threads", "files", "")
+_WITHOUT = Source(
+    "nothing",
+    conftest="""
+import app
+import pytest
+
+
+async def work(_):
+    pass
+
+
+app.work = work
+
+
+@pytest.fixture(params=["sqlite"])
+def nothing():
+    pass
+""",
+)
+#: How much slower the last thousand may be, and how many bytes may come to be in use.
+SLOWER, GROWN = 1.05, 5 * 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Growth:
+    """What was different at the end of a run from what it was after two thousand tests.
+
+    Args:
+        time: The median of the last thousand tests, as a ratio to that of the second.
+        memory: In bytes.
+        threads: More than there were.
+        files: More descriptors than were open.
+    """
+
+    time: float
+    memory: int
+    threads: int
+    files: int
+
+    @classmethod
+    def of(cls, run: Run, size: int) -> Growth:
+        """Of a run of ten times *size* tests."""
+        early, late = (run.samples[n] for n in (1, -1))
+        second, last = run.tests[size : 2 * size], run.tests[-size:]
+        return cls(
+            statistics.median(last) / statistics.median(second),
+            *(getattr(late, name) - getattr(early, name) for name in Sample._fields),
+        )
+
+
+def measure(word: str, isolation: str, size: int, servers: Servers) -> Growth:
+    """Run ten times *size* tests on *word*; without a word: tests without a database."""
+    source = ASYNCDB if word else _WITHOUT
+    arguments = (f"--asyncdb-isolation={isolation}",) if word else ()
+    variant = Variant("flat", source, arguments=arguments, tests=10 * size, sample=size)
+    with tempfile.TemporaryDirectory(prefix="benchmark_") as folder:
+        run = Project(Path(folder, "flat"), variant, word, size, servers).run()
+    return Growth.of(run, size)
+
+
+def row(isolation: str, word: str, growth: Growth, without: Growth) -> tuple[str, ...]:
+    """A line of the table."""
+    memory = growth.memory - without.memory
+    steady = growth.threads <= 0 and growth.files <= 0 and memory <= GROWN
+    return (
+        isolation,
+        word,
+        f"{growth.time:.2f} ×",
+        f"{memory / 2**20:+.1f} MiB",
+        f"{growth.threads:+d}",
+        f"{growth.files:+d}",
+        "ok" if steady and growth.time <= SLOWER else "missed",
+    )
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.flat", description=__doc__)
+    parser.add_argument("--words", default=WORDS, help="as in --asyncdb (%(default)s)")
+    parser.add_argument("--isolation", default="rollback,reset", help="(%(default)s)")
+    parser.add_argument("--size", type=int, default=1000, help="a tenth of a run (%(default)s)")
+    parser.add_argument("--docs", type=Path, metavar="PAGE", help="write the table into a page")
+    options = parser.parse_args(arguments)
+    rows = []
+    failed = False
+    with Servers({}) as servers:
+        without = measure("", "", options.size, servers)
+        for word in options.words.split(","):
+            for isolation in options.isolation.split(","):
+                print(f"{isolation} {word}", file=sys.stderr, flush=True)
+                try:
+                    growth = measure(word, isolation, options.size, servers)
+                except (AsyncdbError, RunFailed) as error:
+                    print(error, file=sys.stderr, flush=True)
+                    failed = True
+                else:
+                    rows.append(row(isolation, word, growth, without))
+        command = shlex.join(["python", "-m", "benchmarks.flat", *arguments])
+        around = report.surroundings(command, servers.versions())
+    print(report.table(rows, HEADER))
+    if options.docs:
+        report.write_docs(options.docs, report.table(rows, HEADER), around, "flat")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

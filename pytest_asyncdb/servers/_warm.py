@@ -1,0 +1,137 @@
+"""Data folders of local servers as their programs have filled them, kept for later runs.
+
+A copy takes a fraction of the time that filling a folder takes. What is kept was never served
+from. It is complete or absent: made beside its place and put there by renaming. Whatever is wrong
+with the cache, the run goes on without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pytest_asyncdb.servers._cache import cache_folder
+
+#: https://man7.org/linux/man-pages/man2/ioctl_ficlone.2.html
+_FICLONE = 0x40049409
+#: Free bytes that are left on the disk of the cache.
+_ENOUGH = 1024**3
+#: Seconds after which what is not used, and what was never completed, is removed.
+_UNUSED, _UNFINISHED = 30 * 86400.0, 600.0
+
+
+class Warm:
+    """One kept data folder, which need not be there.
+
+    Args:
+        name: Of the server program.
+        words: Everything that decides what the folder holds.
+    """
+
+    def __init__(self, name: str, words: Sequence[str]) -> None:
+        self._name = name
+        self._key = hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
+
+    @property
+    def entry(self) -> Path:
+        """Where it is.
+
+        Raises:
+            RuntimeError: There is no home.
+        """
+        return cache_folder() / "data" / f"{self._name}-{self._key}"
+
+    def take(self, target: str) -> str | None:
+        """Copy it to *target*, which does not exist yet.
+
+        Returns:
+            What it was kept with; None: there is none, or it was damaged and is removed.
+        """
+        with contextlib.suppress(RuntimeError):
+            entry = self.entry
+            try:
+                kept = json.loads((entry / "kept.json").read_text("utf-8"))
+                if dict(_stamps(entry / "data")) == kept["stamps"]:
+                    _copy(entry / "data", Path(target))
+                    os.utime(entry)
+                    return str(kept["secret"])
+            except (OSError, ValueError, KeyError, TypeError):
+                shutil.rmtree(target, ignore_errors=True)
+            _discard(entry)
+        return None
+
+    def keep(self, source: str, secret: str) -> None:
+        """Keep a copy of *source*, which nobody writes to, and remove what is out of use.
+
+        Args:
+            secret: What :meth:`take` gives with it; only this user can read it.
+        """
+        with contextlib.suppress(OSError, RuntimeError):
+            entry = self.entry
+            entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _sweep(entry.parent)
+            if shutil.disk_usage(entry.parent).free < _ENOUGH:
+                return
+            made = entry.with_name(f"{entry.name}.{secrets.token_hex(4)}")
+            try:
+                made.mkdir(mode=0o700)
+                _copy(Path(source), made / "data")
+                kept = {"secret": secret, "stamps": dict(_stamps(made / "data"))}
+                (made / "kept.json").write_text(json.dumps(kept), encoding="utf-8")
+                made.rename(entry)  # fails where another run was faster
+            finally:
+                shutil.rmtree(made, ignore_errors=True)
+
+
+def _stamps(folder: Path) -> Iterator[tuple[str, list[int]]]:
+    """Size and time of the last change of every file."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = Path(place, name)
+            status = path.stat()
+            yield str(path.relative_to(folder)), [status.st_size, status.st_mtime_ns]
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, copy_function=_copy_file)
+
+
+def _copy_file(source: str, target: str) -> None:
+    """Share the blocks where the file system can."""
+    if not _clone(source, target):
+        shutil.copyfile(source, target)
+    shutil.copymode(source, target)
+
+
+def _clone(source: str, target: str) -> bool:
+    try:
+        import fcntl
+
+        with Path(source).open("rb") as old, Path(target).open("wb") as new:
+            fcntl.ioctl(new.fileno(), _FICLONE, old.fileno())
+    except OSError:  # another file system, or one that cannot
+        return False
+    return True
+
+
+def _discard(entry: Path) -> None:
+    """Nobody finds it any more from the first moment on."""
+    away = entry.with_name(f"{entry.name}.{secrets.token_hex(4)}")
+    with contextlib.suppress(OSError):  # another run has done it
+        entry.rename(away)
+        shutil.rmtree(away, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what no run has used for long, and what runs left that were killed."""
+    for path in folder.iterdir():
+        age = time.time() - path.stat().st_mtime
+        if age > (_UNFINISHED if "." in path.name else _UNUSED):
+            _discard(path)

@@ -1,0 +1,183 @@
+"""A server by URL that cannot be reached any more, and a disk that is full.
+
+The network is taken away in the middle of a run: the way to the server is a proxy of the test's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import selectors
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+from fix_chaos import Chaos, Run, at_moments, moment
+from fix_servers import Servers, Target
+from sqlalchemy.engine import URL
+
+
+class Proxy:
+    """A way to a server that can be taken away."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._to = (host, port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._selector = selectors.DefaultSelector()
+        self._wake, self._awake = socket.socketpair()
+        self._selector.register(self._listener, selectors.EVENT_READ, None)
+        self._selector.register(self._awake, selectors.EVENT_READ, None)
+        self._command = ""
+        self._sockets: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def tell(self, command: str) -> None:
+        """``close``: nobody listens any more. ``hole``: what is sent comes to nothing."""
+        self._command = command
+        self._wake.send(b"x")
+
+    def _work(self) -> None:
+        silent = False
+        while True:
+            for key, _ in self._selector.select():
+                if key.fileobj is self._awake:
+                    self._awake.recv(1)
+                    if self._command in ("close", "end"):
+                        for one in [self._listener, *self._sockets]:
+                            with contextlib.suppress(KeyError, ValueError):
+                                self._selector.unregister(one)
+                            one.close()
+                    if self._command == "end":
+                        return
+                    silent = self._command == "hole"
+                elif key.fileobj is self._listener:
+                    one, _ = self._listener.accept()
+                    self._sockets.append(one)
+                    if not silent:
+                        other = socket.create_connection(self._to)
+                        self._sockets.append(other)
+                        self._selector.register(one, selectors.EVENT_READ, other)
+                        self._selector.register(other, selectors.EVENT_READ, one)
+                else:
+                    self._pass_on(key.fileobj, key.data, silent)
+
+    def _pass_on(self, source: socket.socket, to: socket.socket, silent: bool) -> None:
+        try:
+            data = source.recv(65536)
+            if data and not silent:
+                to.sendall(data)
+        except OSError:
+            data = b""
+        if not data:
+            self._selector.unregister(source)
+            with contextlib.suppress(OSError):
+                if not silent:
+                    to.shutdown(socket.SHUT_WR)
+
+    def end(self) -> None:
+        self.tell("end")
+        self._thread.join()
+        self._wake.close()
+        self._awake.close()
+        self._selector.close()
+
+
+#: Each seed takes the next one, and then the other number of workers.
+WORDS = ("postgres+asyncpg", "mariadb+asyncmy", "postgres+psycopg")
+
+
+@pytest.fixture
+def target(seed: int, servers: Servers) -> Target:
+    return servers.target(WORDS[seed % len(WORDS)])
+
+
+@pytest.fixture
+def proxy(target: Target) -> Iterator[Proxy]:
+    assert target.server is not None
+    made = Proxy(target.server.host or "", target.server.port or 0)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+def through(proxy: Proxy, target: Target) -> list[str]:
+    assert isinstance(target.server, URL)
+    url = target.server.set(host="127.0.0.1", port=proxy.port)
+    return [f"--asyncdb={target.word}", f"--asyncdb-url={url.render_as_string(False)}"]
+
+
+@at_moments
+@pytest.mark.parametrize("how", ["close", "hole"])
+def test_the_network_is_taken_away(
+    chaos: Chaos, target: Target, proxy: Proxy, seed: int, how: str
+) -> None:
+    """The run ends in time, says that the server is gone, and the next run removes the rest."""
+    workers = 2 * (seed // len(WORDS) % 2)
+    run = chaos.start(*through(proxy, target), f"-n{workers}")
+    if run.at(moment(seed, f"{how} {target.word} {workers}", 1.5, 4.0)):
+        proxy.tell(how)
+    code = run.end()
+    assert code in (0, 1), run.text
+    if code == 1:
+        label = {"postgres": "PostgreSQL", "mariadb": "MariaDB"}[target.backend]
+        gone = f"the {label} server is gone (provider url, 127.0.0.1:{proxy.port})"
+        unreached = f"the {label} server did not answer (--asyncdb-url)"
+        assert gone in run.text or unreached in run.text, run.text
+    proxy.tell("close")
+    chaos.next(*target.arguments)
+    run.leaves_nothing(target)
+
+
+FULL = """
+    import os
+
+    @pytest.mark.parametrize("n", range(5))
+    async def test_each(n, asyncdb_session):
+        await asyncdb_session.execute(text("CREATE TABLE much (t TEXT)"))
+        for _ in range(100 if n == 2 else 1):
+            more = {"more": os.urandom(1_000_000).hex()[:60_000]}
+            for _ in range(30):
+                await asyncdb_session.execute(text("INSERT INTO much VALUES (:more)"), more)
+        await asyncdb_session.commit()
+"""
+
+
+@pytest.mark.parametrize("backend", ["postgres", "mariadb"])
+@pytest.mark.parametrize("size", ["20M", "160M"])
+def test_the_disk_of_the_data_folder_is_full(
+    chaos: Chaos, servers: Servers, backend: str, size: str
+) -> None:
+    """While the folder is filled, or by a test: an error, and nothing is left."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("only root can mount a small file system")
+    servers.need(backend, "local")
+    chaos.project.tests(FULL, name="test_many.py")
+    # In a mount namespace of its own, so that nobody else's disk is full.
+    script = (
+        f"mount -t tmpfs -o size={size} small /dev/shm; export TMPDIR=/dev/shm; "
+        '"$@"; code=$?; ls -A /dev/shm | sed "s/^/left in the folder: /"; exit $code'
+    )
+    run = Run(
+        chaos.project,
+        *("test_many.py", f"--asyncdb={backend}", "--asyncdb-server=local"),
+        "--asyncdb-isolation=reset",
+        wrap=("unshare", "--mount", "--fork", "sh", "-c", script, "sh"),
+    )
+    assert run.end() == 1, run.text
+    print(run.text)
+    assert re.search(FULL_DISK, run.text), run.text
+    assert "left in the folder" not in run.text, run.text
+    run.leaves_nothing()
+
+
+#: What the servers say of it, or what we say of a server that has ended for it.
+FULL_DISK = (
+    "No space left on device|The table 'much' is full|Cannot set log file|is full|"
+    "the (PostgreSQL|MariaDB) server (is gone|of provider \\w+ did not start)"
+)
