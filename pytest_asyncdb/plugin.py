@@ -16,7 +16,7 @@ import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._collect import BACKEND, VIEW, Reaching, wants_view, with_view_first
-from pytest_asyncdb._stash import FAILURE, NEXT, OF_ONE_TEST, RUN, STRAYS
+from pytest_asyncdb._stash import FAILURE, JOURNAL, NEXT, OF_ONE_TEST, RUN, STRAYS
 
 if TYPE_CHECKING:
     from pytest_asyncdb._markers import Marking
@@ -204,8 +204,13 @@ def pytest_runtest_makereport(
     if call.excinfo is not None and result.failed and call.when != "setup":
         from pytest_asyncdb import _report
 
-        spec = getattr(getattr(item, "callspec", None), "params", {}).get(BACKEND)
         _report.note_lost(result, call.excinfo.value, spec, item.config.stash[RUN])
+    if call.excinfo is not None and result.failed and JOURNAL in item.stash:
+        from pytest_asyncdb.reports import _sections
+
+        journal, where = item.stash[JOURNAL]
+        if journal.entries:
+            result.sections.append(("asyncdb: SQL", _sections.statements(journal, where)))
     if item.stash.get(STRAYS, None):
         from pytest_asyncdb import _report
 
