@@ -205,12 +205,10 @@ def pytest_runtest_makereport(
         from pytest_asyncdb import _report
 
         _report.note_lost(result, call.excinfo.value, spec, item.config.stash[RUN])
-    if call.excinfo is not None and result.failed and JOURNAL in item.stash:
+    if call.excinfo is not None and result.failed:
         from pytest_asyncdb.reports import _sections
 
-        journal, where = item.stash[JOURNAL]
-        if journal.entries:
-            result.sections.append(("asyncdb: SQL", _sections.statements(journal, where)))
+        result.sections += _sections.of_failure(call.excinfo.value, item.stash.get(JOURNAL, None))
     if item.stash.get(STRAYS, None):
         from pytest_asyncdb import _report
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pytest_asyncdb._journal import Journal, Place, Statement
+from pytest_asyncdb.reports import _hints
 
 #: So many entries are shown; how many were before them is said.
 _SHOWN = 20
@@ -17,6 +18,18 @@ _LONG, _VALUE = 600, 60
 _WIDTH = 80
 #: A statement that names one of these may carry a secret among its texts.
 _SECRET = re.compile(r"passw|pwd|secret|token|api_?key|credential", re.IGNORECASE)
+
+
+def of_failure(error: BaseException, ran: tuple[Journal, str] | None) -> Iterator[tuple[str, str]]:
+    """Titles and texts of the sections for a failed test.
+
+    Args:
+        ran: What it has run, and where; None: it is no database test, or did not get that far.
+    """
+    if ran is not None and ran[0].entries:
+        yield "asyncdb: SQL", statements(*ran)
+    if (hint := _hints.find(error)) is not None:
+        yield "asyncdb: hint", _hints.render(hint)
 
 
 def statements(journal: Journal, where: str) -> str:
