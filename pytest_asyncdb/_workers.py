@@ -138,7 +138,7 @@ class OwnedServers:
         backend = self._registry.backend(spec.backend)
         tried: list[tuple[str, str]] = []
         possible: list[tuple[ServerProvider, Found]] = []
-        for name in self._candidates(spec):
+        for name in self.candidates(spec):
             provider = self._registry.provider(name)
             try:
                 found = provider.find(spec, backend, self._settings.url(spec))
@@ -180,7 +180,8 @@ class OwnedServers:
         """The driver for *spec*: its own, else the one in the URL, else the best installed."""
         return self._registry.driver(spec, url_driver(self._settings, spec))
 
-    def _candidates(self, spec: BackendSpec) -> list[str]:
+    def candidates(self, spec: BackendSpec) -> list[str]:
+        """The names of the providers for *spec*, in the order in which they are tried."""
         backend = self._registry.backend(spec.backend)
         if backend.local is None and backend.container is None:
             return ["memory"]
