@@ -10,6 +10,9 @@ from fix_servers import Servers, Target
 
 from pytest_asyncdb.reports._hints import HINTS, find, render
 
+# The tests leave connections behind, as the mistakes that they make do.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
 #: What makes an engine of the test's own, as applications do.
 OWN = """
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -196,7 +199,7 @@ def test_the_known_error_gets_its_hint(
     project.ini(filterwarnings="ignore")
     project.tests(OWN, PROVOKED[means][1])
     target = servers.target(word)
-    outcome = project.run(target)
+    outcome = project.run(target, "--tb=native")  # no source of the drivers is needed
     (hint,) = [hint for hint in HINTS if hint.means.startswith(means)]
     text = f"It means: {hint.means} To fix this: {hint.change}"
     assert hint_of(outcome) == text, outcome.text

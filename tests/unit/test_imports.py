@@ -39,7 +39,7 @@ ALLOWED = {
     "_budget": {"errors", "_types"},
     "_hosts": {"errors", "_types"},
     "_databases": CORE | {"_plan", "_sql", "_provision"},
-    "_migrations": {"errors", "_loops"},
+    "_migrations": {"errors", "_engines", "_loops"},
     "_differences": set(),
     "_runs": {"servers._cache", "servers._owner"},
     "_lease": CORE | {"_provision", "_runs", "_sql"},
