@@ -345,7 +345,7 @@ def broken(case: Case, **changes: Any) -> Backend:
 @pytest.fixture
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Servers of this test have their folders here, and leave none."""
-    monkeypatch.setattr("pytest_asyncdb.servers._supervise._MEMORY", "/none")
+    monkeypatch.setattr("pytest_asyncdb.servers._supervise.MEMORY", "/none")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     if os.geteuid() == 0:  # as another user the programs must get to the folder
         for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
