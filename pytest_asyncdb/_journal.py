@@ -26,7 +26,7 @@ class Statement:
         rows: How many rows it gave or changed, as far as the driver tells at once; else None.
         seconds: From the call to the driver until its answer; waiting for a turn included.
         many: It ran once for each of several sets of parameters.
-        error: What the driver raised.
+        error: The name of the class of what the driver raised.
         places: Lines of the user's code that led to it, the innermost first.
     """
 
@@ -34,7 +34,7 @@ class Statement:
     rows: int | None
     seconds: float
     many: bool = False
-    error: BaseException | None = None
+    error: str | None = None
     places: Sequence[Place] = ()
 
 

@@ -284,7 +284,7 @@ class Cursor:
                     rows if rows >= 0 else None,
                     seconds,
                     many,
-                    failed,
+                    None if failed is None else type(failed).__name__,
                     user_places(1),
                 ),
                 parameters,

@@ -11,29 +11,40 @@ import re
 import textwrap
 from collections.abc import Iterator
 
+#: Whose words are known; an application may use the same ones.
+_DATABASE = frozenset(
+    {
+        *("sqlalchemy", "sqlite3", "aiosqlite", "asyncpg", "psycopg", "psycopg_pool"),
+        *("asyncmy", "aiomysql", "pymysql"),
+    }
+)
+_PYTHON = frozenset({"builtins"})
+
 
 @dataclasses.dataclass(frozen=True)
 class Hint:
     """One known error.
 
     Args:
-        pattern: In ``module.Class: message`` of an exception.
+        pattern: In ``module.Class: message`` of an exception of one of *raised_by*.
         means: What it means in a test.
         change: What to do.
+        raised_by: Top-level modules of exceptions; the default: SQLAlchemy's and the drivers'.
     """
 
     pattern: str
     means: str
     change: str
+    raised_by: frozenset[str] = _DATABASE
 
 
 HINTS = (
     Hint(
         r"no such table: ",
-        "each connection to an in-memory SQLite database has a database of its own; the tables "
-        "were made over another one, or not at all",
-        "use asyncdb_engine, on which all connections share one; or name the module that defines "
-        "the model in asyncdb_metadata",
+        "each connection to an in-memory SQLite database has a database of its own, and the tables "
+        "were made over another one; or nobody has made this table",
+        "on an engine of your own: use asyncdb_engine instead, on which all connections share one; "
+        "else see that asyncdb_metadata or the migrations hold this table",
     ),
     Hint(
         r"database (table )?is locked",
@@ -74,18 +85,21 @@ HINTS = (
         "asyncdb_sessionmaker",
     ),
     Hint(
-        r"attached to a different loop|is bound to a different event loop",
+        r"^builtins\.RuntimeError: .*(attached to a different loop|"
+        r"is bound to a different event loop)",
         "an engine, a connection or a lock was first used on one event loop and is now used on "
         "another: pytest-asyncio gives each test its own",
         "use asyncdb_engine, which works on every loop; name the application's engine in "
         "asyncdb_app_engines; or give tests and fixtures one loop scope",
+        _DATABASE | _PYTHON,
     ),
     Hint(
-        r"RuntimeError: Event loop is closed",
+        r"^builtins\.RuntimeError: Event loop is closed$",
         "a connection was opened on the loop of an earlier test, which has ended; an engine keeps "
         "it in its pool",
         "use asyncdb_engine, which works on every loop; name the application's engine in "
         "asyncdb_app_engines; or dispose of yours in the test that opened it",
+        _DATABASE | _PYTHON,
     ),
     Hint(
         r"MissingGreenlet",
@@ -103,16 +117,18 @@ HINTS = (
         "open; asyncdb_engine needs one connection in rollback",
     ),
     Hint(
-        r"ScopeMismatch: You tried to access the function scoped fixture "
+        r"^builtins\.Failed: ScopeMismatch: You tried to access the function scoped fixture "
         r"(asyncdb_\w+|_asyncdb_view)",
         "a fixture that lives longer than one test asks for the database of one test",
         "make that fixture function-scoped, or fill the database once for all tests with "
         "asyncdb_seed",
+        _PYTHON,  # pytest gives its own that module
     ),
     Hint(
-        r"'cryptography' package is required",
+        r"^builtins\.RuntimeError: 'cryptography' package is required",
         "MySQL's account logs in with caching_sha2_password, for which the driver needs a package",
         "pip install cryptography",
+        _DATABASE | _PYTHON,
     ),
 )
 _PATTERNS = tuple((re.compile(hint.pattern, re.DOTALL), hint) for hint in HINTS)
@@ -122,8 +138,9 @@ def find(error: BaseException) -> Hint | None:
     """The hint for an error, or for what has caused it."""
     for one in _causes(error):
         text = f"{type(one).__module__}.{type(one).__qualname__}: {one}"
+        root = type(one).__module__.partition(".")[0]
         for pattern, hint in _PATTERNS:
-            if pattern.search(text):
+            if root in hint.raised_by and pattern.search(text):
                 return hint
     return None
 

@@ -17,6 +17,7 @@ _SHOWN = 20
 _LONG, _VALUE = 600, 60
 _WIDTH = 80
 #: A statement that names one of these may carry a secret among its texts.
+_LITERAL = re.compile(r"'(?:[^']|'')*'")
 _SECRET = re.compile(r"passw|pwd|secret|token|api_?key|credential", re.IGNORECASE)
 
 
@@ -52,9 +53,11 @@ def _entry(number: str, entry: Statement | str, parameters: Any) -> list[str]:
     if isinstance(entry, str):
         return [number + entry]
     sql = " ".join(entry.sql.split())
+    secret = _SECRET.search(sql) is not None
+    if secret:
+        sql = _LITERAL.sub("'***'", sql)
     lines = _wrap(_cut(sql, _LONG), number)
     if parameters:
-        secret = _SECRET.search(sql) is not None
         lines += _wrap(_cut(_parameters(parameters, secret, entry.many), _LONG), "      ")
     facts = [_milliseconds(entry.seconds)]
     if entry.rows is not None:
@@ -63,7 +66,7 @@ def _entry(number: str, entry: Statement | str, parameters: Any) -> list[str]:
         facts.append(line_of(entry.places[0]))
     lines += _wrap(f"-- {', '.join(facts)}", "      ")
     if entry.error is not None:
-        lines += _wrap(f"-- {type(entry.error).__name__}", "      ")
+        lines += _wrap(f"-- {entry.error}", "      ")
     return lines
 
 
@@ -83,8 +86,8 @@ def _parameters(parameters: Any, secret: bool, many: bool) -> str:
 
 
 def _value(value: Any, secret: bool) -> str:
-    if secret and isinstance(value, str | bytes | bytearray):
-        return "***"
+    if isinstance(value, str | bytes | bytearray) and (secret or _SECRET.search(str(value))):
+        return "***"  # a text may be JSON that names one
     try:
         return _cut(repr(value), _VALUE)
     except Exception as error:  # the user's own type

@@ -210,10 +210,17 @@ class Mine(Exception):
     pass
 
 
+class UploadError(Exception):
+    pass
+
+
 @pytest.mark.parametrize("error", [
     AssertionError("a table is not such a thing"), KeyError("loop"), ValueError("closed"),
     RuntimeError("the loop of the game is closed"), Mine("another one"), TimeoutError(),
     OSError(111, "Connection refused"), ZeroDivisionError("division by zero"),
+    UploadError("upload 7 is already in progress"), ValueError("MissingGreenlet is not good"),
+    RuntimeError("job 2013: Lost connection"), AssertionError("no such table: x"),
+    UploadError("database is locked"), Mine("ScopeMismatch: Event loop is closed"),
 ])
 async def test_raised(asyncdb_session, error):
     await names(asyncdb_session)
@@ -243,7 +250,7 @@ async def test_assert(asyncdb_session):
 
 def test_other_failures_get_none(project: Project, target: Target) -> None:
     project.tests(OTHERS)
-    outcome = project.run(target).had(failed=13)
+    outcome = project.run(target).had(failed=19)
     assert "asyncdb: hint" not in outcome.text
 
 

@@ -41,6 +41,10 @@ async def test_it(asyncdb_connection):
         text("SELECT :name AS name, :word AS password"), {"name": "ada", "word": "hunter2"}
     )
     await asyncdb_connection.execute(text("SELECT 1 WHERE 1 = :token"), {"token": 7})
+    await asyncdb_connection.execute(text("SELECT 'hunter2' AS passwd"))
+    await asyncdb_connection.execute(
+        text("SELECT :data AS data"), {"data": '{"password": "hunter2"}'}
+    )
     assert False
 """
 
