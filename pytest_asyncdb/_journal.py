@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 #: Of so many statements, the last ones, the parameters are kept.
 _KEPT = 50
-#: A file, the number of a line, a function.
+#: A line of code, not yet in words: the file, the line's number, the function.
 Place = tuple[str, int, str]
+
+
+def line_of(place: Place) -> str:
+    """As a user would write it: from the current folder, if the file is below."""
+    path, number, name = place
+    here = os.getcwd() + os.sep  # noqa: PTH109  # a string is all that is needed
+    return f"{path.removeprefix(here)}:{number} in {name}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

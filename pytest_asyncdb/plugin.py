@@ -199,15 +199,14 @@ def pytest_runtest_makereport(
         item.stash[FAILURE] = call.excinfo.value
     spec = getattr(getattr(item, "callspec", None), "params", {}).get(BACKEND)
     if call.when == "setup" and spec is not None:
-        item.user_properties.append(("asyncdb_backend", str(spec)))
+        item.user_properties.append((BACKEND, str(spec)))
     result = yield
-    if call.excinfo is not None and result.failed and call.when != "setup":
-        from pytest_asyncdb import _report
-
-        _report.note_lost(result, call.excinfo.value, spec, item.config.stash[RUN])
     if call.excinfo is not None and result.failed:
+        from pytest_asyncdb import _report
         from pytest_asyncdb.reports import _sections
 
+        if call.when != "setup":
+            _report.note_lost(result, call.excinfo.value, spec, item.config.stash[RUN])
         result.sections += _sections.of_failure(call.excinfo.value, item.stash.get(JOURNAL, None))
     if item.stash.get(STRAYS, None):
         from pytest_asyncdb import _report

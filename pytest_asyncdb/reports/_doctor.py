@@ -227,17 +227,9 @@ def _metadata(run: Run) -> str:
 
 
 def _portability(config: pytest.Config, run: Run) -> Iterator[Finding]:
-    from pytest_asyncdb._plan import load_metadata
     from pytest_asyncdb.reports import _portability as portability
 
-    if not run.settings.metadata.value:
-        return
-    try:
-        metadata = load_metadata(run.settings.metadata)
-    except Exception:
-        return  # said above
-    dialects = {s.backend: run.backend(s).dialect for s in run.settings.specs}
-    for trouble in portability.troubles(metadata, dialects):
+    for trouble in portability.of_run(run):
         text, says, instead = portability.describe(trouble)
         yield Finding("wrong" if trouble.refused else "note", text, (says,), instead)
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from sqlalchemy import MetaData, Table
     from sqlalchemy.engine import Dialect
 
+    from pytest_asyncdb._run import Run
+
 
 @dataclasses.dataclass(frozen=True)
 class Trouble:
@@ -59,6 +61,22 @@ def troubles(metadata: Iterable[MetaData], dialects: dict[str, str]) -> list[Tro
         for (refused, says, instead, backends), places in grouped.items()
     ]
     return sorted(result, key=lambda trouble: not trouble.refused)
+
+
+def of_run(run: Run) -> list[Trouble]:
+    """Of the metadata that the ini file names, on the run's backends; none where there is none, or
+    it cannot be imported, which others say."""
+    from pytest_asyncdb._plan import load_metadata
+
+    if not run.settings.metadata.value:
+        return []
+    try:
+        metadata = load_metadata(run.settings.metadata)
+    except Exception:
+        return []
+    return troubles(
+        metadata, {spec.backend: run.backend(spec).dialect for spec in run.settings.specs}
+    )
 
 
 def _dialect(name: str) -> Dialect:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pytest_asyncdb._journal import Journal, Place, Statement
+from pytest_asyncdb._journal import Journal, Statement, line_of
 from pytest_asyncdb.reports import _hints
 
 #: So many entries are shown; how many were before them is said.
@@ -16,8 +15,8 @@ _SHOWN = 20
 #: Characters of a statement, and of one parameter.
 _LONG, _VALUE = 600, 60
 _WIDTH = 80
-#: A statement that names one of these may carry a secret among its texts.
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
+#: A statement that names one of these may carry a secret among its texts.
 _SECRET = re.compile(r"passw|pwd|secret|token|api_?key|credential", re.IGNORECASE)
 
 
@@ -92,12 +91,6 @@ def _value(value: Any, secret: bool) -> str:
         return _cut(repr(value), _VALUE)
     except Exception as error:  # the user's own type
         return f"<{type(value).__name__}: {type(error).__name__} in repr()>"
-
-
-def line_of(place: Place) -> str:
-    """A place as a user would write it."""
-    path, number, name = place
-    return f"{path.removeprefix(os.path.join(os.getcwd(), ''))}:{number} in {name}"  # noqa: PTH109, PTH118
 
 
 def _milliseconds(seconds: float) -> str:
