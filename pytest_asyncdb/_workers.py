@@ -10,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import importlib
 import os
 import socket
 import sys
@@ -223,6 +224,7 @@ class OwnedServers:
             provider.load()
             provider.run = self._run
             if provider.name != "memory" and self._reaping is None:
+                _import_for_threads()
                 self._reaping = reap_in_thread()
             backend = self._registry.backend(spec.backend)
             context = provider.obtain(found, spec, backend, self.driver(spec), self._progress)
@@ -294,6 +296,17 @@ class OwnedServers:
             lease.close()
         except errors.AsyncdbError as error:
             self._progress(str(error))
+
+
+def _import_for_threads() -> None:
+    """What the threads below need of ours, imported by their caller.
+
+    pytest rewrites the asserts of plugins on import, with ``ast``, whose parser of CPython 3.11 has
+    one counter of its depth for all threads: beside another import, or a traceback that is
+    shown, it fails now and then. https://github.com/python/cpython/issues/106905
+    """
+    for name in ("_lease", "_provision", "_single", "servers._traces"):
+        importlib.import_module(f"pytest_asyncdb.{name}")
 
 
 class ChannelServers:

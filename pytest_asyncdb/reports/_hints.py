@@ -135,14 +135,26 @@ _PATTERNS = tuple((re.compile(hint.pattern, re.DOTALL), hint) for hint in HINTS)
 
 
 def find(error: BaseException) -> Hint | None:
-    """The hint for an error, or for what has caused it."""
-    for one in _causes(error):
+    """The hint for an error, or for what has caused it; none where we have told the cause."""
+    causes = list(_causes(error))
+    if any(map(_is_told, causes)):
+        return None
+    for one in causes:
         text = f"{type(one).__module__}.{type(one).__qualname__}: {one}"
-        root = type(one).__module__.partition(".")[0]
         for pattern, hint in _PATTERNS:
-            if root in hint.raised_by and pattern.search(text):
+            if _root(one) in hint.raised_by and pattern.search(text):
                 return hint
     return None
+
+
+def _is_told(error: BaseException) -> bool:
+    """Is it an error of ours, or one with a note of ours?"""
+    notes = getattr(error, "__notes__", ())
+    return _root(error) == "pytest_asyncdb" or any("To fix this" in note for note in notes)
+
+
+def _root(error: BaseException) -> str:
+    return type(error).__module__.partition(".")[0]
 
 
 def render(hint: Hint) -> str:
