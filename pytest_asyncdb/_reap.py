@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._registry import Registry
+from pytest_asyncdb._runs import forget_dead
 from pytest_asyncdb._types import BackendSpec, Server, Sourced
 
 _DONE = {True: "removed", False: "could not be removed"}
@@ -29,6 +30,7 @@ def _reap_quietly() -> None:
 
     # Nobody asked for it, and the next run tries again.
     with contextlib.suppress(Exception):
+        forget_dead()
         for trace in traces():
             if trace.abandoned:
                 trace.remove()
@@ -52,6 +54,8 @@ def reap(urls: Sequence[str], dry: bool, say: Callable[[str], None]) -> bool:
     targets = [*_from_environment(registry), *(_target(registry, url) for url in urls)]
     from pytest_asyncdb.servers._traces import traces
 
+    if not dry:
+        forget_dead()
     found, complete = False, True
     for trace in traces():
         if not trace.abandoned:

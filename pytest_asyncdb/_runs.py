@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ from pathlib import Path
 from pytest_asyncdb.servers._cache import cache_folder
 from pytest_asyncdb.servers._owner import Owner
 
+#: Seconds in which whoever makes a record has written it.
+_YOUNG = 60.0
 _DATABASE = re.compile(r"asyncdb_([0-9a-f]{8})_")
 
 
@@ -48,7 +51,11 @@ def recorded(run: str) -> Iterator[None]:
     path = _record(run)
     with contextlib.suppress(OSError, RuntimeError):  # the latter: there is no home
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.write_text(Owner.current(run, "databases").to_json(), encoding="utf-8")
+        record = Owner.current(run, "databases").to_json()
+        try:
+            path.write_text(record, encoding="utf-8")
+        except OSError:  # the disk is full: it is empty
+            path.unlink()
     try:
         yield
     finally:
@@ -68,6 +75,15 @@ def is_recorded(run: str) -> bool:
             path.unlink()
         return False
     return True
+
+
+def forget_dead() -> None:
+    """Remove the records of runs that were killed."""
+    with contextlib.suppress(OSError, RuntimeError):
+        for path in _record("").parent.iterdir():
+            age = time.time() - path.stat().st_mtime
+            if not is_recorded(path.stem) and age > _YOUNG:  # one that cannot be read
+                path.unlink(missing_ok=True)
 
 
 def _record(run: str) -> Path:

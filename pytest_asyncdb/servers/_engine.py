@@ -19,6 +19,8 @@ from pytest_asyncdb.servers._owner import Owner
 
 #: Marks our containers; the value is the record of the owner.
 LABEL = "org.pytest-asyncdb"
+#: How the name of testcontainers' helper begins; its session follows.
+RYUK = "testcontainers-ryuk-"
 #: Seconds for the engine to answer a ping.
 _PING = 2.0
 #: Seconds for the engine to remove a container.
@@ -35,12 +37,14 @@ class Labelled:
         name: Its name.
         image: What it was made from.
         owner: None where the label cannot be read.
+        ends_by_itself: It is Ryuk at its work.
     """
 
     id: str
     name: str
     image: str
     owner: Owner | None
+    ends_by_itself: bool
 
 
 def our_containers() -> list[Labelled]:
@@ -52,21 +56,23 @@ def our_containers() -> list[Labelled]:
     try:
         status, body = _call("GET", f"/containers/json?all=1&filters={filters}")
         listed = json.loads(body) if status == 200 else []
-        return [
-            Labelled(
-                entry["Id"],
-                (entry["Names"] or [entry["Id"][:12]])[0].lstrip("/"),
-                entry["Image"],
-                _owner_of(entry["Labels"][LABEL]),
-            )
-            for entry in listed
-        ]
+        return [_labelled(entry) for entry in listed]
     except (OSError, http.client.HTTPException, ValueError, KeyError):
         return []
 
 
+def _labelled(entry: dict[str, Any]) -> Labelled:
+    name = (entry["Names"] or [entry["Id"][:12]])[0].lstrip("/")
+    at_work = name.startswith(RYUK) and entry["State"] == "running"
+    return Labelled(entry["Id"], name, entry["Image"], _owner_of(entry["Labels"][LABEL]), at_work)
+
+
 def remove_container(number: str) -> bool:
-    """Kill and remove a container and its volumes; False where the engine would not."""
+    """Kill and remove a container and its volumes; False where the engine would not.
+
+    Args:
+        number: Its id or name.
+    """
     try:
         status, _ = _call("DELETE", f"/containers/{number}?force=1&v=1")
     except (OSError, http.client.HTTPException):

@@ -86,6 +86,8 @@ class Container(Trace):
 
     @property
     def abandoned(self) -> bool:
+        if self.labelled.ends_by_itself:  # when it has removed what others than us have made
+            return False
         return self.owner is not None and not self.owner.alive()
 
     def remove(self) -> bool:

@@ -7,15 +7,13 @@ own helper Ryuk does it, and where that has not, the next run, by our label.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import dataclasses
 import importlib.util
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_asyncdb._types import BackendSpec, ContainerRecipe, Found, Server, Sourced
 from pytest_asyncdb.abc import Backend, Driver, ServerProvider
@@ -23,6 +21,7 @@ from pytest_asyncdb.errors import ProviderUnavailable, ServerStartError, server_
 from pytest_asyncdb.servers._engine import LABEL, at_hand, engine_address, ping
 from pytest_asyncdb.servers._owner import Owner
 from pytest_asyncdb.servers._ready import NotReady, describe, patience, wait_until_ready
+from pytest_asyncdb.servers._ryuk import MADE, ensure_ryuk
 
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
@@ -31,11 +30,6 @@ if TYPE_CHECKING:
 _START = 120.0
 #: Seconds between two looks at whether the container still runs.
 _LOOK = 0.5
-
-#: Ryuk is one per process, and testcontainers does not guard its making.
-_ryuk_lock = threading.Lock()
-#: Containers of this process that have not been removed.
-_left: set[int] = set()
 
 
 class ContainerProvider(ServerProvider):
@@ -107,12 +101,6 @@ class ContainerProvider(ServerProvider):
             _remove(container)
 
 
-def _end_ryuk(reaper: Any) -> None:
-    """End Ryuk at our exit, unless it has something to remove, as after two Ctrl-C."""
-    if not _left:
-        reaper.delete_instance()
-
-
 _Failure = Callable[[str, str], ServerStartError]
 
 
@@ -121,25 +109,20 @@ def _prepare(
 ) -> DockerContainer:
     """The container, not yet made, its image at hand, and Ryuk running."""
     from testcontainers.core.config import testcontainers_config
-    from testcontainers.core.container import DockerContainer, Reaper
 
     try:
-        if not testcontainers_config.ryuk_disabled:
-            with _ryuk_lock:
-                if Reaper._instance is None:
-                    Reaper.get_instance()
-                    # At a normal exit testcontainers ends it, whatever is left to do.
-                    atexit.unregister(Reaper.delete_instance)
-                    atexit.register(_end_ryuk, Reaper)
+        ensure_ryuk(owner.run)
     except Exception as error:
         raise failure(f"its helper {testcontainers_config.ryuk_image}", describe(error)) from error
+    from testcontainers.core.container import DockerContainer
+
     container = DockerContainer(image)
     try:
         container.with_command(list(recipe.command))
         container.with_exposed_ports(recipe.port)
         container.with_tmpfs_mount(recipe.data_folder)
         container.with_kwargs(labels={LABEL: owner.to_json()})
-        _left.add(id(container))
+        MADE.add(id(container))
         for name, value in recipe.environment.items():
             container.with_env(name, value.format(password=password))
         images = container.get_docker_client().client.images
@@ -217,8 +200,8 @@ def _remove(container: DockerContainer) -> None:
         # 404: gone already; 409: somebody else is removing it, such as Ryuk.
         if getattr(error, "status_code", None) not in (404, 409):
             raise
-        _left.discard(id(container))
+        MADE.discard(id(container))
     else:
-        _left.discard(id(container))
+        MADE.discard(id(container))
     finally:
         container.get_docker_client().client.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -222,6 +223,21 @@ def test_databases_of_a_process_that_lives_on_this_machine_stay(
         assert not record.exists()
 
 
+def test_records_of_dead_runs_are_removed(places: Path) -> None:
+    """Also one that a run could not finish, for the disk was full or it was killed."""
+    folder = places / "cache/pytest-asyncdb/runs"
+    folder.mkdir(parents=True)
+    (folder / "cafe0123.json").write_text(dead().to_json())
+    (folder / "cafe0124.json").write_text(Owner.current("cafe0124", "databases").to_json())
+    for name, age in (("cafe0125.json", 3600), ("cafe0126.json", 0)):
+        (folder / name).touch()
+        os.utime(folder / name, (time.time() - age,) * 2)
+    reap("--dry-run")
+    assert len(list(folder.iterdir())) == 4
+    reap()
+    assert {path.stem for path in folder.iterdir()} == {"cafe0124", "cafe0126"}
+
+
 def test_a_run_holds_its_lock_and_has_a_record(
     project: Project, target: Target, places: Path
 ) -> None:
@@ -299,3 +315,44 @@ def test_containers_of_the_dead_are_removed(servers: Servers) -> None:
         assert {stays, strange} <= set(ids)
     finally:
         docker("rm", "-f", stays, strange)
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_a_ryuk_that_was_never_started_is_removed(servers: Servers, running: bool) -> None:
+    """One that runs removes what the dead run's tests have made themselves, and ends."""
+    servers.need("postgres", "container")
+    label = f"org.pytest-asyncdb={dead().to_json()}"
+    name = f"testcontainers-ryuk-of-a-test-{os.getpid()}"
+    command = ("run", "-d") if running else ("create",)
+    docker(*command, "--rm", "--name", name, "--label", label, "postgres:17", "sleep", "600")
+    try:
+        reap()  # unless a run of another test is first
+        assert (name in docker("ps", "-a", "--format", "{{.Names}}").split()) is running
+    finally:
+        subprocess.run(["docker", "rm", "-f", name], capture_output=True, timeout=60)
+
+
+def test_ryuk_says_whose_it_is(project: Project, servers: Servers) -> None:
+    """It could stay behind like any other container; at the end of a run both are gone."""
+    servers.need("postgres", "container")
+    project.tests(
+        """
+        import os
+        import subprocess
+
+        async def test_it(asyncdb_session):
+            await names(asyncdb_session)
+            form = "{{.Names}} {{json .Labels}}"
+            command = ["docker", "ps", "-a", "--no-trunc", "--format", form]
+            for line in subprocess.run(command, capture_output=True, text=True).stdout.splitlines():
+                if f'"pid\\\\": {os.getpid()},' in line:
+                    print("ours:", line.split()[0])
+        """
+    )
+    result = project.pytester.runpytest_subprocess(
+        "-s", "--asyncdb=postgres", "--asyncdb-server=container"
+    )
+    result.assert_outcomes(passed=1)
+    ours = re.findall(r"ours: (\S+)", str(result.stdout))
+    assert sorted(name.startswith("testcontainers-ryuk-") for name in ours) == [False, True]
+    assert not set(ours) & set(docker("ps", "-a", "--format", "{{.Names}}").split())
