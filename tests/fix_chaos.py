@@ -8,6 +8,8 @@ shared memory the processes had.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import itertools
 import json
 import os
 import random
@@ -17,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -32,9 +34,15 @@ SEED = int(os.environ.get("ASYNCDB_TEST_SEED", "1"))
 IN_TIME = 90
 #: Seconds in which the watchdog must have seen that a run is gone.
 WATCHDOG = 15
+#: Seconds for which a Ryuk waits that nobody has connected to yet, and some more.
+RYUK = 75
 
 at_moments = pytest.mark.parametrize("seed", range(SEED, SEED + NUMBER))
 
+#: Of every run that is looked at.
+PLUGINS = (*QUIET, "-p", "run_id", "-p", "milestones")
+
+RECORDS = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "pytest-asyncdb/runs").expanduser()
 PLACES = ("/dev/shm", tempfile.gettempdir())
 
 
@@ -59,10 +67,11 @@ class Run:
     def __init__(self, project: Project, *arguments: str, wrap: Sequence[str] = ()) -> None:
         self.marker = f"CHAOS={os.urandom(8).hex()}"
         self.output = project.path / f"output-{self.marker[-6:]}.txt"
+        self._milestones = self.output.with_suffix(".milestones")
         name, _, value = self.marker.partition("=")
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                [*wrap, sys.executable, "-m", "pytest", *QUIET, "-p", "run_id", *arguments],
+                [*wrap, sys.executable, "-m", "pytest", *PLUGINS, *arguments],
                 cwd=project.path,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -70,6 +79,7 @@ class Run:
                 env={
                     **os.environ,
                     name: value,
+                    "MILESTONES": str(self._milestones),
                     "PYTHONPATH": str(INNER),
                     "PYTHONFAULTHANDLER": "1",
                 },
@@ -78,9 +88,10 @@ class Run:
             )
         self.pid = self.process.pid
         self.began = time.monotonic()
+        #: When :meth:`end` saw its end, by the monotonic clock.
+        self.ended: float | None = None
         self._seen: dict[int, str] = {}
         self._memory: set[str] = set()
-        self._sessions: set[str] = set()
 
     def look(self) -> list[int]:
         """Remember what belongs to the run now; its processes, parents first."""
@@ -118,6 +129,32 @@ class Run:
             self.process.wait(max(0.0, self.began + seconds - time.monotonic()))
         return self.process.poll() is None
 
+    def reach(self, moment: Moment) -> bool:
+        """Wait for a moment of the run's life; False: it has ended before."""
+        while self.begun < moment.tests:
+            if not self.at(self.age + 0.005):
+                return False
+        begun = self.age if moment.tests else 0.0
+        return self.at(begun + moment.seconds)
+
+    @property
+    def begun(self) -> int:
+        """How many tests have begun."""
+        return len(self._noted("begun"))
+
+    @property
+    def tests_ended(self) -> float:
+        """When the last test ended, by the monotonic clock."""
+        return float(self._noted("ended")[-1])
+
+    def _noted(self, word: str) -> list[str]:
+        """The milestones of that kind."""
+        try:
+            lines = self._milestones.read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        return [line.split()[1] for line in lines if line.startswith(f"{word} ")]
+
     @property
     def age(self) -> float:
         """Seconds since its start."""
@@ -126,7 +163,9 @@ class Run:
     def end(self) -> int:
         """Wait for its end, which must come in time; the exit code."""
         try:
-            return self.process.wait(IN_TIME)
+            code = self.process.wait(IN_TIME)
+            self.ended = self.ended or time.monotonic()
+            return code
         except subprocess.TimeoutExpired:
             with contextlib.suppress(OSError):
                 os.kill(self.pid, signal.SIGABRT)  # faulthandler says where it hangs
@@ -144,14 +183,45 @@ class Run:
 
     @property
     def id(self) -> str | None:
-        found = re.search(r"^run id: (\w{8})$", self.text, re.MULTILINE)
-        return found and found.group(1)
+        """The run id; None as long as there is none."""
+        return next(iter(self._noted("id")), None)
+
+    def failures(self) -> dict[str, str]:
+        """What the output says of each failed test, by pytest's heading of it."""
+        before, _, rest = self.text.partition(" short test summary info ")
+        assert rest or not re.search(r"^=+ (ERRORS|FAILURES) =+$", before, re.MULTILINE), self.text
+        parts = re.split(r"^(?:_{2,} (.+) _{2,}|=+ (?:ERRORS|FAILURES) =+)$", before, flags=re.M)
+        found: dict[str, str] = {}
+        for heading, text in zip(parts[1::2], parts[2::2], strict=True):
+            if heading is not None:
+                found[f"{heading} ({len(found)})"] = text
+        # What could not be dropped is said below the last line of pytest.
+        last = re.search(r"^=+ (.+) in [\d.]+s", rest, re.MULTILINE)
+        counts = re.findall(r"\b(\d+) (?:failed|errors?)\b", last[1] if last else "")
+        assert len(found) == sum(map(int, counts)), self.text
+        return found
+
+    def says_that_the_server_is_gone(self, backend: str, provider: str, *, begun: int) -> None:
+        """Check that every failure says it, whatever else it says.
+
+        Args:
+            begun: How many tests had begun. Each worker's first one waits for the server, which may
+                have gone while it was started.
+        """
+        label = {"postgres": "PostgreSQL", "mariadb": "MariaDB"}[backend]
+        one = "(local|embedded)" if provider == "local" else provider
+        pattern = rf"the {label} server is gone \(provider {one}, \S+:\d+\)$"
+        if begun < 3:
+            pattern += rf"|the {label} server (of provider {one} did not start|did not answer \()"
+        for heading, text in self.failures().items():
+            assert re.search(pattern, text, re.MULTILINE), f"{heading}:\n{text}"
 
     def left(self, target: Target | None = None) -> list[str]:
         """All that is left of it, in words."""
         found = [f"process {pid}: {_command(pid)}" for pid in self.look()]
         found += [f"folder {path}" for path in self._folders()]
         found += [f"container {name}" for name in self.containers()]
+        found += [f"record {path}" for path in RECORDS.glob(f"{self.id}.json")]
         segments = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
         there = {f"segment {line.split()[1]}" for line in segments}
         found += sorted(m for m in self._memory if m in there or Path(m).exists())
@@ -168,26 +238,17 @@ class Run:
                         yield path
 
     def containers(self) -> list[str]:
-        """The containers of this run, by the label that says whose they are, and its Ryuk."""
-        lines = _docker(
-            "ps", "-a", "--no-trunc", "--format", "{{.ID}}\t{{.Names}}\t{{json .Labels}}"
-        )
-        found = []
-        for line in lines.splitlines():
-            number, name, labels = line.split("\t")
-            if f'\\"pid\\": {self.pid},' in labels:
-                found.append(number)
-                if session := re.search(r"org.testcontainers.session-id=([\w-]+)", labels):
-                    self._sessions.add(session.group(1))
-            elif any(session in name for session in self._sessions):
-                found.append(name)
-        return found
+        """The containers of this run, Ryuk too, by the label that says whose they are."""
+        listed = _docker("ps", "-a", "--no-trunc", "--format", "{{.Names}}\t{{json .Labels}}")
+        lines = [line.split("\t") for line in listed.splitlines()]
+        return [name for name, labels in lines if f'\\"pid\\": {self.pid},' in labels]
 
-    def leaves_nothing(self, target: Target | None = None, seconds: float = WATCHDOG) -> None:
+    def leaves_nothing(self, target: Target | None = None) -> None:
         """Wait until the observer finds nothing any more."""
-        until = time.monotonic() + seconds
+        began = time.monotonic()
         while left := self.left(target):
-            assert time.monotonic() < until, "\n".join([*left, self.text])
+            patience = RYUK if all("testcontainers-ryuk" in line for line in left) else WATCHDOG
+            assert time.monotonic() < began + patience, "\n".join([*left, self.text])
             time.sleep(0.1)
 
 
@@ -206,13 +267,15 @@ def _docker(*arguments: str) -> str:
     return done.stdout
 
 
-def kill(pids: list[int]) -> None:
+def kill(pids: Sequence[int]) -> None:
     """SIGKILL, parents first, so that nobody sees it coming."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
+#: How many tests :data:`TESTS` makes.
+TESTS_OF_MANY = 60
 #: Databases are made and dropped all the time, by tests of both kinds.
 TESTS = """
     @pytest.mark.parametrize("n", range(30))
@@ -232,6 +295,35 @@ ONE = """
 """
 
 
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """A moment of a run's life.
+
+    Args:
+        seconds: After the start of the run, or of a test.
+        tests: How many tests have begun then; 0: counted from the start of the run.
+    """
+
+    seconds: float
+    tests: int = 0
+
+
+def moments(seed: int, kind: str, start: float = 2.0) -> Iterator[Moment]:
+    """Random moments while a run starts, while its tests run, and at its end; printed.
+
+    Args:
+        start: How long it takes to start, in seconds.
+    """
+    numbers = random.Random(f"{seed} {kind}")
+    while True:
+        if numbers.random() < 0.4:
+            found = Moment(numbers.uniform(0.2, start))
+        else:
+            found = Moment(numbers.uniform(0.0, 0.1), numbers.randint(1, TESTS_OF_MANY))
+        print(f"seed {seed}, {kind}: {found}")
+        yield found
+
+
 class Chaos:
     """A project whose runs have accidents."""
 
@@ -243,6 +335,28 @@ class Chaos:
     def start(self, *arguments: str) -> Run:
         """A run of some seconds."""
         return Run(self.project, "test_many.py", *arguments)
+
+    def strike(
+        self, at: Iterator[Moment], act: Callable[[Run], bool], *arguments: str
+    ) -> tuple[Run, int]:
+        """A run that something happens to, and how many of its tests had begun then.
+
+        A run that was missed must have passed, and counts for nothing: there is another one.
+
+        Args:
+            act: Does it; False: there was nothing yet that it could happen to.
+        """
+        for moment in itertools.islice(at, 3):
+            run = self.start(*arguments)
+            running = run.reach(moment)
+            while running:
+                begun = run.begun
+                if act(run):
+                    return run, begun
+                running = run.at(run.age + 0.02)
+            print("missed")
+            assert run.end() == 0, run.text
+        raise AssertionError(f"three runs were missed, the last one:\n{run.text}")
 
     def next(self, *arguments: str) -> None:
         """The next run, after which nothing may be left of those before it."""
@@ -256,10 +370,3 @@ def chaos(project: Project) -> Chaos:
     if not Path("/proc/self/maps").exists():
         pytest.skip("processes are observed through /proc")
     return Chaos(project)
-
-
-def moment(seed: int, kind: str, first: float, last: float) -> float:
-    """A random moment of a run, in seconds after its start; printed."""
-    seconds = random.Random(f"{seed} {kind}").uniform(first, last)
-    print(f"seed {seed}, {kind}: after {seconds:.3f} s")
-    return seconds

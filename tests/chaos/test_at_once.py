@@ -10,6 +10,8 @@ import pytest
 from fix_chaos import Chaos, Run, at_moments
 from fix_servers import Servers
 
+pytestmark = pytest.mark.usefixtures("untouched")
+
 WORDS = ("postgres+asyncpg", "mariadb+asyncmy")
 
 
@@ -18,23 +20,20 @@ WORDS = ("postgres+asyncpg", "mariadb+asyncmy")
 def test_two_runs_at_once_do_not_meet(chaos: Chaos, servers: Servers, word: str, seed: int) -> None:
     """Each drops its own databases, and neither those of the other, nor anybody else's."""
     target = servers.target(word)
-    foreign = f"asyncdb_notes_{os.getpid()}"
     left = f"asyncdb_{os.urandom(4).hex()}_maina_1"
     target.observer.query(f"CREATE DATABASE {left}")
-    with target.observer.throw_away(foreign):
-        workers = random.Random(seed).choice(["-n0", "-n2"])
-        first = chaos.start(*target.arguments)
-        first.at(random.Random(f"{seed} pause").uniform(0.0, 1.5))
-        second = chaos.start(*target.arguments, workers)
-        assert first.end() == 0, first.text
-        assert second.end() == 0, second.text
-        assert "60 passed" in first.text
-        assert "60 passed" in second.text
-        assert first.id != second.id
-        first.leaves_nothing(target)
-        second.leaves_nothing(target)
-        assert foreign in target.observer.databases()
-        assert left not in target.observer.databases()
+    workers = random.Random(seed).choice(["-n0", "-n2"])
+    first = chaos.start(*target.arguments)
+    first.at(random.Random(f"{seed} pause").uniform(0.0, 1.5))
+    second = chaos.start(*target.arguments, workers)
+    assert first.end() == 0, first.text
+    assert second.end() == 0, second.text
+    assert "60 passed" in first.text
+    assert "60 passed" in second.text
+    assert first.id != second.id
+    first.leaves_nothing(target)
+    second.leaves_nothing(target)
+    assert left not in target.observer.databases()
 
 
 COUNTED = """

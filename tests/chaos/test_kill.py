@@ -9,11 +9,14 @@ import random
 import re
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from fix_chaos import Chaos, Run, at_moments, kill, moment
+from fix_chaos import TESTS_OF_MANY, Chaos, Run, at_moments, kill, moments
 from fix_servers import Servers, Target
+
+pytestmark = pytest.mark.usefixtures("untouched")
 
 #: Backend and provider; each seed takes the next one, and then the other number of workers.
 SERVERS = ("postgres-local", "postgres-url", "mariadb-local", "postgres-container", "mariadb-url")
@@ -63,25 +66,33 @@ def over(chaos: Chaos, run: Run, case: Case) -> None:
     run.leaves_nothing(case.target)
 
 
+def killed(run: Run, pids: Sequence[int]) -> bool:
+    """SIGKILL, the run among them; False: it ended by itself before."""
+    kill(pids)
+    return run.end() == -signal.SIGKILL
+
+
 @at_moments
 def test_the_whole_tree(chaos: Chaos, case: Case, seed: int) -> None:
     """SIGKILL for the run, its workers, the supervisor, and the server."""
-    run = chaos.start(*case.arguments)
-    if run.at(moment(seed, f"tree {case.word}", 0.2, 6.0)):
+
+    def act(run: Run) -> bool:
         run.left(case.target)
-        kill(run.look())
-    assert run.end() in (0, -signal.SIGKILL), run.text
+        return killed(run, run.look())
+
+    run, _ = chaos.strike(moments(seed, f"tree {case.word}"), act, *case.arguments)
     over(chaos, run, case)
 
 
 @at_moments
 def test_the_controller(chaos: Chaos, case: Case, seed: int) -> None:
     """Its workers and its server end by themselves; without a next run, too."""
-    run = chaos.start(*case.arguments)
-    if run.at(moment(seed, f"controller {case.word}", 0.2, 6.0)):
+
+    def act(run: Run) -> bool:
         run.left(case.target)
-        kill([run.pid])
-    assert run.end() in (0, -signal.SIGKILL), run.text
+        return killed(run, [run.pid])
+
+    run, _ = chaos.strike(moments(seed, f"controller {case.word}"), act, *case.arguments)
     if case.waits_for_nobody:
         run.leaves_nothing(case.target)
     over(chaos, run, case)
@@ -90,24 +101,29 @@ def test_the_controller(chaos: Chaos, case: Case, seed: int) -> None:
 @at_moments
 def test_a_worker(chaos: Chaos, case: Case, seed: int) -> None:
     """The others go on, another one takes its place, and its tests run there."""
-    run = chaos.start(*case.arguments, "-n2")
-    killed = False
-    if run.at(moment(seed, f"worker {case.word}", 1.0, 6.0)):
+
+    def act(run: Run) -> bool:
         workers = [pid for pid in run.look() if _is_worker(pid)]
         if workers:
             kill([random.Random(seed).choice(workers)])
-            killed = True
+        return bool(workers)
+
+    at = moments(seed, f"worker {case.word}", start=3.0)
+    run, begun = chaos.strike(at, act, *case.arguments, "-n2")
     code = run.end()
-    assert code in ((0, 1, 3) if killed else (0,)), run.text
-    if code == 1:
-        assert re.search(r"worker 'gw\d' crashed while running|node down", run.text), run.text
+    # Before its tests are known xdist cannot go on; at the end of the run nobody misses it.
+    assert code in ((0, 1, 3) if not 0 < begun < TESTS_OF_MANY else (0, 1)), run.text
+    if 0 < begun < TESTS_OF_MANY - 10:
+        assert re.search(r"\[gw\d\] node down: Not properly terminated", run.text), run.text
+    for heading, text in run.failures().items():
+        assert re.search(r"worker 'gw\d' crashed while running 'test_many", text), heading + text
     run.leaves_nothing(case.target)
     over(chaos, run, case)
 
 
 def _is_worker(pid: int) -> bool:
     with contextlib.suppress(OSError):
-        return b"execnet" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"sys.stdin.readline()" in Path(f"/proc/{pid}/cmdline").read_bytes()
     return False
 
 
@@ -115,19 +131,26 @@ def _is_worker(pid: int) -> bool:
 def test_the_server(chaos: Chaos, servers: Servers, seed: int) -> None:
     """Every test after it says that the server has gone; none hangs."""
     backend, program = (("postgres", "postgres"), ("mariadb", "mariadbd"))[seed % 2]
+    workers = 2 * (seed // 2 % 2)
     case = server(servers, f"{backend}-local")
-    run = chaos.start(*case.arguments)
-    if run.at(moment(seed, f"server {backend}", 0.5, 6.0)):
-        programs = [pid for pid in run.look() if _is(pid, program)]
+
+    def act(run: Run) -> bool:
+        programs = [pid for pid in run.look() if _is_server(pid, program)]
         kill(programs[:1])
-    assert run.end() in (0, 1), run.text
+        return bool(programs)
+
+    at = moments(seed, f"server {backend} -n{workers}")
+    run, begun = chaos.strike(at, act, *case.arguments, f"-n{workers}")
+    says_what_happened(run, begun, backend, "local")
     run.leaves_nothing()
     over(chaos, run, case)
 
 
-def _is(pid: int, program: str) -> bool:
+def _is_server(pid: int, program: str) -> bool:
+    """Others of that name only fill the data folder, or say their version."""
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/exe").readlink().name == program
+        is_program = Path(f"/proc/{pid}/exe").readlink().name == program
+        return is_program and b"port=" in Path(f"/proc/{pid}/cmdline").read_bytes()
     return False
 
 
@@ -135,17 +158,36 @@ def _is(pid: int, program: str) -> bool:
 def test_the_container(chaos: Chaos, servers: Servers, seed: int) -> None:
     """As when somebody else ends it, or the memory of the machine is short."""
     case = server(servers, "postgres-container")
-    run = chaos.start(*case.arguments)
-    if run.at(moment(seed, "container", 1.5, 7.0)):
+    workers = 2 * (seed % 2)
+
+    def act(run: Run) -> bool:
         run.look()
-        for number in run.containers():
-            _kill_container(number)
-    assert run.end() in (0, 1), run.text
+        names = [name for name in run.containers() if "ryuk" not in name]
+        return bool(names) and _kill_container(names[0])
+
+    at = moments(seed, f"container -n{workers}", start=6.0)
+    run, begun = chaos.strike(at, act, *case.arguments, f"-n{workers}")
+    says_what_happened(run, begun, "postgres", "container")
     over(chaos, run, case)
 
 
-def _kill_container(number: str) -> None:
-    subprocess.run(["docker", "kill", number], capture_output=True, timeout=60)
+def _kill_container(name: str) -> bool:
+    done = subprocess.run(["docker", "kill", name], capture_output=True, timeout=60)
+    return done.returncode == 0
+
+
+def says_what_happened(run: Run, begun: int, backend: str, provider: str) -> None:
+    """Every failure does, and tests that came after the end of the server have failed.
+
+    Args:
+        begun: How many tests had begun then.
+    """
+    code = run.end()
+    # The last ones may have been through, and the databases dropped.
+    assert code == 1 or (code == 0 and begun >= TESTS_OF_MANY - 2), run.text
+    run.says_that_the_server_is_gone(backend, provider, begun=begun)
+    if begun < TESTS_OF_MANY - 2:
+        assert run.failures(), run.text
 
 
 @at_moments
@@ -153,19 +195,21 @@ def _kill_container(number: str) -> None:
 def test_ctrl_c(chaos: Chaos, case: Case, seed: int, times: int) -> None:
     """Every process of the terminal's group gets it; the second one comes while the first one
     is being dealt with. After one, nothing is left when the run has ended."""
-    run = chaos.start(*case.arguments)
-    running = run.at(moment(seed, f"{times} ctrl-c {case.word}", 1.0, 6.0))
-    for number in range(times if running else 0):
-        if number:
-            run.at(0.0)
-            pause = random.Random(seed).uniform(0.0, 0.5)
-            with contextlib.suppress(Exception):
-                run.process.wait(pause)
-        run.left(case.target)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(run.pid, signal.SIGINT)
-    code = run.end()
-    assert code in (0, 1, 2, -signal.SIGINT), run.text
+
+    def act(run: Run) -> bool:
+        for number in range(times):
+            if number:
+                run.at(run.age + random.Random(seed).uniform(0.0, 0.5))
+            run.left(case.target)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(run.pid, signal.SIGINT)
+        return run.end() != 0
+
+    run, begun = chaos.strike(moments(seed, f"{times} ctrl-c {case.word}"), act, *case.arguments)
+    # Python itself may be interrupted while it starts, and while it ends.
+    codes = (1, 2, -signal.SIGINT) if times > 1 or not 0 < begun < TESTS_OF_MANY else (2,)
+    assert run.end() in codes, run.text
+    assert "KeyboardInterrupt" in run.text, run.text
     if times == 1:
         run.leaves_nothing(case.target)
     over(chaos, run, case)
