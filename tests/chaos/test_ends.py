@@ -117,9 +117,11 @@ def test_the_server_ends_with_a_supervisor_that_is_killed_with_the_run(
     run, arguments = _in_its_tests(chaos, servers, backend)
     os.kill(run.pid, signal.SIGSTOP)  # not dead yet, or another test's run would remove all of it
     assert _servers_of(run, backend)
-    kill([_supervisor(run)])
-    _all_end(run, backend)
-    kill([run.pid])
+    try:
+        kill([_supervisor(run)])
+        _all_end(run, backend)
+    finally:
+        kill([run.pid])
     assert run.end() == -signal.SIGKILL
     chaos.next(*arguments)
     run.leaves_nothing()
