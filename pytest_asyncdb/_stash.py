@@ -24,5 +24,9 @@ NEXT: pytest.StashKey[pytest.Item | None] = pytest.StashKey()
 STRAYS: pytest.StashKey[Sequence[Stray]] = pytest.StashKey()
 #: What the engines of a test have run, and on which backend, in which strategy.
 JOURNAL: pytest.StashKey[tuple[Journal, str]] = pytest.StashKey()
+#: Are the outcomes of database tests collected?
+MATRIX: pytest.StashKey[bool] = pytest.StashKey()
+#: What the last comparison that failed had on its sides, in words.
+COMPARED: pytest.StashKey[dict[str, Any] | None] = pytest.StashKey()
 #: What need not be known any more after a test.
 OF_ONE_TEST: tuple[pytest.StashKey[Any], ...] = (FAILURE, JOURNAL, NEXT, STRAYS)

@@ -17,7 +17,7 @@ _LONG, _VALUE = 600, 60
 _WIDTH = 80
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
 #: A statement that names one of these may carry a secret among its texts.
-_SECRET = re.compile(r"passw|pwd|secret|token|api_?key|credential", re.IGNORECASE)
+SECRET = re.compile(r"passw|pwd|secret|token|api_?key|credential", re.IGNORECASE)
 
 
 def of_failure(error: BaseException, ran: tuple[Journal, str] | None) -> Iterator[tuple[str, str]]:
@@ -52,7 +52,7 @@ def _entry(number: str, entry: Statement | str, parameters: Any) -> list[str]:
     if isinstance(entry, str):
         return [number + entry]
     sql = " ".join(entry.sql.split())
-    secret = _SECRET.search(sql) is not None
+    secret = SECRET.search(sql) is not None
     if secret:
         sql = _LITERAL.sub("'***'", sql)
     lines = _wrap(_cut(sql, _LONG), number)
@@ -75,7 +75,7 @@ def _parameters(parameters: Any, secret: bool, many: bool) -> str:
         return f"{len(parameters)} × {first}"
     if isinstance(parameters, Mapping):
         named = (
-            f"{name}={_value(value, secret or _SECRET.search(str(name)) is not None)}"
+            f"{name}={_value(value, secret or SECRET.search(str(name)) is not None)}"
             for name, value in parameters.items()
         )
         return f"[{', '.join(named)}]"
@@ -85,7 +85,7 @@ def _parameters(parameters: Any, secret: bool, many: bool) -> str:
 
 
 def _value(value: Any, secret: bool) -> str:
-    if isinstance(value, str | bytes | bytearray) and (secret or _SECRET.search(str(value))):
+    if isinstance(value, str | bytes | bytearray) and (secret or SECRET.search(str(value))):
         return "***"  # a text may be JSON that names one
     try:
         return _cut(repr(value), _VALUE)
