@@ -23,29 +23,39 @@ h1 { font-size: 1.3rem; }
 form { display: flex; flex-wrap: wrap; gap: 1rem; align-items: center; margin: 1rem 0; }
 input[type=search] { font: inherit; min-width: 16rem; padding: .25rem .5rem; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; }
-th, td { border: 1px solid var(--line); padding: .25rem .5rem; text-align: left;
-  vertical-align: top; }
+table, thead, tbody { display: block; min-width: calc(28rem + var(--backends) * 8rem); }
+/* What is not in view is not laid out: a page of thousands of tests opens at once. */
+tbody { content-visibility: auto; contain-intrinsic-size: auto 100rem; }
+tr { display: grid; border-bottom: 1px solid var(--line);
+  grid-template-columns: minmax(20rem, 1fr) 8rem repeat(var(--backends), 8rem); }
+th, td { padding: .25rem .5rem; text-align: left; min-width: 0; }
 thead th { background: var(--head); }
-tbody th { font-weight: normal; min-width: 22rem; overflow-wrap: anywhere; }
+tbody th { font-weight: normal; overflow-wrap: anywhere; }
 td { white-space: nowrap; }
 td small { color: var(--soft); }
 .good { color: var(--good); }
 .bad { color: var(--bad); background: var(--mark); font-weight: 600; }
-summary { cursor: pointer; }
+summary { cursor: pointer; word-break: break-all; }
 details p { margin: .5rem 0 .5rem 1rem; font-size: .9rem; white-space: pre-wrap; }
-tr[hidden] { display: none; }
+[hidden] { display: none !important; }
 """
 
 _SCRIPT = """
 const words = document.getElementById("words"), only = document.getElementById("only");
 const rows = [...document.querySelectorAll("tbody tr")], count = document.getElementById("count");
-const texts = rows.map(row => row.dataset.text);
+const backends = [...document.querySelectorAll("thead th")].slice(2).map(th => th.textContent);
+let texts;
+function text(row) {
+  const [cause, ...cells] = [...row.querySelectorAll("td")].map(td => td.textContent);
+  const outcomes = cells.map((cell, n) => backends[n] + ":" + cell);
+  return [row.querySelector("summary").textContent, cause, ...outcomes].join(" ").toLowerCase();
+}
 function filter() {
   const sought = words.value.toLowerCase().split(/\\s+/).filter(Boolean);
+  texts ??= rows.map(text);
   let shown = 0;
   rows.forEach((row, n) => {
-    const there = (!only.checked || row.dataset.cause)
+    const there = (!only.checked || "cause" in row.dataset)
       && sought.every(word => texts[n].includes(word));
     if (row.hidden === there) row.hidden = !there;
     shown += there;
@@ -58,9 +68,12 @@ document.querySelector("form").addEventListener("submit", event => event.prevent
 document.addEventListener("keydown", event => {
   if (event.key === "/" && event.target !== words) { event.preventDefault(); words.focus(); }
 });
+count.textContent = rows.length + " tests";
 document.querySelector("form").hidden = false;
-filter();
 """
+
+#: Rows that the browser lays out, or leaves out, together.
+_TOGETHER = 50
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
@@ -91,21 +104,25 @@ def _page(content: dict[str, Any]) -> Iterator[str]:
         '<output id="count" aria-live="polite"></output></form>'
     )
     yield '<div class="wide" tabindex="0" role="region" aria-label="Tests">'
-    yield '<table><thead><tr><th scope="col">Test</th><th scope="col">Cause</th>'
-    yield "".join(f'<th scope="col">{escape(backend)}</th>' for backend in backends)
-    yield "</tr></thead><tbody>"
-    for test in tests:
-        yield _row(test, backends)
-    yield f"</tbody></table></div>\n</main>\n<script>{_SCRIPT}</script>\n</body>\n</html>"
+    yield f'<table style="--backends: {len(backends)}"><thead><tr>'
+    yield '<th scope="col">Test</th><th scope="col">Cause</th>'
+    for backend in backends:
+        yield f'<th scope="col">{escape(backend).replace("+", "+<wbr>")}</th>'
+    yield "</tr></thead>"
+    for start in range(0, len(tests), _TOGETHER):
+        yield "<tbody>"
+        for test in tests[start : start + _TOGETHER]:
+            yield _row(test, backends)
+        yield "</tbody>"
+    yield f"</table></div>\n</main>\n<script>{_SCRIPT}</script>\n</body>\n</html>"
 
 
 def _row(test: dict[str, Any], backends: list[str]) -> str:
     name, cause = escape(test["test"]), escape(test["cause"] or "")
-    outcomes = " ".join(f"{b}:{cell['outcome']}" for b, cell in test["on"].items())
-    text = escape(f"{test['test']} {test['cause'] or ''} {outcomes}".lower())
     details = escape("\n".join(_details(backend, cell) for backend, cell in test["on"].items()))
     return (
-        f'<tr data-cause="{cause}" data-text="{text}"><th scope="row"><details>'
+        f"<tr{' data-cause' if cause else ''}>"
+        f'<th scope="row"><details>'
         f"<summary>{name}</summary><p>{details}</p></details></th><td>{cause}</td>"
         + "".join(_cell(test["on"].get(backend)) for backend in backends)
         + "</tr>"

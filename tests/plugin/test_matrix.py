@@ -336,10 +336,91 @@ def test_each_divergence_is_reported_with_its_cause(corpus: Project, servers: Se
 
 
 PORTABLE = """
-@pytest.mark.parametrize("name", ["ada", "sqlite", "postgres-asyncpg"])
-async def test_portable(asyncdb_session, name):
+import asyncio
+from datetime import timedelta
+from sqlalchemy import and_, case, delete, exists, func, update
+from sqlalchemy.orm import selectinload
+
+NAMES = ["ada", "bob", "cyd", "sqlite", "postgres-asyncpg", "José", "名前", "O'Neil", "100%", "x" * 40]
+each = pytest.mark.parametrize("name", NAMES)
+
+
+@each
+async def test_insert(asyncdb_session, name):
     await add(asyncdb_session, {"name": name})
     assert await asyncdb_session.scalar(select(User.name)) == name
+
+
+@each
+async def test_update(asyncdb_session, name):
+    await add(asyncdb_session, {"name": "old"})
+    changed = await asyncdb_session.execute(update(User).values(name=name))
+    assert changed.rowcount == 1
+    assert list(await asyncdb_session.scalars(select(User.name))) == [name]
+
+
+@each
+async def test_delete(asyncdb_session, name):
+    await add(asyncdb_session, {"name": name}, {"name": "other"})
+    await asyncdb_session.execute(delete(User).where(User.name == name))
+    assert list(await asyncdb_session.scalars(select(User.name))) == ["other"]
+
+
+@each
+async def test_key(asyncdb_session, name):
+    user = User(name=name)
+    asyncdb_session.add(user)
+    await asyncdb_session.flush()
+    asyncdb_session.add(Post(user_id=user.id, text=name))
+    await asyncdb_session.commit()
+    query = select(User.name, Post.text).join(Post, Post.user_id == User.id)
+    assert (await asyncdb_session.execute(query)).all() == [(name, name)]
+
+
+@each
+async def test_twice(asyncdb_session, name):
+    await add(asyncdb_session, {"name": name})
+    with pytest.raises(IntegrityError):
+        async with asyncdb_session.begin_nested():
+            await add(asyncdb_session, {"name": name})
+    assert await asyncdb_session.scalar(select(func.count()).select_from(User)) == 1
+
+
+@each
+async def test_nobody(asyncdb_session, name):
+    with pytest.raises(IntegrityError):
+        async with asyncdb_session.begin_nested():
+            await asyncdb_session.execute(insert(Post).values(user_id=77, text=name))
+            await (await asyncdb_session.connection()).exec_driver_sql("SELECT 1")
+
+
+@each
+async def test_order(asyncdb_session, name):
+    await add(asyncdb_session, *({"name": f"{name[:30]}{n}", "number": n} for n in (2, 3, 1)))
+    numbers = select(User.number).order_by(User.number.desc()).limit(2)
+    assert list(await asyncdb_session.scalars(numbers)) == [3, 2]
+
+
+@each
+async def test_null(asyncdb_session, name):
+    await add(asyncdb_session, {"name": name}, {"name": "other", "nick": "n"})
+    nobody = select(User.name).where(User.nick.is_(None))
+    assert list(await asyncdb_session.scalars(nobody)) == [name]
+
+
+@each
+async def test_sum(asyncdb_session, name):
+    await add(asyncdb_session, {"name": name, "price": Decimal("1.25")}, {"name": "b", "price": 2})
+    assert await asyncdb_session.scalar(select(func.sum(User.price))) == Decimal("3.25")
+
+
+@each
+async def test_undone(asyncdb_session, name):
+    made = datetime(2024, 1, 31, 12)
+    await add(asyncdb_session, {"name": name, "made": made})
+    assert await asyncdb_session.scalar(select(User.made)) + timedelta(days=1) > made
+    await asyncdb_session.rollback()
+    assert await asyncdb_session.scalar(select(exists(select(User.id)))) in (False, 0)
 
 
 def test_of_no_database():
@@ -353,11 +434,11 @@ def test_a_project_whose_tests_agree_gets_no_report(project: Project, servers: S
     project.write("test_it.py", HEAD + PORTABLE)
     words = arguments(servers, *BACKENDS)
     result = run(project, *words)
-    result.assert_outcomes(passed=13)
+    result.assert_outcomes(passed=401)
     assert "asyncdb: " not in "\n".join(result.outlines).partition("collected")[2]
     project.write("test_it.py", HEAD + PORTABLE + body("wrong", "        assert s is None"))
-    result = run(project, *words)
-    result.assert_outcomes(passed=13, failed=4)
+    result = run(project, *words, "-k", "wrong or null")
+    result.assert_outcomes(passed=40, failed=4, deselected=361)
     assert section(result) == []
 
 
@@ -408,10 +489,17 @@ def test_the_page_has_every_test_escaped(two: Project, servers: Servers, workers
     names += ["test_it.py::test_two[<script>alert('&')</script>]"]
     for name in names:
         assert f"<summary>{html.escape(name)}</summary>" in page
-    assert page.count("<tr data-") == 3
+    assert (page.count("<tr"), page.count("<tr data-cause>")) == (4, 2)
     assert "<script>alert" not in page
     assert page.count('<td class="bad">') == 2
     assert not re.findall(r"(?:src|href)=|url\(|@import", page)
+    run(two, *words, "--asyncdb-report=x.json", *workers, apart=bool(workers))
+    found = content(two)
+    assert [test["test"] for test in found["tests"]] == sorted(names)
+    outcomes = {
+        (t["cause"], *(cell["outcome"] for cell in t["on"].values())) for t in found["tests"]
+    }
+    assert outcomes == {(None, "passed", "passed"), ("type", "failed", "passed")}
 
 
 def test_no_password_gets_into_a_report(two: Project, servers: Servers) -> None:
