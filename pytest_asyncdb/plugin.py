@@ -16,7 +16,7 @@ import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._collect import BACKEND, VIEW, Reaching, wants_view, with_view_first
-from pytest_asyncdb._stash import FAILURE, JOURNAL, NEXT, OF_ONE_TEST, RUN, STRAYS
+from pytest_asyncdb._stash import FAILURE, JOURNAL, NEXT, OF_ONE_TEST, OPEN, RUN, STRAYS
 
 if TYPE_CHECKING:
     from pytest_asyncdb._markers import Marking
@@ -209,6 +209,10 @@ def pytest_runtest_makereport(
         from pytest_asyncdb.reports import _sections
 
         result.sections += _sections.of_failure(call.excinfo.value, item.stash.get(JOURNAL, None))
+        if call.when != "teardown" and OPEN in item.stash:
+            from pytest_asyncdb.reports import _changed
+
+            result.sections += _changed.of_failure(item.stash[OPEN], item.config.stash[RUN])
     if item.stash.get(STRAYS, None):
         from pytest_asyncdb import _report
 

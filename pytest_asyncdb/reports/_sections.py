@@ -17,7 +17,7 @@ _SHOWN = 20
 _LONG, _VALUE = 600, 60
 _WIDTH = 80
 #: A statement that names one of these may carry a secret among its texts.
-_SECRET = re.compile(r"passw|pwd|secret|token|api_?key|credential", re.IGNORECASE)
+SECRET = re.compile(r"passw|pwd|secret|token|api_?key|credential", re.IGNORECASE)
 
 
 def of_failure(error: BaseException, ran: tuple[Journal, str] | None) -> Iterator[tuple[str, str]]:
@@ -44,7 +44,7 @@ def statements(journal: Journal, where: str) -> str:
     head = f"{where}: {number} statement{'s' * (number != 1)}, {_milliseconds(seconds)}"
     lines = [head + (f"; the last {_SHOWN} of {len(journal.entries)} lines" if left > 0 else "")]
     for index, entry, parameters in journal.latest(_SHOWN):
-        lines += _entry(f"{index:>4}  ", entry, parameters)
+        lines += _entry(f"{index:>4}  ", entry, None if journal.hidden else parameters)
     return "\n".join(lines)
 
 
@@ -52,18 +52,18 @@ def _entry(number: str, entry: Statement | str, parameters: Any) -> list[str]:
     if isinstance(entry, str):
         return [number + entry]
     sql = " ".join(entry.sql.split())
-    lines = _wrap(_cut(sql, _LONG), number)
+    lines = wrap(_cut(sql, _LONG), number)
     if parameters:
-        secret = _SECRET.search(sql) is not None
-        lines += _wrap(_cut(_parameters(parameters, secret, entry.many), _LONG), "      ")
+        secret = SECRET.search(sql) is not None
+        lines += wrap(_cut(_parameters(parameters, secret, entry.many), _LONG), "      ")
     facts = [_milliseconds(entry.seconds)]
     if entry.rows is not None:
         facts.insert(0, f"{entry.rows} row{'s' * (entry.rows != 1)}")
     if entry.places:
         facts.append(line_of(entry.places[0]))
-    lines += _wrap(f"-- {', '.join(facts)}", "      ")
+    lines += wrap(f"-- {', '.join(facts)}", "      ")
     if entry.error is not None:
-        lines += _wrap(f"-- {type(entry.error).__name__}", "      ")
+        lines += wrap(f"-- {type(entry.error).__name__}", "      ")
     return lines
 
 
@@ -73,16 +73,17 @@ def _parameters(parameters: Any, secret: bool, many: bool) -> str:
         return f"{len(parameters)} × {first}"
     if isinstance(parameters, Mapping):
         named = (
-            f"{name}={_value(value, secret or _SECRET.search(str(name)) is not None)}"
+            f"{name}={value_of(value, secret or SECRET.search(str(name)) is not None)}"
             for name, value in parameters.items()
         )
         return f"[{', '.join(named)}]"
     if isinstance(parameters, Sequence):
-        return f"[{', '.join(_value(value, secret) for value in parameters)}]"
-    return _value(parameters, secret)
+        return f"[{', '.join(value_of(value, secret) for value in parameters)}]"
+    return value_of(parameters, secret)
 
 
-def _value(value: Any, secret: bool) -> str:
+def value_of(value: Any, secret: bool) -> str:
+    """A value, not too long; a text that is *secret* is masked."""
     if secret and isinstance(value, str | bytes | bytearray):
         return "***"
     try:
@@ -105,7 +106,8 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
 
 
-def _wrap(text: str, before: str) -> list[str]:
+def wrap(text: str, before: str) -> list[str]:
+    """Lines of 80 columns."""
     return textwrap.wrap(
         text,
         _WIDTH,

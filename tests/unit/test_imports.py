@@ -25,6 +25,7 @@ ALLOWED = {
     "_counting": {"errors", "_journal"},
     "reports._sections": {"_journal", "reports", "reports._hints"},
     "reports._hints": set(),
+    "reports._changed": {"errors", "_changes", "reports", "reports._sections"},
     "abc": BASE,
     "_engines": BASE,
     "_registry": CORE,
