@@ -479,7 +479,7 @@ class View(abc.ABC):
         """Call *work* with a connection that sees what the test has done so far, and only reads.
         Blocks; costs nothing where it is not called. None: it cannot be had at the moment.
 
-        In ``rollback`` what is not committed is seen, too.
+        In ``rollback``, and on SQLite, what is not committed is seen, too.
 
         Raises:
             Exception: The driver's own.

@@ -211,6 +211,12 @@ class RealWork:
         self._taken, self._spoiled = [], []
         return self.breaches
 
+    def writer(self) -> Link | None:
+        """On SQLite the connection that has written and not committed: nobody else can read."""
+        if self.begin_at_write is None:
+            return None
+        return next((one for one in self._taken if one.is_open and one.in_transaction()), None)
+
     def undo_open(self) -> None:
         """Roll back what nobody has ended. Blocks."""
         for link in self._taken:
@@ -248,19 +254,15 @@ class RealView(View):
             self._work.deferring = False
 
     def read(self, work: Callable[[Connection], T]) -> T | None:
-        connector = self._connections.connector
-
-        async def reading() -> T:
-            async with connector.engine.connect() as connection:
-                for statement in connector.backend.lock_timeout(_LOCK_PATIENCE):
-                    await connection.exec_driver_sql(statement)
-                return await connection.run_sync(work)
-
-        connector.budget.take()
+        if (writer := self._work.writer()) is not None:
+            return None if self._work.calls.under_way else writer.read(work)
+        link = self._connections.take()
         try:
-            return connector.host.run(reading(), PATIENCE)
+            link.connect()
+            link.script(link.backend.lock_timeout(_LOCK_PATIENCE))
+            return link.read(work)
         finally:
-            connector.budget.give()
+            link.discard()  # its lock_timeout is not the test's
 
     @contextlib.contextmanager
     def checkpoint(self) -> Iterator[None]:

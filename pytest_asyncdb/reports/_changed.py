@@ -47,12 +47,15 @@ def _look(view: View, run: Run) -> str:
     if reference not in run.untouched:
         run.untouched[reference] = run.host.run(_changes.read_untouched(reference, read))
     before = run.untouched[reference]
-    names = {*before, *after}
-    left_out = sorted(
-        name for name in names if before.get(name, {}) is None or after.get(name, {}) is None
-    )
+    both = [
+        name
+        for name in {*before, *after}
+        if None not in (before.get(name, ()), after.get(name, ()))
+    ]
+    left_out = sorted({*before, *after}.difference(both))
     found = _changes.differences(
-        *({k: v for k, v in tables.items() if k not in left_out} for tables in (before, after))
+        {name: before[name] for name in both if name in before},
+        {name: after[name] or {} for name in both if name in after},
     )
     seen = "committed " if view.independent else ""
     return render(found, left_out, seen, 0 if view.journal.hidden else _SHOWN)
