@@ -16,7 +16,17 @@ import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._collect import BACKEND, VIEW, Reaching, wants_view, with_view_first
-from pytest_asyncdb._stash import COMPARED, FAILURE, JOURNAL, MATRIX, NEXT, OF_ONE_TEST, RUN, STRAYS
+from pytest_asyncdb._stash import (
+    COMPARED,
+    FAILURE,
+    JOURNAL,
+    MATRIX,
+    NEXT,
+    OF_ONE_TEST,
+    OPEN,
+    RUN,
+    STRAYS,
+)
 
 if TYPE_CHECKING:
     from pytest_asyncdb._markers import Marking
@@ -207,12 +217,7 @@ def pytest_runtest_makereport(
         item.user_properties.append((BACKEND, str(spec)))
     result = yield
     if call.excinfo is not None and result.failed:
-        from pytest_asyncdb import _report
-        from pytest_asyncdb.reports import _sections
-
-        if call.when != "setup":
-            _report.note_lost(result, call.excinfo.value, spec, item.config.stash[RUN])
-        result.sections += _sections.of_failure(call.excinfo.value, item.stash.get(JOURNAL, None))
+        _explain(item, call, spec, result)
     if spec is not None and item.config.stash[MATRIX]:
         from pytest_asyncdb.reports import _outcome
 
@@ -228,6 +233,24 @@ def pytest_runtest_makereport(
             if key in item.stash:
                 del item.stash[key]
     return result
+
+
+def _explain(
+    item: pytest.Item, call: pytest.CallInfo[None], spec: object, report: pytest.TestReport
+) -> None:
+    """Add to a failed test's *report* what may tell why it failed."""
+    from pytest_asyncdb import _report
+    from pytest_asyncdb.reports import _sections
+
+    assert call.excinfo is not None
+    error = call.excinfo.value
+    if call.when != "setup":
+        _report.note_lost(report, error, spec, item.config.stash[RUN])
+    report.sections += _sections.of_failure(error, item.stash.get(JOURNAL, None))
+    if call.when != "teardown" and OPEN in item.stash:
+        from pytest_asyncdb.reports import _changed
+
+        report.sections += _changed.of_failure(item.stash[OPEN], item.config.stash[RUN])
 
 
 def pytest_assertrepr_compare(config: pytest.Config, op: str, left: object, right: object) -> None:

@@ -30,6 +30,7 @@ ALLOWED = {
     "reports._outcome": {"_journal", "reports", "reports._values", "reports._sections"},
     "reports._matrix": {"reports._causes", "reports._html"},
     "reports._html": {"reports._matrix"},
+    "reports._changed": {"errors", "_changes", "reports", "reports._sections"},
     "abc": BASE,
     "_engines": BASE,
     "_registry": CORE,
