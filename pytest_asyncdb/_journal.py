@@ -47,9 +47,14 @@ class Statement:
 
 
 class Journal:
-    """What the engines of one test have run."""
+    """What the engines of one test have run.
 
-    def __init__(self) -> None:
+    Args:
+        hidden: Values are not to be shown: the engine's ``hide_parameters``.
+    """
+
+    def __init__(self, hidden: bool = False) -> None:
+        self.hidden = hidden
         #: All of them; a text stands for the end of a transaction.
         self.entries: list[Statement | str] = []
         self._parameters: collections.deque[tuple[int, Any]] = collections.deque(maxlen=_KEPT)

@@ -78,6 +78,8 @@ class Run:
         #: For whose tests the one database of a server is, by backend and version.
         self._occupants: dict[tuple[str, str | None], Any] = {}
         self._provisioners: dict[BackendSpec, Provisioner] = {}
+        #: The rows of untouched databases, for reports, by URL.
+        self.untouched: dict[Any, Any] = {}
         #: Whether the servers that this process uses still answer.
         self.watch = Watch()
 

@@ -15,7 +15,7 @@ import pytest
 from pytest_asyncdb import errors
 from pytest_asyncdb._handle import Asyncdb, AsyncdbBackend
 from pytest_asyncdb._redirect import app_engines, session_options
-from pytest_asyncdb._stash import FAILURE, JOURNAL, NEXT, RUN, STRAYS
+from pytest_asyncdb._stash import FAILURE, JOURNAL, NEXT, OPEN, RUN, STRAYS
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -205,6 +205,7 @@ def _asyncdb_view(
         view.close()
         raise
     node.stash[STRAYS] = redirection.strays
+    node.stash[OPEN] = view
     node.stash[JOURNAL] = view.journal, f"{asyncdb_backend}, {isolation}"
     yield view
     run.redirector.end()

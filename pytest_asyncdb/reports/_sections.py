@@ -17,7 +17,7 @@ _LONG, _VALUE = 600, 60
 _WIDTH = 80
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
 #: A statement that names one of these may carry a secret among its texts.
-_SECRET = re.compile(r"passw|pwd|secret|token|api_?key|credential", re.IGNORECASE)
+SECRET = re.compile(r"passw|pwd|secret|token|api_?key|credential", re.IGNORECASE)
 
 
 def of_failure(error: BaseException, ran: tuple[Journal, str] | None) -> Iterator[tuple[str, str]]:
@@ -44,7 +44,7 @@ def statements(journal: Journal, where: str) -> str:
     head = f"{where}: {number} statement{'s' * (number != 1)}, {_milliseconds(seconds)}"
     lines = [head + (f"; the last {_SHOWN} of {len(journal.entries)} lines" if left > 0 else "")]
     for index, entry, parameters in journal.latest(_SHOWN):
-        lines += _entry(f"{index:>4}  ", entry, parameters)
+        lines += _entry(f"{index:>4}  ", entry, None if journal.hidden else parameters)
     return "\n".join(lines)
 
 
@@ -52,20 +52,20 @@ def _entry(number: str, entry: Statement | str, parameters: Any) -> list[str]:
     if isinstance(entry, str):
         return [number + entry]
     sql = " ".join(entry.sql.split())
-    secret = _SECRET.search(sql) is not None
+    secret = SECRET.search(sql) is not None
     if secret:
         sql = _LITERAL.sub("'***'", sql)
-    lines = _wrap(_cut(sql, _LONG), number)
+    lines = wrap(_cut(sql, _LONG), number)
     if parameters:
-        lines += _wrap(_cut(_parameters(parameters, secret, entry.many), _LONG), "      ")
+        lines += wrap(_cut(_parameters(parameters, secret, entry.many), _LONG), "      ")
     facts = [_milliseconds(entry.seconds)]
     if entry.rows is not None:
         facts.insert(0, f"{entry.rows} row{'s' * (entry.rows != 1)}")
     if entry.places:
         facts.append(line_of(entry.places[0]))
-    lines += _wrap(f"-- {', '.join(facts)}", "      ")
+    lines += wrap(f"-- {', '.join(facts)}", "      ")
     if entry.error is not None:
-        lines += _wrap(f"-- {entry.error}", "      ")
+        lines += wrap(f"-- {entry.error}", "      ")
     return lines
 
 
@@ -75,17 +75,18 @@ def _parameters(parameters: Any, secret: bool, many: bool) -> str:
         return f"{len(parameters)} × {first}"
     if isinstance(parameters, Mapping):
         named = (
-            f"{name}={_value(value, secret or _SECRET.search(str(name)) is not None)}"
+            f"{name}={value_of(value, secret or SECRET.search(str(name)) is not None)}"
             for name, value in parameters.items()
         )
         return f"[{', '.join(named)}]"
     if isinstance(parameters, Sequence):
-        return f"[{', '.join(_value(value, secret) for value in parameters)}]"
-    return _value(parameters, secret)
+        return f"[{', '.join(value_of(value, secret) for value in parameters)}]"
+    return value_of(parameters, secret)
 
 
-def _value(value: Any, secret: bool) -> str:
-    if isinstance(value, str | bytes | bytearray) and (secret or _SECRET.search(str(value))):
+def value_of(value: Any, secret: bool) -> str:
+    """A value, not too long; a text that is *secret*, or names something that is, is masked."""
+    if isinstance(value, str | bytes | bytearray) and (secret or SECRET.search(str(value))):
         return "***"  # a text may be JSON that names one
     try:
         return _cut(repr(value), _VALUE)
@@ -101,7 +102,8 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
 
 
-def _wrap(text: str, before: str) -> list[str]:
+def wrap(text: str, before: str) -> list[str]:
+    """Lines of 80 columns."""
     return textwrap.wrap(
         text,
         _WIDTH,
