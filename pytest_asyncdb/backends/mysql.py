@@ -84,10 +84,10 @@ class Asyncmy(_MySQLDriver):
         # connection.server_status keeps the last status that was not zero, so the end of
         # a transaction does not show in it; the last result's own does.
         result = connection._result
-        if result is None:
-            return bool(connection.server_status & _IN_TRANSACTION)
-        if result.unbuffered_active:
-            return None
+        if result is None and connection.server_status & _IN_TRANSACTION:
+            return True
+        if result is None or result.unbuffered_active:
+            return None  # an error says nothing of it, and may have come after a begin
         return bool(result.server_status & _IN_TRANSACTION)
 
     def is_closed(self, connection: Any) -> bool:
@@ -108,9 +108,9 @@ class Aiomysql(_MySQLDriver):
         if connection.server_status & _IN_TRANSACTION:
             return True
         # It does not look at the status that comes with rows, and reading begins a
-        # transaction too.
+        # transaction too; an error comes without.
         result = connection._result
-        return None if result is not None and result.server_status is None else False
+        return None if result is None or result.server_status is None else False
 
     def is_closed(self, connection: Any) -> bool:
         return bool(connection.closed)
