@@ -18,6 +18,7 @@ from pytest_asyncdb.errors import (
     SchemaError,
     ServerStartError,
     ServerUnavailable,
+    StatementBlocked,
 )
 
 __all__ = [
@@ -38,5 +39,6 @@ __all__ = [
     "Server",
     "ServerStartError",
     "ServerUnavailable",
+    "StatementBlocked",
     "build_engine",
 ]

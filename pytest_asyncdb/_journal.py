@@ -57,6 +57,12 @@ class Journal:
         self.hidden = hidden
         #: All of them; a text stands for the end of a transaction.
         self.entries: list[Statement | str] = []
+        #: What was seen where a statement did not get its lock in time; see ``_blocked.py``.
+        self.waits: list[str] = []
+        #: The number of the checkout that each entry belongs to.
+        self._checkouts: list[int] = []
+        #: Checkouts with statements behind their last end.
+        self._open: set[int] = set()
         self._parameters: collections.deque[tuple[int, Any]] = collections.deque(maxlen=_KEPT)
 
     @property
@@ -64,14 +70,19 @@ class Journal:
         """The statements, without the ends of transactions."""
         return [entry for entry in self.entries if isinstance(entry, Statement)]
 
-    def add(self, statement: Statement, parameters: Any) -> None:
+    def add(self, statement: Statement, parameters: Any, checkout: int) -> None:
+        """A statement was run by the checkout of that number."""
         self._parameters.append((len(self.entries), parameters))
         self.entries.append(statement)
+        self._checkouts.append(checkout)
+        self._open.add(checkout)
 
-    def ended(self, how: str) -> None:
+    def ended(self, how: str, checkout: int) -> None:
         """A transaction has ended: ``COMMIT`` or ``ROLLBACK``; unless nothing ran in it."""
-        if self.entries and isinstance(self.entries[-1], Statement):
+        if checkout in self._open:
+            self._open.remove(checkout)
             self.entries.append(how)
+            self._checkouts.append(checkout)
 
     def latest(self, number: int) -> Iterator[tuple[int, Statement | str, Any]]:
         """The last so many entries, each with its number and its parameters."""
@@ -79,3 +90,15 @@ class Journal:
         first = max(0, len(self.entries) - number)
         for index in range(first, len(self.entries)):
             yield index + 1, self.entries[index], parameters.get(index)
+
+    def running(self, checkout: int | None) -> Iterator[tuple[int, Statement, Any]]:
+        """What the open transaction of a checkout has run, like :meth:`latest`; None: all."""
+        found = []
+        for entry in self.latest(len(self.entries)):
+            if checkout is not None and self._checkouts[entry[0] - 1] != checkout:
+                continue
+            if isinstance(entry[1], Statement):
+                found.append((entry[0], entry[1], entry[2]))
+            elif checkout is not None:
+                found.clear()
+        yield from found

@@ -146,10 +146,13 @@ class Provisioner:
         """Make the copy called *name* over a maintenance connection; all of it or nothing."""
         try:
             await sql.script(template.copier(name))
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(Exception):  # the end of the run drops it
                 await drop(sql, self.backend, self.server, name)
-            raise
+            query = self.backend.connected(template.copied.name)
+            if query is None or self.driver.error_code(error) not in self.backend.in_use:
+                raise
+            raise errors.template_in_use(self.backend.label, await sql.fetch(query)) from error
 
     def drop(self, copied: Copied) -> None:
         """Drop a database, whoever is connected to it; blocks."""

@@ -3,7 +3,8 @@
 A server that ends shows at once. One that is only out of reach does not: no packet comes, and a
 statement waits for ever. So where a test makes no progress for a while, its servers are asked
 over a new connection, and where none answers, the connections to it are cut, which ends
-the wait. Costs nothing per test.
+the wait. Where one does, it is asked for what the test waits (``_blocked.py``). Costs nothing per
+test.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 from pytest_asyncdb.errors import AsyncdbError, server_lost
 
 if TYPE_CHECKING:
+    from pytest_asyncdb._blocked import Lookout
     from pytest_asyncdb._types import Server
     from pytest_asyncdb.abc import Backend, Driver
 
@@ -108,6 +110,8 @@ class Watch:
         self._progress = time.monotonic()
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
+        #: Knows the waits of the test that runs; None: none of ours does.
+        self.lookout: Lookout | None = None
 
     def add(self, key: object, pulse: Pulse) -> None:
         """From now on look after this server too."""
@@ -158,7 +162,9 @@ class Watch:
             for pulse in list(self._pulses.values()):
                 if pulse.ask() is not None:
                     pulse.cut()
-            self._end.wait(_LOST)
+            lookout = self.lookout
+            soon = None if lookout is None else lookout.look(_STUCK)
+            self._end.wait(_LOST if soon is None else min(_LOST, soon))
 
 
 def _is_answer(code: int | str | None) -> bool:

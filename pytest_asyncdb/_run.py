@@ -21,6 +21,7 @@ from pytest_asyncdb._runs import new_id, prefix_of
 if TYPE_CHECKING:
     import pytest
 
+    from pytest_asyncdb._blocked import Lookout
     from pytest_asyncdb._budget import Budget
     from pytest_asyncdb._databases import WorkerDatabase
     from pytest_asyncdb._loops import HostLoop
@@ -132,7 +133,14 @@ class Run:
             self._strategies[key] = self._strategies.pop(key)
             if self._databases[key].server.single is not None:
                 self._occupy(key)
-            return self._strategies[key].view(wish)
+            view = self._strategies[key].view(wish)
+        self.watch.lookout = self._lookout(spec, view, wish.test)
+        return view
+
+    def _lookout(self, spec: BackendSpec, view: View, test: str) -> Lookout:
+        from pytest_asyncdb._blocked import Lookout
+
+        return Lookout(view, self.server(spec), self.backend(spec), self.driver(spec), test)
 
     def _database(
         self,

@@ -123,6 +123,10 @@ class Driver(abc.ABC):
         """The server's code of a driver error: an errno, or an SQLSTATE."""
         return None
 
+    def session(self, connection: Any) -> int | None:
+        """The server's own number of the connection, which is open; None: it has none."""
+        return None
+
 
 class Backend(abc.ABC):
     """A DBMS family, as data: nothing here starts, opens or decides."""
@@ -177,6 +181,13 @@ class Backend(abc.ABC):
     #: The error code of every statement after a failed one until something is rolled back;
     #: None: a failed statement undoes only itself.
     failed_transaction: ClassVar[int | str | None] = None
+
+    #: Error codes of a statement that did not get a lock in time.
+    lock_timeouts: ClassVar[frozenset[int | str]] = frozenset()
+    #: Error codes of a copy whose template somebody is connected to.
+    in_use: ClassVar[frozenset[int | str]] = frozenset()
+    #: Error codes of a statement that :meth:`cancel` has ended.
+    cancelled: ClassVar[frozenset[int | str]] = frozenset()
 
     @abc.abstractmethod
     def url(self, server: Server, driver: str, database: str | None) -> URL:
@@ -236,6 +247,31 @@ class Backend(abc.ABC):
     def lock_timeout(self, seconds: float) -> Sequence[str]:
         """Statements that bound how long a connection waits for locks, from now on."""
         return ()
+
+    def waits(self, database: str) -> str | None:
+        """A query for who waits for a lock in *database*, for a maintenance connection.
+
+        Its rows: for how many seconds one waits; the session that does, its user and
+        application; the same of the session that it waits for. None: the server cannot say.
+        """
+        return None
+
+    def holders(self, database: str) -> str | None:
+        """A query for the sessions in *database* that are in a transaction.
+
+        Its rows: the session, its user and application, and whether it has locks that others
+        than those who change a schema may wait for. None: the server cannot say.
+        """
+        return None
+
+    def connected(self, database: str) -> str | None:
+        """A query for who is connected to *database*: the session, its user and application;
+        None: it does not matter to copies."""
+        return None
+
+    def cancel(self, session: int) -> str:
+        """The statement that ends what a session waits for, and leaves its connection open."""
+        raise NotImplementedError
 
     @abc.abstractmethod
     def list_databases(self) -> str:
@@ -451,8 +487,53 @@ class Database(abc.ABC):
         """Drop what :meth:`copy` gave, whoever is connected to it; need not wait for it."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """One connection of a test, as it is at the moment.
+
+    Args:
+        number: The server's own number of it; None: it has none.
+        who: Who uses it, in words.
+        place: Where that stands: lines of the user's code, the innermost last.
+        statement: What it runs; None: nothing.
+        checkout: The checkout in the journal whose open transaction it has; None: everything
+            that the test has run is in it.
+        in_transaction: As far as the driver knows.
+        link: Itself.
+    """
+
+    number: int | None
+    who: str
+    place: Sequence[str]
+    statement: str | None
+    checkout: int | None
+    in_transaction: bool
+    link: object
+
+
+#: Called in the place of a statement that did not get its lock within so many seconds.
+TimedOut = Callable[[Session | None, str, float], None]
+
+
+class Waits(Protocol):
+    """The connections of one test, and what becomes of their waits for locks."""
+
+    #: Who wants to know about statements that did not get their locks in time.
+    timed_out: TimedOut | None
+
+    def sessions(self) -> list[Session]:
+        """The connections that are in use. From any thread."""
+
+    def end(self, session: Session | None, why: BaseException) -> None:
+        """What *session* runs is about to be cancelled: the test fails with *why*, there if it
+        can, else at its end. From any thread."""
+
+
 class View(abc.ABC):
     """What one test sees of its database."""
+
+    #: What its connections are at.
+    waits: Waits
 
     #: The engine on the test's database; usable on any event loop.
     engine: AsyncEngine

@@ -75,6 +75,10 @@ class IsolationConflict(AsyncdbError):
     """Units of work that cannot share one connection overlap."""
 
 
+class StatementBlocked(AsyncdbError):
+    """A statement waited too long for a lock, and was cancelled."""
+
+
 def _text(headline: str, seen: Sequence[str], remedies: Sequence[str], seen_title: str) -> str:
     parts = [headline]
     if seen:
@@ -652,6 +656,40 @@ def waited_for_turn(
     )
 
 
+def blocked(
+    test: str, seconds: float, lines: Sequence[str], own: bool, outer: bool
+) -> StatementBlocked:
+    """A statement waited for a lock, without an end in sight.
+
+    Args:
+        lines: Who waited, where, for which statement; who holds the lock, where that stands and
+            what it has run.
+        own: That is the test itself.
+        outer: Its lock is the outer transaction's.
+    """
+    if outer:
+        remedies = [
+            "let the other engine be asyncdb_engine, or name it in asyncdb_app_engines",
+            'mark the test @pytest.mark.asyncdb(isolation="reset"): a commit then ends its locks',
+        ]
+    elif own:
+        remedies = [
+            "end the transaction that holds the lock before: commit, roll back or close its session"
+        ]
+    else:
+        remedies = ["end the other session, or its transaction; it is none of the test's engine"]
+    return StatementBlocked(
+        f"waited {seconds:.0f} s for a lock that "
+        f"{'the test itself' if own else 'another session'} holds",
+        [
+            f"test: {test}",
+            *lines,
+            "The statement that waited was cancelled.",
+        ],
+        remedies,
+    )
+
+
 def overlapping_units(test: str, what: str, place: Sequence[str]) -> IsolationConflict:
     """Two units of work ended in an order that savepoints cannot express."""
     return IsolationConflict(
@@ -806,6 +844,23 @@ def foreign_database(url: str, ours: str, source: str) -> ConfigError:
             'set the URL only where none is given: if "connection" not in config.attributes: '
             'config.set_main_option("sqlalchemy.url", …)',
         ],
+    )
+
+
+def template_in_use(label: str, sessions: Sequence[tuple[object, ...]]) -> SchemaError:
+    """Somebody is connected to the template, which then cannot be copied.
+
+    Args:
+        sessions: Number, user and application of each.
+    """
+    return SchemaError(
+        f"the schema cannot be copied: connections to its database are open on {label}",
+        [f"session {', '.join(str(word) for word in words if word)}" for words in sessions],
+        [
+            "close what asyncdb_migrate and asyncdb_seed open: await connection.close() and "
+            "await engine.dispose()"
+        ],
+        "Connected:",
     )
 
 

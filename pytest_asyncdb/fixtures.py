@@ -209,6 +209,7 @@ def _asyncdb_view(
     node.stash[JOURNAL] = view.journal, f"{asyncdb_backend}, {isolation}"
     yield view
     run.redirector.end()
+    run.watch.lookout = None
     breaches = [b for b in view.close() if not _is_known(b, node)]
     if breaches:
         pytest.fail("\n\n".join(map(str, breaches)), pytrace=False)

@@ -176,10 +176,12 @@ class Project:
         """Write a file of tests below the usual imports; *parts* may each be indented."""
         self.write(name, "\n\n".join([HEAD, *map(textwrap.dedent, parts)]))
 
-    def place(self, code: str, function: str, name: str = "test_it.py") -> str:
-        """Where the line *code* first stands in a file of tests, as our errors say it."""
+    def place(self, code: str, function: str, name: str = "test_it.py", after: str = "") -> str:
+        """Where the line *code* first stands in a file of tests, as our errors say it; *after*: a
+        line that begins so."""
         lines = (self.path / name).read_text(encoding="utf-8").splitlines()
-        number = next(n for n, line in enumerate(lines, 1) if line.strip() == code)
+        first = next(n for n, line in enumerate(lines) if line.startswith(after))
+        number = next(n for n in range(first, len(lines)) if lines[n].strip() == code) + 1
         return f"{name}:{number} in {function}"
 
     def run(

@@ -83,6 +83,9 @@ UNION ALL SELECT '{LEFT_OPEN}{_GONE}', {_PREPARED} || quote_literal(gid)
 FROM pg_prepared_xacts WHERE database = current_database()
 """
 
+#: How long a look waits for a lock that somebody has left.
+_PATIENCE = "3s"
+
 #: How a table is told that was empty, and the word for "all is put back".
 _ROWS = "rows"
 _DONE = "done"
@@ -168,7 +171,10 @@ class PostgresRestorer(Restorer):
         self._function = False
 
     async def remember(self) -> None:
-        ((self._ours,),) = await self._sql.fetch("SELECT (txid_current() % (2 ^ 32)::bigint)::text")
+        ((self._ours, _),) = await self._sql.fetch(
+            "SELECT (txid_current() % (2 ^ 32)::bigint)::text, "
+            f"set_config('lock_timeout', '{_PATIENCE}', false)"
+        )
         tables = [_Table(*row[1:]) for row in await self._sql.fetch(_TABLES)]
         self._tables = {f"table {table.name}": table for table in tables}
         filled = await self._fetch(_is_filled(table) for table in tables)
@@ -216,7 +222,8 @@ class PostgresRestorer(Restorer):
                 break
             # The server may not have read yet that a connection was closed.
             await self._sql.fetch("SELECT pg_sleep(0.02)")
-            found = await self._look()
+            if not await self._sql.fetch(_LEFT):
+                found = await self._look()
         return found
 
     async def restore(self, changed: Sequence[str]) -> bool:
@@ -269,7 +276,7 @@ class PostgresRestorer(Restorer):
         try:
             found = await self._sql.fetch(self._query)
         except DBAPIError:  # a table is not there any more, or is locked
-            return ["schema"]
+            return ["schema", *(f"{word}: {seen}" for word, seen in await self._sql.fetch(_LEFT))]
         return [
             f"{word}: {seen}" if word.startswith(LEFT_OPEN) else word
             for word, seen in found

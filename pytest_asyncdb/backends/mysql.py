@@ -20,6 +20,7 @@ from pytest_asyncdb._types import (
 from pytest_asyncdb.abc import Backend, Copier, Driver, Restorer, Sql
 from pytest_asyncdb.backends._mysql_copy import make_copier
 from pytest_asyncdb.backends._mysql_reset import MySQLRestorer
+from pytest_asyncdb.backends._mysql_waits import HOLDERS, MARIADB_WAITS, MYSQL_WAITS
 
 if TYPE_CHECKING:
     import asyncio
@@ -72,6 +73,9 @@ class _MySQLDriver(Driver):
         code = error.args[0] if error.args else None
         return code if isinstance(code, int) else None
 
+    def session(self, connection: Any) -> int | None:
+        return int(connection.thread_id())
+
 
 class Asyncmy(_MySQLDriver):
     """https://github.com/long2ice/asyncmy."""
@@ -84,10 +88,10 @@ class Asyncmy(_MySQLDriver):
         # connection.server_status keeps the last status that was not zero, so the end of
         # a transaction does not show in it; the last result's own does.
         result = connection._result
-        if result is None:
-            return bool(connection.server_status & _IN_TRANSACTION)
-        if result.unbuffered_active:
-            return None
+        if result is None and connection.server_status & _IN_TRANSACTION:
+            return True
+        if result is None or result.unbuffered_active:
+            return None  # an error says nothing of it, and may have come after a begin
         return bool(result.server_status & _IN_TRANSACTION)
 
     def is_closed(self, connection: Any) -> bool:
@@ -108,9 +112,9 @@ class Aiomysql(_MySQLDriver):
         if connection.server_status & _IN_TRANSACTION:
             return True
         # It does not look at the status that comes with rows, and reading begins a
-        # transaction too.
+        # transaction too; an error comes without.
         result = connection._result
-        return None if result is not None and result.server_status is None else False
+        return None if result is None or result.server_status is None else False
 
     def is_closed(self, connection: Any) -> bool:
         return bool(connection.closed)
@@ -157,10 +161,13 @@ class _MySQLFamily(Backend):
     #: What makes information_schema tell counters as they are now.
     live_statistics: ClassVar[tuple[str, ...]] = ()
     #: Every session that one may see, with its ``db``.
-    session_query: ClassVar[str] = "SELECT id FROM information_schema.processlist"
+    processlist: ClassVar[str] = "information_schema.processlist"
     #: 1213, ER_LOCK_DEADLOCK: InnoDB rolls the whole transaction back. So does 1205,
     #: ER_LOCK_WAIT_TIMEOUT, with the server's option innodb_rollback_on_timeout.
     transaction_ending_errors = frozenset({1205, 1213})
+    lock_timeouts = frozenset({1205})
+    cancelled = frozenset({1317})  # ER_QUERY_INTERRUPTED
+    waits_query: ClassVar[str]
     #: ER_DBACCESS_DENIED_ERROR, ER_TABLEACCESS_DENIED_ERROR, ER_SPECIFIC_ACCESS_DENIED_ERROR.
     denied = frozenset({1044, 1142, 1227})
     grant = r"GRANT ALL ON `asyncdb\_%`.* TO '{user}'"
@@ -205,11 +212,20 @@ class _MySQLFamily(Backend):
         whole = max(1, round(seconds))
         return (f"SET SESSION innodb_lock_wait_timeout = {whole}, lock_wait_timeout = {whole}",)
 
+    def waits(self, database: str) -> str | None:
+        return self.waits_query.format(database=database)
+
+    def holders(self, database: str) -> str | None:
+        return HOLDERS.format(database=database, processlist=self.processlist)
+
+    def cancel(self, session: int) -> str:
+        return f"KILL QUERY {session}"
+
     def list_databases(self) -> str:
         return "SELECT schema_name FROM information_schema.schemata"
 
     def sessions(self, prefix: str) -> str | None:
-        return f"{self.session_query} WHERE left(db, {len(prefix)}) = '{prefix}'"
+        return f"SELECT id FROM {self.processlist} WHERE left(db, {len(prefix)}) = '{prefix}'"
 
     def hold_lock(self, run: str) -> str | None:
         return f"SELECT get_lock('asyncdb_{run}', 0)"
@@ -268,8 +284,9 @@ class MySQL(_MySQLFamily):
     schemes = ("mysql",)
     room = _ROOM.format(status="performance_schema.global_status")
     live_statistics = ("SET SESSION information_schema_stats_expiry = 0",)
+    waits_query = MYSQL_WAITS
     # The other one is deprecated, and the drivers hand on the server's warning.
-    session_query = "SELECT id FROM performance_schema.processlist"
+    processlist = "performance_schema.processlist"
     local = LocalRecipe(
         programs=("mysqld",),
         folders=("/usr/sbin", "/usr/local/mysql/bin", "/opt/homebrew/opt/mysql*/bin"),
@@ -309,6 +326,7 @@ class MariaDB(_MySQLFamily):
     label = "MariaDB"
     dialect = "mariadb"
     schemes = ("mariadb",)
+    waits_query = MARIADB_WAITS
     room = _ROOM.format(status="information_schema.global_status")
     local = LocalRecipe(
         programs=("mariadbd", "mariadb-install-db"),

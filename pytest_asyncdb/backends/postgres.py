@@ -21,6 +21,7 @@ from pytest_asyncdb._types import (
     Server,
 )
 from pytest_asyncdb.abc import Backend, Copier, Driver, Restorer, Sql
+from pytest_asyncdb.backends._postgres_waits import CANCEL, CONNECTED, HOLDERS, WAITS
 
 if TYPE_CHECKING:
     import asyncio
@@ -81,6 +82,9 @@ class Asyncpg(Driver):
     def error_code(self, error: BaseException) -> int | str | None:
         return getattr(error, "sqlstate", None)
 
+    def session(self, connection: Any) -> int | None:
+        return int(connection.get_server_pid())
+
 
 class Psycopg(Driver):
     """https://www.psycopg.org/psycopg3/docs/."""
@@ -115,6 +119,9 @@ class Psycopg(Driver):
 
     def error_code(self, error: BaseException) -> int | str | None:
         return getattr(error, "sqlstate", None)
+
+    def session(self, connection: Any) -> int | None:
+        return int(connection.info.backend_pid)
 
 
 #: Every glibc and musl has C.UTF-8; macOS does not.
@@ -220,6 +227,9 @@ class Postgres(Backend):
     label = "PostgreSQL"
     dialect = "postgresql"
     failed_transaction = "25P02"
+    lock_timeouts = frozenset({"55P03"})  # lock_not_available
+    in_use = frozenset({"55006"})  # object_in_use
+    cancelled = frozenset({"57014"})  # query_canceled
     schemes = ("postgresql", "postgres")
     drivers = (Asyncpg, Psycopg)
     capabilities = Capabilities(
@@ -305,6 +315,18 @@ class Postgres(Backend):
 
     def lock_timeout(self, seconds: float) -> Sequence[str]:
         return (f"SET lock_timeout = {round(seconds * 1000)}",)
+
+    def waits(self, database: str) -> str | None:
+        return WAITS.format(database=database)
+
+    def holders(self, database: str) -> str | None:
+        return HOLDERS.format(database=database)
+
+    def connected(self, database: str) -> str | None:
+        return CONNECTED.format(database=database)
+
+    def cancel(self, session: int) -> str:
+        return CANCEL.format(session=session)
 
     def list_databases(self) -> str:
         return "SELECT datname FROM pg_database"

@@ -55,6 +55,10 @@ class Aiosqlite(Driver):
     ) -> None:
         await connection.interrupt()
 
+    def error_code(self, error: BaseException) -> int | str | None:
+        code = getattr(error, "sqlite_errorcode", None)
+        return None if code is None else code & 0xFF  # the rest says more about it
+
 
 def _connect(url: URL) -> sqlite3.Connection:
     """A connection to a named in-memory database, for any thread."""
@@ -112,6 +116,7 @@ class SQLite(Backend):
     dialect = "sqlite"
     #: Without it, of two that begin and then both write, one would fail at once.
     begin_at_write = "BEGIN IMMEDIATE"
+    lock_timeouts = frozenset({5, 6})  # SQLITE_BUSY, SQLITE_LOCKED
     restores_whole = True
     schemes = ("sqlite",)
     drivers = (Aiosqlite,)

@@ -30,6 +30,9 @@ _SAVEPOINT = re.compile(r"\bsa_savepoint_(\d+)\b")
 class Checkout:
     """What the connections that SQLAlchemy holds have in common: their cursors are ours."""
 
+    #: The real connection; None: there is none yet, or no more.
+    taken: Link | None
+
     def cursor(self, *args: Any, **kwargs: Any) -> Cursor:
         return Cursor(self, args, kwargs)
 
@@ -46,6 +49,7 @@ class Branch(Checkout):
     def __init__(self, outer: OuterTransaction, number: int) -> None:
         self.outer = outer
         self.number = number
+        self.taken = outer.link
         self.autocommit = outer.link.connector.autocommit
         #: The unit of work that is under way; None before its first statement.
         self.unit: Unit | None = None
@@ -152,7 +156,7 @@ class Branch(Checkout):
         if not outer.stack.prepare(unit, text, whole):
             return None
         try:
-            with outer.guard.calls.calling():
+            with outer.guard.calls.calling(outer.link, text):
                 result = outer.link.call(work, text)
         except BaseException:
             outer.stack.undone(unit)
@@ -190,7 +194,7 @@ class Branch(Checkout):
             unit.ending = "rollback"
             return
         if not self.autocommit:
-            self.outer.journal.ended(how.upper())
+            self.outer.journal.ended(how.upper(), self.number)
         guard = self.outer.guard
         if how == "commit":
             guard.check_alive("COMMIT")
@@ -270,6 +274,10 @@ class Cursor:
             return self._branch.run(operation, work, whole)
         except Exception as error:
             failed = error
+            link = self._branch.taken
+            if link is not None:
+                seconds = time.perf_counter() - began
+                self._branch.outer.waits.explain(link, error, operation, seconds)
             raise  # SQLAlchemy closes the cursor
         except BaseException as error:
             failed = error
@@ -288,6 +296,7 @@ class Cursor:
                     user_places(1),
                 ),
                 parameters,
+                self._branch.number,
             )
 
     def close(self) -> None:

@@ -58,7 +58,7 @@ class DriverConnection:
     async def _finish(self, result: Any, statement: str) -> Any:
         guard = self._branch.outer.guard
         try:
-            with guard.calls.calling():
+            with guard.calls.calling(guard.link, statement):
                 value = await guard.link.host.await_here(result)
         except Exception as error:
             guard.failed(error, statement)

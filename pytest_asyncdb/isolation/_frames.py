@@ -20,6 +20,7 @@ _FOREIGN = frozenset(
     {
         *("sqlalchemy", "greenlet", "asyncio", "uvloop", "contextlib", "threading"),
         *("pytest_asyncdb", "_pytest", "pytest", "pluggy", "pytest_asyncio", "anyio"),
+        *("aiosqlite", "asyncpg", "psycopg", "psycopg_pool", "asyncmy", "aiomysql", "pymysql"),
     }
 )
 
@@ -63,8 +64,38 @@ def lines_of(places: Sequence[Place]) -> list[str]:
     return [line_of(place) for place in reversed(places)]
 
 
+def standing(
+    task: asyncio.Task[Any] | None, thread: int, inner: greenlet.greenlet | None
+) -> list[str]:
+    """Where a task stands, or a thread without one: like :func:`user_frames`, from anywhere.
+
+    Args:
+        thread: Its thread's number.
+        inner: The greenlet of the task's call that is under way, if there is one.
+    """
+    if task is not None:
+        if _is_current(task):
+            return user_frames()
+        if not getattr(task.get_coro(), "cr_running", False):
+            return suspended_frames(task, inner)
+    places: list[Place] = []
+    frame = sys._current_frames().get(thread)
+    while frame is not None and _kind(frame.f_globals.get("__name__", "")) != "end":
+        if _is_users(frame):
+            places.append(_place(frame))
+        frame = frame.f_back
+    return lines_of(places[:3])
+
+
+def _is_current(task: asyncio.Task[Any]) -> bool:
+    import asyncio
+
+    loop = asyncio._get_running_loop()
+    return loop is not None and asyncio.current_task(loop) is task
+
+
 def suspended_frames(
-    task: asyncio.Task[Any] | None, inner: greenlet.greenlet, limit: int = 3
+    task: asyncio.Task[Any] | None, inner: greenlet.greenlet | None, limit: int = 3
 ) -> list[str]:
     """Where a task that waits stands: like :func:`user_frames`, from outside of it.
 
@@ -73,7 +104,7 @@ def suspended_frames(
     """
     frames = list(_awaiting(task.get_coro() if task is not None else None))
     inside: list[FrameType] = []
-    frame = inner.gr_frame
+    frame = None if inner is None else inner.gr_frame
     while frame is not None:
         inside.append(frame)
         frame = frame.f_back

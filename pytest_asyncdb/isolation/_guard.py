@@ -33,6 +33,8 @@ class Call(NamedTuple):
 
     task: asyncio.Task[Any] | None
     greenlet: greenlet.greenlet
+    link: Link
+    statement: str
 
     def __str__(self) -> str:
         return task_name(self.task)
@@ -41,15 +43,19 @@ class Call(NamedTuple):
 class _Noted:
     """A context; written as a class, for each statement passes it."""
 
-    __slots__ = ("_under_way",)
+    __slots__ = ("_link", "_statement", "_under_way")
 
-    def __init__(self, under_way: dict[object, Call]) -> None:
+    def __init__(self, under_way: dict[object, Call], link: Link, statement: str) -> None:
         self._under_way = under_way
+        self._link = link
+        self._statement = statement
 
     def __enter__(self) -> None:
         import greenlet
 
-        self._under_way[self] = Call(current_task(), greenlet.getcurrent())
+        self._under_way[self] = Call(
+            current_task(), greenlet.getcurrent(), self._link, self._statement
+        )
 
     def __exit__(self, *_: object) -> None:
         del self._under_way[self]
@@ -61,9 +67,9 @@ class Calls:
     def __init__(self) -> None:
         self.under_way: dict[object, Call] = {}
 
-    def calling(self) -> _Noted:
+    def calling(self, link: Link, statement: str) -> _Noted:
         """Note that a call of the application is under way, until the context ends."""
-        return _Noted(self.under_way)
+        return _Noted(self.under_way, link, statement)
 
     def left_running(self, test: str) -> errors.IsolationBreach:
         """The error for calls that are under way at the end of the test."""

@@ -23,14 +23,15 @@ class Hosted(Checkout):
     """The DBAPI connection that SQLAlchemy holds; the real one is taken at its first use."""
 
     outer: RealWork
+    number: int
     autocommit: bool
-    #: The real connection; None before its first use, and after its end.
-    taken: Link | None
     #: The test has left something in the connection's session: it is not kept.
     spoiled: bool
 
-    def __init__(self, outer: RealWork) -> None:
-        self.__dict__.update(outer=outer, autocommit=False, taken=None, spoiled=False)
+    def __init__(self, outer: RealWork, number: int) -> None:
+        self.__dict__.update(
+            outer=outer, number=number, autocommit=False, taken=None, spoiled=False
+        )
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.link.adapted, name)
@@ -48,7 +49,7 @@ class Hosted(Checkout):
     def link(self) -> Link:
         """The real connection."""
         if self.taken is None:
-            self.taken = self.outer.take()
+            self.taken = self.outer.take(self.number)
         return self.taken
 
     @property
@@ -88,7 +89,7 @@ class Hosted(Checkout):
         link = self.link
         if keeps_session_state(statement):
             self.spoiled = True
-        with outer.calls.calling():
+        with outer.calls.calling(link, statement):
             return link.call(self._begun, work, statement)
 
     def _begun(self, work: Callable[[str], Any], statement: str) -> Any:
@@ -108,7 +109,7 @@ class Hosted(Checkout):
         if self.outer.deferring or self.outer.ended:
             self.outer.unfinished.append(link)  # undone by the end of the test
         else:
-            self.outer.journal.ended(how.upper())
+            self.outer.journal.ended(how.upper(), self.number)
             link.call(getattr(link.adapted, how))
 
 

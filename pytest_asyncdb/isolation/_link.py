@@ -132,6 +132,11 @@ class Link:
         """Is there a connection that is not known to be broken?"""
         return self._fairy is not None and not self.driver.is_closed(self._fairy.driver_connection)
 
+    @property
+    def number(self) -> int | None:
+        """The server's number of this session; None: it is not open, or has none."""
+        return self.driver.session(self._fairy.driver_connection) if self.is_open else None
+
     def was_ended(self) -> bool:
         """Has the server ended this connection, which is idle, or does it have anything else to
         say? Found without a round trip."""

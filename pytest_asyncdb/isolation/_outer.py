@@ -26,6 +26,7 @@ from pytest_asyncdb.isolation._guard import BEGAN_ANOTHER, GUARD, Guard, current
 from pytest_asyncdb.isolation._link import PATIENCE
 from pytest_asyncdb.isolation._stack import Stack
 from pytest_asyncdb.isolation._units import Unit
+from pytest_asyncdb.isolation._waits import Owner, Waits
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -59,9 +60,11 @@ class OuterTransaction:
         self.deferring = False
         #: The rollback did not go through.
         self.stuck = False
-        self._connected = False
+        #: Who was the first to use the connection; None: nobody has.
+        self._owner: Owner | None = None
         self.stack = Stack(link, test, self._wake)
         self.guard = Guard(link, test, self.stack)
+        self.waits = Waits(self.guard.calls, self._taken, self.guard.breaches)
         #: Cursors that are open: streams, and those of statements that were cancelled.
         self.cursors: set[Cursor] = set()
         #: SQLAlchemy's pool entries of this test's checkouts.
@@ -198,9 +201,12 @@ class OuterTransaction:
         """See to it that there is a connection, once for a test: afterwards another thread may
         be at it, and what the server says to that is no sign of its end."""
         with self.stack.lock:
-            if not self._connected:
+            if self._owner is None:
                 self.link.connect()
-                self._connected = True
+                self._owner = Owner(None)
+
+    def _taken(self) -> list[tuple[Link, Owner]]:
+        return [] if self._owner is None else [(self.link, self._owner)]
 
     def _open(self, unit: Unit) -> None:
         begin = [] if self.guard.begun else [self.link.begin, f"SAVEPOINT {GUARD}"]

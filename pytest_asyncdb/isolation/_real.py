@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +22,7 @@ from pytest_asyncdb.isolation._guard import Calls
 from pytest_asyncdb.isolation._hosted import Hosted
 from pytest_asyncdb.isolation._link import PATIENCE, Link
 from pytest_asyncdb.isolation._sandbox import engine_on
+from pytest_asyncdb.isolation._waits import Owner, Waits
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection, Dialect
@@ -49,11 +51,12 @@ class RealConnections:
 
     def engine(self, work: RealWork) -> AsyncEngine:
         """The engine of one test."""
+        numbers = itertools.count(1)
 
         def check_out(entry: ConnectionPoolEntry) -> Hosted:
             work.check_open()  # else the pool would wait for it to come back
             work.entries.append(entry)
-            return Hosted(work)
+            return Hosted(work, next(numbers))
 
         return engine_on(self.connector, self._facade(), check_out)
 
@@ -140,7 +143,8 @@ class RealWork:
         #: Connections with a transaction that nobody has ended.
         self.unfinished: list[Link] = []
         self._connections = connections
-        self._taken: list[Link] = []
+        self._taken: dict[Link, Owner] = {}
+        self.waits = Waits(self.calls, self._taken.items, self.breaches)
         self._spoiled: list[Link] = []
         self._attending: Callable[[], None] | None = None
 
@@ -153,11 +157,11 @@ class RealWork:
         if self.ended:
             raise errors.after_the_test(self.test, user_frames())
 
-    def take(self) -> Link:
+    def take(self, checkout: int) -> Link:
         """A connection for a checkout; opened without holding up the caller's loop."""
         self.check_open()
         link = self._connections.take()
-        self._taken.append(link)
+        self._taken[link] = Owner(checkout)
         if not link.is_open:
             import greenlet
 
@@ -170,7 +174,7 @@ class RealWork:
         if spoiled or self.ended:
             self._spoiled.append(link)
         elif link in self._taken and link not in self.unfinished:
-            self._taken.remove(link)
+            del self._taken[link]
             self._connections.keep([link])
 
     def attend(self) -> None:
@@ -203,12 +207,13 @@ class RealWork:
                 entry.invalidate()
         for link in self._spoiled:
             if link in self._taken:
-                self._taken.remove(link)
+                del self._taken[link]
             self._undo(link)  # else the server may still be at it when we look
             link.discard()
         self.undo_open()
         self._connections.keep(self._taken)
-        self._taken, self._spoiled = [], []
+        self._taken.clear()
+        self._spoiled = []
         return self.breaches
 
     def writer(self) -> Link | None:
@@ -239,6 +244,7 @@ class RealView(View):
         self.engine = connections.engine(self._work)
         self.url = connections.connector.url
         self.journal = self._work.journal
+        self.waits = self._work.waits
 
     @property
     @abc.abstractmethod

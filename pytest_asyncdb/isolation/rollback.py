@@ -85,6 +85,7 @@ class _RollbackView(View):
         self.engine = sandboxed_engine(self._outer, dialect)
         self.url = link.connector.url
         self.journal = self._outer.journal
+        self.waits = self._outer.waits
 
     @contextlib.contextmanager
     def closing(self) -> Iterator[None]:

@@ -54,6 +54,11 @@ HINTS = (
         "turns on one connection",
     ),
     Hint(
+        r"LockNotAvailable|\b1205\b.*Lock wait timeout",
+        "another transaction holds a lock that this statement needs, and has not ended in time",
+        "end that transaction first: commit or roll back its session, or close it",
+    ),
+    Hint(
         r"ConnectionDoesNotExistError|\b(2006|2013)\b.*(gone away|Lost connection)|"
         r"MySQL server has gone away|Lost connection to MySQL server|"
         r"server closed the connection unexpectedly|terminating connection due to administrator",

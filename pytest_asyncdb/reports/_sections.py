@@ -12,6 +12,8 @@ from pytest_asyncdb.reports import _hints
 
 #: So many entries are shown; how many were before them is said.
 _SHOWN = 20
+#: So many statements of a transaction that others wait for, and so many such waits.
+_RAN, _WAITS = 5, 3
 #: Characters of a statement, and of one parameter.
 _LONG, _VALUE = 600, 60
 _WIDTH = 80
@@ -28,6 +30,8 @@ def of_failure(error: BaseException, ran: tuple[Journal, str] | None) -> Iterato
     """
     if ran is not None and ran[0].entries:
         yield "asyncdb: SQL", statements(*ran)
+    for text in ran[0].waits[-_WAITS:] if ran is not None else ():
+        yield "asyncdb: locks", text
     if (hint := _hints.find(error)) is not None:
         yield "asyncdb: hint", _hints.render(hint)
 
@@ -48,14 +52,29 @@ def statements(journal: Journal, where: str) -> str:
     return "\n".join(lines)
 
 
+def last_of(ran: Sequence[tuple[int, Statement, Any]], hidden: bool) -> list[str]:
+    """The last statements of a transaction, numbered as in the section.
+
+    Args:
+        hidden: Without their parameters.
+    """
+    lines = ["      …"] if len(ran) > _RAN else []
+    for index, statement, parameters in ran[-_RAN:]:
+        lines += _entry(f"{index:>4}  ", statement, None if hidden else parameters)
+    return lines
+
+
+def masked(sql: str) -> str:
+    """A statement on one line, without texts that may be secret."""
+    sql = " ".join(sql.split())
+    return _LITERAL.sub("'***'", sql) if SECRET.search(sql) else sql
+
+
 def _entry(number: str, entry: Statement | str, parameters: Any) -> list[str]:
     if isinstance(entry, str):
         return [number + entry]
-    sql = " ".join(entry.sql.split())
-    secret = SECRET.search(sql) is not None
-    if secret:
-        sql = _LITERAL.sub("'***'", sql)
-    lines = wrap(_cut(sql, _LONG), number)
+    secret = SECRET.search(entry.sql) is not None
+    lines = wrap(_cut(masked(entry.sql), _LONG), number)
     if parameters:
         lines += wrap(_cut(_parameters(parameters, secret, entry.many), _LONG), "      ")
     facts = [_milliseconds(entry.seconds)]

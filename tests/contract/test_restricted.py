@@ -18,6 +18,8 @@ from fix_project import QUIET, Project
 from fix_servers import WORDS, Servers, Target
 from sqlalchemy.engine import URL
 
+from pytest_asyncdb import _pulse
+
 PASSWORD = "little-right"
 
 
@@ -345,3 +347,27 @@ def test_two_runs_do_not_share_it(project: Project, account: Account) -> None:
         ).strip()
         in text
     )
+
+
+def test_a_wait_for_a_lock_is_seen(
+    project: Project, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the account may not ask the server, the drivers know the test's own connections."""
+    monkeypatch.setattr(_pulse, "_STUCK", 1.0)
+    postgres = account.target.backend == "postgres"
+    timeout = "" if postgres else ", lock_timeout=2"
+    project.tests(
+        f"""
+        async def test_it(asyncdb):
+            async with asyncdb.connections(2{timeout}) as (one, other):
+                await one.execute(text("{"SET lock_timeout = 0" if postgres else "SELECT 1"}"))
+                await other.execute(text("{"SET lock_timeout = 0" if postgres else "SELECT 1"}"))
+                await add(one, "ada")
+                await add(other, "ada")
+        """
+    )
+    result = run(project, account, "--asyncdb-isolation=reset")
+    result.assert_outcomes(failed=1)
+    seen = "It is held by: session" if postgres else "In a transaction then: session"
+    assert seen in str(result.stdout)
+    assert ("- asyncdb: locks -" in str(result.stdout)) is not postgres

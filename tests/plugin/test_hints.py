@@ -6,7 +6,7 @@ import re
 
 import pytest
 from fix_project import Outcome, Project
-from fix_servers import Servers, Target
+from fix_servers import WORDS, Servers, Target
 
 from pytest_asyncdb.reports._hints import HINTS, find, render
 
@@ -50,6 +50,16 @@ PROVOKED = {
                     await other.execute(insert(User), [{"name": "bob"}])
             finally:
                 await engine.dispose()
+        """,
+    ),
+    "another transaction holds a lock": (
+        WORDS[1:],
+        """
+        @pytest.mark.asyncdb(isolation="reset")
+        async def test_it(asyncdb):
+            async with asyncdb.connections(2, lock_timeout=1) as (one, other):
+                await one.execute(insert(User), [{"name": "ada"}])
+                await other.execute(insert(User), [{"name": "ada"}])
         """,
     ),
     "the server has closed this": (

@@ -1,0 +1,603 @@
+"""Waits for locks: who waits for whom is said, and what would wait for ever fails.
+
+Where nothing ends a wait, the plugin does, after twenty seconds without progress; here after one.
+Where a driver gives up by itself, the report of the failed test says who held locks then.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from fix_project import Outcome, Project
+from fix_servers import WORDS, Target
+
+from pytest_asyncdb import _pulse
+
+pytestmark = pytest.mark.filterwarnings("default::ResourceWarning")
+
+REAL = ("reset", "copy")
+
+
+def _on(words: tuple[str, ...]) -> pytest.MarkDecorator:
+    ids = [word.replace("+", "-") for word in words]
+    return pytest.mark.parametrize("target", words, indirect=True, ids=ids)
+
+
+on_servers = _on(WORDS[1:])
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits are looked for after one second."""
+    monkeypatch.setattr(_pulse, "_STUCK", 1.0)
+
+
+#: The next test, which finds nothing of the one before, and can work.
+AFTER = """
+async def test_next(asyncdb_session):
+    assert await names(asyncdb_session) == []
+    await add(asyncdb_session, "next")
+    await asyncdb_session.commit()
+    assert await names(asyncdb_session) == ["next"]
+"""
+INSERT = 'await session.execute(insert(User), [{"name": word} for word in words])'
+#: One statement of the above, as each driver gets it, with its parameters.
+_DOLLAR = "INSERT INTO users (name) VALUES ($1::VARCHAR) RETURNING users.id"
+_NAMED = "INSERT INTO users (name) VALUES (%(name)s::VARCHAR) RETURNING users.id"
+_FORMAT = "INSERT INTO users (name) VALUES (%s)"
+SENT = {
+    "aiosqlite": ("INSERT INTO users (name) VALUES (?)", "['ada']"),
+    "asyncpg": (_DOLLAR, "['ada']"),
+    "psycopg": (_NAMED, "[name='ada']"),
+    "asyncmy": (_FORMAT, "['ada']"),
+    "aiomysql": (_FORMAT, "['ada']"),
+}
+END_IT = "end the transaction that holds the lock before: commit, roll back or close its session"
+
+
+def numbered(outcome: Outcome) -> Outcome:
+    """The outcome with what differs from run to run replaced: sessions, tasks, times."""
+    lines = outcome.result.outlines
+    for number, line in enumerate(lines):
+        line = re.sub(r"\b(session|Task|another session)([ -]\(?)\d+", r"\1\2#", line)
+        line = re.sub(r"(\d rows?, )?\d+\.\d (m?s)\b", r"# \2", line)
+        lines[number] = re.sub(r"\bwaited \d+ s\b", "waited # s", line)
+    return outcome
+
+
+def ran(target: Target, number: int, place: str) -> str:
+    """The statement that took the lock, as the section of the SQL has it."""
+    statement, parameters = SENT[target.driver]
+    return f"{number}  {statement}\n{parameters}\n-- # ms, {place}"
+
+
+def text(*parts: str) -> str:
+    return "\n".join(parts)
+
+
+# One task with two sessions.
+
+SELF = """
+async def test_it(asyncdb_sessionmaker):
+    async with asyncdb_sessionmaker() as one, asyncdb_sessionmaker() as other:
+        await add(one, "ada")
+        await add(other, "ada")
+"""
+
+
+@on_servers
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("strategy", REAL)
+def test_a_task_that_waits_for_itself_fails(
+    project: Project, target: Target, strategy: str
+) -> None:
+    """With both sessions, where each stands, and the statement that took the lock."""
+    project.tests(SELF, AFTER)
+    outcome = numbered(project.run(target, f"--asyncdb-isolation={strategy}"))
+    insert = project.place(INSERT, "add")
+    stands = text(project.place('await add(other, "ada")', "test_it"), insert)
+    outcome.had(failed=1, passed=1).shows(
+        text(
+            "waited # s for a lock that the test itself holds",
+            "",
+            f"test: test_it.py::test_it[{target.id}]",
+            "It was waited for by: session #, Task-# (test_it), at",
+            stands,
+            f"for the statement: {SENT[target.driver][0]}",
+            "It is held by: session #, Task-# (test_it), which stands at",
+            stands,
+            "and has run in its transaction",
+            ran(target, 1, insert),
+            "The statement that waited was cancelled.",
+            "",
+            f"To fix this: {END_IT}",
+        )
+    )
+    assert outcome.text.count("To fix this") == 1
+
+
+@on_servers
+def test_without_the_watch_it_hangs(project: Project, target: Target) -> None:
+    """Control: nothing but the test's own timeout ends the wait."""
+    project.tests(
+        """
+        async def test_it(asyncdb_sessionmaker):
+            async with asyncdb_sessionmaker() as one, asyncdb_sessionmaker() as other:
+                await add(one, "ada")
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(4):
+                        await add(other, "ada")
+        """
+    )
+    project.run(target, "--asyncdb-isolation=reset").passed(1)
+
+
+# Two tasks.
+
+
+@on_servers
+@pytest.mark.usefixtures("soon")
+def test_a_task_that_waits_for_another_one_fails(project: Project, target: Target) -> None:
+    """Each stands somewhere else; what only reads has taken no lock. A test that swallows the
+    error is told at its end."""
+    wait = "await asyncio.sleep(3600)"
+    project.tests(
+        f"""
+        async def hold(sessions, held):
+            async with sessions() as session:
+                await session.execute(text("SELECT 1"))
+                await add(session, "ada")
+                held.set()
+                {wait}
+
+        async def want(sessions):
+            async with sessions() as session:
+                await add(session, "ada")
+
+        async def test_it(asyncdb_sessionmaker):
+            held = asyncio.Event()
+            holder = asyncio.create_task(hold(asyncdb_sessionmaker, held), name="holder")
+            await held.wait()
+            wants = asyncio.create_task(want(asyncdb_sessionmaker), name="wants")
+            await asyncio.wait([wants])
+            assert wants.exception() is not None
+            holder.cancel()
+        """,
+        AFTER,
+    )
+    outcome = numbered(project.run(target, "--asyncdb-isolation=reset"))
+    insert = project.place(INSERT, "add")
+    sent = SENT[target.driver][0]
+    outcome.had(passed=2, errors=1).shows(
+        text(
+            "waited # s for a lock that the test itself holds",
+            "",
+            f"test: test_it.py::test_it[{target.id}]",
+            "It was waited for by: session #, wants (want), at",
+            project.place('await add(session, "ada")', "want", after="async def want"),
+            insert,
+            f"for the statement: {sent}",
+            "It is held by: session #, holder (hold), which stands at",
+            project.place(wait, "hold"),
+            "and has run in its transaction",
+            ran(target, 2, insert),
+            "The statement that waited was cancelled.",
+            "",
+            f"To fix this: {END_IT}",
+        )
+    )
+
+
+@on_servers
+@pytest.mark.usefixtures("soon")
+def test_a_task_that_has_ended_is_said_to(project: Project, target: Target) -> None:
+    """It has left its session in a transaction, for which the next one waits."""
+    project.tests(
+        """
+        KEPT = []
+
+        async def leave(sessions):
+            KEPT.append(sessions())
+            await add(KEPT[0], "ada")
+
+        async def test_it(asyncdb_sessionmaker):
+            await asyncio.create_task(leave(asyncdb_sessionmaker))
+            async with asyncdb_sessionmaker() as session:
+                await add(session, "ada")
+        """,
+        AFTER,
+    )
+    outcome = numbered(project.run(target, "--asyncdb-isolation=reset"))
+    outcome.had(failed=1, passed=1).shows(
+        text(
+            "It is held by: session #, a task that has ended",
+            "and has run in its transaction",
+            ran(target, 1, project.place(INSERT, "add")),
+            "The statement that waited was cancelled.",
+        )
+    )
+
+
+# Another thread, another process of the run.
+
+
+@on_servers
+@pytest.mark.usefixtures("soon")
+def test_a_thread_with_a_loop_of_its_own_fails(project: Project, target: Target) -> None:
+    """As the test client of a web framework runs the application."""
+    wait = "thread.join()"
+    project.tests(
+        f"""
+        def work(sessions, errors):
+            async def want():
+                async with sessions() as session:
+                    await add(session, "ada")
+
+            try:
+                asyncio.run(want())
+            except Exception as error:
+                errors.append(error)
+
+        async def test_it(asyncdb_sessionmaker):
+            errors = []
+            thread = threading.Thread(target=work, args=(asyncdb_sessionmaker, errors))
+            async with asyncdb_sessionmaker() as session:
+                await add(session, "ada")
+                thread.start()
+                {wait}
+            raise errors[0]
+        """,
+        AFTER,
+    )
+    outcome = numbered(project.run(target, "--asyncdb-isolation=reset"))
+    insert = project.place(INSERT, "add")
+    outcome.had(failed=1, passed=1).shows(
+        text(
+            "It was waited for by: session #, Task-# (work.<locals>.want), at",
+            project.place('await add(session, "ada")', "want"),
+            insert,
+            f"for the statement: {SENT[target.driver][0]}",
+            "It is held by: session #, Task-# (test_it), which stands at",
+            project.place(wait, "test_it"),
+            "and has run in its transaction",
+            ran(target, 1, insert),
+        )
+    )
+
+
+@_on(WORDS[1:2])
+def test_a_worker_of_xdist_tells_it_too(project: Project, target: Target) -> None:
+    project.tests(SELF, AFTER)
+    arguments = ("-n1", "-p", "short_waits", "--asyncdb-isolation=reset")
+    outcome = project.run_apart(target, *arguments)
+    outcome.result.assert_outcomes(failed=1, passed=1)
+    assert "for a lock that the test itself holds" in outcome.text
+
+
+# Others than the test's engine.
+
+OTHER = """
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+
+async def use(url, work):
+    engine = create_async_engine(url, poolclass=NullPool)
+    try:
+        async with engine.connect() as connection:
+            return await work(connection)
+    finally:
+        await engine.dispose()
+"""
+
+
+def user(target: Target) -> str:
+    assert target.server is not None
+    return str(target.server.username)
+
+
+@on_servers
+@pytest.mark.usefixtures("soon")
+def test_an_engine_of_its_own_that_waits_for_the_outer_transaction_fails(
+    project: Project, target: Target
+) -> None:
+    """In ``rollback`` what is committed stays locked; the server ends the wait, and the end of
+    the test says why."""
+    project.tests(
+        OTHER,
+        """
+        async def test_it(asyncdb_session, asyncdb_url):
+            await add(asyncdb_session, "ada")
+            await asyncdb_session.commit()
+            await use(asyncdb_url, lambda connection: add(connection, "ada"))
+        """,
+        AFTER,
+    )
+    outcome = numbered(project.run(target))
+    insert = project.place(INSERT, "add")
+    outcome.had(failed=1, errors=1, passed=1).shows(
+        text(
+            "waited # s for a lock that the test itself holds",
+            "",
+            f"test: test_it.py::test_it[{target.id}]",
+            f"It was waited for by: another session (#, {user(target)})",
+            "It is held by: session #, Task-# (test_it), which stands at",
+            project.place(
+                'await use(asyncdb_url, lambda connection: add(connection, "ada"))', "test_it"
+            ),
+            project.place("return await work(connection)", "use"),
+            insert,
+            "and has run in its transaction",
+            ran(target, 1, insert),
+            "The statement that waited was cancelled.",
+            "",
+            "To fix this, do one of:",
+            "- let the other engine be asyncdb_engine, or name it in asyncdb_app_engines",
+            '- mark the test @pytest.mark.asyncdb(isolation="reset"): a commit then ends its locks',
+        )
+    )
+
+
+@on_servers
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("strategy", ["rollback", "reset"])
+def test_another_session_that_holds_a_lock_is_named(
+    project: Project, target: Target, strategy: str
+) -> None:
+    """By number, user and application, and nothing of what it does."""
+    project.tests(
+        OTHER,
+        """
+        async def test_it(asyncdb_session, asyncdb_url):
+            async def work(connection):
+                await add(connection, "ada")
+                await add(asyncdb_session, "ada")
+
+            named = asyncdb_url.drivername == "postgresql+psycopg"
+            query = {"application_name": "rival"} if named else {}
+            await use(asyncdb_url.update_query_dict(query), work)
+        """,
+        AFTER,
+    )
+    outcome = numbered(project.run(target, f"--asyncdb-isolation={strategy}"))
+    application = ", rival" if target.driver == "psycopg" else ""
+    outcome.had(failed=1, passed=1).shows(
+        text(
+            "waited # s for a lock that another session holds",
+            "",
+            f"test: test_it.py::test_it[{target.id}]",
+            "It was waited for by: session #, Task-# (test_it), at",
+            project.place("return await work(connection)", "use"),
+            project.place('await add(asyncdb_session, "ada")', "work"),
+            project.place(INSERT, "add"),
+            f"for the statement: {SENT[target.driver][0]}",
+            f"It is held by: another session (#, {user(target)}{application})",
+            "The statement that waited was cancelled.",
+            "",
+            "To fix this: end the other session, or its transaction; "
+            "it is none of the test's engine",
+        )
+    )
+    assert outcome.text.count("To fix this") == 1
+
+
+@on_servers
+@pytest.mark.usefixtures("soon")
+def test_a_change_of_the_schema_that_waits_for_a_reader_fails(
+    project: Project, target: Target
+) -> None:
+    """For the lock of a whole table, for which MySQL would wait a year."""
+    ddl = 'await other.execute(text("ALTER TABLE posts ADD COLUMN more INTEGER"))'
+    project.tests(
+        f"""
+        async def test_it(asyncdb_sessionmaker):
+            async with asyncdb_sessionmaker() as one, asyncdb_sessionmaker() as other:
+                await one.execute(text("SELECT count(*) FROM posts"))
+                {ddl}
+        """,
+        AFTER,
+    )
+    outcome = numbered(project.run(target, "--asyncdb-isolation=reset"))
+    outcome.had(failed=1, passed=1).shows(
+        text(
+            "waited # s for a lock that the test itself holds",
+            "",
+            f"test: test_it.py::test_it[{target.id}]",
+            "It was waited for by: session #, Task-# (test_it), at",
+            project.place(ddl, "test_it"),
+            "for the statement: ALTER TABLE posts ADD COLUMN more INTEGER",
+            "It is held by: session #, Task-# (test_it), which stands at",
+            project.place(ddl, "test_it"),
+            "and has run in its transaction",
+            "1  SELECT count(*) FROM posts",
+        )
+    )
+
+
+# What waits for nobody.
+
+SLEEP = {"postgres": "SELECT pg_sleep(3)", "mysql": "SELECT sleep(3)"}
+
+
+@on_servers
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("strategy", ["rollback", "reset"])
+def test_a_slow_statement_that_waits_for_nobody_passes(
+    project: Project, target: Target, strategy: str
+) -> None:
+    """Though it takes longer than a wait may."""
+    sleep = SLEEP.get(target.backend, SLEEP["mysql"])
+    project.tests(
+        f"""
+        async def test_it(asyncdb_session):
+            await add(asyncdb_session, "ada")
+            await asyncdb_session.execute(text("{sleep}"))
+            assert await names(asyncdb_session) == ["ada"]
+        """
+    )
+    project.run(target, f"--asyncdb-isolation={strategy}").passed(1)
+
+
+# A driver that gives up by itself.
+
+TWO = """
+async def test_it(asyncdb):
+    async with asyncdb.connections(2, lock_timeout=1) as (one, other):
+        await add(one, "ada")
+        await add(other, "ada")
+"""
+
+
+@pytest.mark.parametrize("strategy", REAL)
+def test_who_holds_a_lock_is_said_where_the_driver_gives_up(
+    project: Project, target: Target, strategy: str
+) -> None:
+    project.tests(TWO, AFTER)
+    outcome = numbered(project.run(target, f"--asyncdb-isolation={strategy}"))
+    insert = project.place(INSERT, "add")
+    stands = text(project.place('await add(other, "ada")', "test_it"), insert)
+    session = "session #, " if target.server else ""
+    outcome.had(failed=1, passed=1).shows(
+        text(
+            f"no lock within # s: {SENT[target.driver][0]}",
+            f"It was waited for by: {session}Task-# (test_it), at",
+            stands,
+            f"In a transaction then: {session}Task-# (test_it), which stands at",
+            stands,
+            "and has run in its transaction",
+            ran(target, 5, insert),  # after the statements that set the limits, and their ends
+        )
+    )
+    assert outcome.text.count("- asyncdb: locks -") == 1
+
+
+def test_a_lock_that_is_not_waited_for_is_not_told(project: Project, target: Target) -> None:
+    """``NOWAIT`` is no wait, and a test that passes has no report."""
+    line = 'await other.execute(text("SELECT * FROM users FOR UPDATE NOWAIT"))'
+    project.tests(
+        f"""
+        async def test_it(asyncdb, asyncdb_backend):
+            async with asyncdb.connections(2, lock_timeout=1) as (one, other):
+                await add(one, "ada")
+                with pytest.raises(DBAPIError):
+                    await add(other, "ada")
+
+        async def test_nowait(asyncdb, asyncdb_backend):
+            if asyncdb_backend.name == "sqlite":
+                pytest.fail("it has none")
+            async with asyncdb.connections(2) as (one, other):
+                await add(one, "ada")
+                await one.commit()
+                await one.execute(text("SELECT * FROM users FOR UPDATE"))
+                {line}
+        """
+    )
+    outcome = project.run(target, "--asyncdb-isolation=reset", "-rA").had(passed=1, failed=1)
+    assert "asyncdb: locks" not in outcome.text
+
+
+@on_servers
+@pytest.mark.usefixtures("soon")
+def test_no_password_is_shown(project: Project, target: Target) -> None:
+    """Statements are masked as in the section of the SQL."""
+    project.tests(
+        """
+        async def test_it(asyncdb_sessionmaker):
+            async with asyncdb_sessionmaker() as one, asyncdb_sessionmaker() as other:
+                await add(one, "ada")
+                await one.execute(text("SELECT 'hunter2' AS password"))
+                await other.execute(
+                    text("UPDATE users SET name = 'x' WHERE name <> 'hunter3 password'")
+                )
+                await other.execute(
+                    text("INSERT INTO users (id, name) SELECT 1, 'hunter4' AS secret")
+                )
+                await add(other, "ada")
+        """
+    )
+    outcome = project.run(target, "--asyncdb-isolation=reset").had(failed=1)
+    shown = outcome.text.partition("E  ")[2]
+    assert "that the test itself holds" in shown
+    assert "SELECT '***' AS password" in shown
+    assert "hunter" not in shown
+
+
+# The plugin's own waits.
+
+
+@_on(WORDS[1:3])
+@pytest.mark.parametrize("lock", ["LOCK TABLE users", "ALTER TABLE users ADD COLUMN more INTEGER"])
+def test_a_lock_that_is_left_at_the_end_is_told(
+    project: Project, target: Target, lock: str
+) -> None:
+    """Looking what has changed waits for it, for a few seconds; then it is ended."""
+    project.tests(
+        f"""
+        from fix_observer import observer_of
+
+        KEPT = []
+
+        async def test_it(asyncdb_url):
+            KEPT.append(observer_of(asyncdb_url).connect(asyncdb_url.database))
+            KEPT[0].execute("BEGIN")
+            KEPT[0].execute("{lock}")
+        """,
+        AFTER,
+        """
+        def test_close():
+            KEPT.pop().close()
+        """,
+    )
+    outcome = project.run(target, "--asyncdb-isolation=reset")
+    outcome.had(passed=3, errors=1)
+    shown = re.sub(r"connection \d+", "connection #", outcome.text)
+    assert (
+        "the test left a connection in a transaction; it was ended\n\n"
+        f"test: test_it.py::test_it[{target.id}]\n"
+        f"connection #: idle in transaction: {lock}\n"
+    ) in shown
+
+
+@_on(WORDS[1:3])
+@pytest.mark.parametrize("strategy", ["rollback", "copy"])
+def test_a_template_that_is_in_use_is_told(project: Project, target: Target, strategy: str) -> None:
+    """PostgreSQL copies no database that somebody is connected to."""
+    project.write(
+        "conftest.py",
+        """
+        import pytest
+        from app.models import Base
+        from fix_observer import observer_of
+
+        @pytest.fixture(scope="session")
+        def asyncdb_migrate():
+            kept = []
+
+            async def migrate(connection, url):
+                await connection.run_sync(Base.metadata.create_all)
+                kept.append(observer_of(url).connect(url.database))
+
+            yield migrate
+            kept.pop().close()
+        """,
+    )
+    project.tests(
+        """
+        async def test_it(asyncdb_session):
+            pass
+        """
+    )
+    outcome = numbered(project.run(target, f"--asyncdb-isolation={strategy}"))
+    outcome.result.assert_outcomes(errors=1)
+    outcome.shows(
+        text(
+            "the schema cannot be copied: connections to its database are open on PostgreSQL",
+            "",
+            "Connected:",
+            f"- session #, {user(target)}",
+            "",
+            "To fix this: close what asyncdb_migrate and asyncdb_seed open: "
+            "await connection.close() and await engine.dispose()",
+        )
+    )
