@@ -126,6 +126,13 @@ OPTIONS = (
         help="say what is there, what is missing, what is wrong; run no test",
     ),
     Option(
+        name="stats",
+        flag="--asyncdb-stats",
+        action="store_true",
+        default="false",
+        help="say at the end how long servers, schemas, set-up and teardown took",
+    ),
+    Option(
         name="metadata",
         ini="asyncdb_metadata",
         help="the tables: module:attribute of a MetaData or declarative base; several with commas",
@@ -172,6 +179,8 @@ class Settings:
     doctor: bool
     #: Where to write its findings, or an empty text.
     report: Sourced[str]
+    #: Show all times at the end?
+    stats: bool
 
     def provider(self, backend: str) -> Sourced[str]:
         """Which provider the user wants for *backend*: a name, or ``auto``."""
@@ -229,6 +238,7 @@ def read_settings(
         app_engines=raw["app_engines"],
         doctor=raw["doctor"].value == "true",
         report=raw["report"],
+        stats=raw["stats"].value == "true",
     )
     _check_contradictions(settings)
     if settings.report.value and not settings.doctor:
