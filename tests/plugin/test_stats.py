@@ -175,7 +175,7 @@ def series(**values: Any) -> dict[str, Any]:
 def numbers(word: str = "postgres", seconds: float = 60.0, **values: Any) -> Mapping[str, Any]:
     """Those of a run on one backend in ``reset``."""
     backend = {
-        "server": {"provider": "container", "seconds": values.get("server", 30.0)},
+        "server": {"provider": "container", "seconds": values.get("server", 60.0)},
         "schema": series(longest=values.get("schema", 10.0)),
         "seed": series(longest=values.get("seed", 10.0)),
         "strategies": {
@@ -193,7 +193,7 @@ def numbers(word: str = "postgres", seconds: float = 60.0, **values: Any) -> Map
     ("values", "line"),
     [
         ({}, None),
-        ({"server": 31.0}, "postgres: the server (container) took 31.00 s to start (over 30 s)"),
+        ({"server": 61.0}, "postgres: the server (container) took 61.00 s to start (over 60 s)"),
         ({"schema": 11.0}, "postgres: the schema took 11.00 s (over 10 s)"),
         ({"seed": 11.0}, "postgres: the seed took 11.00 s (over 10 s)"),
         (
@@ -218,10 +218,10 @@ def test_what_is_out_of_the_ordinary(values: dict[str, Any], line: str | None) -
 
 
 def test_two_drivers_on_one_server_are_one_slow_server() -> None:
-    found = numbers("postgres+asyncpg@17", server=31.0)
+    found = numbers("postgres+asyncpg@17", server=61.0)
     found["backends"]["postgres+psycopg@17"] = found["backends"]["postgres+asyncpg@17"]
     assert _times.unusual(found) == [
-        "asyncdb: slow: postgres@17: the server (container) took 31.00 s to start (over 30 s)"
+        "asyncdb: slow: postgres@17: the server (container) took 61.00 s to start (over 60 s)"
     ]
 
 
