@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pytest_asyncdb._run import Run
 
-#: Seconds that are ordinary: for the start of a server (MySQL's container needs ten, or thirty on a busy machine),
+#: Seconds that are ordinary: for the start of a server (three containers on two cores took 25),
 SERVER = 60.0
 #: for the schema and seed of one template, and for a worker's first database from it,
 TEMPLATE = 10.0
