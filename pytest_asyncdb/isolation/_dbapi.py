@@ -30,6 +30,14 @@ _SAVEPOINT = re.compile(r"\bsa_savepoint_(\d+)\b")
 class Checkout:
     """What the connections that SQLAlchemy holds have in common: their cursors are ours."""
 
+    #: Tells this checkout from the others of its test.
+    number: int
+
+    @property
+    def transaction(self) -> int | None:
+        """Whose transaction a statement of this checkout runs in; None: in none, autocommit."""
+        raise NotImplementedError
+
     def cursor(self, *args: Any, **kwargs: Any) -> Cursor:
         return Cursor(self, args, kwargs)
 
@@ -52,6 +60,10 @@ class Branch(Checkout):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.outer.link.adapted, name)
+
+    @property
+    def transaction(self) -> int | None:
+        return None if self.autocommit else self.number
 
     @property
     def link(self) -> Link:
@@ -190,7 +202,7 @@ class Branch(Checkout):
             unit.ending = "rollback"
             return
         if not self.autocommit:
-            self.outer.journal.ended(how.upper())
+            self.outer.journal.ended(how.upper(), self.number)
         guard = self.outer.guard
         if how == "commit":
             guard.check_alive("COMMIT")
@@ -286,6 +298,7 @@ class Cursor:
                     many,
                     None if failed is None else type(failed).__name__,
                     user_places(1),
+                    self._branch.transaction,
                 ),
                 parameters,
             )

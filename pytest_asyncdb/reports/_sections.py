@@ -1,21 +1,28 @@
-"""What a failed test's report shows: its statements, in the order in which they ran."""
+"""What a failed test's report shows: its statements, in the order in which they ran.
+
+The last ones in full, as deep as they stand in transactions; before them equal ones together.
+"""
 
 from __future__ import annotations
 
+import collections
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pytest_asyncdb._journal import Journal, Statement, line_of
+from pytest_asyncdb._journal import Journal, Step, line_of
 from pytest_asyncdb.reports import _hints
 
-#: So many entries are shown; how many were before them is said.
-_SHOWN = 20
+#: So many statements are shown in full; before them so many runs of equal ones; of what was
+#: before these, so many texts with their numbers.
+_SHOWN, _RUNS, _TEXTS = 20, 10, 5
+#: Characters of a statement that is not shown in full.
+_SHORT = 200
 #: Characters of a statement, and of one parameter.
 _LONG, _VALUE = 600, 60
 _WIDTH = 80
-_LITERAL = re.compile(r"'(?:[^']|'')*'")
+_LITERAL = re.compile(r"'(?:[^']|'')*(?:'|$)")
 #: A statement that names one of these may carry a secret among its texts.
 _SECRET = re.compile(r"passw|pwd|secret|token|api_?key|credential", re.IGNORECASE)
 
@@ -26,7 +33,7 @@ def of_failure(error: BaseException, ran: tuple[Journal, str] | None) -> Iterato
     Args:
         ran: What it has run, and where; None: it is no database test, or did not get that far.
     """
-    if ran is not None and ran[0].entries:
+    if ran is not None and ran[0].number:
         yield "asyncdb: SQL", statements(*ran)
     if (hint := _hints.find(error)) is not None:
         yield "asyncdb: hint", _hints.render(hint)
@@ -38,35 +45,105 @@ def statements(journal: Journal, where: str) -> str:
     Args:
         where: Backend and strategy.
     """
-    number = len(journal.statements)
-    seconds = sum(statement.seconds for statement in journal.statements)
-    left = len(journal.entries) - _SHOWN
-    head = f"{where}: {number} statement{'s' * (number != 1)}, {_milliseconds(seconds)}"
-    lines = [head + (f"; the last {_SHOWN} of {len(journal.entries)} lines" if left > 0 else "")]
-    for index, entry, parameters in journal.latest(_SHOWN):
-        lines += _entry(f"{index:>4}  ", entry, parameters)
+    number = journal.number
+    lines = [f"{where}: {number} statement{'s' * (number != 1)}, {_milliseconds(journal.seconds)}"]
+    steps = journal.steps()
+    if number > _SHOWN:
+        first = _first_in_full(steps)
+        lines.append(f"Before the last {_SHOWN}, equal ones together:")
+        lines += _earlier(journal, steps[:first])
+        lines.append(f"The last {_SHOWN}:")
+        steps = steps[first:]
+    connections = _connections(steps)
+    for step in steps:
+        lines += _entry(step, connections)
     return "\n".join(lines)
 
 
-def _entry(number: str, entry: Statement | str, parameters: Any) -> list[str]:
+def _first_in_full(steps: Sequence[Step]) -> int:
+    """The index of the first step that is shown in full; a BEGIN goes with what is in it."""
+    statements = [index for index, step in enumerate(steps) if step.number]
+    first = statements[-_SHOWN:][0]
+    return first - 1 if first and steps[first - 1].entry == "BEGIN" else first
+
+
+def _earlier(journal: Journal, steps: Sequence[Step]) -> Iterator[str]:
+    """Equal statements together, with the end of their transaction where that comes next."""
+    runs: list[tuple[int, str, int]] = []
+    for step, after in zip(steps, [*steps[1:], None], strict=True):
+        if isinstance(step.entry, str):
+            continue
+        text = _short(_text(step.entry.sql)[0])
+        if step.entry.error is not None:
+            text += f" -- {step.entry.error}"
+        if after is not None and not after.number and after.entry != "BEGIN":
+            text += f"; {after.entry}"
+        if runs and runs[-1][1] == text:
+            runs[-1] = (*runs[-1][:2], runs[-1][2] + 1)
+        else:
+            runs.append((step.number, text, 1))
+    texts: collections.Counter[str] = collections.Counter()
+    for sql, count in journal.forgotten.items():
+        # Whether a text names a secret cannot be told from its beginning.
+        texts[_short(_LITERAL.sub("'***'", " ".join(sql.split())))] += count
+    for _, text, count in runs[:-_RUNS]:
+        texts[text] += count
+    others = texts.pop("", 0)
+    for text, count in texts.most_common(_TEXTS):
+        yield from _wrap(f"{count} × {text}", "      ")
+    if others := others + sum(count for _, count in texts.most_common()[_TEXTS:]):
+        yield f"      {others} others"
+    for number, text, count in runs[-_RUNS:]:
+        yield from _wrap(f"{count} × " * (count > 1) + text, f"{number:>4}  ")
+
+
+def _connections(steps: Sequence[Step]) -> dict[int | None, str]:
+    """What connections are called, by number, where several have open transactions at once."""
+    names: dict[int | None, str] = {}
+    open_: set[int] = set()
+    several = False
+    for step in steps:
+        if step.checkout is None:
+            continue
+        names.setdefault(step.checkout, f"connection {len(names) + 1}")
+        open_.add(step.checkout)
+        if step.entry in ("COMMIT", "ROLLBACK"):
+            open_.remove(step.checkout)
+        several = several or len(open_) > 1
+    return names if several else {}
+
+
+def _entry(step: Step, connections: Mapping[int | None, str]) -> list[str]:
+    entry, parameters = step.entry, step.parameters
+    before = f"{step.number or '':>4}  " + "  " * step.depth
+    where = [connections[step.checkout]] if step.checkout in connections else []
     if isinstance(entry, str):
-        return [number + entry]
-    sql = " ".join(entry.sql.split())
-    secret = _SECRET.search(sql) is not None
-    if secret:
-        sql = _LITERAL.sub("'***'", sql)
-    lines = _wrap(_cut(sql, _LONG), number)
+        return [before + " -- ".join([entry, *where])]
+    sql, secret = _text(entry.sql)
+    lines = _wrap(_cut(sql, _LONG), before)
+    indent = " " * len(before)
     if parameters:
-        lines += _wrap(_cut(_parameters(parameters, secret, entry.many), _LONG), "      ")
-    facts = [_milliseconds(entry.seconds)]
+        lines += _wrap(_cut(_parameters(parameters, secret, entry.many), _LONG), indent)
+    facts = [_milliseconds(entry.seconds), *where]
     if entry.rows is not None:
         facts.insert(0, f"{entry.rows} row{'s' * (entry.rows != 1)}")
     if entry.places:
         facts.append(line_of(entry.places[0]))
-    lines += _wrap(f"-- {', '.join(facts)}", "      ")
+    lines += _wrap(f"-- {', '.join(facts)}", indent)
     if entry.error is not None:
-        lines += _wrap(f"-- {entry.error}", "      ")
+        lines += _wrap(f"-- {entry.error}", indent)
     return lines
+
+
+def _text(sql: str) -> tuple[str, bool]:
+    """A statement's text in one line, masked where it names a secret, and whether it does."""
+    text = " ".join(sql.split())
+    secret = _SECRET.search(text) is not None
+    return _LITERAL.sub("'***'", text) if secret else text, secret
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHORT else f"{text[:_SHORT]}…"
 
 
 def _parameters(parameters: Any, secret: bool, many: bool) -> str:
@@ -106,7 +183,7 @@ def _wrap(text: str, before: str) -> list[str]:
         text,
         _WIDTH,
         initial_indent=before,
-        subsequent_indent=" " * 6,
+        subsequent_indent=" " * len(before),
         break_long_words=False,
         break_on_hyphens=False,
     )
