@@ -6,6 +6,7 @@ The last ones in full, as deep as they stand in transactions; before them equal 
 from __future__ import annotations
 
 import collections
+import itertools
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,10 +51,11 @@ def statements(journal: Journal, where: str) -> str:
     steps = journal.steps()
     if number > _SHOWN:
         first = _first_in_full(steps)
-        lines.append(f"Before the last {_SHOWN}, equal ones together:")
-        lines += _earlier(journal, steps[:first])
-        lines.append(f"The last {_SHOWN}:")
-        steps = steps[first:]
+        earlier, steps = steps[:first], steps[first:]
+        shown = sum(step.number > 0 for step in steps)
+        lines.append(f"Before the last {shown}, equal ones together:")
+        lines += _earlier(journal, earlier)
+        lines.append(f"The last {shown}:")
     connections = _connections(steps)
     for step in steps:
         lines += _entry(step, connections)
@@ -70,7 +72,7 @@ def _first_in_full(steps: Sequence[Step]) -> int:
 def _earlier(journal: Journal, steps: Sequence[Step]) -> Iterator[str]:
     """Equal statements together, with the end of their transaction where that comes next."""
     runs: list[tuple[int, str, int]] = []
-    for step, after in zip(steps, [*steps[1:], None], strict=True):
+    for step, after in itertools.zip_longest(steps, steps[1:]):
         if isinstance(step.entry, str):
             continue
         text = _short(_text(step.entry.sql)[0])
