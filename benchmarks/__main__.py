@@ -20,11 +20,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         description="Measure the targets of pytest-asyncdb against the alternatives.",
     )
     keys = [case.key for case in CASES]
+    aimed = [case.key for case in CASES if case.target is not None]
     add = parser.add_argument
     add("--words", default=WORDS, help="backends with drivers, as in --asyncdb (%(default)s)")
-    add("--tests", type=int, default=300, help="tests in each run (%(default)s)")
-    add("--rounds", type=int, default=5, help="runs of each variant (%(default)s)")
-    add("--cases", default=",".join(keys), help="which cases (%(default)s)")
+    add("--tests", type=int, default=60, help="tests in each run (%(default)s)")
+    add("--rounds", type=int, default=3, help="runs of each variant (%(default)s)")
+    add("--cases", default=",".join(aimed), help="which, or all; those with a target: %(default)s")
     add(
         "--server",
         action="append",
@@ -42,7 +43,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
             if getattr(options, name) == parser.get_default(name):
                 setattr(options, name, value)
     options.words = options.words.split(",")
-    options.cases = options.cases.split(",")
+    options.cases = keys if options.cases == "all" else options.cases.split(",")
     options.server = dict(word.partition("=")[::2] for word in options.server)
     unknown = sorted(set(options.cases) - set(keys))
     if unknown:

@@ -9,12 +9,15 @@ from operator import attrgetter
 
 from benchmarks.projects import (
     ASYNCDB,
+    ASYNCDB_CONTAINER,
     ASYNCDB_LOCAL,
     CREATE_ALL,
+    DATABASES,
     HAND_WRITTEN,
     NO_DATABASE,
     NULL_POOL,
     ONLY_IMPORTS,
+    POSTGRESQL,
     SQLA,
     Source,
 )
@@ -70,8 +73,9 @@ class Case:
         compare: The values of one round to what is reached.
         unit: Of what is reached: ``×``, ``ms`` or ``s``.
         rounds: So many times the rounds of the command line: for what one run measures once.
+        most: No more rounds than this: for what takes long.
         built: How often each run has to build the schema; None: that is not looked at.
-        needs: A package without which the case is left out.
+        needs: What the case is left out without: packages, or ``Docker``.
     """
 
     key: str
@@ -83,8 +87,9 @@ class Case:
     compare: Callable[[Sequence[float]], float] = ratio
     unit: str = "×"
     rounds: int = 1
+    most: int | None = None
     built: int | None = None
-    needs: str = ""
+    needs: tuple[str, ...] = ()
 
 
 def ours(name: str, isolation: str = "rollback", **options: object) -> Variant:
@@ -175,6 +180,7 @@ def _size(tables: int) -> Case:
         f"rollback, {tables} tables : 5 tables",
         (ours(f"{tables} tables", tables=tables), ours("5 tables")),
         1.1,  # "unchanged", with room for noise
+        most=2,
     )
 
 
@@ -202,7 +208,7 @@ CASES = (
         (ours("noting"), ours("blind", arguments=("-p", "benchmark_blind"))),
         1.03,
     ),
-    _against("pytest-sqla", SQLA, "pytest-sqla", 0.7, needs="pytest-sqla"),
+    _against("pytest-sqla", SQLA, "pytest-sqla", 0.7, needs=("pytest-sqla",)),
     _against("null-pool", NULL_POOL, "NullPool", None, backends=SERVERS),
     _against("create-all", CREATE_ALL, "create_all per test, 50 tables", None),
     *_by_loop("reset", "reset", 1.5, ALL),
@@ -211,8 +217,29 @@ CASES = (
     _visible("copy-mixed", "each tenth test", ("postgres",), None, every=10),
     _visible("copy-mysql", "tests of 0.1 s", ("mysql", "mariadb"), None, pause=0.1),
     *_by_loop("copy-sqlite", "copy", 2.0, ("sqlite",)),
+    Case(
+        "pytest-postgresql",
+        "copy : pytest-postgresql's template, 50 tables",
+        (ours("copy", "copy", tables=50), Variant("pytest-postgresql", POSTGRESQL, tables=50)),
+        None,
+        ("postgres",),
+        most=1,
+        needs=("pytest-postgresql",),
+    ),
     _start("start", "cold", 2.0),
     _start("start-warm", "warm cache", 0.7, warm=True),
+    Case(
+        "start-container",
+        "start-up, container : pytest-databases",
+        (
+            Variant("container", ASYNCDB_CONTAINER, tables=50, tests=1),
+            Variant("pytest-databases", DATABASES, tables=50, tests=1),
+        ),
+        None,
+        ("postgres",),
+        value=until_ready,
+        needs=("Docker", "pytest-databases"),
+    ),
     Case(
         "installed",
         "a run without database tests, plugin on - off",
@@ -241,6 +268,7 @@ CASES = (
         value=until_ready,
         compare=net_ratio,
         built=1,
+        most=1,
     ),
     _size(50),
     _size(500),

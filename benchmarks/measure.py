@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import statistics
+import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -60,11 +61,13 @@ class Result:
 def measure(case: Case, word: str, tests: int, rounds: int, servers: Servers) -> Result:
     """Measure *case* on *word*; what cannot be measured is said in the result."""
     result = Result(case.key, case.what, word, case.unit, case.target)
-    if case.needs and not _installed(case.needs):
-        result.problem = f"{case.needs} is not installed"
+    missing = [need for need in case.needs if not _there(need)]
+    if missing:
+        result.problem = f"there is no {missing[0]}"
         return result
+    rounds *= case.rounds
     try:
-        _measure(case, word, tests, rounds * case.rounds, servers, result)
+        _measure(case, word, tests, min(rounds, case.most or rounds), servers, result)
     except AsyncdbError as error:
         result.problem = str(error)
     except RunFailed as error:
@@ -124,9 +127,11 @@ def _measured(values: Sequence[float]) -> Measured:
     return Measured(statistics.median(values), low, high, len(values))
 
 
-def _installed(package: str) -> bool:
+def _there(need: str) -> bool:
+    if need == "Docker":
+        return subprocess.run(["docker", "info"], capture_output=True, timeout=30).returncode == 0
     try:
-        importlib.metadata.version(package)
+        importlib.metadata.version(need)
     except importlib.metadata.PackageNotFoundError:
         return False
     return True

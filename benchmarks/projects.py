@@ -58,7 +58,7 @@ class Source:
     Args:
         fixture: Its name; empty: the tests use no database.
         ini: Lines of the ini file.
-        plugin: Which of the plugins is on: asyncdb, sqla or none.
+        plugin: Which of the plugins is on: asyncdb, another one, or none.
         arguments: More of the command line; ``{url}`` and ``{word}`` are filled in.
         own_database: Where it makes no databases itself, it gets an empty one.
         conftest: The project's; ``{url!r}`` is filled in.
@@ -79,8 +79,9 @@ ASYNCDB = Source(
     arguments=("--asyncdb={word}", "--asyncdb-url={url}"),
 )
 #: As a user without a server starts it.
-ASYNCDB_LOCAL = dataclasses.replace(
-    ASYNCDB, arguments=("--asyncdb={word}", "--asyncdb-server=local")
+ASYNCDB_LOCAL, ASYNCDB_CONTAINER = (
+    dataclasses.replace(ASYNCDB, arguments=("--asyncdb={word}", f"--asyncdb-server={provider}"))
+    for provider in ("local", "container")
 )
 SQLA = Source(
     "sqla_async_session",
@@ -113,8 +114,8 @@ from sqlalchemy.pool import NullPool
 from app import Base
 
 
-def make_engine(**options):
-    engine = create_async_engine({url!r}, **options)
+def make_engine(url={url!r}, **options):
+    engine = create_async_engine(url, **options)
     if engine.dialect.name == "sqlite":
 
         @event.listens_for(engine.sync_engine, "connect")
@@ -198,6 +199,66 @@ async def session():
         await connection.run_sync(Base.metadata.drop_all)
     await engine.dispose()
 """,
+)
+
+
+#: A database per test from a template, with psycopg's synchronous connection beside ours.
+POSTGRESQL = Source(
+    "session",
+    plugin="pytest_postgresql",
+    own_database=True,
+    conftest=_IMPORTS
+    + """
+from pytest_postgresql import factories
+from sqlalchemy.engine import make_url
+
+URL = make_url({url!r})
+
+
+def load(dbname, **options):
+    asyncio.run(create(create_async_engine(URL.set(database=dbname), poolclass=NullPool)))
+
+
+server = factories.postgresql_noproc(
+    URL.host, URL.port, URL.username, URL.password, "benchmark_template", load=[load]
+)
+postgresql = factories.postgresql("server")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def session(postgresql):
+    engine = create_async_engine(URL.set(database=postgresql.info.dbname), poolclass=NullPool)
+    async with AsyncSession(engine, expire_on_commit=False) as session:
+        yield session
+    await engine.dispose()
+""",
+)
+
+#: A container, and the hand-written fixture on it.
+DATABASES = Source(
+    "session",
+    plugin="pytest_databases",
+    conftest=_IMPORTS
+    + """
+from sqlalchemy.engine import URL
+
+pytest_plugins = ["pytest_databases.docker.postgres"]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def engine(postgres_17_service):
+    it = postgres_17_service
+    engine = make_engine(
+        URL.create("postgresql+{driver}", it.user, it.password, it.host, it.port, it.database)
+    )
+    await create(engine)
+    yield engine
+    await engine.dispose()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def session(engine):"""
+    + _SESSION,
 )
 
 

@@ -17,6 +17,8 @@ from benchmarks.servers import Servers
 
 #: Plugins that take no part; what is measured is on, the others are off.
 _OFF = ("anyio", "cacheprovider", "faker", "hypothesispytest", "randomly")
+#: Those that are compared.
+_PLUGINS = {"asyncdb", "sqla", "pytest_postgresql", "pytest_databases"}
 _DRIVERS = {"sqlite": "aiosqlite", "postgres": "asyncpg"}
 _TIMEOUT = 900.0
 
@@ -129,7 +131,7 @@ class Project:
             for word in (*self._source.arguments, *self._arguments)
             if not (word.startswith(("--asyncdb-url", "--asyncdb-server")) and backend == "sqlite")
         ]
-        off = [*_OFF, *({"asyncdb", "sqla"} - {self._source.plugin})]
+        off = [*_OFF, *(_PLUGINS - {self._source.plugin})]
         if "-n" not in words:
             off.append("xdist")
         with tempfile.TemporaryDirectory() as times:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_asyncdb._engines import build_engine
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.engine import URL
 
+T = TypeVar("T")
 Row = dict[str, Any]
 #: Rows by their primary key; without one, by all they hold and a number.
 _Rows = dict[tuple[Any, ...], Row]
@@ -37,14 +39,28 @@ def read_tables(connection: Connection) -> dict[str, _Rows]:
     return {name: dict(_rows(connection, *where)) for name, where in _tables(connection).items()}
 
 
-async def read_untouched(url: URL) -> dict[str, _Rows]:
-    """The tables of the database at *url*, which is nobody else's."""
+def read_small_tables(connection: Connection, most: int, until: float) -> dict[str, _Rows | None]:
+    """Every table with its rows; None for one that was left out; for ``run_sync``.
+
+    Args:
+        most: A table with more rows is left out.
+        until: ``time.monotonic()`` after which no other table is read.
+    """
+    found: dict[str, _Rows | None] = {}
+    for name, where in _tables(connection).items():
+        rows = dict(_rows(connection, *where, most=most + 1)) if time.monotonic() < until else None
+        found[name] = rows if rows is not None and len(rows) <= most else None
+    return found
+
+
+async def read_untouched(url: URL, read: Callable[[Connection], T]) -> T:
+    """What *read* finds in the database at *url*, which is nobody else's."""
     from sqlalchemy.pool import NullPool
 
     engine = build_engine(url, poolclass=NullPool)
     try:
         async with engine.connect() as connection:
-            return await connection.run_sync(read_tables)
+            return await connection.run_sync(read)
     finally:
         await engine.dispose()
 
@@ -82,12 +98,17 @@ def _tables(connection: Connection) -> dict[str, tuple[str | None, str, list[str
 
 
 def _rows(
-    connection: Connection, schema: str | None, table: str, key: list[str]
+    connection: Connection,
+    schema: str | None,
+    table: str,
+    key: list[str],
+    most: int | None = None,
 ) -> Iterator[tuple[tuple[Any, ...], Row]]:
     quote = connection.dialect.identifier_preparer.quote
     name = f"{quote(schema)}.{quote(table)}" if schema else quote(table)
+    limit = "" if most is None else f" LIMIT {most}"
     result = connection.exec_driver_sql(
-        f"SELECT * FROM {name}", execution_options={"no_parameters": True}
+        f"SELECT * FROM {name}{limit}", execution_options={"no_parameters": True}
     )
     seen: dict[str, int] = {}
     for row in result.mappings():

@@ -116,7 +116,8 @@ OPTIONS = (
         name="report",
         flag="--asyncdb-report",
         metavar="FILE",
-        help="with --asyncdb-doctor: write what it found, as .json",
+        help="write the outcomes of database tests by backend, as .json or .html; with "
+        "--asyncdb-doctor what it found, as .json",
     ),
     Option(
         name="doctor",
@@ -177,7 +178,7 @@ class Settings:
     app_engines: Sourced[str]
     #: Run the doctor instead of the tests?
     doctor: bool
-    #: Where to write its findings, or an empty text.
+    #: Where to write its findings, or the outcomes of tests; or an empty text.
     report: Sourced[str]
     #: Show all times at the end?
     stats: bool
@@ -241,20 +242,23 @@ def read_settings(
         stats=raw["stats"].value == "true",
     )
     _check_contradictions(settings)
-    if settings.report.value and not settings.doctor:
-        raise errors.not_available_yet(
-            "--asyncdb-report", settings.report.source, "leave it out: use pytest's own --junit-xml"
-        )
-    if settings.report.value and not settings.report.value.endswith(".json"):
-        raise errors.ConfigError(
-            f"the doctor writes JSON only ({settings.report.source})",
-            [],
-            ["give a name that ends in .json"],
-        )
+    _check_report(settings)
     if not settings.doctor and settings.missing.value == "error":
         for spec in settings.specs:
             registry.driver(spec)
     return settings
+
+
+def _check_report(settings: Settings) -> None:
+    name, source = settings.report.value, settings.report.source
+    if settings.doctor and name and not name.endswith(".json"):
+        raise errors.ConfigError(
+            f"the doctor writes JSON only ({source})", [], ["give a name that ends in .json"]
+        )
+    if name and not name.endswith((".json", ".html")):
+        raise errors.ConfigError(
+            f"a report is JSON or HTML ({source})", [], ["give a name that ends in .json or .html"]
+        )
 
 
 def parse_specs(written: Sourced[str], registry: Registry) -> tuple[BackendSpec, ...]:

@@ -160,7 +160,8 @@ class Asyncdb:
         from pytest_asyncdb import _changes
 
         if self._before is None:
-            self._before = self._run.host.run(_changes.read_untouched(self._view.reference()))
+            reading = _changes.read_untouched(self._view.reference(), _changes.read_tables)
+            self._before = self._run.host.run(reading)
         async with self.engine.connect() as connection:
             after = await connection.run_sync(_changes.read_tables)
         return _changes.differences(self._before, after)

@@ -85,9 +85,14 @@ class Step(NamedTuple):
 
 
 class Journal:
-    """What the engines of one test have run: the last ones in full, the others counted."""
+    """What the engines of one test have run: the last ones in full, the others counted.
 
-    def __init__(self) -> None:
+    Args:
+        hidden: Values are not to be shown: the engine's ``hide_parameters``.
+    """
+
+    def __init__(self, hidden: bool = False) -> None:
+        self.hidden = hidden
         #: How many statements there were.
         self.number = 0
         #: How often those ran that are not kept, by the beginnings of their texts.

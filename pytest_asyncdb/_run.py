@@ -81,6 +81,8 @@ class Run:
         self._provisioners: dict[BackendSpec, Provisioner] = {}
         #: How long our own work takes in this process.
         self.times = Times(self.worker)
+        #: The rows of untouched databases, for reports, by URL.
+        self.untouched: dict[Any, Any] = {}
         #: Whether the servers that this process uses still answer.
         self.watch = Watch()
 

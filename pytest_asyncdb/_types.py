@@ -155,12 +155,14 @@ class LocalPlace:
         data: The data folder; the programs create it.
         credentials: A file with the recipe's ``credentials``.
         root: Are we root? Some programs then want to be told.
+        version: The programs'.
     """
 
     programs: Mapping[str, str]
     data: str
     credentials: str
     root: bool
+    version: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +210,8 @@ class ContainerRecipe:
         image: The image's name without tag.
         tag: The tag where no version is asked for.
         port: The port inside the container.
-        environment: Variables, ``{password}`` standing for a random password.
+        environment: Variables for an image of a tag, ``{password}`` standing for a random
+            password.
         command: Arguments after the image.
         data_folder: The folder that is kept in memory.
         user: The user that may create databases.
@@ -219,7 +222,7 @@ class ContainerRecipe:
     image: str
     tag: str
     port: int
-    environment: Mapping[str, str]
+    environment: Callable[[str], Mapping[str, str]]
     command: tuple[str, ...]
     data_folder: str
     user: str

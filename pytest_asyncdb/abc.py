@@ -12,7 +12,7 @@ import dataclasses
 import selectors
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from pytest_asyncdb._types import (
     BackendSpec,
@@ -28,13 +28,14 @@ from pytest_asyncdb._types import (
 if TYPE_CHECKING:
     import asyncio
 
-    from sqlalchemy.engine import URL
+    from sqlalchemy.engine import URL, Connection
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from pytest_asyncdb._budget import Budget
     from pytest_asyncdb._journal import Journal
     from pytest_asyncdb._loops import HostLoop
 
+T = TypeVar("T")
 
 #: For one look at one socket; epoll and kqueue would need a descriptor of their own.
 _LOOK: Any = getattr(selectors, "PollSelector", selectors.SelectSelector)
@@ -473,6 +474,17 @@ class View(abc.ABC):
     @abc.abstractmethod
     def reference(self) -> URL:
         """The URL of another database, with the same schema and seed, that no test uses."""
+
+    def read(self, work: Callable[[Connection], T]) -> T | None:
+        """Call *work* with a connection that sees what the test has done so far, and only reads.
+        Blocks; costs nothing where it is not called. None: it cannot be had at the moment.
+
+        In ``rollback``, and on SQLite, what is not committed is seen, too.
+
+        Raises:
+            Exception: The driver's own.
+        """
+        return None
 
     def expect_checkpoints(self) -> None:
         """The test may ask for checkpoints; so far it has done nothing."""

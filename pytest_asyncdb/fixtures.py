@@ -15,7 +15,7 @@ import pytest
 from pytest_asyncdb import errors
 from pytest_asyncdb._handle import Asyncdb, AsyncdbBackend
 from pytest_asyncdb._redirect import app_engines, session_options
-from pytest_asyncdb._stash import FAILURE, JOURNAL, NEXT, RUN, STRAYS
+from pytest_asyncdb._stash import FAILURE, JOURNAL, NEXT, OPEN, RUN, STRAYS
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -206,6 +206,7 @@ def _asyncdb_view(
         view.close()
         raise
     node.stash[STRAYS] = redirection.strays
+    node.stash[OPEN] = view
     node.stash[JOURNAL] = view.journal, f"{asyncdb_backend}, {isolation}"
     run.times.ready()
     yield view

@@ -16,7 +16,17 @@ import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._collect import BACKEND, VIEW, Reaching, wants_view, with_view_first
-from pytest_asyncdb._stash import FAILURE, JOURNAL, NEXT, OF_ONE_TEST, RUN, STRAYS
+from pytest_asyncdb._stash import (
+    COMPARED,
+    FAILURE,
+    JOURNAL,
+    MATRIX,
+    NEXT,
+    OF_ONE_TEST,
+    OPEN,
+    RUN,
+    STRAYS,
+)
 
 if TYPE_CHECKING:
     from pytest_asyncdb._markers import Marking
@@ -60,6 +70,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Reaching(run.named_engines), "asyncdb-reaching")
     if run.owned is not None:
         _end_on_sigterm(config)
+    path = run.settings.report.value
+    if config.stash.setdefault(MATRIX, len(run.settings.specs) > 1 or bool(path)):
+        _watch_outcomes(config, path)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -197,17 +210,20 @@ def pytest_runtest_makereport(
     that nobody named."""
     if call.when == "call" and call.excinfo is not None:
         item.stash[FAILURE] = call.excinfo.value
+    compared = item.config.stash.get(COMPARED, None)
+    item.config.stash[COMPARED] = None
     spec = getattr(getattr(item, "callspec", None), "params", {}).get(BACKEND)
     if call.when == "setup" and spec is not None:
         item.user_properties.append((BACKEND, str(spec)))
     result = yield
     if call.excinfo is not None and result.failed:
-        from pytest_asyncdb import _report
-        from pytest_asyncdb.reports import _sections
+        _explain(item, call, spec, result)
+    if spec is not None and item.config.stash[MATRIX]:
+        from pytest_asyncdb.reports import _outcome
 
-        if call.when != "setup":
-            _report.note_lost(result, call.excinfo.value, spec, item.config.stash[RUN])
-        result.sections += _sections.of_failure(call.excinfo.value, item.stash.get(JOURNAL, None))
+        error = call.excinfo.value if call.excinfo is not None and result.failed else None
+        journal = item.stash.get(JOURNAL, (None, ""))[0]
+        result.__dict__["asyncdb"] = _outcome.of_test(item.nodeid, spec, error, compared, journal)
     if item.stash.get(STRAYS, None):
         from pytest_asyncdb import _report
 
@@ -219,6 +235,32 @@ def pytest_runtest_makereport(
             if key in item.stash:
                 del item.stash[key]
     return result
+
+
+def _explain(
+    item: pytest.Item, call: pytest.CallInfo[None], spec: object, report: pytest.TestReport
+) -> None:
+    """Add to a failed test's *report* what may tell why it failed."""
+    from pytest_asyncdb import _report
+    from pytest_asyncdb.reports import _sections
+
+    assert call.excinfo is not None
+    error = call.excinfo.value
+    if call.when != "setup":
+        _report.note_lost(report, error, spec, item.config.stash[RUN])
+    report.sections += _sections.of_failure(error, item.stash.get(JOURNAL, None))
+    if call.when != "teardown" and OPEN in item.stash:
+        from pytest_asyncdb.reports import _changed
+
+        report.sections += _changed.of_failure(item.stash[OPEN], item.config.stash[RUN])
+
+
+def pytest_assertrepr_compare(config: pytest.Config, op: str, left: object, right: object) -> None:
+    """A comparison has failed: remember how, where several backends are compared."""
+    if config.stash[MATRIX]:
+        from pytest_asyncdb.reports import _outcome
+
+        config.stash[COMPARED] = _outcome.compared(op, left, right)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -242,6 +284,17 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if run is not None:
         run.close()
         del config.stash[RUN]
+
+
+def _watch_outcomes(config: pytest.Config, path: str) -> None:
+    """Collect the outcomes of database tests; xdist's workers send theirs to the controller."""
+    if hasattr(config, "workerinput") or config.option.asyncdb_doctor:
+        return
+    from pytest_asyncdb.reports._matrix import Matrix
+
+    specs = config.stash[RUN].settings.specs
+    where = config.invocation_params.dir / path if path else None
+    config.pluginmanager.register(Matrix([str(spec) for spec in specs], where), "asyncdb-matrix")
 
 
 def _parametrised_by_user(metafunc: pytest.Metafunc) -> bool:

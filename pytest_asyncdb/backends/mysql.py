@@ -236,6 +236,10 @@ def _serve(server: str, *extra: str) -> Callable[[LocalPlace, int], list[str]]:
     return serve
 
 
+def _environment(prefix: str) -> Callable[[str], dict[str, str]]:
+    return lambda _: {f"{prefix}_ROOT_PASSWORD": "{password}", f"{prefix}_INITDB_SKIP_TZINFO": "1"}
+
+
 def _as_root(place: LocalPlace) -> tuple[str, ...]:
     """As root the programs want to be told; others must not."""
     return ("--user=root",) if place.root else ()
@@ -286,7 +290,10 @@ class MySQL(_MySQLFamily):
         image="mysql",
         tag="9.7",
         port=3306,
-        environment={"MYSQL_ROOT_PASSWORD": "{password}", "MYSQL_INITDB_SKIP_TZINFO": "1"},
+        environment=lambda _: {
+            "MYSQL_ROOT_PASSWORD": "{password}",
+            "MYSQL_INITDB_SKIP_TZINFO": "1",
+        },
         command=(*_THROW_AWAY, "--skip-name-resolve"),
         data_folder="/var/lib/mysql",
         user="root",
@@ -326,7 +333,10 @@ class MariaDB(_MySQLFamily):
         image="mariadb",
         tag="11.8",
         port=3306,
-        environment={"MARIADB_ROOT_PASSWORD": "{password}", "MARIADB_INITDB_SKIP_TZINFO": "1"},
+        environment=lambda _: {
+            "MARIADB_ROOT_PASSWORD": "{password}",
+            "MARIADB_INITDB_SKIP_TZINFO": "1",
+        },
         command=(*_THROW_AWAY, "--skip-name-resolve"),
         data_folder="/var/lib/mysql",
         user="root",

@@ -17,7 +17,7 @@ from pytest_asyncdb._engines import POOL_OPTIONS, build_engine
 from pytest_asyncdb._loops import CANCEL_PATIENCE
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Dialect
+    from sqlalchemy.engine import URL, Connection, Dialect
 
     from pytest_asyncdb._loops import HostLoop
     from pytest_asyncdb.abc import Database
@@ -164,6 +164,18 @@ class Link:
                 handle(error)
             raise
 
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Call *work* with a connection of SQLAlchemy's that is this one, in whatever transaction
+        it is. Blocks.
+
+        Raises:
+            Exception: The driver's own, or TimeoutError.
+        """
+        from sqlalchemy.util import greenlet_spawn
+
+        found: T = self.host.run(greenlet_spawn(self._read, work), PATIENCE)
+        return found
+
     def is_disconnect(self, error: BaseException) -> bool:
         """Does SQLAlchemy take *error* for the end of the connection?"""
         dialect: Any = self.connector.dialect
@@ -237,6 +249,15 @@ class Link:
                 await_only(work)
         self._fairy = fairy
 
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        from sqlalchemy.engine import Engine
+        from sqlalchemy.pool import NullPool
+
+        connector = self.connector
+        pool: Any = NullPool(lambda: _Lent(self.adapted), dialect=connector.dialect)
+        with Engine(pool, connector.dialect, connector.url).connect() as connection:
+            return work(connection)
+
     async def _script(self, statements: Sequence[str]) -> None:
         adapted = self._fairy.dbapi_connection
         # SQLAlchemy's lock: one statement at a time. SQLAlchemy 2.0 has none for aiosqlite and
@@ -252,6 +273,21 @@ class Link:
     async def _on_the_side(self, statement: str) -> None:
         async with self.connector.engine.connect() as connection:
             await connection.exec_driver_sql(statement)
+
+
+class _Lent:
+    """An adapter that stays as it is when SQLAlchemy has done with it."""
+
+    def __init__(self, adapted: Any) -> None:
+        self._adapted = adapted
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._adapted, name)
+
+    def _stay(self) -> None:
+        pass
+
+    commit = rollback = close = terminate = _stay
 
 
 def _one_value(adapted: Any, query: str) -> Any:

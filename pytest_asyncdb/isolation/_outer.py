@@ -15,8 +15,8 @@ import asyncio
 import contextlib
 import contextvars
 import itertools
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._journal import Journal
@@ -28,8 +28,12 @@ from pytest_asyncdb.isolation._stack import Stack
 from pytest_asyncdb.isolation._units import Unit
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from pytest_asyncdb.isolation._dbapi import Cursor
     from pytest_asyncdb.isolation._link import Link
+
+T = TypeVar("T")
 
 #: The units that this context has opened or used, outermost first.
 _CHAIN: contextvars.ContextVar[tuple[Unit, ...]] = contextvars.ContextVar(
@@ -50,7 +54,7 @@ class OuterTransaction:
         self.link = link
         self.test = test
         self.turn = turn
-        self.journal = Journal()
+        self.journal = Journal(link.connector.hide_parameters)
         #: Units of work that are closed now are undone by the next one, or by our ROLLBACK.
         self.deferring = False
         #: The rollback did not go through.
@@ -147,6 +151,17 @@ class OuterTransaction:
                 self.stack.drop()
                 self.link.script([f"ROLLBACK TO SAVEPOINT {name}", f"RELEASE SAVEPOINT {name}"])
                 self._wake()
+
+    def read(self, work: Callable[[Connection], T]) -> T | None:
+        """See ``View.read``."""
+        guard = self.guard
+        if not guard.begun or guard.lost is not None or not self.link.is_open:
+            return None
+        streams = any(getattr(c.__dict__["_cursor"], "server_side", False) for c in self.cursors)
+        if guard.calls.under_way or self.stack.aside is not None or streams:
+            return None  # the connection is not free
+        with self.stack.lock, self.stack.looking() as free:
+            return self.link.read(work) if free else None
 
     # Units of work.
 

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._journal import Journal
@@ -24,7 +24,7 @@ from pytest_asyncdb.isolation._link import PATIENCE, Link
 from pytest_asyncdb.isolation._sandbox import engine_on
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Dialect
+    from sqlalchemy.engine import URL, Connection, Dialect
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 #: Connections that are kept for the next test.
 KEPT = 5
+#: Seconds that what we read for a report waits for a lock of the test.
+_LOCK_PATIENCE = 1.0
+
+T = TypeVar("T")
 
 
 class RealConnections:
@@ -125,7 +129,7 @@ class RealWork:
 
     def __init__(self, connections: RealConnections, test: str) -> None:
         self.test = test
-        self.journal = Journal()
+        self.journal = Journal(connections.connector.hide_parameters)
         self.host = connections.connector.host
         self.begin_at_write = connections.connector.backend.begin_at_write
         self.ended = False
@@ -211,6 +215,12 @@ class RealWork:
         self._taken, self._spoiled = [], []
         return self.breaches
 
+    def writer(self) -> Link | None:
+        """On SQLite the connection that has written and not committed: nobody else can read."""
+        if self.begin_at_write is None:
+            return None
+        return next((one for one in self._taken if one.is_open and one.in_transaction()), None)
+
     def undo_open(self) -> None:
         """Roll back what nobody has ended. Blocks."""
         for link in self._taken:
@@ -246,6 +256,17 @@ class RealView(View):
             yield
         finally:
             self._work.deferring = False
+
+    def read(self, work: Callable[[Connection], T]) -> T | None:
+        if (writer := self._work.writer()) is not None:
+            return None if self._work.calls.under_way else writer.read(work)
+        link = self._connections.take()
+        try:
+            link.connect()
+            link.script(link.backend.lock_timeout(_LOCK_PATIENCE))
+            return link.read(work)
+        finally:
+            link.discard()  # its lock_timeout is not the test's
 
     @contextlib.contextmanager
     def checkpoint(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Around a statement of a unit that is not on top, where a failed one dooms all.
 ASIDE = "asyncdb_aside"
+#: Around what we read for a report.
+LOOK = "asyncdb_look"
 
 
 class Stack:
@@ -203,6 +205,26 @@ class Stack:
         if settled:
             self._settled()
         return problem
+
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[bool]:
+        """A savepoint on top of all, in which may be read; the units do not notice.
+
+        False: it cannot be had without undoing what one unit has committed inside another.
+        """
+        top = self.top
+        if top is not None and self._failed():
+            kept = top.nested[-1].absorbed if top.nested else 0
+            if top.absorbed != kept:
+                yield False
+                return
+        self._send([f"SAVEPOINT {LOOK}"], top)
+        try:
+            yield True
+        except BaseException:
+            self.link.script([f"ROLLBACK TO SAVEPOINT {LOOK}", f"RELEASE SAVEPOINT {LOOK}"])
+            raise
+        self.link.script([f"RELEASE SAVEPOINT {LOOK}"])
 
     def _aside_ended(self) -> None:
         self.settle()

@@ -7,8 +7,8 @@ all tests of a database, one outer transaction for each, and what follows from a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from pytest_asyncdb import errors
 from pytest_asyncdb.abc import Database, View, Wish
@@ -19,9 +19,11 @@ from pytest_asyncdb.isolation._restoration import Kept
 from pytest_asyncdb.isolation._sandbox import sandboxed_engine
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Dialect
+    from sqlalchemy.engine import URL, Connection, Dialect
 
     from pytest_asyncdb._loops import HostLoop
+
+T = TypeVar("T")
 
 
 class Rollback(Kept):
@@ -99,6 +101,9 @@ class _RollbackView(View):
 
     def reference(self) -> URL:
         return self._strategy.reference()
+
+    def read(self, work: Callable[[Connection], T]) -> T | None:
+        return self._outer.read(work)
 
     def watch(self) -> None:
         if not self._watched:

@@ -23,9 +23,10 @@ _SHORT = 200
 #: Characters of a statement, and of one parameter.
 _LONG, _VALUE = 600, 60
 _WIDTH = 80
+_ENDS = ("COMMIT", "ROLLBACK")
 _LITERAL = re.compile(r"'(?:[^']|'')*(?:'|$)")
 #: A statement that names one of these may carry a secret among its texts.
-_SECRET = re.compile(r"passw|pwd|secret|token|api_?key|credential", re.IGNORECASE)
+SECRET = re.compile(r"passw|pwd|secret|token|api_?key|credential", re.IGNORECASE)
 
 
 def of_failure(error: BaseException, ran: tuple[Journal, str] | None) -> Iterator[tuple[str, str]]:
@@ -58,7 +59,7 @@ def statements(journal: Journal, where: str) -> str:
         lines.append(f"The last {shown}:")
     connections = _connections(steps)
     for step in steps:
-        lines += _entry(step, connections)
+        lines += _entry(step, connections, journal.hidden)
     return "\n".join(lines)
 
 
@@ -78,7 +79,7 @@ def _earlier(journal: Journal, steps: Sequence[Step]) -> Iterator[str]:
         text = _short(_text(step.entry.sql)[0])
         if step.entry.error is not None:
             text += f" -- {step.entry.error}"
-        if after is not None and not after.number and after.entry != "BEGIN":
+        if after and after.entry in _ENDS and after.checkout == step.checkout:
             text += f"; {after.entry}"
         if runs and runs[-1][1] == text:
             runs[-1] = (*runs[-1][:2], runs[-1][2] + 1)
@@ -92,11 +93,11 @@ def _earlier(journal: Journal, steps: Sequence[Step]) -> Iterator[str]:
         texts[text] += count
     others = texts.pop("", 0)
     for text, count in texts.most_common(_TEXTS):
-        yield from _wrap(f"{count} × {text}", "      ")
+        yield from wrap(f"{count} × {text}", "      ")
     if others := others + sum(count for _, count in texts.most_common()[_TEXTS:]):
         yield f"      {others} others"
     for number, text, count in runs[-_RUNS:]:
-        yield from _wrap(f"{count} × " * (count > 1) + text, f"{number:>4}  ")
+        yield from wrap(f"{count} × " * (count > 1) + text, f"{number:>4}  ")
 
 
 def _connections(steps: Sequence[Step]) -> dict[int | None, str]:
@@ -109,38 +110,38 @@ def _connections(steps: Sequence[Step]) -> dict[int | None, str]:
             continue
         names.setdefault(step.checkout, f"connection {len(names) + 1}")
         open_.add(step.checkout)
-        if step.entry in ("COMMIT", "ROLLBACK"):
+        if step.entry in _ENDS:
             open_.remove(step.checkout)
         several = several or len(open_) > 1
     return names if several else {}
 
 
-def _entry(step: Step, connections: Mapping[int | None, str]) -> list[str]:
-    entry, parameters = step.entry, step.parameters
+def _entry(step: Step, connections: Mapping[int | None, str], hidden: bool) -> list[str]:
+    entry = step.entry
     before = f"{step.number or '':>4}  " + "  " * step.depth
     where = [connections[step.checkout]] if step.checkout in connections else []
     if isinstance(entry, str):
         return [before + " -- ".join([entry, *where])]
     sql, secret = _text(entry.sql)
-    lines = _wrap(_cut(sql, _LONG), before)
+    lines = wrap(_cut(sql, _LONG), before)
     indent = " " * len(before)
-    if parameters:
-        lines += _wrap(_cut(_parameters(parameters, secret, entry.many), _LONG), indent)
+    if step.parameters and not hidden:
+        lines += wrap(_cut(_parameters(step.parameters, secret, entry.many), _LONG), indent)
     facts = [_milliseconds(entry.seconds), *where]
     if entry.rows is not None:
         facts.insert(0, f"{entry.rows} row{'s' * (entry.rows != 1)}")
     if entry.places:
         facts.append(line_of(entry.places[0]))
-    lines += _wrap(f"-- {', '.join(facts)}", indent)
+    lines += wrap(f"-- {', '.join(facts)}", indent)
     if entry.error is not None:
-        lines += _wrap(f"-- {entry.error}", indent)
+        lines += wrap(f"-- {entry.error}", indent)
     return lines
 
 
 def _text(sql: str) -> tuple[str, bool]:
     """A statement's text in one line, masked where it names a secret, and whether it does."""
     text = " ".join(sql.split())
-    secret = _SECRET.search(text) is not None
+    secret = SECRET.search(text) is not None
     return _LITERAL.sub("'***'", text) if secret else text, secret
 
 
@@ -154,17 +155,18 @@ def _parameters(parameters: Any, secret: bool, many: bool) -> str:
         return f"{len(parameters)} × {first}"
     if isinstance(parameters, Mapping):
         named = (
-            f"{name}={_value(value, secret or _SECRET.search(str(name)) is not None)}"
+            f"{name}={value_of(value, secret or SECRET.search(str(name)) is not None)}"
             for name, value in parameters.items()
         )
         return f"[{', '.join(named)}]"
     if isinstance(parameters, Sequence):
-        return f"[{', '.join(_value(value, secret) for value in parameters)}]"
-    return _value(parameters, secret)
+        return f"[{', '.join(value_of(value, secret) for value in parameters)}]"
+    return value_of(parameters, secret)
 
 
-def _value(value: Any, secret: bool) -> str:
-    if isinstance(value, str | bytes | bytearray) and (secret or _SECRET.search(str(value))):
+def value_of(value: Any, secret: bool) -> str:
+    """A value, not too long; a text that is *secret*, or names something that is, is masked."""
+    if isinstance(value, str | bytes | bytearray) and (secret or SECRET.search(str(value))):
         return "***"  # a text may be JSON that names one
     try:
         return _cut(repr(value), _VALUE)
@@ -180,7 +182,8 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
 
 
-def _wrap(text: str, before: str) -> list[str]:
+def wrap(text: str, before: str) -> list[str]:
+    """Lines of 80 columns."""
     return textwrap.wrap(
         text,
         _WIDTH,

@@ -140,7 +140,7 @@ def _prepare(
         container.with_tmpfs_mount(recipe.data_folder)
         container.with_kwargs(labels={LABEL: owner.to_json()})
         _left.add(id(container))
-        for name, value in recipe.environment.items():
+        for name, value in recipe.environment(image.rpartition(":")[2]).items():
             container.with_env(name, value.format(password=password))
         images = container.get_docker_client().client.images
         if not images.list(name=container.image):

@@ -120,6 +120,7 @@ class LocalProvider(ServerProvider):
                 data=f"{ours.folder}/data",
                 credentials=f"{ours.folder}/credentials",
                 root=os.geteuid() == 0,
+                version=programs.version,
             )
             with patience(progress, f"{backend.label}: the local server is still starting"):
                 warm = _warm(recipe, programs)
@@ -277,7 +278,8 @@ def _warm(recipe: LocalRecipe, programs: _Programs) -> Warm | None:
     files we could not copy."""
     if programs.identity.user is not None:
         return None
-    nowhere = LocalPlace(programs.paths, "data", "credentials", root=os.geteuid() == 0)
+    root = os.geteuid() == 0
+    nowhere = LocalPlace(programs.paths, "data", "credentials", root, programs.version)
     stamps = [f"{path} {Path(path).stat().st_mtime_ns}" for path in programs.paths.values()]
     # initdb writes the time zone into the settings.
     zone = os.environ.get("TZ", "")

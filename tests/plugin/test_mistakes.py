@@ -177,14 +177,6 @@ def test_the_provider_url_without_a_url_is_refused(project: Project) -> None:
             To fix this: leave it out: servers start anew for each run
             """,
         ),
-        (
-            "--asyncdb-report=x.html",
-            """
-            --asyncdb-report is not available yet (--asyncdb-report=x.html)
-
-            To fix this: leave it out: use pytest's own --junit-xml
-            """,
-        ),
     ],
 )
 def test_what_is_not_there_yet_says_so(project: Project, argument: str, expected: str) -> None:
