@@ -6,7 +6,8 @@ machine down slows all of them, and what counts is their ratio.
 
 - ``cases.py``: what is measured, and its target: a table.
 - ``projects.py``: the generated projects.
-- ``runs.py``: one pytest run; ``timing.py`` is the plugin in it.
+- ``runs.py``: one pytest run; ``timing.py`` is the plugin in it, ``blind.py`` one that
+  switches off what the reports need.
 - ``servers.py``: the servers, and databases for those who bring none.
 - ``report.py``: the table, JSON, the page in ``docs/``.
 """

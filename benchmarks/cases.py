@@ -202,6 +202,12 @@ CASES = (
         (ours("loop per test", loop="function"), ours("one loop")),
         1.6,
     ),
+    Case(
+        "seeing",
+        "rollback, noting statements and times for reports : without",
+        (ours("noting"), ours("blind", arguments=("-p", "benchmark_blind"))),
+        1.03,
+    ),
     _against("pytest-sqla", SQLA, "pytest-sqla", 0.7, needs=("pytest-sqla",)),
     _against("null-pool", NULL_POOL, "NullPool", None, backends=SERVERS),
     _against("create-all", CREATE_ALL, "create_all per test, 50 tables", None),

@@ -299,4 +299,5 @@ def write(folder: Path, source: Source, loop: str, tables: int, text: str) -> No
     (folder / "pytest.ini").write_text("\n".join(ini) + "\n", encoding="utf-8")
     (folder / "app.py").write_text(models(tables), encoding="utf-8")
     (folder / "test_it.py").write_text(text, encoding="utf-8")
-    shutil.copy(Path(__file__).with_name("timing.py"), folder / "benchmark_timing.py")
+    for name in ("timing", "blind"):
+        shutil.copy(Path(__file__).with_name(f"{name}.py"), folder / f"benchmark_{name}.py")

@@ -20,6 +20,7 @@ from pytest_asyncdb.isolation._statements import only_queries
 from pytest_asyncdb.reports import _sections
 
 if TYPE_CHECKING:
+    from pytest_asyncdb._journal import Statement
     from pytest_asyncdb._types import Server
     from pytest_asyncdb.abc import Backend, Driver, Session, View
 
@@ -167,8 +168,8 @@ class Lookout:
         if isinstance(holder, str):
             return [f"{what}: {holder}"]
         journal = self._view.journal
-        ran = list(journal.running(holder.checkout))
-        ran = [one for one in ran if _locks(one[1].sql)] or ran
+        ran = journal.running(holder.checkout)
+        ran = [step for step in ran if _locks(step.entry)] or ran
         return [
             *_placed(f"{what}: {_name(holder)}", "which stands at", holder),
             *(
@@ -179,9 +180,11 @@ class Lookout:
         ]
 
 
-def _locks(sql: str) -> bool:
-    """Does a statement take locks that others than a change of the schema wait for?"""
-    return not only_queries(sql) or _LOCKING.search(sql) is not None
+def _locks(entry: Statement | str) -> bool:
+    """Is it a statement that takes locks which others than a change of the schema wait for?"""
+    if isinstance(entry, str):
+        return False
+    return not only_queries(entry.sql) or _LOCKING.search(entry.sql) is not None
 
 
 def _placed(who: str, word: str, session: Session) -> list[str]:
@@ -202,4 +205,4 @@ def _name(session: Session) -> str:
 
 
 def _short(statement: str) -> str:
-    return errors.shorten(_sections.masked(statement), 200)
+    return errors.shorten(_sections.masked(statement)[0], 200)

@@ -127,6 +127,13 @@ OPTIONS = (
         help="say what is there, what is missing, what is wrong; run no test",
     ),
     Option(
+        name="stats",
+        flag="--asyncdb-stats",
+        action="store_true",
+        default="false",
+        help="say at the end how long servers, schemas, set-up and teardown took",
+    ),
+    Option(
         name="metadata",
         ini="asyncdb_metadata",
         help="the tables: module:attribute of a MetaData or declarative base; several with commas",
@@ -173,6 +180,8 @@ class Settings:
     doctor: bool
     #: Where to write its findings, or the outcomes of tests; or an empty text.
     report: Sourced[str]
+    #: Show all times at the end?
+    stats: bool
 
     def provider(self, backend: str) -> Sourced[str]:
         """Which provider the user wants for *backend*: a name, or ``auto``."""
@@ -230,6 +239,7 @@ def read_settings(
         app_engines=raw["app_engines"],
         doctor=raw["doctor"].value == "true",
         report=raw["report"],
+        stats=raw["stats"].value == "true",
     )
     _check_contradictions(settings)
     _check_report(settings)

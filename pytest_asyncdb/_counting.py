@@ -18,20 +18,24 @@ class Count:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._first = len(journal.statements)
+        self._first = journal.number
         self._after: int | None = None
 
     @property
     def statements(self) -> list[Statement]:
-        """The statements so far, or until the block's end."""
-        return self._journal.statements[self._first : self._after]
+        """The statements so far, or until the block's end; of very many the last ones."""
+        return self._journal.between(self._first, self._last)
+
+    @property
+    def _last(self) -> int:
+        return self._journal.number if self._after is None else self._after
 
     def __len__(self) -> int:
-        return len(self.statements)
+        return self._last - self._first
 
     def end(self) -> None:
         """What comes from now on does not count."""
-        self._after = len(self._journal.statements)
+        self._after = self._journal.number
 
 
 @contextlib.contextmanager
@@ -53,10 +57,12 @@ def counting(journal: Journal, most: int | None, least: int | None) -> Iterator[
 
 def _grouped(count: Count) -> list[str]:
     """The statements, equal ones in one line, the most frequent first."""
+    kept = count.statements
     groups: collections.Counter[tuple[str, Place | None]] = collections.Counter(
-        (" ".join(s.sql.split()), s.places[0] if s.places else None) for s in count.statements
+        (" ".join(s.sql.split()), s.places[0] if s.places else None) for s in kept
     )
-    lines = []
+    left = len(count) - len(kept)
+    lines = [f"{left:>4} before these, which are not kept"] if left else []
     for (sql, place), number in groups.most_common():
         lines.append(f"{number:>4} × {_short(sql)}")
         if place is not None:

@@ -67,6 +67,10 @@ class WorkerDatabase(Database):
             self._reference = self._provisioner.copy(self._template)
         return self._reference.url
 
+    def prepare(self) -> None:
+        """See to it that there is a template; blocks."""
+        self._template  # noqa: B018
+
     def discard(self) -> None:
         kept, self._kept = self._kept, None
         if kept is not None:

@@ -82,7 +82,8 @@ class Asyncdb:
     @property
     def statements(self) -> list[Statement]:
         """What the test has run on the database so far, in order: the application's statements,
-        without what the plugin adds, and without BEGIN, COMMIT and ROLLBACK."""
+        without what the plugin adds, and without BEGIN, COMMIT and ROLLBACK. Of more than 10,000
+        the last ones."""
         return self._view.journal.statements
 
     def count(

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import itertools
 import socket
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -85,6 +86,8 @@ class Provisioner:
         self._numbers = itertools.count(1)
         self._templates: dict[str, Template | errors.AsyncdbError] = {}
         self._maintenance: Connection | None = None
+        #: Seconds for schema and seeds of each template that was built here; None: it has none.
+        self.built: list[tuple[float | None, float | None]] = []
 
     def reach(self) -> None:
         """See that the server, which answers its owner, answers here as well; blocks.
@@ -271,10 +274,16 @@ class Provisioner:
         self, url: URL, bare: bool, plan: SchemaPlan, options: Mapping[str, Any]
     ) -> None:
         engine = building_engine(url, options)
+        has_schema = bare and not plan.empty
+        seeds = plan.seeds if bare else plan.seeds[-1:]
+        begun = time.perf_counter()
         try:
-            if bare and not plan.empty:
+            if has_schema:
                 await build_schema(engine, self.backend, plan)
-            await fill(engine, self.backend, plan.seeds if bare else plan.seeds[-1:])
+            built = time.perf_counter()
+            await fill(engine, self.backend, seeds)
+            took = built - begun, time.perf_counter() - built
+            self.built.append((took[0] if has_schema else None, took[1] if seeds else None))
         finally:
             await engine.dispose()
 

@@ -68,6 +68,15 @@ def notes(run: Run, reports: Iterable[object]) -> list[str]:
     return lines
 
 
+def times(run: Run, reports: Iterable[object]) -> list[str]:
+    """Lines for the end of the run: how long our own work took, if that was asked for, or if
+    something of it was out of the ordinary."""
+    from pytest_asyncdb.reports import _times
+
+    found = _times.collect(run, reports)
+    return [*(_times.table(found) if run.settings.stats else ()), *_times.unusual(found)]
+
+
 def note_lost(report: pytest.TestReport, error: BaseException, spec: object, run: Run) -> None:
     """Note in a failed test's *report* that its server is gone, if it is.
 

@@ -17,6 +17,7 @@ from pytest_asyncdb._pulse import Pulse, Watch
 from pytest_asyncdb._redirect import Redirector, app_engines
 from pytest_asyncdb._registry import Registry
 from pytest_asyncdb._runs import new_id, prefix_of
+from pytest_asyncdb._times import Times
 
 if TYPE_CHECKING:
     import pytest
@@ -79,6 +80,8 @@ class Run:
         #: For whose tests the one database of a server is, by backend and version.
         self._occupants: dict[tuple[str, str | None], Any] = {}
         self._provisioners: dict[BackendSpec, Provisioner] = {}
+        #: How long our own work takes in this process.
+        self.times = Times(self.worker)
         #: The rows of untouched databases, for reports, by URL.
         self.untouched: dict[Any, Any] = {}
         #: Whether the servers that this process uses still answer.
@@ -123,7 +126,8 @@ class Run:
         with self.watch.explaining(spec):
             options_key = tuple(sorted((key, id(value)) for key, value in engine_options.items()))
             key = (spec, plan, options_key, isolation)
-            if key not in self._strategies:
+            new = key not in self._strategies
+            if new:
                 strategy = self.registry.isolation(isolation)
                 database = self._database(spec, plan, engine_options, strategy)
                 self._databases[key] = database
@@ -132,7 +136,10 @@ class Run:
             # The one that was used last is the last one to be closed where room is needed.
             self._strategies[key] = self._strategies.pop(key)
             if self._databases[key].server.single is not None:
-                self._occupy(key)
+                new = self._occupy(key) or new
+            if new:
+                self._databases[key].prepare()
+                self.times.prepared()
             view = self._strategies[key].view(wish)
         self.watch.lookout = self._lookout(spec, view, wish.test)
         return view
@@ -163,14 +170,16 @@ class Run:
             raise errors.needs_databases(f"isolation={strategy.name!r}", reason)
         return SingleDatabase(provisioner, plan, dict(engine_options))
 
-    def _occupy(self, key: Any) -> None:
+    def _occupy(self, key: Any) -> bool:
         """Build the one database anew where it last was for other tests than those of *key*."""
         server = (key[0].backend, key[0].version)
         before = self._occupants.setdefault(server, key)
-        if before != key:
+        changed: bool = before != key
+        if changed:
             self._strategies[before].close()
             self._databases[before].discard()
             self._occupants[server] = key
+        return changed
 
     def _provisioner(self, spec: BackendSpec) -> Provisioner:
         if spec not in self._provisioners:
@@ -188,6 +197,7 @@ class Run:
                 _workers.ServerClaims(self.servers, spec),
                 self._budget(spec),
             )
+            provisioner.built = self.times.templates.setdefault(str(spec), [])
             if not self.here:
                 provisioner.reach()
             self._provisioners[spec] = provisioner

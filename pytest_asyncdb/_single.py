@@ -126,6 +126,10 @@ class SingleDatabase(Database):
     def reference(self) -> URL:
         raise errors.needs_databases("asyncdb.changes()", self.server.reason)
 
+    def prepare(self) -> None:
+        """Build the database; blocks."""
+        self._build()
+
     def discard(self) -> None:
         self._built = None
 

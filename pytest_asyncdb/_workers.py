@@ -107,6 +107,13 @@ class OwnedServers:
     def get(self, spec: BackendSpec) -> Server:
         return self._future(spec).result()
 
+    def started(self, spec: BackendSpec) -> Server | None:
+        """The server for *spec*, if it has been started; does not wait."""
+        future = self._futures.get((spec.backend, spec.version))
+        if future is None or not future.done() or future.cancelled() or future.exception():
+            return None
+        return future.result()
+
     def claim(self, key: tuple[str, ...]) -> Claim:
         return self.templates.claim(key, self)
 

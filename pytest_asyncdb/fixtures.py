@@ -174,6 +174,7 @@ def _asyncdb_view(
     from pytest_asyncdb.abc import Wish
 
     run = request.config.stash[RUN]
+    run.times.setting_up()
     node = request.node
     with plain_errors(run.settings.missing.value):
         _refuse_trio(request)
@@ -207,10 +208,13 @@ def _asyncdb_view(
     node.stash[STRAYS] = redirection.strays
     node.stash[OPEN] = view
     node.stash[JOURNAL] = view.journal, f"{asyncdb_backend}, {isolation}"
+    run.times.ready()
     yield view
+    run.times.ending()
     run.redirector.end()
     run.watch.lookout = None
     breaches = [b for b in view.close() if not _is_known(b, node)]
+    run.times.ended(str(asyncdb_backend), isolation)
     if breaches:
         pytest.fail("\n\n".join(map(str, breaches)), pytrace=False)
 

@@ -229,6 +229,8 @@ def pytest_runtest_makereport(
 
         _report.note_strays(result, item.stash[STRAYS], item.config.stash[RUN])
     if call.when == "teardown":
+        if (times := item.config.stash[RUN].times.take()) is not None:
+            result.__dict__["asyncdb_times"] = times  # is sent from xdist's workers
         for key in OF_ONE_TEST:  # pytest keeps the test itself until the end of the run
             if key in item.stash:
                 del item.stash[key]
@@ -271,6 +273,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         from pytest_asyncdb.reports import _summary
 
         lines += _summary.portability(run, reports)
+    lines += _report.times(run, reports)
     for line in lines:
         terminalreporter.write_line(line)
 

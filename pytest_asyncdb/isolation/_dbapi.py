@@ -32,6 +32,13 @@ class Checkout:
 
     #: The real connection; None: there is none yet, or no more.
     taken: Link | None
+    #: Tells this checkout from the others of its test.
+    number: int
+
+    @property
+    def transaction(self) -> int | None:
+        """Whose transaction a statement of this checkout runs in; None: in none, autocommit."""
+        raise NotImplementedError
 
     def cursor(self, *args: Any, **kwargs: Any) -> Cursor:
         return Cursor(self, args, kwargs)
@@ -56,6 +63,10 @@ class Branch(Checkout):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.outer.link.adapted, name)
+
+    @property
+    def transaction(self) -> int | None:
+        return None if self.autocommit else self.number
 
     @property
     def link(self) -> Link:
@@ -294,9 +305,9 @@ class Cursor:
                     many,
                     None if failed is None else type(failed).__name__,
                     user_places(1),
+                    self._branch.transaction,
                 ),
                 parameters,
-                self._branch.number,
             )
 
     def close(self) -> None:

@@ -27,11 +27,12 @@ class Hosted(Checkout):
     autocommit: bool
     #: The test has left something in the connection's session: it is not kept.
     spoiled: bool
+    #: Its statements run in transactions; what ``autocommit`` says on SQLite only.
+    transactional: bool
 
-    def __init__(self, outer: RealWork, number: int) -> None:
-        self.__dict__.update(
-            outer=outer, number=number, autocommit=False, taken=None, spoiled=False
-        )
+    def __init__(self, outer: RealWork, number: int, transactional: bool) -> None:
+        self.__dict__.update(outer=outer, autocommit=False, taken=None, spoiled=False)
+        self.__dict__.update(number=number, transactional=transactional)
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.link.adapted, name)
@@ -40,10 +41,14 @@ class Hosted(Checkout):
         return lambda *args, **kwargs: self.link.call(lambda: value(*args, **kwargs))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("taken", "spoiled", "autocommit"):
+        if name in ("taken", "spoiled", "autocommit", "transactional"):
             self.__dict__[name] = value
         else:
             self.link.call(setattr, self.link.adapted, name, value)
+
+    @property
+    def transaction(self) -> int | None:
+        return self.number if self.transactional else None
 
     @property
     def link(self) -> Link:
@@ -79,6 +84,7 @@ class Hosted(Checkout):
         """SQLAlchemy gives the connection up: after a cancellation, or by its finalizer."""
         link, self.taken = self.taken, None
         if link is not None:
+            self.outer.journal.ended("ROLLBACK", self.number)
             self.outer.give_back(link, spoiled=True)
 
     def run(self, statement: str, work: Callable[[str], Any], whole: bool) -> Any:
@@ -109,7 +115,8 @@ class Hosted(Checkout):
         if self.outer.deferring or self.outer.ended:
             self.outer.unfinished.append(link)  # undone by the end of the test
         else:
-            self.outer.journal.ended(how.upper(), self.number)
+            if self.transactional:
+                self.outer.journal.ended(how.upper(), self.number)
             link.call(getattr(link.adapted, how))
 
 

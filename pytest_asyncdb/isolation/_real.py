@@ -56,7 +56,7 @@ class RealConnections:
         def check_out(entry: ConnectionPoolEntry) -> Hosted:
             work.check_open()  # else the pool would wait for it to come back
             work.entries.append(entry)
-            return Hosted(work, next(numbers))
+            return Hosted(work, next(numbers), not self.connector.autocommit)
 
         return engine_on(self.connector, self._facade(), check_out)
 
@@ -107,11 +107,13 @@ class RealConnections:
             def set_level(hosted: Hosted, level: Any) -> None:
                 hosted.link.call(real.set_isolation_level, hosted.link.adapted, level)
                 self._leave_begin_to_us(hosted, level == "AUTOCOMMIT")
+                hosted.transactional = level != "AUTOCOMMIT"
 
             def reset_level(hosted: Hosted) -> None:
                 if hosted.taken is not None and hosted.taken.is_open:
                     hosted.link.call(real.reset_isolation_level, hosted.link.adapted)
                     self._leave_begin_to_us(hosted, autocommit=False)
+                    hosted.transactional = not self.connector.autocommit
 
             self._dialect = self.connector.facade_dialect(set_level, reset_level)
         return self._dialect

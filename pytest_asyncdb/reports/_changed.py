@@ -23,7 +23,8 @@ _MOST, _SECONDS = 5000, 5.0
 
 def of_failure(view: View, run: Run) -> Iterator[tuple[str, str]]:
     """Title and text of the section; nothing for a test that has only read."""
-    if not any(_may_write(statement.sql) for statement in view.journal.statements):
+    ran = [statement.sql for statement in view.journal.statements]
+    if not any(_may_write(sql) for sql in (*ran, *view.journal.forgotten)):
         return
     try:
         text = _look(view, run)

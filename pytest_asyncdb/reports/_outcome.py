@@ -110,11 +110,12 @@ def _signs(
     if journal is None or last is None:
         return []
     signs = []
-    ran = list(journal.latest(_LOOKED_BACK))
-    if (values and values["twins"]) or _values.twins([parameters for *_, parameters in ran]):
+    ran = [step for step in journal.steps() if step.entry != "BEGIN"][-_LOOKED_BACK:]
+    if (values and values["twins"]) or _values.twins([step.parameters for step in ran]):
         signs.append("twins")
-    reads = [n for n, entry, _ in ran if isinstance(entry, Statement) and entry.sql == last.sql]
-    between = [entry for n, entry, _ in ran if reads and reads[0] < n < reads[-1]]
+    entries = [step.entry for step in ran]
+    reads = [n for n, e in enumerate(entries) if isinstance(e, Statement) and e.sql == last.sql]
+    between = entries[reads[0] : reads[-1]] if reads else []
     if last.sql.lstrip()[:6].upper() == "SELECT" and "COMMIT" in between:
         signs.append("read again")
     return signs
@@ -122,7 +123,7 @@ def _signs(
 
 def _backwards(journal: Journal | None) -> Iterator[Statement]:
     if journal is not None:
-        yield from (entry for entry in reversed(journal.entries) if isinstance(entry, Statement))
+        yield from reversed(journal.statements)
 
 
 def _chain(error: BaseException) -> Iterator[Any]:

@@ -58,6 +58,17 @@ def test_the_smallest_case_is_measured_and_written_down(tmp_path: Path) -> None:
     assert text.endswith(PAGE.partition("before\n")[2])
 
 
+def test_what_the_reports_need_can_be_switched_off(tmp_path: Path) -> None:
+    """The plugin for that fails a run in which a statement is noted all the same."""
+    file = tmp_path / "speed.json"
+    options = ["--quick", "--tests=3", "--rounds=1", "--cases=seeing"]
+    done = benchmark(*options, f"--json={file}")
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(file.read_text("utf-8"))["results"]
+    assert result["verdict"] in ("ok", "missed")
+    assert set(result["variants"]) == {"noting", "blind"}
+
+
 def test_a_run_that_does_not_pass_is_a_failure(tmp_path: Path) -> None:
     """A broken variant is not measured: the line says so, and the command fails."""
     code = (

@@ -8,6 +8,8 @@ import pytest
 from fix_project import Outcome, Project
 from fix_servers import Servers, Target
 
+from pytest_asyncdb import _journal
+
 FAILING = """
 async def test_it(asyncdb_session):
     asyncdb_session.add(User(name="ada"))
@@ -74,9 +76,9 @@ def test_a_failed_test_shows_its_statements(
     assert lines[0] == f"{target.word}, {strategy}: 2 statements, # ms"
     text = " ".join("\n".join(lines[1:]).split())
     assert re.search(
-        r"^1 INSERT INTO users \(name\) VALUES \S+( RETURNING users\.id)? \[('ada'|name='ada')\] "
+        r"^BEGIN 1 INSERT INTO users \(name\) VALUES \S+( RETURNING users\.id)? \[('ada'|name='ada')\] "
         r"-- (1 row, )?# ms, test_it\.py:\d+ in test_it "
-        r"2 COMMIT 3 SELECT users\.name FROM users ORDER BY users\.name "
+        r"COMMIT BEGIN 2 SELECT users\.name FROM users ORDER BY users\.name "
         r"-- (\d rows?, )?# ms, test_it\.py:\d+ in names$",
         text,
     ), text
@@ -97,9 +99,9 @@ def test_a_statement_that_failed_says_so(project: Project, target: Target) -> No
         """
     )
     found = section(project.run(target).had(failed=1)).splitlines()
-    assert found[1] == "   1  SELECT no_such_column FROM users"
-    assert re.fullmatch(r"      -- # ms, test_it\.py:\d+ in test_it", found[2])
-    assert re.fullmatch(r"      -- \w+", found[3])
+    assert found[1:3] == ["      BEGIN", "   1    SELECT no_such_column FROM users"]
+    assert re.fullmatch(r"        -- # ms, test_it\.py:\d+ in test_it", found[3])
+    assert re.fullmatch(r"        -- \w+", found[4])
 
 
 def test_texts_of_statements_about_secrets_are_masked(project: Project, target: Target) -> None:
@@ -142,19 +144,152 @@ def test_the_applications_engine_is_seen(project: Project, servers: Servers) -> 
     assert "INSERT INTO users" in section(outcome)
 
 
-def test_only_the_last_ones_are_shown(project: Project, servers: Servers) -> None:
+NESTED = """
+async def test_it(asyncdb_session):
+    await asyncdb_session.execute(text("SELECT 1"))
+    async with asyncdb_session.begin_nested():
+        await asyncdb_session.execute(text("SELECT 2"))
+        try:
+            async with asyncdb_session.begin_nested():
+                await asyncdb_session.execute(text("SELECT 3"))
+                raise KeyError
+        except KeyError:
+            await asyncdb_session.execute(text("SELECT 4"))
+    await asyncdb_session.commit()
+    await asyncdb_session.execute(text("SELECT 5"))
+    assert False
+"""
+TWO_AT_ONCE = """
+async def test_it(asyncdb_sessionmaker, asyncdb_engine):
+    async with asyncdb_sessionmaker() as one:
+        await one.execute(text("SELECT 1"))
+        async with asyncdb_sessionmaker() as two:
+            await two.execute(text("SELECT 2"))
+        await one.commit()
+    async with asyncdb_engine.connect() as three:
+        three = await three.execution_options(isolation_level="AUTOCOMMIT")
+        await three.execute(text("SELECT 3"))
+    assert False
+"""
+
+
+def without_facts(outcome: Outcome) -> list[str]:
+    """The section's lines without the head, and without parameters, rows, times and places."""
+    found = section(outcome).splitlines()[1:]
+    return [line for line in found if not line.strip().startswith(("-- ", "["))]
+
+
+@pytest.mark.parametrize("strategy", ["rollback", "reset"])
+def test_statements_stand_as_deep_as_their_transaction(
+    project: Project, target: Target, strategy: str
+) -> None:
+    """As the user sees it: BEGIN, SAVEPOINT, and back; the same in every strategy."""
+    project.tests(NESTED)
+    outcome = project.run(target, f"--asyncdb-isolation={strategy}").had(failed=1)
+    assert without_facts(outcome) == [
+        "      BEGIN",
+        "   1    SELECT 1",
+        "   2    SAVEPOINT sa_savepoint_1",
+        "   3      SELECT 2",
+        "   4      SAVEPOINT sa_savepoint_2",
+        "   5        SELECT 3",
+        "   6      ROLLBACK TO SAVEPOINT sa_savepoint_2",
+        "   7      SELECT 4",
+        "   8    RELEASE SAVEPOINT sa_savepoint_1",
+        "      COMMIT",
+        "      BEGIN",
+        "   9    SELECT 5",
+    ]
+
+
+@pytest.mark.parametrize("strategy", ["rollback", "reset"])
+def test_connections_are_told_apart_where_two_are_in_transactions(
+    project: Project, target: Target, strategy: str
+) -> None:
+    """One that commits by itself is in none."""
+    project.tests(TWO_AT_ONCE)
+    outcome = project.run(target, f"--asyncdb-isolation={strategy}").had(failed=1)
+    assert without_facts(outcome) == [
+        "      BEGIN -- connection 1",
+        "   1    SELECT 1",
+        "      BEGIN -- connection 2",
+        "   2    SELECT 2",
+        "      ROLLBACK -- connection 2",
+        "      COMMIT -- connection 1",
+        "   3  SELECT 3",
+    ]
+    facts = [line for line in section(outcome).splitlines() if line.strip().startswith("-- ")]
+    assert [re.findall(r"connection \d", line) for line in facts] == [
+        ["connection 1"],
+        ["connection 2"],
+        [],
+    ]
+
+
+def test_the_last_ones_are_shown_in_full_and_equal_ones_before_them_together(
+    project: Project, servers: Servers
+) -> None:
+    """With the end of the transaction that each of them had, and with what failed."""
     project.tests(
         """
         async def test_it(asyncdb_session):
-            for number in range(30):
+            await asyncdb_session.execute(text("SELECT 'hunter2' AS password"))
+            for number in range(40):
                 await asyncdb_session.execute(text("SELECT :n"), {"n": number})
+                await asyncdb_session.commit()
+            with pytest.raises(DBAPIError):
+                await asyncdb_session.execute(text("SELECT nothing"))
+            for number in range(30):
+                await asyncdb_session.execute(text("SELECT 1 + :n"), {"n": number})
             assert False
         """
     )
     lines = section(project.run(servers.target("sqlite")).had(failed=1)).splitlines()
-    assert lines[0] == "sqlite, rollback: 30 statements, # ms; the last 20 of 30 lines"
-    assert lines[1] == "  11  SELECT ?"
-    assert lines[2] == "      [10]"
+    assert lines[:8] == [
+        "sqlite, rollback: 72 statements, # ms",
+        "Before the last 20, equal ones together:",
+        "   1  SELECT '***' AS password",
+        "   2  40 × SELECT ?; COMMIT",
+        "  42  SELECT nothing -- OperationalError",
+        "  43  10 × SELECT 1 + ?",
+        "The last 20:",
+        "  53    SELECT 1 + ?",
+    ]
+    assert lines[8] == "        [10]"
+    assert lines[-3:-1] == ["  72    SELECT 1 + ?", "        [29]"]
+
+
+def test_many_statements_do_not_add_up(
+    project: Project, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are not kept are counted by their texts; ``count()`` counts all."""
+    monkeypatch.setattr(_journal, "_MOST", 50)
+    project.tests(
+        """
+        async def test_it(asyncdb_connection, asyncdb):
+            with asyncdb.count(max=200, min=200) as count:
+                for number in range(200):
+                    await asyncdb_connection.execute(text(f"SELECT {number % 2}"))
+            assert len(count) == 200
+            assert len(count.statements) == 50 == len(asyncdb.statements)
+            with asyncdb.count(max=59):
+                for number in range(60):
+                    await asyncdb_connection.execute(text("SELECT 'hunter2'"))
+        """
+    )
+    outcome = project.run(servers.target("sqlite")).had(failed=1)
+    assert "AssertionError: 60 statements, at most 59 expected" in outcome.text
+    assert re.search(
+        r"E +10 before these, which are not kept\nE +50 × SELECT 'hunter2'", outcome.text
+    ), outcome.text
+    assert section(outcome).splitlines()[:6] == [
+        "sqlite, rollback: 260 statements, # ms",
+        "Before the last 20, equal ones together:",
+        "      100 × SELECT 0",
+        "      100 × SELECT 1",
+        "      10 × SELECT '***'",
+        " 211  30 × SELECT 'hunter2'",
+    ]
 
 
 def test_statements_are_counted(project: Project, target: Target) -> None:

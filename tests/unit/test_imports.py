@@ -50,6 +50,7 @@ ALLOWED = {
     "_runs": {"servers._cache", "servers._owner"},
     "_lease": CORE | {"_provision", "_runs", "_sql"},
     "_reap": CORE | {"_lease", "_provision", "_registry", "_runs", "_sql", "servers._traces"},
+    "_times": set(),
     "_code": set(),
     "_reach": {"errors", "_code", "_redirect"},
     "reports._conftest": set(),

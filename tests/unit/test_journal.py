@@ -1,0 +1,102 @@
+"""What is kept of a test's statements, whatever their number."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_asyncdb import _journal
+from pytest_asyncdb._journal import Journal, Statement
+from pytest_asyncdb.reports import _sections
+
+
+def filled(*texts: str, checkout: int | None = 1) -> Journal:
+    """COMMIT and ROLLBACK are ends of transactions."""
+    journal = Journal()
+    for text in texts:
+        if text in ("COMMIT", "ROLLBACK"):
+            journal.ended(text, checkout or 0)
+        else:
+            journal.add(Statement(text, None, 0.5, checkout=checkout), None)
+    return journal
+
+
+def depths(journal: Journal) -> list[tuple[int, str]]:
+    return [
+        (step.depth, step.entry if isinstance(step.entry, str) else step.entry.sql)
+        for step in journal.steps()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ended", "depth"),
+    [
+        ("RELEASE SAVEPOINT a", 1),
+        ("release a", 1),
+        ("ROLLBACK TO SAVEPOINT a", 2),  # it can be rolled back to again
+        ("rollback work to a", 2),
+        ("RELEASE b", 2),
+        ("RELEASE nothing", 3),
+    ],
+)
+def test_savepoints_by_hand_are_followed(ended: str, depth: int) -> None:
+    journal = filled("SAVEPOINT a", "savepoint b;", "SELECT 1", ended, "SELECT 2")
+    found = depths(journal)
+    assert found[:4] == [(0, "BEGIN"), (1, "SAVEPOINT a"), (2, "savepoint b;"), (3, "SELECT 1")]
+    assert found[-1] == (depth, "SELECT 2")
+
+
+def test_what_is_in_no_transaction_has_no_depth() -> None:
+    assert depths(filled("SELECT 1", "COMMIT", checkout=None)) == [(0, "SELECT 1")]
+
+
+def test_an_end_in_which_nothing_ran_is_no_step() -> None:
+    found = depths(filled("ROLLBACK", "SELECT 1", "COMMIT", "ROLLBACK", "COMMIT"))
+    assert found == [(0, "BEGIN"), (1, "SELECT 1"), (0, "COMMIT")]
+
+
+def test_the_depth_is_known_when_the_beginning_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_journal, "_MOST", 2)
+    journal = filled("SELECT 1", "SAVEPOINT a", "SELECT 2", "SELECT 3")
+    assert depths(journal) == [(2, "SELECT 2"), (2, "SELECT 3")]
+
+
+def test_the_number_of_statements_and_of_texts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what they are together is exact."""
+    monkeypatch.setattr(_journal, "_MOST", 10)
+    monkeypatch.setattr(_journal, "_TEXTS", 5)
+    journal = filled(*(f"SELECT {number}" for number in range(100)), "SELECT 0", "SELECT 0")
+    assert journal.number == 102
+    assert journal.seconds == 51.0
+    assert len(journal.statements) == 10
+    assert len(journal.forgotten) == 6
+    assert journal.forgotten[""] == 87
+    assert sum(journal.forgotten.values()) == 92
+
+
+def test_long_texts_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last statement is kept, however long it is."""
+    monkeypatch.setattr(_journal, "_CHARACTERS", 1000)
+    journal = filled("SELECT 1", "SELECT " + "2" * 2000)
+    assert [len(statement.sql) for statement in journal.statements] == [2007]
+    journal.add(Statement("SELECT 3", None, 0.5), None)
+    assert [statement.sql for statement in journal.statements] == ["SELECT 3"]
+    assert max(map(len, journal.forgotten)) <= _journal._TEXT
+
+
+def test_a_range_of_statements_is_what_is_kept_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_journal, "_MOST", 3)
+    journal = filled(*(f"SELECT {number}" for number in range(1, 11)))
+    texts = [[s.sql for s in journal.between(*numbers)] for numbers in ((0, 10), (8, 9), (2, 5))]
+    assert texts == [["SELECT 8", "SELECT 9", "SELECT 10"], ["SELECT 9"], []]
+
+
+def test_a_text_that_was_cut_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The word that tells it may stand behind the cut, and so may the end of the literal."""
+    monkeypatch.setattr(_journal, "_MOST", 1)
+    secret = "hunter2" * 100
+    journal = filled(f"SELECT '{secret}' AS password", *["SELECT 1"] * 30)
+    text = _sections.statements(journal, "sqlite, rollback")
+    assert "hunter2" not in text
+    assert "1 × SELECT '***'" in text
