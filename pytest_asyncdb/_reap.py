@@ -52,7 +52,7 @@ def reap(urls: Sequence[str], dry: bool, say: Callable[[str], None]) -> bool:
     targets = [*_from_environment(registry), *(_target(registry, url) for url in urls)]
     from pytest_asyncdb.servers._traces import traces
 
-    found, complete = False, True
+    found, complete = _end_unused(dry, say)
     for trace in traces():
         if not trace.abandoned:
             if dry:
@@ -70,6 +70,26 @@ def reap(urls: Sequence[str], dry: bool, say: Callable[[str], None]) -> bool:
     if not found:
         say("nothing to remove")
     return complete
+
+
+def _end_unused(dry: bool, say: Callable[[str], None]) -> tuple[bool, bool]:
+    """End this user's servers that stay for later runs, if no run uses them.
+
+    Returns:
+        Was there one, and is it gone?
+    """
+    from pytest_asyncdb.servers._kept import end_unused, records
+
+    found, complete = False, True
+    for path, record in records():
+        ended = end_unused(path, record, dry)
+        what = f"{record.owner.what}, process {record.owner.pid} in {record.folder}"
+        if ended is None:
+            say(f"in use: {what}")
+            continue
+        found, complete = True, complete and ended
+        say(f"{'would be removed' if dry else _DONE[ended]}: {what}")
+    return found, complete
 
 
 def _from_environment(registry: Registry) -> list[tuple[BackendSpec, Sourced[str]]]:

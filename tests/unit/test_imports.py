@@ -30,7 +30,10 @@ ALLOWED = {
     "_build": CORE | {"_plan"},
     "_sql": CORE,
     "_templates": BASE,
-    "_provision": CORE | {"_plan", "_build", "_sql", "_templates"},
+    "_began": set(),
+    "_sources": {"_began"},
+    "_lasting": {"_sources", "_templates", "servers._flock"},
+    "_provision": CORE | {"_plan", "_build", "_sql", "_templates", "_lasting", "_sources"},
     "_single": CORE | {"_plan", "_sql", "_provision"},
     "_budget": {"errors", "_types"},
     "_hosts": {"errors", "_types"},
@@ -38,8 +41,10 @@ ALLOWED = {
     "_migrations": {"errors", "_loops"},
     "_differences": set(),
     "_runs": {"servers._cache", "servers._owner"},
-    "_lease": CORE | {"_provision", "_runs", "_sql"},
-    "_reap": CORE | {"_lease", "_provision", "_registry", "_runs", "_sql", "servers._traces"},
+    "_lease": CORE | {"_lasting", "_provision", "_runs", "_sql"},
+    "_reap": CORE
+    | {"_lease", "_provision", "_registry", "_runs", "_sql"}
+    | {"servers._kept", "servers._traces"},
     "_code": set(),
     "_reach": {"errors", "_code", "_redirect"},
 }
