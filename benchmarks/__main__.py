@@ -9,9 +9,8 @@ from pathlib import Path
 
 from benchmarks import measure, report
 from benchmarks.cases import CASES
-from benchmarks.servers import Servers
+from benchmarks.servers import WORDS, Servers
 
-WORDS = "sqlite,postgres+asyncpg,postgres+psycopg,mysql+asyncmy,mysql+aiomysql,mariadb+asyncmy"
 QUICK = {"words": "sqlite", "tests": 20, "rounds": 2}
 
 

@@ -17,10 +17,9 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.projects import ASYNCDB, Source
 from benchmarks.runs import Project, Run, RunFailed, Sample, Variant
-from benchmarks.servers import Servers
+from benchmarks.servers import WORDS, Servers
 from pytest_asyncdb.errors import AsyncdbError
 
-WORDS = "sqlite,postgres+asyncpg,postgres+psycopg,mysql+asyncmy,mysql+aiomysql,mariadb+asyncmy"
 HEADER = ("10,000 tests", "on", "last thousand : second", "memory", "threads", "files", "")
 _WITHOUT = Source(
     "nothing",

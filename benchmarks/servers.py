@@ -17,6 +17,8 @@ from pytest_asyncdb.errors import AsyncdbError, ProviderUnavailable, ServerUnava
 
 #: The fastest to start first; ``auto`` would prefer a container to local programs.
 ORDER = ("url", "embedded", "local", "container")
+#: What is measured where nothing is chosen: backends with drivers, as in ``--asyncdb``.
+WORDS = "sqlite,postgres+asyncpg,postgres+psycopg,mysql+asyncmy,mysql+aiomysql,mariadb+asyncmy"
 
 
 class Servers(contextlib.ExitStack):

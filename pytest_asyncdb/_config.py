@@ -118,14 +118,14 @@ OPTIONS = (
         name="report",
         flag="--asyncdb-report",
         metavar="FILE",
-        help="write the backend matrix (not available yet)",
+        help="with --asyncdb-doctor: write what it found, as .json",
     ),
     Option(
         name="doctor",
         flag="--asyncdb-doctor",
         action="store_true",
         default="false",
-        help="say what is there, what is missing, what is wrong (not available yet)",
+        help="say what is there, what is missing, what is wrong; run no test",
     ),
     Option(
         name="metadata",
@@ -150,8 +150,6 @@ OPTIONS = (
 #: What a later version will answer to, with what to do until then.
 _NOT_YET = {
     "keep": "leave it out: look at the data inside the test",
-    "report": "leave it out: use pytest's own --junit-xml",
-    "doctor": "leave it out: the header says what would be used",
 }
 
 
@@ -172,6 +170,10 @@ class Settings:
     #: The absolute path of Alembic's configuration, or None.
     migrations: Sourced[Path | None]
     app_engines: Sourced[str]
+    #: Run the doctor instead of the tests?
+    doctor: bool
+    #: Where to write its findings, or an empty text.
+    report: Sourced[str]
 
     def provider(self, backend: str) -> Sourced[str]:
         """Which provider the user wants for *backend*: a name, or ``auto``."""
@@ -228,9 +230,21 @@ def read_settings(
         allow_hosts=raw["allow_hosts"],
         migrations=_migrations(config, raw["migrations"]),
         app_engines=raw["app_engines"],
+        doctor=raw["doctor"].value == "true",
+        report=raw["report"],
     )
     _check_contradictions(settings)
-    if settings.missing.value == "error":
+    if settings.report.value and not settings.doctor:
+        raise errors.not_available_yet(
+            "--asyncdb-report", settings.report.source, "leave it out: use pytest's own --junit-xml"
+        )
+    if settings.report.value and not settings.report.value.endswith(".json"):
+        raise errors.ConfigError(
+            f"the doctor writes JSON only ({settings.report.source})",
+            [],
+            ["give a name that ends in .json"],
+        )
+    if not settings.doctor and settings.missing.value == "error":
         for spec in settings.specs:
             registry.driver(spec)
     return settings

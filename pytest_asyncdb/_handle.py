@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from pytest_asyncdb._changes import TableChanges
+    from pytest_asyncdb._counting import Count
+    from pytest_asyncdb._journal import Statement
     from pytest_asyncdb._run import Run
     from pytest_asyncdb._types import BackendSpec, Capabilities
     from pytest_asyncdb.abc import View
@@ -76,6 +78,33 @@ class Asyncdb:
         """The URL of the test's database."""
         self._view.watch()
         return self._view.url
+
+    @property
+    def statements(self) -> list[Statement]:
+        """What the test has run on the database so far, in order: the application's statements,
+        without what the plugin adds, and without BEGIN, COMMIT and ROLLBACK."""
+        return self._view.journal.statements
+
+    def count(
+        self,
+        max: int | None = None,  # noqa: A002
+        min: int | None = None,  # noqa: A002
+    ) -> contextlib.AbstractContextManager[Count]:
+        """Count the statements of a block: ``with asyncdb.count(max=2):``.
+
+        Its value has ``statements`` and a length, in the block and after it.
+
+        Args:
+            max: The block may run so many statements.
+            min: It has to run so many.
+
+        Raises:
+            AssertionError: At the end of the block: there were more or fewer. It shows them,
+                equal ones together.
+        """
+        from pytest_asyncdb._counting import counting
+
+        return counting(self._view.journal, max, min)
 
     @contextlib.asynccontextmanager
     async def connections(

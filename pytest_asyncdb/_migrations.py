@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._engines import OURS
 from pytest_asyncdb._loops import HostLoop
 
 if TYPE_CHECKING:
@@ -144,7 +145,9 @@ class _Watch:
         original = self._original = Engine.raw_connection
 
         def raw_connection(engine: Engine) -> PoolProxiedConnection:
-            if threading.current_thread() not in self._others:
+            # Ours in new threads: another server of the run may be starting.
+            own = engine.get_execution_options().get(OURS)
+            if threading.current_thread() not in self._others and not own:
                 self._connecting(engine)
             return original(engine)
 

@@ -14,6 +14,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb.errors import AsyncdbError, server_lost
@@ -124,10 +125,24 @@ class Watch:
         pulse = self._pulses.get(key)
         return pulse.ask() if pulse is not None else None
 
-    def still_lost(self, key: object) -> AsyncdbError | None:
-        """The server is gone as it was before, or None; costs nothing while it is there."""
+    @contextlib.contextmanager
+    def explaining(self, key: object) -> Iterator[None]:
+        """Around work on a server: costs nothing while it is there.
+
+        Raises:
+            AsyncdbError: It is gone, as it was before, or as it shows now that the work failed.
+        """
         pulse = self._pulses.get(key)
-        return pulse.ask() if pulse is not None and pulse.doubtful else None
+        if pulse is not None and pulse.doubtful and (lost := pulse.ask()):
+            raise lost
+        try:
+            yield
+        except AsyncdbError:
+            raise
+        except Exception as error:
+            if lost := self.lost(key):
+                raise lost from error
+            raise
 
     def close(self) -> None:
         """May be called twice."""

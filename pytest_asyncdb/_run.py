@@ -117,38 +117,20 @@ class Run:
 
         Tests with the same backend, plan, options and strategy share a database.
         """
-        if lost := self.watch.still_lost(spec):
-            raise lost
-        try:
-            return self._view(spec, plan, engine_options, isolation, wish)
-        except errors.AsyncdbError:
-            raise
-        except Exception as error:
-            if lost := self.watch.lost(spec):
-                raise lost from error
-            raise
-
-    def _view(
-        self,
-        spec: BackendSpec,
-        plan: SchemaPlan,
-        engine_options: Mapping[str, Any],
-        isolation: str,
-        wish: Wish,
-    ) -> View:
-        options_key = tuple(sorted((key, id(value)) for key, value in engine_options.items()))
-        key = (spec, plan, options_key, isolation)
-        if key not in self._strategies:
-            strategy = self.registry.isolation(isolation)
-            database = self._database(spec, plan, engine_options, strategy)
-            self._databases[key] = database
-            self._strategies[key] = strategy(database, self.host)
-        self._in_use = key
-        # The one that was used last is the last one to be closed where room is needed.
-        self._strategies[key] = self._strategies.pop(key)
-        if self._databases[key].server.single is not None:
-            self._occupy(key)
-        return self._strategies[key].view(wish)
+        with self.watch.explaining(spec):
+            options_key = tuple(sorted((key, id(value)) for key, value in engine_options.items()))
+            key = (spec, plan, options_key, isolation)
+            if key not in self._strategies:
+                strategy = self.registry.isolation(isolation)
+                database = self._database(spec, plan, engine_options, strategy)
+                self._databases[key] = database
+                self._strategies[key] = strategy(database, self.host)
+            self._in_use = key
+            # The one that was used last is the last one to be closed where room is needed.
+            self._strategies[key] = self._strategies.pop(key)
+            if self._databases[key].server.single is not None:
+                self._occupy(key)
+            return self._strategies[key].view(wish)
 
     def _database(
         self,

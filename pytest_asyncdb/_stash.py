@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_asyncdb._journal import Journal
     from pytest_asyncdb._redirect import Stray
     from pytest_asyncdb._run import Run
 
@@ -21,5 +22,7 @@ FAILURE: pytest.StashKey[BaseException] = pytest.StashKey()
 NEXT: pytest.StashKey[pytest.Item | None] = pytest.StashKey()
 #: Engines that nobody named and that connected during a test.
 STRAYS: pytest.StashKey[Sequence[Stray]] = pytest.StashKey()
+#: What the engines of a test have run, and on which backend, in which strategy.
+JOURNAL: pytest.StashKey[tuple[Journal, str]] = pytest.StashKey()
 #: What need not be known any more after a test.
-OF_ONE_TEST: tuple[pytest.StashKey[Any], ...] = (FAILURE, NEXT, STRAYS)
+OF_ONE_TEST: tuple[pytest.StashKey[Any], ...] = (FAILURE, JOURNAL, NEXT, STRAYS)

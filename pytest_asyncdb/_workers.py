@@ -10,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import importlib
 import os
 import socket
 import sys
@@ -138,7 +139,7 @@ class OwnedServers:
         backend = self._registry.backend(spec.backend)
         tried: list[tuple[str, str]] = []
         possible: list[tuple[ServerProvider, Found]] = []
-        for name in self._candidates(spec):
+        for name in self.candidates(spec):
             provider = self._registry.provider(name)
             try:
                 found = provider.find(spec, backend, self._settings.url(spec))
@@ -180,7 +181,8 @@ class OwnedServers:
         """The driver for *spec*: its own, else the one in the URL, else the best installed."""
         return self._registry.driver(spec, url_driver(self._settings, spec))
 
-    def _candidates(self, spec: BackendSpec) -> list[str]:
+    def candidates(self, spec: BackendSpec) -> list[str]:
+        """The names of the providers for *spec*, in the order in which they are tried."""
         backend = self._registry.backend(spec.backend)
         if backend.local is None and backend.container is None:
             return ["memory"]
@@ -222,6 +224,7 @@ class OwnedServers:
             provider.load()
             provider.run, provider.reuse = self._run, self._settings.reuse
             if provider.name != "memory" and self._reaping is None:
+                _import_for_threads()
                 self._reaping = reap_in_thread()
             backend = self._registry.backend(spec.backend)
             context = provider.obtain(found, spec, backend, self.driver(spec), self._progress)
@@ -307,6 +310,17 @@ class OwnedServers:
             lease.close()
         except errors.AsyncdbError as error:
             self._progress(str(error))
+
+
+def _import_for_threads() -> None:
+    """What the threads below need of ours, imported by their caller.
+
+    pytest rewrites the asserts of plugins on import, with ``ast``, whose parser of CPython 3.11 has
+    one counter of its depth for all threads: beside another import, or a traceback that is
+    shown, it fails now and then. https://github.com/python/cpython/issues/106905
+    """
+    for name in ("_lease", "_provision", "_single", "servers._traces"):
+        importlib.import_module(f"pytest_asyncdb.{name}")
 
 
 class ChannelServers:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from pytest_asyncdb._budget import Budget
+    from pytest_asyncdb._journal import Journal
     from pytest_asyncdb._loops import HostLoop
 
 
@@ -460,6 +461,8 @@ class View(abc.ABC):
     engine: AsyncEngine
     #: The URL of the test's database.
     url: URL
+    #: What the engine has run for the test.
+    journal: Journal
     #: Are the engine's connections independent of each other, with transactions of their own?
     independent: ClassVar[bool]
 

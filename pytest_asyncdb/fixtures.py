@@ -15,7 +15,7 @@ import pytest
 from pytest_asyncdb import errors
 from pytest_asyncdb._handle import Asyncdb, AsyncdbBackend
 from pytest_asyncdb._redirect import app_engines, session_options
-from pytest_asyncdb._stash import FAILURE, NEXT, RUN, STRAYS
+from pytest_asyncdb._stash import FAILURE, JOURNAL, NEXT, RUN, STRAYS
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -205,6 +205,7 @@ def _asyncdb_view(
         view.close()
         raise
     node.stash[STRAYS] = redirection.strays
+    node.stash[JOURNAL] = view.journal, f"{asyncdb_backend}, {isolation}"
     yield view
     run.redirector.end()
     breaches = [b for b in view.close() if not _is_known(b, node)]

@@ -16,7 +16,7 @@ import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._collect import BACKEND, VIEW, Reaching, wants_view, with_view_first
-from pytest_asyncdb._stash import FAILURE, NEXT, OF_ONE_TEST, RUN, STRAYS
+from pytest_asyncdb._stash import FAILURE, JOURNAL, NEXT, OF_ONE_TEST, RUN, STRAYS
 
 if TYPE_CHECKING:
     from pytest_asyncdb._markers import Marking
@@ -60,6 +60,23 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Reaching(run.named_engines), "asyncdb-reaching")
     if run.owned is not None:
         _end_on_sigterm(config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """The doctor takes the place of a run, as pytest's own ``--version`` does."""
+    if not config.getoption("asyncdb_doctor"):
+        return None
+    from pytest_asyncdb.reports import _doctor
+
+    config._do_configure()
+    run = config.stash[RUN]
+    found = _doctor.examine(config, run)
+    config.get_terminal_writer().line(_doctor.render(found))
+    if run.settings.report.value:
+        path = config.invocation_params.dir / run.settings.report.value
+        path.write_text(_doctor.to_json(found), encoding="utf-8")
+    return int(_doctor.is_wrong(found))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -180,12 +197,17 @@ def pytest_runtest_makereport(
     that nobody named."""
     if call.when == "call" and call.excinfo is not None:
         item.stash[FAILURE] = call.excinfo.value
+    spec = getattr(getattr(item, "callspec", None), "params", {}).get(BACKEND)
+    if call.when == "setup" and spec is not None:
+        item.user_properties.append((BACKEND, str(spec)))
     result = yield
-    if call.excinfo is not None and result.failed and call.when != "setup":
+    if call.excinfo is not None and result.failed:
         from pytest_asyncdb import _report
+        from pytest_asyncdb.reports import _sections
 
-        spec = getattr(getattr(item, "callspec", None), "params", {}).get(BACKEND)
-        _report.note_lost(result, call.excinfo.value, spec, item.config.stash[RUN])
+        if call.when != "setup":
+            _report.note_lost(result, call.excinfo.value, spec, item.config.stash[RUN])
+        result.sections += _sections.of_failure(call.excinfo.value, item.stash.get(JOURNAL, None))
     if item.stash.get(STRAYS, None):
         from pytest_asyncdb import _report
 
@@ -202,7 +224,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
     run = config.stash[RUN]
     reports = [r for found in terminalreporter.stats.values() for r in found]
-    for line in _report.notes(run, reports):
+    lines = _report.notes(run, reports)
+    if len(run.settings.specs) > 1 and terminalreporter.stats.keys() & {"failed", "error"}:
+        from pytest_asyncdb.reports import _summary
+
+        lines += _summary.portability(run, reports)
+    for line in lines:
         terminalreporter.write_line(line)
 
 

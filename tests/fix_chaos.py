@@ -38,6 +38,11 @@ at_moments = pytest.mark.parametrize("seed", range(SEED, SEED + NUMBER))
 PLACES = ("/dev/shm", tempfile.gettempdir())
 
 
+def listen_to_ctrl_c() -> None:
+    """What a shell starts in the background ignores it, and so would what that starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def processes() -> Iterator[tuple[int, int, str]]:
     """Every process that is no zombie, its parent, and its start time."""
     for entry in Path("/proc").iterdir():
@@ -69,6 +74,7 @@ class Run:
                     "PYTHONFAULTHANDLER": "1",
                 },
                 start_new_session=True,
+                preexec_fn=listen_to_ctrl_c,
             )
         self.pid = self.process.pid
         self.began = time.monotonic()

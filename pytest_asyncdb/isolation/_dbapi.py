@@ -8,11 +8,13 @@ SQLAlchemy's own adapter for the driver (``_link.py``).
 from __future__ import annotations
 
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._journal import Statement
 from pytest_asyncdb.isolation._driver import DriverConnection
-from pytest_asyncdb.isolation._frames import user_frames
+from pytest_asyncdb.isolation._frames import user_frames, user_places
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -187,6 +189,8 @@ class Branch(Checkout):
         if self.outer.deferring:
             unit.ending = "rollback"
             return
+        if not self.autocommit:
+            self.outer.journal.ended(how.upper())
         guard = self.outer.guard
         if how == "commit":
             guard.check_alive("COMMIT")
@@ -238,23 +242,53 @@ class Cursor:
         arguments = () if parameters is None else (parameters,)
         return self._run(
             operation,
+            parameters,
             lambda text: self._open().execute(text, *arguments),
             whole=";" not in operation,
         )
 
     def executemany(self, operation: Any, parameters: Any) -> Any:
         return self._run(
-            operation, lambda text: self._open().executemany(text, parameters), whole=False
+            operation,
+            parameters,
+            lambda text: self._open().executemany(text, parameters),
+            whole=False,
+            many=True,
         )
 
-    def _run(self, operation: str, work: Callable[[str], Any], whole: bool) -> Any:
+    def _run(
+        self,
+        operation: str,
+        parameters: Any,
+        work: Callable[[str], Any],
+        whole: bool,
+        many: bool = False,
+    ) -> Any:
+        failed: BaseException | None = None
+        began = time.perf_counter()
         try:
             return self._branch.run(operation, work, whole)
-        except Exception:
+        except Exception as error:
+            failed = error
             raise  # SQLAlchemy closes the cursor
-        except BaseException:
+        except BaseException as error:
+            failed = error
             self._branch.outer.abandon([self])  # it gives the connection up, and the cursor
             raise
+        finally:
+            seconds = time.perf_counter() - began
+            rows = getattr(self._cursor, "rowcount", -1) if failed is None else -1
+            self._branch.outer.journal.add(
+                Statement(
+                    operation,
+                    rows if rows >= 0 else None,
+                    seconds,
+                    many,
+                    None if failed is None else type(failed).__name__,
+                    user_places(1),
+                ),
+                parameters,
+            )
 
     def close(self) -> None:
         cursor = self._cursor

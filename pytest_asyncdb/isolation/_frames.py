@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
+
+from pytest_asyncdb._journal import Place, line_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,10 +25,6 @@ _FOREIGN = frozenset(
 
 #: Where the user's own frames end: an event loop, or pytest, runs them.
 _ENDS = frozenset({"asyncio.events", "asyncio.base_events", "asyncio.runners", "_pytest.runner"})
-
-
-#: A line of code, not yet in words: the file, the line's number, the function.
-Place = tuple[str, int, str]
 
 
 def user_frames(limit: int = 3) -> list[str]:
@@ -63,7 +60,7 @@ def user_places(limit: int = 3) -> list[Place]:
 
 def lines_of(places: Sequence[Place]) -> list[str]:
     """Places in words, the innermost last."""
-    return [_line(place) for place in reversed(places)]
+    return [line_of(place) for place in reversed(places)]
 
 
 def suspended_frames(
@@ -81,7 +78,7 @@ def suspended_frames(
         inside.append(frame)
         frame = frame.f_back
     places = [_place(frame) for frame in (*frames, *reversed(inside)) if _is_users(frame)]
-    return [_line(place) for place in places[-limit:]]
+    return [line_of(place) for place in places[-limit:]]
 
 
 def _awaiting(work: Any) -> Iterator[FrameType]:
@@ -110,10 +107,3 @@ def _kind(module: str) -> str:
 
 def _place(frame: FrameType) -> Place:
     return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
-
-
-def _line(place: Place) -> str:
-    """As a user would write it: from the current folder, if the file is below."""
-    path, number, name = place
-    here = os.getcwd() + os.sep  # noqa: PTH109  # a string is all that is needed
-    return f"{path.removeprefix(here)}:{number} in {name}"

@@ -108,6 +108,7 @@ class Hosted(Checkout):
         if self.outer.deferring or self.outer.ended:
             self.outer.unfinished.append(link)  # undone by the end of the test
         else:
+            self.outer.journal.ended(how.upper())
             link.call(getattr(link.adapted, how))
 
 

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._journal import Journal
 from pytest_asyncdb._loops import CANCEL_PATIENCE
 from pytest_asyncdb.isolation._frames import user_places
 from pytest_asyncdb.isolation._guard import BEGAN_ANOTHER, GUARD, Guard, current_task, task_name
@@ -49,6 +50,7 @@ class OuterTransaction:
         self.link = link
         self.test = test
         self.turn = turn
+        self.journal = Journal()
         #: Units of work that are closed now are undone by the next one, or by our ROLLBACK.
         self.deferring = False
         #: The rollback did not go through.

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._journal import Journal
 from pytest_asyncdb._loops import CANCEL_PATIENCE
 from pytest_asyncdb.abc import View
 from pytest_asyncdb.isolation._frames import user_frames
@@ -120,6 +121,7 @@ class RealWork:
 
     def __init__(self, connections: RealConnections, test: str) -> None:
         self.test = test
+        self.journal = Journal()
         self.host = connections.connector.host
         self.begin_at_write = connections.connector.backend.begin_at_write
         self.ended = False
@@ -226,6 +228,7 @@ class RealView(View):
         self._work = RealWork(connections, test)
         self.engine = connections.engine(self._work)
         self.url = connections.connector.url
+        self.journal = self._work.journal
 
     @property
     @abc.abstractmethod

@@ -9,7 +9,8 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from pytest_asyncdb.isolation._frames import Place, lines_of
+from pytest_asyncdb._journal import Place
+from pytest_asyncdb.isolation._frames import lines_of
 
 #: Savepoints of SQLAlchemy in a unit, as ``_dbapi.py`` names them.
 _NESTED = re.compile(

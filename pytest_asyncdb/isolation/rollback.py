@@ -82,6 +82,7 @@ class _RollbackView(View):
         self._watched = False
         self.engine = sandboxed_engine(self._outer, dialect)
         self.url = link.connector.url
+        self.journal = self._outer.journal
 
     @contextlib.contextmanager
     def closing(self) -> Iterator[None]:

@@ -14,13 +14,16 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_asyncdb.servers._cache import cache_folder
 
 #: https://man7.org/linux/man-pages/man2/ioctl_ficlone.2.html
 _FICLONE = 0x40049409
+#: Bytes that are copied at once.
+_CHUNK = 1024 * 1024
 #: Free bytes that are left on the disk of the cache.
 _ENOUGH = 1024**3
 #: Seconds after which what is not used, and what was never completed, is removed.
@@ -57,13 +60,14 @@ class Warm:
         with contextlib.suppress(RuntimeError):
             entry = self.entry
             try:
+                _check_ours(entry)
                 kept = json.loads((entry / "kept.json").read_text("utf-8"))
-                if dict(_stamps(entry / "data")) == kept["stamps"]:
-                    _copy(entry / "data", Path(target))
+                if _copy(entry / "data", Path(target)) == kept["stamps"]:
                     os.utime(entry)
                     return str(kept["secret"])
             except (OSError, ValueError, KeyError, TypeError):
-                shutil.rmtree(target, ignore_errors=True)
+                pass
+            shutil.rmtree(target, ignore_errors=True)
             _discard(entry)
         return None
 
@@ -82,40 +86,64 @@ class Warm:
             made = entry.with_name(f"{entry.name}.{secrets.token_hex(4)}")
             try:
                 made.mkdir(mode=0o700)
-                _copy(Path(source), made / "data")
-                kept = {"secret": secret, "stamps": dict(_stamps(made / "data"))}
+                kept = {"secret": secret, "stamps": _copy(Path(source), made / "data")}
                 (made / "kept.json").write_text(json.dumps(kept), encoding="utf-8")
                 made.rename(entry)  # fails where another run was faster
             finally:
                 shutil.rmtree(made, ignore_errors=True)
 
 
-def _stamps(folder: Path) -> Iterator[tuple[str, list[int]]]:
-    """Size and time of the last change of every file."""
-    for place, _, names in os.walk(folder):
+def _check_ours(entry: Path) -> None:
+    """Whoever can write to a data folder decides what the server that runs on it does.
+
+    Raises:
+        PermissionError: Somebody else can.
+    """
+    status = entry.lstat()
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise PermissionError(f"{entry} belongs to somebody else, too")
+
+
+def _copy(source: Path, target: Path) -> dict[str, list[int]]:
+    """Copy a folder; the size and the checksum of every file as it was read, and every folder.
+
+    The latter, because servers miss even the empty ones.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    stamps: dict[str, list[int]] = {}
+    for place, _, names in os.walk(source, onerror=fail):
+        folder = os.path.relpath(place, source)
+        (target / folder).mkdir()
+        shutil.copymode(place, target / folder)
+        stamps[folder] = []
         for name in names:
-            path = Path(place, name)
-            status = path.stat()
-            yield str(path.relative_to(folder)), [status.st_size, status.st_mtime_ns]
+            file = f"{folder}/{name}"
+            stamps[file] = _copy_file(f"{source}/{file}", f"{target}/{file}")
+    return stamps
 
 
-def _copy(source: Path, target: Path) -> None:
-    shutil.copytree(source, target, copy_function=_copy_file)
+def _copy_file(source: str, target: str) -> list[int]:
+    """Copy one file, sharing its blocks where the file system can; its size and checksum."""
+    size = checksum = 0
+    with open(source, "rb", 0) as old, open(target, "xb") as new:  # noqa: PTH123  # a thousand
+        os.fchmod(new.fileno(), os.fstat(old.fileno()).st_mode & 0o777)
+        shared = _clone(old.fileno(), new.fileno())
+        while data := old.read(_CHUNK):
+            size += len(data)
+            checksum = zlib.crc32(data, checksum)
+            if not shared:
+                new.write(data)
+    return [size, checksum]
 
 
-def _copy_file(source: str, target: str) -> None:
-    """Share the blocks where the file system can."""
-    if not _clone(source, target):
-        shutil.copyfile(source, target)
-    shutil.copymode(source, target)
+def _clone(old: int, new: int) -> bool:
+    import fcntl
 
-
-def _clone(source: str, target: str) -> bool:
     try:
-        import fcntl
-
-        with Path(source).open("rb") as old, Path(target).open("wb") as new:
-            fcntl.ioctl(new.fileno(), _FICLONE, old.fileno())
+        fcntl.ioctl(new, _FICLONE, old)
     except OSError:  # another file system, or one that cannot
         return False
     return True

@@ -55,7 +55,8 @@ class Proxy:
                     if self._command == "end":
                         return
                     silent = self._command == "hole"
-                elif key.fileobj is self._listener:
+                    break  # the other keys may be of sockets that are closed now
+                if key.fileobj is self._listener:
                     one, _ = self._listener.accept()
                     self._sockets.append(one)
                     if not silent:

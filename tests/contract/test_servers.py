@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fix_chaos import listen_to_ctrl_c
 from fix_observer import Observer, observer_of
 from fix_servers import Servers, required
 from sqlalchemy import text
@@ -279,6 +280,7 @@ def owner(case: Case, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], 
                 "RYUK_RECONNECTION_TIMEOUT": "1s",
             },
             start_new_session=True,
+            preexec_fn=listen_to_ctrl_c,
         )
         with process:
             assert process.stdout is not None
@@ -343,7 +345,7 @@ def broken(case: Case, **changes: Any) -> Backend:
 @pytest.fixture
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Servers of this test have their folders here, and leave none."""
-    monkeypatch.setattr("pytest_asyncdb.servers._supervise._MEMORY", "/none")
+    monkeypatch.setattr("pytest_asyncdb.servers._supervise.MEMORY", "/none")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     if os.geteuid() == 0:  # as another user the programs must get to the folder
         for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):

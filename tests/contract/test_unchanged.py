@@ -360,7 +360,8 @@ CATALOGS = (
     " FROM pg_index WHERE indexrelid >= 16384 AND indrelid::regclass::text NOT LIKE 'pg_toast%'",
     "SELECT viewname, definition FROM pg_views WHERE schemaname = 'public'",
     "SELECT tgname, pg_get_triggerdef(oid), tgenabled FROM pg_trigger WHERE NOT tgisinternal",
-    "SELECT proname, prosrc FROM pg_proc WHERE oid >= 16384",
+    "SELECT proname, prosrc FROM pg_proc WHERE oid >= 16384"
+    " AND pronamespace::regnamespace::text NOT LIKE 'pg_temp%'",
     "SELECT enumlabel, enumsortorder FROM pg_enum",
     "SELECT relname, relacl::text, relrowsecurity, obj_description(oid) FROM pg_class"
     " WHERE oid >= 16384 AND relname NOT LIKE 'pg_toast%'",

@@ -102,11 +102,24 @@ def _shorten(path: Path) -> None:
         file.truncate(path.stat().st_size // 2)
 
 
+def _rot(path: Path) -> None:
+    """Turn one bit, as a disk would: neither the size nor the time tells."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(100)
+        (byte,) = file.read(1)
+        file.seek(100)
+        file.write(bytes([byte ^ 1]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 DAMAGES = {
     "shortened": lambda entry: _shorten(max(files(entry), key=lambda path: path.stat().st_size)),
-    "written": lambda entry: os.utime(files(entry)[0], (1, 1)),
+    "rotten": lambda entry: _rot(entry / "data/global/pg_control"),
     "missing": lambda entry: files(entry)[-1].unlink(),
     "more": lambda entry: (entry / "data" / "more").write_text(""),
+    "no_folder": lambda entry: (entry / "data/pg_tblspc").rmdir(),
+    "open_to_others": lambda entry: entry.chmod(0o777),
     "no_stamps": lambda entry: (entry / "kept.json").write_text("{}"),
 }
 

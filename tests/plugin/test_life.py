@@ -161,6 +161,21 @@ def test_a_run_that_is_ended_leaves_nothing(
         assert left == set()
 
 
+@pytest.mark.parametrize("provider", ["url", "local", "memory"])
+def test_threads_import_nothing_of_ours(project: Project, servers: Servers, provider: str) -> None:
+    """pytest rewrites it, which CPython 3.11 cannot do in two threads at once. Left to
+    themselves, the threads import what looks for traces, and the lease."""
+    project.tests("async def test_it(asyncdb_session): assert await names(asyncdb_session) == []")
+    target = servers.target("sqlite" if provider == "memory" else "postgres+asyncpg")
+    arguments = target.arguments
+    if provider == "local":
+        servers.need("postgres", "local")
+        arguments = ["--asyncdb=postgres", "--asyncdb-server=local"]
+    result = project.pytester.runpytest_subprocess("-p", "import_threads", *arguments)
+    result.assert_outcomes(passed=1)
+    assert "imported in threads:" in [line.strip() for line in result.outlines]
+
+
 def _listener(port: int) -> int:
     """A pidfd of the process that listens on a port of 127.0.0.1: readable once it ended."""
     address = f"0100007F:{port:04X}"

@@ -189,9 +189,14 @@ def test_databases_stay_while_somebody_is_connected_to_one_of_the_run(target: Ta
     run = run_id()
     names = {f"asyncdb_{run}_maina_1", f"asyncdb_{run}_t1"}
     with contextlib.ExitStack() as stack:
-        for name in sorted(names):
-            stack.enter_context(left_database(target, name))
-        with contextlib.closing(target.observer.connect(min(names))):
+        # Until somebody is connected, runs of other tests must not take them away.
+        living = target.observer.connect(None)
+        with contextlib.closing(living):
+            living.cursor().execute(lock_of(target, run))
+            for name in sorted(names):
+                stack.enter_context(left_database(target, name))
+            connected = target.observer.connect(min(names))
+        with contextlib.closing(connected):
             reap(str(target.url))
             assert names <= target.observer.databases()
         reap(str(target.url))

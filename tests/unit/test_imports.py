@@ -14,13 +14,17 @@ PACKAGE = "pytest_asyncdb"
 ROOT = Path(__file__).parents[2] / PACKAGE
 
 #: What each layer may import of ours; modules not named here are the pytest side.
-BASE = {"errors", "_types", "_greenlets", "_loops"}
+BASE = {"errors", "_types", "_greenlets", "_journal", "_loops"}
 CORE = BASE | {"abc", "_engines"}
 ALLOWED = {
     "errors": set(),
     "_types": set(),
     "_greenlets": set(),
     "_loops": {"_greenlets"},
+    "_journal": set(),
+    "_counting": {"errors", "_journal"},
+    "reports._sections": {"_journal", "reports", "reports._hints"},
+    "reports._hints": set(),
     "abc": BASE,
     "_engines": BASE,
     "_registry": CORE,
@@ -38,7 +42,7 @@ ALLOWED = {
     "_budget": {"errors", "_types"},
     "_hosts": {"errors", "_types"},
     "_databases": CORE | {"_plan", "_sql", "_provision"},
-    "_migrations": {"errors", "_loops"},
+    "_migrations": {"errors", "_engines", "_loops"},
     "_differences": set(),
     "_runs": {"servers._cache", "servers._owner"},
     "_lease": CORE | {"_lasting", "_provision", "_runs", "_sql"},
@@ -47,6 +51,9 @@ ALLOWED = {
     | {"servers._kept", "servers._traces"},
     "_code": set(),
     "_reach": {"errors", "_code", "_redirect"},
+    "reports._conftest": set(),
+    "reports._rules": set(),
+    "reports._portability": {"_plan", "reports._rules"},
 }
 FOLDERS = ("backends", "servers", "isolation")
 #: Imported by everybody's pytest at start.

@@ -1,0 +1,1 @@
+"""What the plugin tells about a run, a project, a failure. Everything here reads, never acts."""

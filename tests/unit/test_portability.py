@@ -1,0 +1,98 @@
+"""Portability, without a server: what is found in which metadata, and its texts."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Integer,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    TypeDecorator,
+    func,
+    text,
+)
+from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects.postgresql import INET, JSONB
+
+from pytest_asyncdb.reports._portability import describe, troubles
+
+ALL = {"sqlite": "sqlite", "postgres": "postgresql", "mysql": "mysql", "mariadb": "mariadb"}
+
+
+def found(*columns: Column, backends: dict[str, str] = ALL) -> list[list[str]]:
+    metadata = MetaData()
+    Table("t", metadata, Column("id", Integer, primary_key=True), *columns)
+    return [describe(trouble) for trouble in troubles([metadata], backends)]
+
+
+class Upper(TypeDecorator):
+    impl = INET
+    cache_ok = True
+
+
+def test_portable_tables_are_left_alone() -> None:
+    """Variants and types of each backend's own included."""
+    stamp = DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+    assert (
+        found(
+            Column("a", Integer, unique=True),
+            Column("b", JSON().with_variant(JSONB(), "postgresql")),
+            Column("c", stamp, server_default=func.now()),
+            Column("d", Double),
+            Column("e", BigInteger, ForeignKey("t.id")),
+        )
+        == []
+    )
+
+
+@pytest.mark.parametrize("column", [Column("x", INET), Column("x", Upper)])
+def test_a_type_that_a_dialect_lacks_is_named(column: Column) -> None:
+    """In a decorator, too."""
+    says = "the type INET does not exist there"
+    where = "sqlite, mysql, mariadb cannot hold: t.x"
+    assert found(column) == [[where, says, "String(45)"]]
+
+
+def test_only_the_backends_of_the_run_count() -> None:
+    postgres = {"postgres": "postgresql"}
+    assert found(Column("x", ARRAY(Integer)), backends=postgres) == []
+
+
+def test_equal_findings_are_put_together_and_cut() -> None:
+    columns = [Column(f"c{n}", Numeric(9, 2)) for n in range(8)]
+    (lines,) = found(*columns)
+    assert lines == [
+        "sqlite treats differently: t.c0, t.c1, t.c2, t.c3, t.c4, t.c5 and 2 more",
+        "decimals are kept as binary floats: about 15 digits",
+        "an Integer of the smallest unit",
+    ]
+
+
+def test_text_without_a_length_is_refused_by_mysql() -> None:
+    (lines,) = found(Column("x", String))
+    assert lines == [
+        "mysql, mariadb cannot hold: t.x",
+        "text without a length",
+        "String(255), or Text",
+    ]
+
+
+def test_what_is_refused_comes_first() -> None:
+    lines = found(
+        Column("a", DateTime(timezone=True)),
+        Column("b", Integer, server_default=text("nextval('s')")),
+    )
+    assert [line[0].partition(":")[0] for line in lines] == [
+        "sqlite, mysql, mariadb cannot hold",
+        "sqlite, mysql, mariadb treat differently",
+        "mysql, mariadb treat differently",
+    ]
