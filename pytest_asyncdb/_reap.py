@@ -50,10 +50,12 @@ def reap(urls: Sequence[str], dry: bool, say: Callable[[str], None]) -> bool:
     """
     registry = Registry()
     targets = [*_from_environment(registry), *(_target(registry, url) for url in urls)]
-    from pytest_asyncdb.servers._traces import traces
+    from pytest_asyncdb.servers._traces import Folder, traces
 
-    found, complete = _end_unused(dry, say)
+    staying, found, complete = _end_unused(dry, say)
     for trace in traces():
+        if isinstance(trace, Folder) and str(trace.path) in staying:
+            continue
         if not trace.abandoned:
             if dry:
                 say(f"in use: {trace}, {trace.owner or 'of an unknown owner'}")
@@ -72,16 +74,19 @@ def reap(urls: Sequence[str], dry: bool, say: Callable[[str], None]) -> bool:
     return complete
 
 
-def _end_unused(dry: bool, say: Callable[[str], None]) -> tuple[bool, bool]:
+def _end_unused(dry: bool, say: Callable[[str], None]) -> tuple[set[str], bool, bool]:
     """End this user's servers that stay for later runs, if no run uses them.
 
     Returns:
-        Was there one, and is it gone?
+        The folders of those of which something was said; was one of them not in use, and are
+        these gone?
     """
     from pytest_asyncdb.servers._kept import end_unused, records
 
+    told: set[str] = set()
     found, complete = False, True
     for path, record in records():
+        told.add(record.folder)
         ended = end_unused(path, record, dry)
         what = f"{record.owner.what}, process {record.owner.pid} in {record.folder}"
         if ended is None:
@@ -89,7 +94,7 @@ def _end_unused(dry: bool, say: Callable[[str], None]) -> tuple[bool, bool]:
             continue
         found, complete = True, complete and ended
         say(f"{'would be removed' if dry else _DONE[ended]}: {what}")
-    return found, complete
+    return told, found, complete
 
 
 def _from_environment(registry: Registry) -> list[tuple[BackendSpec, Sourced[str]]]:

@@ -6,7 +6,9 @@ nothing.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import os
 import re
 import signal
@@ -17,6 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from fix_observer import Observer, observer_of
 from fix_project import QUIET, Outcome, Project
 from fix_servers import Servers, Target
@@ -93,13 +97,14 @@ class Reuse:
         assert first == second
         return str(first).split()
 
-    def start(self) -> subprocess.Popen[str]:
-        """A run in the background."""
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """A run in the background, in a process group of its own."""
         return subprocess.Popen(
-            [sys.executable, "-m", "pytest", *QUIET, "-s", *self.arguments],
+            [sys.executable, "-m", "pytest", *QUIET, "-s", *self.arguments, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            process_group=0,
         )
 
     @property
@@ -126,7 +131,8 @@ class Reuse:
         return {name for name in self.observer().databases() if name.startswith("asyncdb_")}
 
     def reap(self, *arguments: str) -> list[str]:
-        """What ``reap`` says of servers that stay."""
+        """What ``reap`` says of the servers that stay."""
+        before = self.records
         done = subprocess.run(
             [sys.executable, "-m", "pytest_asyncdb", "reap", *arguments],
             capture_output=True,
@@ -134,7 +140,10 @@ class Reuse:
             timeout=60,
         )
         assert (done.returncode, done.stderr) == (0, "")
-        return [line for line in done.stdout.splitlines() if "that stays, process" in line]
+        # Other servers of this machine are none of ours.
+        folders = [record.folder for record in before]
+        lines = done.stdout.splitlines()
+        return [line for line in lines if any(folder in line for folder in folders)]
 
 
 def is_process(pid: int) -> bool:
@@ -223,14 +232,71 @@ def test_what_a_template_was_built_from_has_changed(reuse: Reuse, what: str) -> 
 
 
 @on_postgres
-def test_another_table_is_there(reuse: Reuse) -> None:
-    reuse.names()
+def test_the_models_have_changed(reuse: Reuse) -> None:
+    """Who goes back finds the first template again."""
     models = (reuse.project.path / "app/models.py").read_text()
-    new = models.replace('"users"', '"persons"').replace("users.id", "persons.id")
-    reuse.project.write("app/models.py", new)
+    for other in (
+        models.replace("String(40)", "String(41)"),
+        models.replace('"users"', '"people"'),
+    ):
+        reuse.project.write("app/models.py", models)
+        reuse.names()
+        before = reuse.databases()
+        reuse.project.write("app/models.py", other.replace("users.id", "people.id"))
+        assert reuse.names() == ["ada", "bob"]
+        assert len(reuse.databases() - before) == 1
+    (renamed,) = reuse.databases() - before
+    assert reuse.observer().tables(renamed) == ["people", "posts"]
+    assert reuse.built == 3
+
+
+FIRST = """
+    op.create_table(
+        "users",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("name", sa.String(40), nullable=False, unique=True),
+    )
+"""
+
+
+def revision(reuse: Reuse, name: str, down: str | None, upgrade: str) -> None:
+    text = f"revision, down_revision = {name!r}, {down!r}\n\n\ndef upgrade():{upgrade}"
+    head = "import sqlalchemy as sa\nfrom alembic import op\n\n"
+    reuse.project.write(f"migrations/versions/{name}.py", f"{head}{text}")
+
+
+def migrated(reuse: Reuse) -> str:
+    """The comment on the table of the template that was used last."""
     assert reuse.names() == ["ada", "bob"]
-    (built,) = {name for name in reuse.databases() if "persons" in reuse.observer().tables(name)}
-    assert built
+    last = max(
+        (Path(reuse.record.folder, "templates") / name for name in reuse.databases()), key=age
+    )
+    ((comment,),) = reuse.observer().query("SELECT obj_description('users'::regclass)", last.name)
+    return str(comment)
+
+
+def age(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+@on_postgres
+def test_a_migration_has_changed(reuse: Reuse) -> None:
+    """Also where another one has come."""
+    config = Config(reuse.project.path / "alembic.ini", stdout=io.StringIO())
+    with contextlib.chdir(reuse.project.path), contextlib.redirect_stdout(io.StringIO()):
+        command.init(config, "migrations")
+    reuse.project.ini(asyncdb_migrations="alembic.ini")
+    revision(reuse, "a", None, FIRST)
+    for number in (1, 1):
+        assert migrated(reuse) == "None"
+        assert reuse.built == number
+    revision(reuse, "a", None, f"{FIRST}    op.execute(\"COMMENT ON TABLE users IS 'one'\")\n")
+    assert migrated(reuse) == "one"
+    revision(reuse, "b", "a", "\n    op.execute(\"COMMENT ON TABLE users IS 'two'\")\n")
+    assert migrated(reuse) == "two"
+    (reuse.project.path / "migrations/versions/b.py").unlink()
+    assert migrated(reuse) == "one"
+    assert reuse.built == 4
 
 
 @on_postgres
@@ -246,7 +312,9 @@ def test_what_was_only_touched_has_not_changed(reuse: Reuse) -> None:
 @on_postgres
 def test_a_seed_that_nobody_can_compare_runs_in_each_run(reuse: Reuse) -> None:
     """An object without words might be another one tomorrow."""
-    call = "    class Seed:\n        def __call__(self, session):\n            return seed(session)\n"
+    call = (
+        "    class Seed:\n        def __call__(self, session):\n            return seed(session)\n"
+    )
     text = SEED.replace("    return seed\n", f"{call}\n    return Seed()\n")
     reuse.project.write("conftest.py", text)
     for number in (1, 2):
@@ -255,8 +323,11 @@ def test_a_seed_that_nobody_can_compare_runs_in_each_run(reuse: Reuse) -> None:
     assert reuse.databases() == set()
 
 
-def test_a_file_that_is_changed_while_a_run_has_it_loaded(reuse: Reuse) -> None:
+@pytest.mark.parametrize("when", ["before the tests", "while the seed runs"])
+def test_a_file_that_is_changed_while_a_run_has_it_loaded(reuse: Reuse, when: str) -> None:
     """What it was built from nobody knows, so that it does not stay."""
+    if when == "before the tests":
+        reuse.project.write("conftest.py", f"import app.people\n{SEED}")
     reuse.project.write(
         "app/people.py",
         """
@@ -288,29 +359,46 @@ def test_all_workers_share_it(reuse: Reuse) -> None:
     assert len(reuse.databases()) == 1
 
 
-def test_a_run_that_is_killed_leaves_the_server_and_no_data(reuse: Reuse) -> None:
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "workers"])
+def test_a_run_that_is_killed_leaves_the_server_and_no_data(
+    reuse: Reuse, workers: tuple[str, ...]
+) -> None:
     reuse.project.tests(
         """
         @pytest.mark.asyncdb(isolation="reset")
         async def test_it(asyncdb_session):
             await add(asyncdb_session, "of the dead")
             await asyncdb_session.commit()
-            print("here", flush=True)
+            open("here", "w").close()
             threading.Event().wait()
         """
     )
-    with reuse.start() as run:
-        assert run.stdout is not None
-        assert any("here" in line for line in run.stdout)
+    with reuse.start(*workers) as run:
+        wait_until((reuse.project.path / "here").exists)
         record, left = reuse.record, reuse.databases()
         assert reuse.reap()[0].startswith("in use: ")
-        run.kill()
+        os.killpg(run.pid, signal.SIGKILL)
     assert len(left) == 2  # control: it had a database
     reuse.project.tests(TESTS)
     assert reuse.names() == ["ada", "bob"]
     assert reuse.record == record
     assert reuse.built == 1
     assert len(reuse.databases()) == 1
+
+
+def test_a_template_whose_builder_is_killed_is_built_anew(reuse: Reuse) -> None:
+    killing = "        import os\n        if not (HERE / 'killed').exists():\n"
+    killing += "            (HERE / 'killed').touch()\n            os.kill(os.getpid(), 9)\n"
+    begin = "    async def seed(session):\n"
+    reuse.project.write("conftest.py", SEED.replace(begin, begin + killing))
+    with reuse.start() as run:
+        assert run.wait(IN_TIME) == -signal.SIGKILL
+    record, half = reuse.record, reuse.databases()
+    assert len(half) == 1
+    assert reuse.names() == ["ada", "bob"]
+    assert reuse.record == record
+    assert len(reuse.databases()) == 1
+    assert not half & reuse.databases()
 
 
 def test_reap_ends_what_nobody_uses(reuse: Reuse) -> None:
