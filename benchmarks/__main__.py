@@ -68,8 +68,6 @@ def main(arguments: list[str]) -> int:
             shlex.join(["python", "-m", "benchmarks", *arguments]), servers.versions()
         )
     rows = [report.row(result) for result in results]
-    if "start" in options.cases:
-        rows += report.not_yet()
     print(report.table(rows))
     if options.json:
         report.write_json(options.json, results, around)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import statistics
@@ -81,18 +82,20 @@ def _measure(
     reached: list[float] = []
     fast: list[float] = []
     taken: dict[str, list[float]] = {variant.name: [] for variant in case.variants}
-    with tempfile.TemporaryDirectory(prefix="benchmark_") as folder:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark_"))
         projects = [
             Project(Path(folder, str(number)), variant, word, tests, servers)
             for number, variant in enumerate(case.variants)
         ]
         for project in projects:
+            stack.callback(project.close)
             project.run()  # compiles the project's modules
         for _ in range(rounds):
             values, lows = [], []
-            for variant, project in zip(case.variants, projects, strict=True):
+            for number, (variant, project) in enumerate(zip(case.variants, projects, strict=True)):
                 run = project.run()
-                if case.built is not None and variant.source.plugin and run.built != case.built:
+                if case.built and run.built != case.built[number]:
                     raise RunFailed(f"{variant.name}: the schema was built {run.built} times")
                 values.append(case.value(run))
                 if case.value is per_test:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import NOT_YET
 from benchmarks.measure import Measured, Result
 
 HEADER = ("what", "on", "target", "reached", "p10 to p90", "fastest", "", "medians")
@@ -43,11 +42,6 @@ def row(result: Result) -> tuple[str, ...]:
         result.verdict,
         ", ".join(f"{name} {_time(taken)}" for name, taken in result.variants.items()),
     )
-
-
-def not_yet() -> list[tuple[str, ...]]:
-    """Lines for the targets that cannot be measured yet."""
-    return [(what, "", target, "", "", "", "not there yet", "") for what, target in NOT_YET]
 
 
 def table(rows: Sequence[Sequence[str]], header: Sequence[str] = HEADER) -> str:

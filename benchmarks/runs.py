@@ -120,6 +120,18 @@ class Project:
         wanted = any("{url}" in word for word in self._source.arguments)
         return self._run(self._servers.url(self._word) if wanted else "")
 
+    def close(self) -> None:
+        """End the servers that the runs have kept."""
+        if self._warm:
+            with tempfile.TemporaryDirectory() as times:
+                subprocess.run(
+                    [sys.executable, "-m", "pytest_asyncdb", "reap"],
+                    env=_environment(self._folder, times, 0, True),
+                    stdout=subprocess.DEVNULL,
+                    timeout=_TIMEOUT,
+                    check=True,
+                )
+
     def _run(self, url: str) -> Run:
         backend, _, driver = self._word.partition("+")
         driver = driver or _DRIVERS.get(backend, "asyncmy")

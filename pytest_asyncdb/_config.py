@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pytest_asyncdb._registry import Registry
 
 ISOLATIONS = ("rollback", "reset", "copy")
+_YES = ("true", "yes", "on", "1")
+_NO = ("false", "no", "off", "0")
 PROVIDERS = ("auto", "url", "container", "local")
 
 
@@ -103,7 +105,7 @@ OPTIONS = (
         ini="asyncdb_reuse",
         action="store_true",
         default="false",
-        help="keep servers and templates for the next run (not available yet)",
+        help="keep local servers, and the databases that others are copied from, for the next run",
     ),
     Option(
         name="keep",
@@ -155,7 +157,6 @@ OPTIONS = (
 
 #: What a later version will answer to, with what to do until then.
 _NOT_YET = {
-    "reuse": "leave it out: servers start anew for each run",
     "keep": "leave it out: look at the data inside the test",
 }
 
@@ -172,6 +173,7 @@ class Settings:
     allow_hosts: Sourced[str]
     isolation: Sourced[str]
     missing: Sourced[str]
+    reuse: bool
     metadata: Sourced[str]
     #: The absolute path of Alembic's configuration, or None.
     migrations: Sourced[Path | None]
@@ -233,6 +235,7 @@ def read_settings(
         providers=_providers(raw["server"], registry),
         isolation=_one_of("isolation strategy", raw["isolation"], ISOLATIONS),
         missing=_one_of("answer to a missing backend", raw["missing"], ("error", "skip")),
+        reuse=_truth("--asyncdb-reuse", raw["reuse"]),
         metadata=raw["metadata"],
         allow_hosts=raw["allow_hosts"],
         migrations=_migrations(config, raw["migrations"]),
@@ -327,6 +330,14 @@ def _one_of(what: str, value: Sourced[str], allowed: Sequence[str]) -> Sourced[s
     if value.value not in allowed:
         raise errors.unknown_word(what, value.value, value.source, allowed)
     return value
+
+
+def _truth(what: str, value: Sourced[str]) -> bool:
+    """Yes or no, in the words that pytest's own ini options take."""
+    word = value.value.lower()
+    if word not in (*_YES, *_NO, ""):
+        raise errors.unknown_word(f"answer for {what}", value.value, value.source, (*_YES, *_NO))
+    return word in _YES
 
 
 def _providers(written: Sourced[str], registry: Registry) -> dict[str, Sourced[str]]:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
+from pytest_asyncdb._lasting import unused
 from pytest_asyncdb._provision import drop, drop_leftovers
 from pytest_asyncdb._runs import is_recorded, prefix_of, recorded, run_of
 from pytest_asyncdb._sql import Connection
@@ -40,6 +41,8 @@ class Lease:
         self._server = server
         self._backend = backend
         self._driver = driver
+        #: How many connections a server that was kept has room for; None: nobody has asked.
+        self.room: int | None = None
         self._taken = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._end = asyncio.Event()
@@ -93,6 +96,8 @@ class Lease:
             if query := self._backend.hold_lock(self._run):
                 await sql.each(self._backend.keep_session())
                 await sql.fetch(query)
+            if self._server.kept is not None and self._backend.room is not None:
+                ((self.room,),) = await sql.fetch(self._backend.room)
             self._taken.set()
             dropping = asyncio.create_task(self._drop_dead(sql))
             await self._end.wait()
@@ -111,6 +116,10 @@ class Lease:
                 if self._end.is_set():
                     return
                 await drop(sql, self._backend, self._server, name)
+            if self._server.kept is not None:
+                found = [name for (name,) in await sql.fetch(self._backend.list_databases())]
+                for name in unused(self._server.kept, found):
+                    await drop(sql, self._backend, self._server, name)
 
 
 async def dead_databases(sql: Connection, backend: Backend) -> AsyncIterator[str]:

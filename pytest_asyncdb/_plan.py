@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import os
 import re
 import types
@@ -30,6 +31,8 @@ METADATA = Naming(
     errors.MetadataError,
 )
 
+#: How the words for an object begin that no other process can know.
+_UNKNOWN = "unknown object "
 #: What Python writes for an object that has no better words.
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -64,12 +67,38 @@ class SchemaPlan:
             dialect: The dialect that the schema is built with.
             options: The engine options.
         """
+        return _hash(self._words(dialect, options))
+
+    def lasting_fingerprint(self, dialect: Dialect, options: Mapping[str, Any]) -> str | None:
+        """A hash that is equal also in processes of other runs that would build the same, as
+        long as none of the :func:`~pytest_asyncdb._sources.sources` has changed.
+
+        None: that cannot be told.
+        """
+        words = self._words(dialect, options)
+        if _UNKNOWN in words:
+            return None
+        versions = [importlib.metadata.version(name) for name in ("sqlalchemy", "pytest-asyncdb")]
+        return _hash("\0".join([words, *versions]))
+
+    def functions(self) -> list[Any]:
+        """The user's functions and listeners that have a part in the building."""
+        found = [*self.seeds, *([] if self.migrate is None else [self.migrate])]
+        for metadata in self.metadata if self.migrate is None else ():
+            found += _listeners(metadata)
+        return found
+
+    def _words(self, dialect: Dialect, options: Mapping[str, Any]) -> str:
         parts = [dialect.name, repr(self.empty), describe(dict(options))]
         parts += [] if self.migrate is None else [describe(self.migrate)]
         parts += [describe(seed) for seed in self.seeds]
         if self.migrate is None:
             parts += [part for one in self.metadata for part in _ddl(one, dialect)]
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+        return "\0".join(parts)
+
+
+def _hash(words: str) -> str:
+    return hashlib.sha256(words.encode()).hexdigest()[:16]
 
 
 def _ddl(metadata: MetaData, dialect: Dialect) -> Iterator[str]:
@@ -82,11 +111,15 @@ def _ddl(metadata: MetaData, dialect: Dialect) -> Iterator[str]:
         yield " ".join(sorted(re.split(r"[\s,]+", _ADDRESS.sub("", repr(table)))))
         yield _compiled(CreateTable(table), dialect)
         yield from sorted(_compiled(CreateIndex(index), dialect) for index in table.indexes)
+    yield from (describe(one) for one in _listeners(metadata))
+
+
+def _listeners(metadata: MetaData) -> Iterator[Any]:
     for target in (metadata, *metadata.sorted_tables):
         for event in ("before_create", "after_create"):
             listeners = getattr(target.dispatch, event, ())
-            # Types such as Enum listen, too; the words above hold what they make.
-            yield from (describe(one) for one in listeners if not _is_a_types(one))
+            # Types such as Enum listen, too; the words of their tables hold what they make.
+            yield from (one for one in listeners if not _is_a_types(one))
 
 
 def _is_a_types(listener: Any) -> bool:
@@ -140,12 +173,14 @@ def describe(value: Any) -> str:
         return f"{type(value).__module__}.{type(value).__qualname__} {describe(fields)}"
     text = getattr(value, "statement", None)
     if isinstance(text, str):  # SQLAlchemy's DDL
-        return text
-    return f"{type(value).__module__}.{type(value).__qualname__} {id(value)}"
+        condition = getattr(value, "_ddl_if", None)
+        return text if condition is None else f"{text} {describe(tuple(condition))}"
+    return f"{_UNKNOWN}{type(value).__module__}.{type(value).__qualname__} {id(value)}"
 
 
 def _code(code: types.CodeType) -> str:
-    constants = [_code(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
+    # Not by repr(): the order of a set is another one in each process.
+    constants = [_code(c) if isinstance(c, types.CodeType) else describe(c) for c in code.co_consts]
     parts = (code.co_filename, code.co_firstlineno, code.co_code.hex(), code.co_names, constants)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._build import build_schema, building_engine, fill
+from pytest_asyncdb._lasting import LastingTemplates
+from pytest_asyncdb._sources import reading, sources, stamps
 from pytest_asyncdb._sql import Connection
 from pytest_asyncdb._types import Copied, Server
 from pytest_asyncdb.abc import Backend, Closing, Copier, Driver
@@ -83,6 +85,7 @@ class Provisioner:
         self.budget = budget
         self._prefix = prefix
         self._claims = claims if server.maintenance is not None else None
+        self._lasting = None if server.kept is None else LastingTemplates(server.kept)
         self._numbers = itertools.count(1)
         self._templates: dict[str, Template | errors.AsyncdbError] = {}
         self._maintenance: Connection | None = None
@@ -125,7 +128,13 @@ class Provisioner:
         fingerprint = plan.fingerprint(dialect, options)
         if fingerprint not in self._templates:
             try:
-                self._templates[fingerprint] = self._obtain(fingerprint, plan, options)
+                base = None if plan.base is None else self.template(plan.base, options)
+                lasting = plan.lasting_fingerprint(dialect, options) if self._lasting else None
+                self._templates[fingerprint] = (
+                    self._obtain(fingerprint, base, plan, options)
+                    if lasting is None
+                    else self._obtain_lasting(lasting, base, plan, options)
+                )
             except errors.AsyncdbError as error:
                 self._templates[fingerprint] = error  # for the next tests, without another try
         template = self._templates[fingerprint]
@@ -182,6 +191,8 @@ class Provisioner:
 
     def close(self) -> None:
         """Let go of what is kept; the end of the run drops the databases. Twice is fine."""
+        if self._lasting is not None:
+            self._lasting.close()
         templates, self._templates = self._templates, {}
         for template in templates.values():
             if isinstance(template, Template) and template.copied.keeper is not None:
@@ -211,8 +222,13 @@ class Provisioner:
         connection = self._connection()
         return lambda: connection
 
-    def _obtain(self, fingerprint: str, plan: SchemaPlan, options: Mapping[str, Any]) -> Template:
-        base = None if plan.base is None else self.template(plan.base, options)
+    def _obtain(
+        self,
+        fingerprint: str,
+        base: Template | None,
+        plan: SchemaPlan,
+        options: Mapping[str, Any],
+    ) -> Template:
         if self._claims is None:
             name, mine = f"{self._prefix}_t{next(self._numbers)}", True
         else:
@@ -231,6 +247,26 @@ class Provisioner:
                     self._claims.settle(fingerprint, None if error is None else str(error))
         copier = _no_statements if self.server.maintenance is None else self._copier(name)
         return Template(Copied(name, self._url(name), keeper), copier)
+
+    def _obtain_lasting(
+        self,
+        fingerprint: str,
+        base: Template | None,
+        plan: SchemaPlan,
+        options: Mapping[str, Any],
+    ) -> Template:
+        """One that another run may have built, and later ones will find."""
+        assert self._lasting is not None
+        claim = self._lasting.claim(fingerprint)
+        if claim.mine:
+            built_from = None
+            try:
+                with reading() as read:
+                    self._build(claim.name, base, plan, options)
+                built_from = stamps(sources(plan.functions(), read))
+            finally:
+                self._lasting.settle(fingerprint, claim.name, built_from)
+        return Template(Copied(claim.name, self._url(claim.name)), self._copier(claim.name))
 
     def _copier(self, name: str) -> Copier:
         copier: Copier = self._run(self.backend.copier(self._connection(), name, self.server))

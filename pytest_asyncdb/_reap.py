@@ -52,12 +52,14 @@ def reap(urls: Sequence[str], dry: bool, say: Callable[[str], None]) -> bool:
     """
     registry = Registry()
     targets = [*_from_environment(registry), *(_target(registry, url) for url in urls)]
-    from pytest_asyncdb.servers._traces import traces
+    from pytest_asyncdb.servers._traces import Folder, traces
 
     if not dry:
         forget_dead()
-    found, complete = False, True
+    staying, found, complete = _end_unused(dry, say)
     for trace in traces():
+        if isinstance(trace, Folder) and str(trace.path) in staying:
+            continue
         if not trace.abandoned:
             if dry:
                 say(f"in use: {trace}, {trace.owner or 'of an unknown owner'}")
@@ -74,6 +76,29 @@ def reap(urls: Sequence[str], dry: bool, say: Callable[[str], None]) -> bool:
     if not found:
         say("nothing to remove")
     return complete
+
+
+def _end_unused(dry: bool, say: Callable[[str], None]) -> tuple[set[str], bool, bool]:
+    """End this user's servers that stay for later runs, if no run uses them.
+
+    Returns:
+        The folders of those of which something was said; was one of them not in use, and are
+        these gone?
+    """
+    from pytest_asyncdb.servers._kept import end_unused, records
+
+    told: set[str] = set()
+    found, complete = False, True
+    for path, record in records():
+        told.add(record.folder)
+        ended = end_unused(path, record, dry)
+        what = f"{record.owner.what}, process {record.owner.pid} in {record.folder}"
+        if ended is None:
+            say(f"in use: {what}")
+            continue
+        found, complete = True, complete and ended
+        say(f"{'would be removed' if dry else _DONE[ended]}: {what}")
+    return told, found, complete
 
 
 def _from_environment(registry: Registry) -> list[tuple[BackendSpec, Sourced[str]]]:

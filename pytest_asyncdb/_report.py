@@ -34,7 +34,9 @@ def _line(run: Run, spec: BackendSpec) -> str:
     except errors.AsyncdbError as error:
         return f"asyncdb: {spec}: {error.headline}"
     version = f" {found.version}" if found.version else ""
-    why = "; ".join(filter(None, [found.reason, found.tuning]))
+    kept = {True: "kept for later runs", False: "not kept: a server of this provider cannot be"}
+    stays = kept[provider.keeps] if run.settings.reuse and found.tuning else ""
+    why = "; ".join(filter(None, [found.reason, found.tuning, stays]))
     driver_version = importlib.metadata.version(driver.module)
     return (
         f"asyncdb: {spec}: {backend.label}{version}, {driver.name} {driver_version}, "

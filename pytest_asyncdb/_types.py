@@ -80,6 +80,7 @@ class Server:
         single: The maintenance database is the only one that may be used, and this is what it
             holds and keeps; None: databases may be made.
         room: How many connections the whole run may have; None: nobody knows.
+        kept: The folder of a server that stays for later runs; None: it does not, or is not ours.
     """
 
     backend: str
@@ -98,6 +99,7 @@ class Server:
     seconds: float = 0.0
     single: tuple[str, ...] | None = None
     room: int | None = None
+    kept: str | None = None
 
     def to_message(self) -> dict[str, Any]:
         """The server as plain data, for the channel between xdist's processes."""

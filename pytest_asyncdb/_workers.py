@@ -229,7 +229,7 @@ class OwnedServers:
         try:
             provider, found = self.find(spec)
             provider.load()
-            provider.run = self._run
+            provider.run, provider.reuse = self._run, self._settings.reuse
             if provider.name != "memory" and self._reaping is None:
                 _import_for_threads()
                 self._reaping = reap_in_thread()
@@ -258,11 +258,14 @@ class OwnedServers:
         try:
             server = context.__enter__()
             self._stack.push(context.__exit__)
-            server = dataclasses.replace(server, room=self._room(spec, server))
-            if server.single is not None:
-                server = self._reserve(spec, server)
-            elif not server.managed:
-                self._take_lease(spec, server)
+            if server.kept is not None:
+                server = self._take_kept(spec, server)
+            else:
+                server = dataclasses.replace(server, room=self._room(spec, server))
+                if server.single is not None:
+                    server = self._reserve(spec, server)
+                elif not server.managed:
+                    self._take_lease(spec, server)
         except BaseException as error:
             future.set_exception(error)
         else:
@@ -289,7 +292,7 @@ class OwnedServers:
         self._stack.callback(reservation.give_back)
         return server
 
-    def _take_lease(self, spec: BackendSpec, server: Server) -> None:
+    def _take_lease(self, spec: BackendSpec, server: Server) -> Lease:
         """Let other runs see that this one lives, on a server that stays."""
         from pytest_asyncdb._lease import Lease
 
@@ -297,6 +300,17 @@ class OwnedServers:
         lease = Lease(self._run, server, backend, driver)
         lease.take()
         self._stack.callback(self._end_lease, lease)
+        return lease
+
+    def _take_kept(self, spec: BackendSpec, server: Server) -> Server:
+        """A server of ours that other runs may use as well."""
+        try:
+            lease = self._take_lease(spec, server)
+        except Exception as error:
+            label = self._registry.backend(spec.backend).label
+            raise errors.kept_lost(label, f"{server.host}:{server.port}", error) from error
+        room = None if lease.room is None else max(0, lease.room - _OWNERS)
+        return dataclasses.replace(server, room=room)
 
     def _end_lease(self, lease: Lease) -> None:
         try:

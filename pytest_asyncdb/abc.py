@@ -318,6 +318,10 @@ class ServerProvider(abc.ABC):
     name: ClassVar[str]
     #: The id of the run that asks, for the record of who owns what :meth:`obtain` makes.
     run: str = ""
+    #: Can servers of this provider stay for later runs?
+    keeps: ClassVar[bool] = False
+    #: Shall they? Then leaving :meth:`obtain` stops nothing, and ``Server.kept`` is set.
+    reuse: bool = False
 
     @abc.abstractmethod
     def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Found:

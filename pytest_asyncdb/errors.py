@@ -359,6 +359,26 @@ def server_lost(label: str, provider: str, where: str, said: str) -> AsyncdbErro
     )
 
 
+def nowhere_to_keep(error: BaseException) -> ServerUnavailable:
+    """The user's cache cannot be written to, by which later runs would find a server."""
+    return ServerUnavailable(
+        "no server can be kept for later runs (--asyncdb-reuse)",
+        [f"{type(error).__name__}: {error}"],
+        ["set XDG_CACHE_HOME to a folder that can be written to", "leave out --asyncdb-reuse"],
+        "Seen:",
+    )
+
+
+def kept_lost(label: str, where: str, error: BaseException) -> ServerStartError:
+    """A server that was kept for later runs does not let a run in."""
+    return ServerStartError(
+        f"the {label} server that was kept for later runs does not answer",
+        [where, _said(error)],
+        ["python -m pytest_asyncdb reap, then run the tests again"],
+        "Seen:",
+    )
+
+
 def not_available_yet(what: str, source: str, instead: str) -> ConfigError:
     """A word of the contract that a later version will answer to."""
     return ConfigError(f"{what} is not available yet ({source})", [], [instead])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import pytest_asyncdb._began  # noqa: F401  # notes the time, before the tests' modules are loaded
 from pytest_asyncdb import errors
 from pytest_asyncdb._collect import BACKEND, VIEW, Reaching, wants_view, with_view_first
 from pytest_asyncdb._stash import (

@@ -56,9 +56,12 @@ class Supervised:
         self.folder = folder
         #: Where its files are, in words.
         self.where = where
+        #: The number of the supervisor.
+        self.pid = 0
         self._process = process
         self._identity = identity
         self._events = b""
+        self._ended = False
 
     def tell(self, message: object) -> None:
         """Send a line to the supervisor."""
@@ -83,10 +86,38 @@ class Supervised:
                     return None
                 data = os.read(self._process.stdout.fileno(), 4096)
                 if not data:
+                    self._ended = True
                     return f"failed the supervisor ended: {self._events.decode(errors='replace')}"
                 self._events += data
         line, _, self._events = self._events.partition(b"\n")
         return line.decode(errors="replace")
+
+    def stay(self, record: Path, idle: float, owner: Owner) -> None:
+        """Let the folder and the command outlive us; see ``_supervisor.py``.
+
+        Args:
+            record: The file that leads to the folder; to be written when this has returned.
+            idle: Seconds without use after which all of it ends.
+            owner: The supervisor as the owner of the folder.
+
+        Raises:
+            AsyncdbError: The supervisor has ended.
+        """
+        self.tell({"stay": str(record), "idle": idle, "owner": owner.to_json()})
+        answer = self.event(_END)
+        if answer != "staying":
+            raise AsyncdbError("a server that was to stay has ended", [str(answer)])
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the supervisor says nothing more: it has ended, or stays.
+
+        Raises:
+            subprocess.TimeoutExpired: It is still there.
+        """
+        until = time.monotonic() + seconds
+        while not self._ended:
+            if self.event(max(0.0, until - time.monotonic())) is None:
+                raise subprocess.TimeoutExpired("the supervisor", seconds)
 
     def output(self) -> str:
         """The end of what the commands printed."""
@@ -99,8 +130,13 @@ class Supervised:
 
 
 @contextlib.contextmanager
-def supervised(identity: Identity, credentials: str, owner: Owner) -> Iterator[Supervised]:
+def supervised(
+    identity: Identity, credentials: str, owner: Owner, *, detached: bool = False
+) -> Iterator[Supervised]:
     """A supervisor with a fresh folder; on leaving, both are gone.
+
+    Args:
+        detached: It may stay, if it is told to (:meth:`Supervised.stay`).
 
     Raises:
         AsyncdbError: The supervisor did not start, or did not end.
@@ -109,7 +145,7 @@ def supervised(identity: Identity, credentials: str, owner: Owner) -> Iterator[S
     folder = f"{base}/{PREFIX}{secrets.token_hex(6)}"
     path = str(Path(__file__).with_name("_supervisor.py"))
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", path],
+        [sys.executable, "-I", "-S", path, *(["stay"] if detached else [])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -128,9 +164,10 @@ def supervised(identity: Identity, credentials: str, owner: Owner) -> Iterator[S
                 "environment": {**os.environ, "LC_ALL": "C", "TMPDIR": folder},
             }
         )
-        answer = ours.event(_END)
-        if answer != "ready":
-            raise AsyncdbError(f"no folder for a server could be made in {base}", [str(answer)])
+        answer = ours.event(_END) or f"no answer within {_END:g} s"
+        if not answer.startswith("ready "):
+            raise AsyncdbError(f"no folder for a server could be made in {base}", [answer])
+        ours.pid = int(answer.split()[1])
         yield ours
     finally:
         ours.tell(None)
@@ -138,10 +175,12 @@ def supervised(identity: Identity, credentials: str, owner: Owner) -> Iterator[S
             process.stdin.close()  # type: ignore[union-attr]
         try:
             process.wait(_END)
+            if detached:
+                ours.wait(_END)
         except subprocess.TimeoutExpired:
             raise AsyncdbError(
                 f"a server's processes did not end within {_END:g} s",
-                [f"folder: {folder}", f"supervisor: process {process.pid}"],
+                [f"folder: {folder}", f"supervisor: process {ours.pid or process.pid}"],
             ) from None
         finally:
             process.stdout.close()  # type: ignore[union-attr]

@@ -5,8 +5,11 @@ standard library only. The owner holds the other end of standard input: when tha
 however the owner ended, the programs are killed and their folder is removed.
 
 Lines on standard input, each in JSON: first the settings, then one line per command, one
-command at a time, then ``null``, or the end of the file. Lines on standard output: ``ready``,
+command at a time, then ``null``, or the end of the file. Lines on standard output: ``ready PID``,
 and ``ended CODE`` for each command that ended by itself.
+
+With the argument ``stay`` it is nobody's child, and a last line, ``stay``, lets it and the command
+outlive the owner, until nobody has used them for a while; see :func:`_stay`.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,13 @@ _PR_SET_CHILD_SUBREAPER = 36
 def main() -> None:
     """Obey the owner until it is gone or says so."""
     owner = os.getppid()
+    detached = sys.argv[1:] == ["stay"]
+    if detached and os.fork():
+        os._exit(0)
+
+    def is_there() -> bool:
+        return _exists(owner) if detached else os.getppid() == owner
+
     awake, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -48,13 +58,18 @@ def main() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     programs: _Programs | None = None
     try:
-        for message in _messages(awake, owner):
+        for message in _messages(awake, is_there):
             if message is None:
                 if programs is not None and (code := programs.ended()) is not None:
                     _say(f"ended {code}")
             elif programs is None:
                 programs = _Programs(message)
-                _say("ready")
+                _say(f"ready {os.getpid()}")
+            elif "stay" in message:
+                programs.give_owner(message["owner"])
+                _say("staying")
+                _stay(programs, awake, Path(message["stay"]), message["idle"])
+                return
             else:
                 programs.start(message)
     except (OSError, subprocess.SubprocessError) as error:
@@ -64,10 +79,61 @@ def main() -> None:
             programs.close()
 
 
-def _messages(awake: int, owner: int) -> Iterator[dict[str, Any] | None]:
+def _stay(programs: _Programs, awake: int, record: Path, idle: float) -> None:
+    """Return when the command has ended, or when nobody uses it any more.
+
+    Whoever uses it has a shared lock on the file ``use`` in the folder, has touched it, and has
+    found it by *record*, a file that names the folder. Nobody does when there has been no such
+    lock for *idle* seconds, or when there is none and the record is gone, or is another one's.
+    """
+    import fcntl
+
+    os.chdir("/")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(nothing, number)
+    use = os.open(programs.folder / "use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    touched, used = 0, 0.0
+    while programs.ended() is None:
+        if touched != (touched := os.fstat(use).st_mtime_ns):
+            used = time.monotonic()
+        try:
+            fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            used = time.monotonic()
+        else:
+            if time.monotonic() - used > idle or not _names(record, programs.folder):
+                break
+            fcntl.flock(use, fcntl.LOCK_UN)
+        if select.select([awake], [], [], min(_LOOK, idle))[0]:
+            os.read(awake, 4096)
+    # Who comes now looks at the record once more when it has the lock.
+    if _names(record, programs.folder):
+        record.unlink()
+    os.close(use)
+
+
+def _names(record: Path, folder: Path) -> bool:
+    try:
+        return bool(json.loads(record.read_text(encoding="utf-8"))["folder"] == str(folder))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _exists(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _messages(awake: int, is_there: Callable[[], bool]) -> Iterator[dict[str, Any] | None]:
     """The owner's messages until there are no more; None when a signal arrived."""
     buffer = b""
-    while os.getppid() == owner:
+    while is_there():
         readable, _, _ = select.select([0, awake], [], [], _LOOK)
         if awake in readable:
             os.read(awake, 4096)
@@ -99,9 +165,11 @@ class _Programs:
         self.environment: dict[str, str] = settings["environment"]
         self.process: subprocess.Popen[bytes] | None = None
         self.stop = signal.SIGKILL
+        # Now: what it is in may be gone when a server that stays ends.
+        self._segments = runpy.run_path(str(Path(__file__).with_name("_segments.py")))
         self.folder.mkdir(0o700)
         try:
-            (self.folder / "owner.json").write_text(settings["owner"], encoding="utf-8")
+            self.give_owner(settings["owner"])
             credentials = self.folder / "credentials"
             credentials.write_text(settings["credentials"])
             if self.user is not None and self.group is not None:
@@ -110,6 +178,12 @@ class _Programs:
         except BaseException:
             self.close()
             raise
+
+    def give_owner(self, owner: str) -> None:
+        """Write down whose the folder is."""
+        written = self.folder / "owner.json.new"
+        written.write_text(owner, encoding="utf-8")
+        written.replace(self.folder / "owner.json")
 
     def start(self, message: dict[str, Any]) -> None:
         """Start a command: ``command``, and ``stop``, the signal that ends it well."""
@@ -149,8 +223,7 @@ class _Programs:
                     os.killpg(self.process.pid, signal.SIGKILL)
         _kill_children()
         if (self.folder / "data/postmaster.pid").exists():
-            segments = runpy.run_path(str(Path(__file__).with_name("_segments.py")))
-            segments["remove_segments"](self.folder / "data")
+            self._segments["remove_segments"](self.folder / "data")
         until = time.monotonic() + _GRACE
         while self.folder.exists() and time.monotonic() < until:
             shutil.rmtree(self.folder, ignore_errors=True)

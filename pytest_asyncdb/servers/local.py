@@ -35,6 +35,7 @@ from pytest_asyncdb._types import (
 )
 from pytest_asyncdb.abc import Backend, Driver, ServerProvider
 from pytest_asyncdb.errors import AsyncdbError, ProviderUnavailable, server_start
+from pytest_asyncdb.servers._kept import kept
 from pytest_asyncdb.servers._owner import Owner
 from pytest_asyncdb.servers._ready import NotReady, fits, patience, run, wait_until_ready
 from pytest_asyncdb.servers._supervise import Identity, Supervised, data_place, supervised
@@ -74,6 +75,7 @@ class LocalProvider(ServerProvider):
     """Server programs on PATH or in the usual folders of the system."""
 
     name = "local"
+    keeps = True
 
     def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Found:
         recipe = backend.local
@@ -107,46 +109,72 @@ class LocalProvider(ServerProvider):
         recipe = backend.local
         assert recipe is not None
         began = time.monotonic()
-        password = secrets.token_hex(16)
-        credentials = recipe.credentials.format(password=password)
-        owner = Owner.current(self.run, f"a {backend.label} server")
-        with supervised(programs.identity, credentials, owner) as ours:
+        kind = f"a {backend.label} server"
+        owner = Owner.current(self.run, f"{kind} that stays" if self.reuse else kind)
 
-            def failure(what: str) -> AsyncdbError:
-                return server_start(backend.label, self.name, what, _telling(ours.output()))
+        @contextlib.contextmanager
+        def started() -> Iterator[tuple[Supervised, Server]]:
+            password = secrets.token_hex(16)
+            credentials = recipe.credentials.format(password=password)
+            with supervised(programs.identity, credentials, owner, detached=self.reuse) as ours:
+                with patience(progress, f"{backend.label}: the local server is still starting"):
+                    server = self._start(ours, found, recipe, backend, driver, password)
+                yield ours, server
 
-            place = LocalPlace(
-                programs.paths,
-                data=f"{ours.folder}/data",
-                credentials=f"{ours.folder}/credentials",
-                root=os.geteuid() == 0,
-                version=programs.version,
-            )
-            with patience(progress, f"{backend.label}: the local server is still starting"):
-                warm = _warm(recipe, programs)
-                current = warm.take(place.data) if warm else None
-                if current is None:
-                    current = password
-                    _initialise(recipe, place, ours, failure)
-                    if warm:
-                        warm.keep(place.data, password)
-                server = Server(
-                    backend=backend.name,
-                    version=programs.version,
-                    provider=self.name,
-                    reason=found.reason,
-                    managed=True,
-                    host="127.0.0.1",
-                    user=recipe.user,
-                    password=current if recipe.renew else password,
-                    maintenance=recipe.maintenance,
-                    tuning=f"{ours.where}, {recipe.tuning}",
-                )
-                server = _serve(recipe, place, ours, server, backend, driver, failure)
-                if recipe.renew and current != password:
-                    run(server, backend, driver, recipe.renew.format(password=password))
-                    server = dataclasses.replace(server, password=password)
+        if self.reuse:
+            words = [self.name, *_words(recipe, programs), *recipe.serve(_nowhere(programs), 0)]
+            servers = kept(backend.name, [*words, recipe.credentials], owner, started)
+        else:
+            servers = _only(started())
+        with servers as server:
             yield dataclasses.replace(server, seconds=time.monotonic() - began)
+
+    def _start(
+        self,
+        ours: Supervised,
+        found: Found,
+        recipe: LocalRecipe,
+        backend: Backend,
+        driver: Driver,
+        password: str,
+    ) -> Server:
+        """Fill the data folder, or copy one, and start the server in it."""
+        programs: _Programs = found.detail
+
+        def failure(what: str) -> AsyncdbError:
+            return server_start(backend.label, self.name, what, _telling(ours.output()))
+
+        place = LocalPlace(
+            programs.paths,
+            data=f"{ours.folder}/data",
+            credentials=f"{ours.folder}/credentials",
+            root=os.geteuid() == 0,
+            version=programs.version,
+        )
+        warm = _warm(recipe, programs)
+        current = warm.take(place.data) if warm else None
+        if current is None:
+            current = password
+            _initialise(recipe, place, ours, failure)
+            if warm:
+                warm.keep(place.data, password)
+        server = Server(
+            backend=backend.name,
+            version=programs.version,
+            provider=self.name,
+            reason=found.reason,
+            managed=True,
+            host="127.0.0.1",
+            user=recipe.user,
+            password=current if recipe.renew else password,
+            maintenance=recipe.maintenance,
+            tuning=f"{ours.where}, {recipe.tuning}",
+        )
+        server = _serve(recipe, place, ours, server, backend, driver, failure)
+        if recipe.renew and current != password:
+            run(server, backend, driver, recipe.renew.format(password=password))
+            server = dataclasses.replace(server, password=password)
+        return server
 
 
 class EmbeddedProvider(LocalProvider):
@@ -273,18 +301,40 @@ def _identities(recipe: LocalRecipe) -> Iterator[Identity]:
     yield Identity((), nobody.pw_uid, nobody.pw_gid)
 
 
+@contextlib.contextmanager
+def _only(
+    started: contextlib.AbstractContextManager[tuple[Supervised, Server]],
+) -> Iterator[Server]:
+    """For this run only."""
+    with started as (_, server):
+        yield server
+
+
 def _warm(recipe: LocalRecipe, programs: _Programs) -> Warm | None:
     """The data folder that these programs filled before; None: they run as somebody else, whose
     files we could not copy."""
     if programs.identity.user is not None:
         return None
-    root = os.geteuid() == 0
-    nowhere = LocalPlace(programs.paths, "data", "credentials", root, programs.version)
+    return Warm(recipe.programs[0], _words(recipe, programs))
+
+
+def _words(recipe: LocalRecipe, programs: _Programs) -> list[str]:
+    """Everything that decides what the programs put into a data folder."""
     stamps = [f"{path} {Path(path).stat().st_mtime_ns}" for path in programs.paths.values()]
     # initdb writes the time zone into the settings.
     zone = os.environ.get("TZ", "")
-    words = [*recipe.initialise(nowhere), *programs.identity.wrap, *stamps, programs.version, zone]
-    return Warm(recipe.programs[0], words)
+    return [
+        *recipe.initialise(_nowhere(programs)),
+        *programs.identity.wrap,
+        *stamps,
+        programs.version,
+        zone,
+    ]
+
+
+def _nowhere(programs: _Programs) -> LocalPlace:
+    root = os.geteuid() == 0
+    return LocalPlace(programs.paths, "data", "credentials", root, programs.version)
 
 
 def _initialise(

@@ -7,7 +7,8 @@ An HTML comment above a block says how:
   project and compares the outcomes; the lines below the command must be in the output.
   ``needs=embedded`` skips the page where the PostgreSQL wheel is not installed.
 - ``<!-- script -->`` runs the block as a Python program in the project.
-- ``<!-- command -->`` runs the block's one command, ``$ alembic …`` say, in the project.
+- ``<!-- command -->`` runs the block's one command, ``$ alembic …`` or ``$ python -m …``, in the
+  project.
 - ``<!-- not run: because … -->``.
 
 ``<!-- new project -->`` by itself begins an empty project. Every project has the package
@@ -110,7 +111,7 @@ class Project:
             result = self.pytester.run(sys.executable, "-W", "error", path)
             assert result.ret == 0, block.place
         elif kind == "command":
-            module, *words = shlex.split(block.text.removeprefix("$ "))
+            module, *words = shlex.split(block.text.removeprefix("$ ").removeprefix("python -m "))
             assert self.pytester.run(sys.executable, "-m", module, *words).ret == 0, block.place
         elif kind == "run":
             self.run(block, rest)

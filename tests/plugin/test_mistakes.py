@@ -170,17 +170,30 @@ def test_the_provider_url_without_a_url_is_refused(project: Project) -> None:
     ("argument", "expected"),
     [
         (
-            "--asyncdb-reuse",
+            "--asyncdb-keep",
             """
-            --asyncdb-reuse is not available yet (--asyncdb-reuse)
+            --asyncdb-keep is not available yet (--asyncdb-keep)
 
-            To fix this: leave it out: servers start anew for each run
+            To fix this: leave it out: look at the data inside the test
             """,
         ),
     ],
 )
 def test_what_is_not_there_yet_says_so(project: Project, argument: str, expected: str) -> None:
     assert usage_error(project, argument) == text(expected)
+
+
+def test_a_wrong_answer_to_whether_servers_stay_is_refused(project: Project) -> None:
+    project.ini(asyncdb_reuse="maybe")
+    assert usage_error(project) == text(
+        """
+        unknown answer for --asyncdb-reuse 'maybe' (asyncdb_reuse in pytest.ini)
+
+        Known: true, yes, on, 1, false, no, off, 0.
+
+        To fix this: use one of the known words in asyncdb_reuse in pytest.ini
+        """
+    )
 
 
 def test_metadata_without_a_module_is_explained(project: Project, sqlite: Target) -> None:

@@ -1,0 +1,472 @@
+"""``--asyncdb-reuse``: servers and templates stay for later runs, what a test wrote never does.
+
+Every run is a process of its own, in a cache of the test's own. After each test ``reap`` leaves
+nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from fix_observer import Observer, observer_of
+from fix_project import QUIET, Outcome, Project
+from fix_servers import Servers, Target
+
+from pytest_asyncdb._registry import Registry
+from pytest_asyncdb.servers._kept import Record
+
+#: Seconds in which an event must have come.
+IN_TIME = 20.0
+
+SEED = """
+import pathlib
+
+import pytest
+from app.models import User
+
+HERE = pathlib.Path(__file__).parent
+
+
+def helped():
+    from app.people import NAMES
+
+    return NAMES
+
+
+@pytest.fixture(scope="session")
+def asyncdb_seed():
+    async def seed(session):
+        with (HERE / "built").open("a") as file:
+            file.write("seed\\n")
+        names = [*helped(), *(HERE / "more.txt").read_text().split()]
+        session.add_all([User(name=name) for name in names])
+
+    return seed
+"""
+
+TESTS = """
+@pytest.mark.asyncdb(isolation="copy")
+async def test_copy(asyncdb_session):
+    print("names:", *await names(asyncdb_session))
+    await add(asyncdb_session, "of a test")
+    await asyncdb_session.commit()
+
+
+@pytest.mark.asyncdb(isolation="reset")
+async def test_reset(asyncdb_session):
+    print("names:", *await names(asyncdb_session))
+    await add(asyncdb_session, "of a test")
+    await asyncdb_session.commit()
+"""
+
+
+class Reuse:
+    """A project whose runs keep their server, and what is seen of it from outside."""
+
+    def __init__(self, project: Project, name: str, cache: Path) -> None:
+        self.project = project
+        self.name = name
+        self.cache = cache
+        self.arguments = [f"--asyncdb={name}", "--asyncdb-server=local", "--asyncdb-reuse"]
+        project.write("conftest.py", SEED)
+        project.write("app/people.py", 'NAMES = ["ada"]')
+        project.write("more.txt", "bob")
+        project.tests(TESTS)
+
+    def run(self, *arguments: str) -> Outcome:
+        target = Target(self.name, None, observer_of(None))
+        return self.project.run_apart(target, *self.arguments[1:], "-s", *arguments)
+
+    def names(self) -> list[str]:
+        """The seeded names, as the tests of a run see them."""
+        outcome = self.run().passed(2)
+        first, second = re.findall(r"names: (.*)", outcome.text)
+        assert first == second
+        return str(first).split()
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """A run in the background, in a process group of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "pytest", *QUIET, "-s", *self.arguments, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            process_group=0,
+        )
+
+    @property
+    def built(self) -> int:
+        """How often a template was built."""
+        return len((self.project.path / "built").read_text().split())
+
+    @property
+    def records(self) -> list[Record]:
+        paths = (self.cache / "pytest-asyncdb/servers").glob("*.json")
+        return [record for path in paths if (record := Record.read(path))]
+
+    @property
+    def record(self) -> Record:
+        (record,) = self.records
+        return record
+
+    def observer(self) -> Observer:
+        driver = {"postgres": "psycopg"}.get(self.name, "asyncmy")
+        return observer_of(Registry().backend(self.name).url(self.record.server, driver, None))
+
+    def databases(self) -> set[str]:
+        """Ours."""
+        return {name for name in self.observer().databases() if name.startswith("asyncdb_")}
+
+    def reap(self, *arguments: str) -> list[str]:
+        """What ``reap`` says of the servers that stay."""
+        before = self.records
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest_asyncdb", "reap", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        # Other servers of this machine are none of ours.
+        folders = [record.folder for record in before]
+        lines = done.stdout.splitlines()
+        return [line for line in lines if any(folder in line for folder in folders)]
+
+
+def is_process(pid: int) -> bool:
+    """One that has ended may wait for its parent, which is whoever has the number 1."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def there(record: Record) -> bool:
+    """Is anything of the server left? Seen without our code."""
+    return Path(record.folder).exists() or is_process(record.owner.pid)
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    until = time.monotonic() + IN_TIME
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+@pytest.fixture(params=["postgres", "mariadb"])
+def reuse(
+    request: pytest.FixtureRequest,
+    servers: Servers,
+    project: Project,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Reuse]:
+    name: str = request.param
+    servers.need(name, "local")
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    one = Reuse(project, name, cache)
+    yield one
+    records = one.records
+    one.reap()
+    assert one.records == []
+    assert [record for record in records if there(record)] == []
+
+
+on_postgres = pytest.mark.parametrize("reuse", ["postgres"], indirect=True)
+
+
+def test_the_next_run_finds_server_and_template_and_no_data(reuse: Reuse) -> None:
+    assert reuse.names() == ["ada", "bob"]
+    first, templates = reuse.record, reuse.databases()
+    assert len(templates) == 1
+    assert reuse.names() == ["ada", "bob"]
+    assert reuse.record == first
+    assert reuse.databases() == templates
+    assert reuse.built == 1
+
+
+def test_only_this_user_can_read_the_record(reuse: Reuse) -> None:
+    """It holds the password."""
+    reuse.names()
+    paths = [reuse.cache / "pytest-asyncdb/servers", Path(reuse.record.folder)]
+    assert [path.stat().st_mode & 0o777 for path in paths] == [0o700, 0o700]
+    assert {path.stat().st_mode & 0o777 for path in paths[0].iterdir()} == {0o600}
+
+
+def test_the_header_says_that_it_stays(reuse: Reuse) -> None:
+    assert "kept for later runs" in reuse.run("-v").passed(2).text
+
+
+CHANGES = {
+    "a module that the seed imports": ("app/people.py", 'NAMES = ["cyd"]', ["bob", "cyd"]),
+    "a file that the seed reads": ("more.txt", "dan", ["ada", "dan"]),
+    "the seed": ("conftest.py", SEED.replace("in names]", "in names[:1]]"), ["ada"]),
+}
+
+
+@on_postgres
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_a_template_was_built_from_has_changed(reuse: Reuse, what: str) -> None:
+    """It is built anew."""
+    name, text, expected = CHANGES[what]
+    assert reuse.names() == ["ada", "bob"]
+    reuse.project.write(name, text)
+    assert reuse.names() == expected
+    assert reuse.names() == expected
+    assert reuse.built == 2
+
+
+@on_postgres
+def test_the_models_have_changed(reuse: Reuse) -> None:
+    """Who goes back finds the first template again."""
+    models = (reuse.project.path / "app/models.py").read_text()
+    renamed = models.replace('"users"', '"people"').replace("users.id", "people.id")
+    for other in (models.replace("String(40)", "String(41)"), renamed):
+        reuse.project.write("app/models.py", models)
+        assert reuse.names() == ["ada", "bob"]
+        before = reuse.databases()
+        reuse.project.write("app/models.py", other)
+        assert reuse.names() == ["ada", "bob"]
+        assert len(reuse.databases() - before) == 1
+    (made,) = reuse.databases() - before
+    assert reuse.observer().tables(made) == ["people", "posts"]
+    assert reuse.built == 3
+
+
+FIRST = """
+    op.create_table(
+        "users",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("name", sa.String(40), nullable=False, unique=True),
+    )
+"""
+
+
+def revision(reuse: Reuse, name: str, down: str | None, upgrade: str) -> None:
+    text = f"revision, down_revision = {name!r}, {down!r}\n\n\ndef upgrade():{upgrade}"
+    head = "import sqlalchemy as sa\nfrom alembic import op\n\n"
+    reuse.project.write(f"migrations/versions/{name}.py", f"{head}{text}")
+
+
+def migrated(reuse: Reuse) -> str:
+    """The comment on the table of the template that the next run will find."""
+    assert reuse.names() == ["ada", "bob"]
+    (note,) = Path(reuse.record.folder, "templates").glob("*.json")
+    name = json.loads(note.read_text())["name"]
+    ((comment,),) = reuse.observer().query("SELECT obj_description('users'::regclass)", name)
+    return str(comment)
+
+
+@on_postgres
+def test_a_migration_has_changed(reuse: Reuse) -> None:
+    """Also where another one has come."""
+    config = Config(reuse.project.path / "alembic.ini", stdout=io.StringIO())
+    with contextlib.chdir(reuse.project.path), contextlib.redirect_stdout(io.StringIO()):
+        command.init(config, "migrations")
+    reuse.project.ini(asyncdb_migrations="alembic.ini")
+    revision(reuse, "a", None, FIRST)
+    assert [migrated(reuse) for _ in range(2)] == ["None", "None"]
+    assert reuse.built == 1
+    revision(reuse, "a", None, f"{FIRST}    op.execute(\"COMMENT ON TABLE users IS 'one'\")\n")
+    assert migrated(reuse) == "one"
+    revision(reuse, "b", "a", "\n    op.execute(\"COMMENT ON TABLE users IS 'two'\")\n")
+    assert migrated(reuse) == "two"
+    (reuse.project.path / "migrations/versions/b.py").unlink()
+    assert migrated(reuse) == "one"
+    assert reuse.built == 4
+
+
+@on_postgres
+def test_what_was_only_touched_has_not_changed(reuse: Reuse) -> None:
+    """As after switching to another branch and back."""
+    reuse.names()
+    for path in reuse.project.path.rglob("*.py"):
+        os.utime(path)
+    reuse.names()
+    assert reuse.built == 1
+
+
+@on_postgres
+def test_a_seed_that_nobody_can_compare_runs_in_each_run(reuse: Reuse) -> None:
+    """An object without words might be another one tomorrow."""
+    call = (
+        "    class Seed:\n        def __call__(self, session):\n            return seed(session)\n"
+    )
+    text = SEED.replace("    return seed\n", f"{call}\n    return Seed()\n")
+    reuse.project.write("conftest.py", text)
+    for number in (1, 2):
+        assert reuse.names() == ["ada", "bob"]
+        assert reuse.built == number
+    assert reuse.databases() == set()
+
+
+@pytest.mark.parametrize("when", ["before the tests", "while the seed runs"])
+def test_a_file_that_is_changed_while_a_run_has_it_loaded(reuse: Reuse, when: str) -> None:
+    """What it was built from nobody knows, so that it does not stay."""
+    if when == "before the tests":
+        reuse.project.write("conftest.py", f"import app.people\n{SEED}")
+    reuse.project.write(
+        "app/people.py",
+        """
+        import pathlib
+
+        NAMES = ["ada"]
+        path = pathlib.Path(__file__)
+        path.write_text('NAMES = ["cyd"]\\n')
+        """,
+    )
+    assert reuse.names() == ["ada", "bob"]
+    assert reuse.names() == ["bob", "cyd"]
+
+
+def test_two_runs_at_once_share_it(reuse: Reuse) -> None:
+    """Whoever is first starts the server and builds the template."""
+    runs = [reuse.start() for _ in range(2)]
+    texts = [run.communicate(timeout=120)[0] for run in runs]
+    assert all("2 passed" in text for text in texts), texts
+    assert all("names: ada bob" in text for text in texts), texts
+    assert reuse.built == 1
+    assert len(reuse.databases()) == 1
+
+
+def test_all_workers_share_it(reuse: Reuse) -> None:
+    reuse.run("-n", "2").had(passed=2)
+    reuse.run("-n", "2").had(passed=2)
+    assert reuse.built == 1
+    assert len(reuse.databases()) == 1
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "workers"])
+def test_a_run_that_is_killed_leaves_the_server_and_no_data(
+    reuse: Reuse, workers: tuple[str, ...]
+) -> None:
+    reuse.project.tests(
+        """
+        @pytest.mark.asyncdb(isolation="reset")
+        async def test_it(asyncdb_session):
+            await add(asyncdb_session, "of the dead")
+            await asyncdb_session.commit()
+            open("here", "w").close()
+            threading.Event().wait()
+        """
+    )
+    with reuse.start(*workers) as run:
+        wait_until((reuse.project.path / "here").exists)
+        record, left = reuse.record, reuse.databases()
+        assert reuse.reap()[0].startswith("in use: ")
+        os.killpg(run.pid, signal.SIGKILL)
+    assert len(left) == 2  # control: it had a database
+    reuse.project.tests(TESTS)
+    assert reuse.names() == ["ada", "bob"]
+    assert reuse.record == record
+    assert reuse.built == 1
+    assert len(reuse.databases()) == 1
+
+
+def test_a_template_whose_builder_is_killed_is_built_anew(reuse: Reuse) -> None:
+    killing = "        import os\n        if not (HERE / 'killed').exists():\n"
+    killing += "            (HERE / 'killed').touch()\n            os.kill(os.getpid(), 9)\n"
+    begin = "    async def seed(session):\n"
+    reuse.project.write("conftest.py", SEED.replace(begin, begin + killing))
+    with reuse.start() as run:
+        assert run.wait(IN_TIME) == -signal.SIGKILL
+    record, half = reuse.record, reuse.databases()
+    assert len(half) == 1
+    assert reuse.names() == ["ada", "bob"]
+    assert reuse.record == record
+    assert len(reuse.databases()) == 1
+    assert not half & reuse.databases()
+
+
+def test_reap_ends_what_nobody_uses(reuse: Reuse) -> None:
+    reuse.names()
+    record = reuse.record
+    what = f"{record.owner.what}, process {record.owner.pid} in {record.folder}"
+    assert reuse.reap("--dry-run") == [f"would be removed: {what}"]
+    assert there(record)
+    assert reuse.reap() == [f"removed: {what}"]
+    assert not there(record)
+    assert reuse.reap() == []
+
+
+IDLE = "from pytest_asyncdb.servers import _kept\n_kept.IDLE = 0.5\n"
+
+
+def test_it_ends_when_nobody_has_used_it_for_a_while(reuse: Reuse) -> None:
+    reuse.project.write("conftest.py", IDLE + SEED)
+    reuse.names()
+    (record,) = reuse.records or [None]
+    if record is not None:  # or it was faster
+        wait_until(lambda: not there(record))
+    assert reuse.records == []
+    assert reuse.names() == ["ada", "bob"]
+
+
+@pytest.mark.parametrize("whom", ["supervisor", "server"])
+def test_the_next_run_starts_another_one_when_it_was_killed(reuse: Reuse, whom: str) -> None:
+    reuse.names()
+    record = reuse.record
+    pid = record.owner.pid
+    if whom == "server":
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        (pid,) = map(int, children)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not is_process(record.owner.pid))
+    assert reuse.names() == ["ada", "bob"]
+    assert reuse.record.folder != record.folder
+    wait_until(lambda: not there(record))
+
+
+def test_without_a_folder_for_the_record(reuse: Reuse, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = reuse.project.path / "more.txt"
+    with monkeypatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(place))
+        reuse.run().had(errors=2).shows(
+            f"""
+            no server can be kept for later runs (--asyncdb-reuse)
+
+            Seen:
+              - NotADirectoryError: [Errno 20] Not a directory: '{place}/pytest-asyncdb/servers'
+
+            To fix this, do one of:
+              - set XDG_CACHE_HOME to a folder that can be written to
+              - leave out --asyncdb-reuse
+            """
+        )
+
+
+@on_postgres
+def test_a_server_that_lets_nobody_in_is_said(reuse: Reuse) -> None:
+    reuse.names()
+    record = reuse.record
+    (path,) = (reuse.cache / "pytest-asyncdb/servers").glob("*.json")
+    wrong = dataclasses.replace(record.server, password="wrong")
+    dataclasses.replace(record, server=wrong).write(path)
+    said = 'password authentication failed for user "postgres"'
+    reuse.run().shows(
+        f"""
+        the PostgreSQL server that was kept for later runs does not answer
+
+        Seen:
+          - 127.0.0.1:{record.server.port}
+          - the driver said: InvalidPasswordError: {said}
+
+        To fix this: python -m pytest_asyncdb reap, then run the tests again
+        """
+    )
