@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pytest_asyncdb._journal import Journal
     from pytest_asyncdb._redirect import Stray
     from pytest_asyncdb._run import Run
+    from pytest_asyncdb.abc import View
 
 RUN: pytest.StashKey[Run] = pytest.StashKey()
 #: The exception that a test failed with, so that a breach is not reported twice.
@@ -24,5 +25,10 @@ NEXT: pytest.StashKey[pytest.Item | None] = pytest.StashKey()
 STRAYS: pytest.StashKey[Sequence[Stray]] = pytest.StashKey()
 #: What the engines of a test have run, and on which backend, in which strategy.
 JOURNAL: pytest.StashKey[tuple[Journal, str]] = pytest.StashKey()
+#: The test's view of its database, while it is open.
+OPEN: pytest.StashKey[View] = pytest.StashKey()
+#: With ``--asyncdb-keep``, of a failed test: whether its database was kept, and the command that
+#: opens it, or why it was not.
+KEPT: pytest.StashKey[tuple[bool, str]] = pytest.StashKey()
 #: What need not be known any more after a test.
-OF_ONE_TEST: tuple[pytest.StashKey[Any], ...] = (FAILURE, JOURNAL, NEXT, STRAYS)
+OF_ONE_TEST: tuple[pytest.StashKey[Any], ...] = (FAILURE, JOURNAL, NEXT, STRAYS, OPEN, KEPT)

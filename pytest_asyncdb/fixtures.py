@@ -15,7 +15,7 @@ import pytest
 from pytest_asyncdb import errors
 from pytest_asyncdb._handle import Asyncdb, AsyncdbBackend
 from pytest_asyncdb._redirect import app_engines, session_options
-from pytest_asyncdb._stash import FAILURE, JOURNAL, NEXT, RUN, STRAYS
+from pytest_asyncdb._stash import FAILURE, JOURNAL, KEPT, NEXT, OPEN, RUN, STRAYS
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -205,10 +205,14 @@ def _asyncdb_view(
         view.close()
         raise
     node.stash[STRAYS] = redirection.strays
+    node.stash[OPEN] = view
     node.stash[JOURNAL] = view.journal, f"{asyncdb_backend}, {isolation}"
     yield view
     run.redirector.end()
     breaches = [b for b in view.close() if not _is_known(b, node)]
+    del node.stash[OPEN]
+    if view.kept is not None:
+        node.stash[KEPT] = run.keep(view.kept, asyncdb_backend.spec, node.nodeid)
     if breaches:
         pytest.fail("\n\n".join(map(str, breaches)), pytrace=False)
 

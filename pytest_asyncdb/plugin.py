@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncdb._began  # noqa: F401  # notes the time, before the tests' modules are loaded
 from pytest_asyncdb import errors
 from pytest_asyncdb._collect import BACKEND, VIEW, Reaching, wants_view, with_view_first
-from pytest_asyncdb._stash import FAILURE, JOURNAL, NEXT, OF_ONE_TEST, RUN, STRAYS
+from pytest_asyncdb._stash import FAILURE, JOURNAL, KEPT, NEXT, OF_ONE_TEST, OPEN, RUN, STRAYS
 
 if TYPE_CHECKING:
     from pytest_asyncdb._markers import Marking
@@ -209,6 +209,10 @@ def pytest_runtest_makereport(
         if call.when != "setup":
             _report.note_lost(result, call.excinfo.value, spec, item.config.stash[RUN])
         result.sections += _sections.of_failure(call.excinfo.value, item.stash.get(JOURNAL, None))
+    if result.failed and OPEN in item.stash and item.config.stash[RUN].settings.keep:
+        item.stash[OPEN].keeping = True
+    if KEPT in item.stash:
+        result.__dict__["asyncdb_kept"] = list(item.stash[KEPT])  # xdist's workers send it
     if item.stash.get(STRAYS, None):
         from pytest_asyncdb import _report
 
