@@ -147,6 +147,7 @@ OPTIONS = (
     ),
 )
 
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The run's settings, checked, each with its source."""

@@ -209,6 +209,9 @@ def _asyncdb_view(
     node.stash[JOURNAL] = view.journal, f"{asyncdb_backend}, {isolation}"
     yield view
     run.redirector.end()
+    if view.keeping and (why := run.why_not_kept(asyncdb_backend.spec)) is not None:
+        view.keeping = False
+        node.stash[KEPT] = False, why
     breaches = [b for b in view.close() if not _is_known(b, node)]
     del node.stash[OPEN]
     if view.kept is not None:

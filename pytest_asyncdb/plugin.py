@@ -212,7 +212,7 @@ def pytest_runtest_makereport(
     if result.failed and OPEN in item.stash and item.config.stash[RUN].settings.keep:
         item.stash[OPEN].keeping = True
     if KEPT in item.stash:
-        result.__dict__["asyncdb_kept"] = list(item.stash[KEPT])  # xdist's workers send it
+        result.__dict__["asyncdb_kept"] = [*item.stash[KEPT]]  # xdist's workers send it
     if item.stash.get(STRAYS, None):
         from pytest_asyncdb import _report
 

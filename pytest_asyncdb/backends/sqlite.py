@@ -156,6 +156,8 @@ class SQLite(Backend):
         return ("sqlite3", place), ""
 
     def save(self, copied: Copied, path: str) -> None:
+        import sqlite3
+
         with contextlib.closing(sqlite3.connect(path)) as file:
             copied.keeper.backup(file)
 

@@ -79,9 +79,7 @@ def main() -> None:
             programs.close()
 
 
-def _stay(
-    programs: _Programs, awake: int, record: Path, idle: float, keeping: float
-) -> None:
+def _stay(programs: _Programs, awake: int, record: Path, idle: float, keeping: float) -> None:
     """Return when the command has ended, or when nobody uses it any more.
 
     Whoever uses it has a shared lock on the file ``use`` in the folder, has touched it, and has
