@@ -126,15 +126,23 @@ def if_needed(
                 folder = _folder()
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 Path(ours.folder, "keep").touch()
-                _stay(folder / f"{name}-{Path(ours.folder).name}.json", ours, server, owner)
+                path = folder / f"{name}-{Path(ours.folder).name}.json"
+                os.close(_stay(path, ours, server, owner))
 
 
-def _stay(path: Path, ours: Supervised, server: Server, owner: Owner) -> None:
-    """Let a server outlive this run."""
-    owner = dataclasses.replace(owner, pid=ours.pid, started=start_time(ours.pid) or "")
-    ours.stay(path, IDLE, KEEPING, owner)
-    with _writable():
-        Record(server, ours.folder, owner).write(path)
+def _stay(path: Path, ours: Supervised, server: Server, owner: Owner) -> int:
+    """Let a server outlive this run. Returns the file that is locked while we use it."""
+    use = lock(Path(ours.folder, "use"), shared=True)
+    assert use is not None
+    try:
+        owner = dataclasses.replace(owner, pid=ours.pid, started=start_time(ours.pid) or "")
+        ours.stay(path, IDLE, KEEPING, owner)
+        with _writable():
+            Record(server, ours.folder, owner).write(path)
+    except BaseException:
+        os.close(use)
+        raise
+    return use
 
 
 def records() -> Iterator[tuple[Path, Record]]:
@@ -216,14 +224,8 @@ def _start(path: Path, owner: Owner, started: Callable[[], _Started]) -> tuple[S
     path.unlink(missing_ok=True)
     with started() as (ours, server):
         server = dataclasses.replace(server, kept=ours.folder)
-        use = lock(Path(ours.folder, "use"), shared=True)
-        assert use is not None
-        try:
-            Path(ours.folder, "templates").mkdir(mode=0o700)
-            _stay(path, ours, server, owner)
-        except BaseException:
-            os.close(use)
-            raise
+        Path(ours.folder, "templates").mkdir(mode=0o700)
+        use = _stay(path, ours, server, owner)
     return server, use
 
 

@@ -38,7 +38,9 @@ ALLOWED = {
     "_sources": {"_began"},
     "_keeping": {"_types", "servers._cache", "servers._owner"},
     "_lasting": {"_sources", "_templates", "servers._flock"},
-    "_provision": CORE | {"_plan", "_build", "_sql", "_templates", "_lasting", "_sources"} | {"_keeping"},
+    "_provision": CORE
+    | {"_plan", "_build", "_sql", "_templates", "_lasting", "_sources"}
+    | {"_keeping"},
     "_single": CORE | {"_plan", "_sql", "_provision"},
     "_budget": {"errors", "_types"},
     "_hosts": {"errors", "_types"},
