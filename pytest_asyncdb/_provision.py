@@ -185,8 +185,9 @@ class Provisioner:
             Exception: The driver's own, or OSError.
         """
         name = kept_name(self._prefix, next(self._numbers))
+        folder = kept_folder()  # without which nobody would find the copy again
         if self.server.maintenance is None:
-            path = kept_folder() / f"{name}.sqlite"
+            path = folder / f"{name}.sqlite"
             self.backend.save(copied, str(path))
             return Copied(name, copied.url.set(database=str(path), query={}))
         copier = self._copier(copied.name)

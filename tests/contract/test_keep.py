@@ -345,3 +345,22 @@ def test_what_still_runs_a_statement_is_not_kept(project: Project, postgres: Tar
         """
     )
     assert kept(run) == {}
+
+
+def test_where_nothing_can_be_noted_nothing_is_kept(
+    project: Project, postgres: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would find it again."""
+    file = project.path / "test_it.py"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(file))
+    project.tests(TESTS)
+    run = project.run_apart(postgres, "--asyncdb-keep").had(passed=1, failed=1)
+    folder = file / "pytest-asyncdb/kept"
+    run.shows(
+        f"""
+        asyncdb: not kept: test_it.py::test_fails[postgres-asyncpg]
+        NotADirectoryError: [Errno 20] Not a directory: '{folder}'
+        """
+    )
+    (number,) = re.findall(r"^run id: (\w{8})$", run.text, re.MULTILINE)
+    assert [name for name in postgres.observer.databases() if number in name] == []
