@@ -16,9 +16,10 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     reap = commands.add_parser(
         "reap",
-        help="remove what runs have left that were killed",
+        help="remove what runs have left",
         description="Remove what runs have left that were killed: server folders and processes, "
-        "containers, and databases on the servers of the URLs. What belongs to a living run "
+        "containers, and databases on the servers of the URLs; also servers that stay for later "
+        "runs, and databases of failed tests that were kept. What belongs to a living run "
         "stays. Every run does this by itself, too.",
     )
     reap.add_argument("urls", nargs="*", metavar="URL", help="besides those of ASYNCDB_*_URL")

@@ -112,7 +112,7 @@ OPTIONS = (
         flag="--asyncdb-keep",
         action="store_true",
         default="false",
-        help="keep the databases of failed tests (not available yet)",
+        help="keep the databases of failed tests, and print the commands that open them",
     ),
     Option(
         name="report",
@@ -155,11 +155,6 @@ OPTIONS = (
     ),
 )
 
-#: What a later version will answer to, with what to do until then.
-_NOT_YET = {
-    "keep": "leave it out: look at the data inside the test",
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -174,6 +169,8 @@ class Settings:
     isolation: Sourced[str]
     missing: Sourced[str]
     reuse: bool
+    #: Keep the databases of failed tests?
+    keep: bool
     metadata: Sourced[str]
     #: The absolute path of Alembic's configuration, or None.
     migrations: Sourced[Path | None]
@@ -225,10 +222,6 @@ def read_settings(
         for option in OPTIONS
         if option.action != "append"
     }
-    for name, instead in _NOT_YET.items():
-        value = raw[name]
-        if value.value not in ("", "false"):
-            raise errors.not_available_yet(value.source.partition("=")[0], value.source, instead)
     settings = Settings(
         specs=parse_specs(raw["backends"], registry),
         urls=_urls(config, registry, environment),
@@ -236,6 +229,7 @@ def read_settings(
         isolation=_one_of("isolation strategy", raw["isolation"], ISOLATIONS),
         missing=_one_of("answer to a missing backend", raw["missing"], ("error", "skip")),
         reuse=_truth("--asyncdb-reuse", raw["reuse"]),
+        keep=raw["keep"].value == "true",
         metadata=raw["metadata"],
         allow_hosts=raw["allow_hosts"],
         migrations=_migrations(config, raw["migrations"]),

@@ -89,6 +89,12 @@ class WorkerDatabase(Database):
         else:
             self._copies.drop(copied)
 
+    def keep(self, copied: Copied | None = None) -> Copied | Exception:
+        try:
+            return self._provisioner.keep(copied or self._keep())
+        except Exception as error:
+            return error
+
     def close(self) -> None:
         """Let go of the databases; the end of the run drops them. May be called twice."""
         self.relax()

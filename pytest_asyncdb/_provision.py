@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._build import build_schema, building_engine, fill
+from pytest_asyncdb._keeping import kept_folder, kept_name
 from pytest_asyncdb._lasting import LastingTemplates
 from pytest_asyncdb._sources import reading, sources, stamps
 from pytest_asyncdb._sql import Connection
@@ -176,6 +177,21 @@ class Provisioner:
             copied.keeper.close()
         if self.server.maintenance is not None:
             await drop(sql(), self.backend, self.server, copied.name)
+
+    def keep(self, copied: Copied) -> Copied:
+        """A copy of a database to which nobody is connected, which outlives the run; blocks.
+
+        Raises:
+            Exception: The driver's own, or OSError.
+        """
+        name = kept_name(self._prefix, next(self._numbers))
+        if self.server.maintenance is None:
+            path = kept_folder() / f"{name}.sqlite"
+            self.backend.save(copied, str(path))
+            return Copied(name, copied.url.set(database=str(path), query={}))
+        copier = self._copier(copied.name)
+        self._run(self.backend_copy(self._connection(), Template(copied, copier), name))
+        return Copied(name, self._url(name))
 
     def rebuild(self, plan: SchemaPlan, options: Mapping[str, Any]) -> Copied:
         """Build *plan* in the one database that may be used; blocks."""

@@ -9,12 +9,18 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._registry import Registry
 from pytest_asyncdb._runs import forget_dead
 from pytest_asyncdb._types import BackendSpec, Server, Sourced
 
+if TYPE_CHECKING:
+    from pytest_asyncdb._keeping import Record
+
+#: Seconds for a server to drop a database.
+_PATIENCE = 30.0
 _DONE = {True: "removed", False: "could not be removed"}
 
 
@@ -69,6 +75,8 @@ def reap(urls: Sequence[str], dry: bool, say: Callable[[str], None]) -> bool:
         complete = complete and removed
         done = "would be removed" if dry else _DONE[removed]
         say(f"{done}: {trace}, {trace.owner or 'of an unknown owner'}")
+    some, gone = _remove_kept(registry, dry, say)
+    found, complete = found or some, complete and gone
     for spec, url in targets:
         for name in _reap_server(registry, spec, url, dry):
             found = True
@@ -99,6 +107,67 @@ def _end_unused(dry: bool, say: Callable[[str], None]) -> tuple[set[str], bool, 
         found, complete = True, complete and ended
         say(f"{'would be removed' if dry else _DONE[ended]}: {what}")
     return told, found, complete
+
+
+def _remove_kept(registry: Registry, dry: bool, say: Callable[[str], None]) -> tuple[bool, bool]:
+    """Remove this user's databases of failed tests that were kept, if their runs have ended.
+
+    Returns:
+        Was there one, and are they gone?
+    """
+    from pytest_asyncdb import _keeping
+
+    found, complete = False, True
+    for record in _keeping.records():
+        what = f"database {record.name} of {record.test}"
+        if record.running:
+            if dry:
+                say(f"in use: {what}")
+            continue
+        found = True
+        if dry:
+            say(f"would be removed: {what}")
+            continue
+        try:
+            if record.server.maintenance is not None and not _has_ended(record.server):
+                _drop_kept(registry, record)
+        except Exception as error:
+            complete = False
+            reason = str(error).partition("\n")[0]
+            say(f"could not be removed: {what}: {type(error).__name__}: {reason}")
+        else:
+            record.forget()
+            say(f"removed: {what}")
+    return found, complete
+
+
+def _has_ended(server: Server) -> bool:
+    """Is it one of ours that does not stay any more, and its databases with it?"""
+    from pytest_asyncdb.servers._kept import records
+
+    address = (server.host, server.port)
+    there = [r for _, r in records() if r.owner.alive()]
+    return server.managed and all((r.server.host, r.server.port) != address for r in there)
+
+
+def _drop_kept(registry: Registry, record: Record) -> None:
+    import asyncio
+
+    from pytest_asyncdb._provision import drop
+    from pytest_asyncdb._sql import Connection
+
+    server = record.server
+    backend = registry.backend(server.backend)
+    driver = registry.driver(BackendSpec(server.backend, record.driver), None)
+
+    async def dropping() -> None:
+        async with (
+            asyncio.timeout(_PATIENCE),
+            Connection(backend.url(server, driver.name, None), driver) as sql,
+        ):
+            await drop(sql, backend, server, record.name)
+
+    asyncio.run(dropping())
 
 
 def _from_environment(registry: Registry) -> list[tuple[BackendSpec, Sourced[str]]]:

@@ -52,11 +52,13 @@ def notes(run: Run, reports: Iterable[object]) -> list[str]:
             xdist's workers too.
     """
     lines = []
+    reports = list(reports)
     if run.unparametrised:
         lines.append(
             f"asyncdb: {len(run.unparametrised)} unittest tests ran on "
             f"{run.settings.specs[0]} only: pytest cannot parametrise unittest classes"
         )
+    lines += _kept(reports)
     strays: dict[tuple[str, str | None], set[str]] = {}
     for report in reports:
         for url, name in getattr(report, "asyncdb_strays", ()):
@@ -77,6 +79,17 @@ def times(run: Run, reports: Iterable[object]) -> list[str]:
 
     found = _times.collect(run, reports)
     return [*(_times.table(found) if run.settings.stats else ()), *_times.unusual(found)]
+
+
+def _kept(reports: Iterable[object]) -> list[str]:
+    """What was kept of failed tests, and how to open it."""
+    lines = []
+    found = [(r.nodeid, *r.asyncdb_kept) for r in reports if hasattr(r, "asyncdb_kept")]  # type: ignore[attr-defined]
+    for test, kept, text in found:
+        lines += [f"asyncdb: {'kept' if kept else 'not kept'}: {test}", f"  {text}"]
+    if any(kept for _, kept, _ in found):
+        lines.append("asyncdb: what is kept is removed by: python -m pytest_asyncdb reap")
+    return lines
 
 
 def note_lost(report: pytest.TestReport, error: BaseException, spec: object, run: Run) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_asyncdb._plan import SchemaPlan
     from pytest_asyncdb._provision import Provisioner
     from pytest_asyncdb._single import SingleDatabase
-    from pytest_asyncdb._types import BackendSpec, Server
+    from pytest_asyncdb._types import BackendSpec, Copied, Server
     from pytest_asyncdb.abc import Backend, Driver, Isolation, View, Wish
 
 
@@ -84,6 +84,8 @@ class Run:
         self.times = Times(self.worker)
         #: The rows of untouched databases, for reports, by URL.
         self.untouched: dict[Any, Any] = {}
+        #: How many databases of failed tests this process has kept.
+        self.kept = 0
         #: Whether the servers that this process uses still answer.
         self.watch = Watch()
 
@@ -231,6 +233,42 @@ class Run:
                     return True
         return False
 
+    def keep(self, kept: Copied | Exception, spec: BackendSpec, test: str) -> tuple[bool, str]:
+        """Write down that a failed test's database was kept.
+
+        Returns:
+            Whether it is, and the command that opens it, or why it is not.
+        """
+        from pytest_asyncdb import _keeping
+
+        if isinstance(kept, Exception):
+            return False, _first_line(kept)
+        self.kept += 1
+        server = self.server(spec)
+        try:
+            driver = self.driver(spec).name
+            command = _keeping.record(kept, test, self.id, server, self.backend(spec), driver)
+        except (OSError, RuntimeError) as error:
+            return False, _first_line(error)
+        return True, command
+
+    def why_not_kept(self, spec: BackendSpec) -> str | None:
+        """Why no database of *spec* can be kept any more, if that is so."""
+        from pytest_asyncdb._keeping import MOST
+
+        server = self.server(spec)
+        if not self.here:
+            return "this worker is on another host"
+        if self.kept >= MOST:
+            return f"the first {MOST} of this process are"
+        provider = self.registry.provider(server.provider)
+        if server.managed and server.maintenance is not None and not provider.keeps:
+            return (
+                f"a server from {server.provider!r} ends with the run; "
+                "one by URL, or by --asyncdb-server=local, can stay"
+            )
+        return None
+
     def guard(self, test: str) -> None:
         """Refuse the application's engines, as far as the ini file names them."""
         self.redirector.guard(self.named_engines, test)
@@ -258,3 +296,7 @@ class Run:
             stack.callback(self.redirector.close)
             self._strategies, self._databases, self._host = {}, {}, None
             self._provisioners = {}
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]

@@ -139,6 +139,9 @@ class SingleDatabase(Database):
     def drop(self, copied: Copied) -> None:
         raise NotImplementedError("there is no other database")
 
+    def keep(self, copied: Copied | None = None) -> Copied | Exception:
+        return errors.needs_databases("--asyncdb-keep", self.server.reason)
+
     def relax(self) -> None:
         """There is nothing that is kept."""
 

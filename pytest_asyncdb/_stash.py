@@ -31,5 +31,8 @@ MATRIX: pytest.StashKey[bool] = pytest.StashKey()
 COMPARED: pytest.StashKey[dict[str, Any] | None] = pytest.StashKey()
 #: The test's view of its database.
 OPEN: pytest.StashKey[View] = pytest.StashKey()
+#: With ``--asyncdb-keep``, of a failed test: whether its database was kept, and the command that
+#: opens it, or why it was not.
+KEPT: pytest.StashKey[tuple[bool, str]] = pytest.StashKey()
 #: What need not be known any more after a test.
-OF_ONE_TEST: tuple[pytest.StashKey[Any], ...] = (FAILURE, JOURNAL, NEXT, OPEN, STRAYS)
+OF_ONE_TEST: tuple[pytest.StashKey[Any], ...] = (FAILURE, JOURNAL, KEPT, NEXT, OPEN, STRAYS)

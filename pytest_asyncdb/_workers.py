@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._keeping import keeps
 from pytest_asyncdb._reap import reap_in_thread
 from pytest_asyncdb._runs import prefix_of
 from pytest_asyncdb._templates import Claim, TemplateBook
@@ -230,6 +231,8 @@ class OwnedServers:
             provider, found = self.find(spec)
             provider.load()
             provider.run, provider.reuse = self._run, self._settings.reuse
+            if self._settings.keep:
+                provider.needed = partial(keeps, self._run)
             if provider.name != "memory" and self._reaping is None:
                 _import_for_threads()
                 self._reaping = reap_in_thread()

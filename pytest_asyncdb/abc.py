@@ -236,6 +236,18 @@ class Backend(abc.ABC):
         """Statements that make an empty database, for the maintenance connection."""
 
     @abc.abstractmethod
+    def client(self, server: Server, place: str, database: str) -> tuple[Sequence[str], str]:
+        """The command that opens a database, and the text of a private file that it reads.
+
+        Args:
+            place: The path of that file; without a server, of the database.
+        """
+
+    def save(self, copied: Copied, path: str) -> None:
+        """Write a database to a file, where there is no server on which it could stay."""
+        raise NotImplementedError
+
+    @abc.abstractmethod
     def drop_database(self, name: str, server: Server) -> Sequence[str]:
         """Statements that drop a database whoever is connected to it."""
 
@@ -322,6 +334,9 @@ class ServerProvider(abc.ABC):
     keeps: ClassVar[bool] = False
     #: Shall they? Then leaving :meth:`obtain` stops nothing, and ``Server.kept`` is set.
     reuse: bool = False
+    #: Asked when :meth:`obtain` is left: is there anything on the server for which it must stay?
+    #: None: there will not be.
+    needed: Callable[[Server], bool] | None = None
 
     @abc.abstractmethod
     def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Found:
@@ -490,6 +505,14 @@ class Database(abc.ABC):
     def drop(self, copied: Copied) -> None:
         """Drop what :meth:`copy` gave, whoever is connected to it; need not wait for it."""
 
+    @abc.abstractmethod
+    def keep(self, copied: Copied | None = None) -> Copied | Exception:
+        """A copy of a database that outlives the run, or why there is none.
+
+        Args:
+            copied: What :meth:`copy` gave; None: the kept one. Nobody is connected to it.
+        """
+
 
 @dataclasses.dataclass(frozen=True)
 class Session:
@@ -545,6 +568,11 @@ class View(abc.ABC):
     url: URL
     #: What the engine has run for the test.
     journal: Journal
+    #: The test has failed, and what it has left is to outlive it: set before its fixtures are
+    #: torn down.
+    keeping: bool = False
+    #: With :attr:`keeping`, after :meth:`close`: what outlives it, or why nothing does.
+    kept: Copied | Exception | None = None
     #: Are the engine's connections independent of each other, with transactions of their own?
     independent: ClassVar[bool]
 

@@ -379,11 +379,6 @@ def kept_lost(label: str, where: str, error: BaseException) -> ServerStartError:
     )
 
 
-def not_available_yet(what: str, source: str, instead: str) -> ConfigError:
-    """A word of the contract that a later version will answer to."""
-    return ConfigError(f"{what} is not available yet ({source})", [], [instead])
-
-
 def _at(place: Sequence[str]) -> list[str]:
     """Lines for a place in the user's code, the innermost last."""
     return [f"  at {line}" for line in place]

@@ -15,7 +15,7 @@ import pytest
 from pytest_asyncdb import errors
 from pytest_asyncdb._handle import Asyncdb, AsyncdbBackend
 from pytest_asyncdb._redirect import app_engines, session_options
-from pytest_asyncdb._stash import FAILURE, JOURNAL, NEXT, OPEN, RUN, STRAYS
+from pytest_asyncdb._stash import FAILURE, JOURNAL, KEPT, NEXT, OPEN, RUN, STRAYS
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -213,7 +213,12 @@ def _asyncdb_view(
     run.times.ending()
     run.redirector.end()
     run.watch.lookout = None
+    if view.keeping and (why := run.why_not_kept(asyncdb_backend.spec)) is not None:
+        view.keeping = False
+        node.stash[KEPT] = False, why
     breaches = [b for b in view.close() if not _is_known(b, node)]
+    if view.kept is not None:
+        node.stash[KEPT] = run.keep(view.kept, asyncdb_backend.spec, node.nodeid)
     run.times.ended(str(asyncdb_backend), isolation)
     if breaches:
         pytest.fail("\n\n".join(map(str, breaches)), pytrace=False)

@@ -21,6 +21,7 @@ from pytest_asyncdb._stash import (
     COMPARED,
     FAILURE,
     JOURNAL,
+    KEPT,
     MATRIX,
     NEXT,
     OF_ONE_TEST,
@@ -225,6 +226,10 @@ def pytest_runtest_makereport(
         error = call.excinfo.value if call.excinfo is not None and result.failed else None
         journal = item.stash.get(JOURNAL, (None, ""))[0]
         result.__dict__["asyncdb"] = _outcome.of_test(item.nodeid, spec, error, compared, journal)
+    if result.failed and OPEN in item.stash and item.config.stash[RUN].settings.keep:
+        item.stash[OPEN].keeping = True
+    if KEPT in item.stash:
+        result.__dict__["asyncdb_kept"] = [*item.stash[KEPT]]  # xdist's workers send it
     if item.stash.get(STRAYS, None):
         from pytest_asyncdb import _report
 

@@ -148,6 +148,11 @@ FROM {status} WHERE variable_name = 'Threads_connected'
 """
 
 
+def _escaped(value: str) -> str:
+    """A value in quotes in an option file."""
+    return value.replace("\\", r"\\").replace('"', r"\"")
+
+
 class _MySQLFamily(Backend):
     dialect = "mysql"
     drivers = (Asyncmy, Aiomysql)
@@ -197,6 +202,15 @@ class _MySQLFamily(Backend):
 
     def restorer(self, sql: Sql, database: Copied, template: Copied) -> Restorer:
         return MySQLRestorer(sql, database.name, template.name, self.live_statistics)
+
+    def client(self, server: Server, place: str, database: str) -> tuple[Sequence[str], str]:
+        words = {"host": server.host, "port": server.port, "user": server.user}
+        words |= {"password": server.password, "socket": dict(server.query).get("unix_socket")}
+        # A client takes "localhost" for a socket, a driver for an address.
+        words |= {} if words["socket"] else {"protocol": "TCP"}
+        lines = [f'{key}="{_escaped(str(value))}"\n' for key, value in words.items() if value]
+        command = (self.name, f"--defaults-extra-file={place}", database)
+        return command, "".join(["[client]\n", *lines])
 
     def drop_database(self, name: str, server: Server) -> Sequence[str]:
         return (f"DROP DATABASE IF EXISTS `{name}`",)

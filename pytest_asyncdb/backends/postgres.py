@@ -219,6 +219,17 @@ FROM pg_roles WHERE rolname = current_user
 """
 
 
+#: Parameters of a URL that mean the same to psql.
+_LIBPQ = ("host", "sslmode", "sslrootcert", "sslcert", "sslkey")
+
+
+def _quoted(value: str) -> str:
+    """A value in libpq's connection strings."""
+    if value and not set(value) & set(" '\\"):
+        return value
+    return "'" + value.replace("\\", r"\\").replace("'", r"\'") + "'"
+
+
 class Postgres(Backend):
     """PostgreSQL 12 and newer."""
 
@@ -291,6 +302,14 @@ class Postgres(Backend):
             database=database or server.maintenance,
             query=dict(server.query),
         )
+
+    def client(self, server: Server, place: str, database: str) -> tuple[Sequence[str], str]:
+        words = {"host": server.host, "port": server.port, "user": server.user}
+        words |= {key: value for key, value in server.query if key in _LIBPQ}
+        words |= {"dbname": database, "passfile": place}
+        info = " ".join(f"{key}={_quoted(str(value))}" for key, value in words.items() if value)
+        password = (server.password or "").replace("\\", r"\\").replace(":", r"\:")
+        return ("psql", info), f"*:*:*:*:{password}\n"
 
     def begin(self, isolation_level: str | None) -> str:
         return f"BEGIN ISOLATION LEVEL {isolation_level}" if isolation_level else "BEGIN"

@@ -157,6 +157,15 @@ class SQLite(Backend):
                 template.backup(keeper)
         return keeper
 
+    def client(self, server: Server, place: str, database: str) -> tuple[Sequence[str], str]:
+        return ("sqlite3", place), ""
+
+    def save(self, copied: Copied, path: str) -> None:
+        import sqlite3
+
+        with contextlib.closing(sqlite3.connect(path)) as file:
+            copied.keeper.backup(file)
+
     def restorer(self, sql: Sql, database: Copied, template: Copied) -> Restorer:
         return SQLiteRestorer(database.keeper, template.keeper)
 

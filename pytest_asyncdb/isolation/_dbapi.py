@@ -202,7 +202,7 @@ class Branch(Checkout):
         if unit is None:
             return
         if self.outer.deferring:
-            unit.ending = "rollback"
+            unit.ending = None if self.outer.keeping else "rollback"
             return
         if not self.autocommit:
             self.outer.journal.ended(how.upper(), self.number)

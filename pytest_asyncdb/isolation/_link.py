@@ -153,6 +153,16 @@ class Link:
         # As text it would leave the adapter in the belief that it goes on.
         self.host.run(greenlet_spawn(self.adapted.rollback), patience)
 
+    def commit(self, patience: float) -> None:
+        """Commit the transaction that the adapter has begun. Blocks.
+
+        Raises:
+            Exception: The driver's own, or TimeoutError.
+        """
+        from sqlalchemy.util import greenlet_spawn
+
+        self.host.run(greenlet_spawn(self.adapted.commit), patience)
+
     def script(self, statements: Sequence[str]) -> None:
         """Run statements of ours, in one round trip where the driver can.
 

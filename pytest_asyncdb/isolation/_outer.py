@@ -58,6 +58,8 @@ class OuterTransaction:
         self.journal = Journal(link.connector.hide_parameters)
         #: Units of work that are closed now are undone by the next one, or by our ROLLBACK.
         self.deferring = False
+        #: The test has failed, and :meth:`commit` will be called: these units go on.
+        self.keeping = False
         #: The rollback did not go through.
         self.stuck = False
         #: Who was the first to use the connection; None: nobody has.
@@ -103,6 +105,24 @@ class OuterTransaction:
             if entry.in_use:
                 entry.invalidate()
         return guard.breaches
+
+    def commit(self) -> None:
+        """Let everything stay that the test has done, but for what it has rolled back; to be
+        called before :meth:`close`. Blocks.
+
+        Raises:
+            Exception: It cannot.
+        """
+        guard = self.guard
+        if not guard.begun and guard.lost is None:
+            return
+        if guard.calls.under_way:
+            raise errors.AsyncdbError("something of the test was still running a statement")
+        if guard.lost is not None or not self.link.is_open:
+            raise errors.AsyncdbError("the transaction of the test was lost")
+        self.abandon(list(self.cursors))
+        self.stack.commit([f"RELEASE SAVEPOINT {GUARD}", "COMMIT"])
+        guard.begun = False
 
     def abandon(self, cursors: Iterable[Cursor]) -> None:
         """Close cursors that SQLAlchemy has left open.

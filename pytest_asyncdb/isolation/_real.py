@@ -191,9 +191,18 @@ class RealWork:
             with contextlib.suppress(Exception):  # it goes with its connection at last
                 self.host.run(cursor.abandon(), CANCEL_PATIENCE)
 
-    def close(self) -> list[BaseException]:
-        """End everything that the test has left open. Blocks; bounded in time."""
+    def close(self, keeping: bool = False) -> list[BaseException]:
+        """End everything that the test has left open. Blocks; bounded in time.
+
+        Args:
+            keeping: What the test has not ended is committed, as far as the server can.
+        """
         self.ended = True
+        if keeping and not self.calls.under_way:
+            for link in self._taken:
+                if link.is_open and link.in_transaction() is not False:
+                    with contextlib.suppress(Exception):  # undone below
+                        link.commit(CANCEL_PATIENCE)
         if self._attending is not None:
             self._attending()
         if self.calls.under_way:

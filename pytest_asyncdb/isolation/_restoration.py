@@ -88,6 +88,12 @@ class Kept(Isolation):
             breaches += self.forget(test)
         return [word for word in changed if not word.startswith(LEFT_OPEN)], breaches
 
+    def keep(self) -> Copied | Exception:
+        """Let a copy of the database outlive the run, or say why not. Blocks; it must be
+        forgotten afterwards."""
+        self.close()
+        return self._database.keep()
+
     def forget(self, test: str) -> list[BaseException]:
         """The database holds what it should not: the next test gets a new one. Blocks; never
         raises, but returns why the old one is still there."""

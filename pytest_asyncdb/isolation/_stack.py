@@ -78,6 +78,17 @@ class Stack:
         owed, self._owed = self._owed, []
         return owed
 
+    def commit(self, statements: Sequence[str]) -> None:
+        """End everything with *statements*: what is open is kept, as far as it has not failed.
+        Blocks.
+
+        Raises:
+            Exception: The driver's own.
+        """
+        with self.lock:
+            self.settle()
+            self._send([*self.owed(), *statements], self.top)
+
     def clear(self) -> None:
         """Forget all: the outer transaction has ended, or is about to."""
         self.dead = True

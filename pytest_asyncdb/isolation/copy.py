@@ -101,17 +101,20 @@ class _CopyView(RealView):
         self._watched = True  # who has its URL may come back to it
 
     def close(self) -> Sequence[BaseException]:
-        breaches = self._work.close()
+        breaches = self._work.close(self.keeping)
         restoration = self._restoration
         if (
             restoration is not None
             and self._strategy.database.backend.restores_whole
             and not self._watched
+            and not self.keeping
             and self._strategy.use_again(self._copied, restoration)
         ):
             return breaches
         self._connections.discard()
         if restoration is not None:
             restoration.close()
+        if self.keeping:
+            self.kept = self._strategy.database.keep(self._copied)
         self._strategy.database.drop(self._copied)
         return breaches

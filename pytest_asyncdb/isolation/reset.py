@@ -59,5 +59,8 @@ class _ResetView(RealView):
         return self._strategy.reference()
 
     def close(self) -> Sequence[BaseException]:
-        breaches = self._work.close()
+        breaches = self._work.close(self.keeping)
+        if self.keeping:
+            self.kept = self._strategy.keep()
+            return [*breaches, *self._strategy.forget(self._work.test)]
         return [*breaches, *self._strategy.put_back(self._work.test)[1]]

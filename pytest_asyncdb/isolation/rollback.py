@@ -89,7 +89,7 @@ class _RollbackView(View):
 
     @contextlib.contextmanager
     def closing(self) -> Iterator[None]:
-        self._outer.deferring = True
+        self._outer.deferring, self._outer.keeping = True, self.keeping
         try:
             yield
         finally:
@@ -112,9 +112,21 @@ class _RollbackView(View):
             self._watched = True
 
     def close(self) -> Sequence[BaseException]:
+        if self.keeping:
+            return self._close_and_keep()
         breaches = self._outer.close()
         if self._outer.guard.lost is not None or self._outer.stuck:
             return [*breaches, *self._strategy.forget(self._test)]
         if self._watched:
             return [*breaches, *self._strategy.find_others(self._test)]
         return breaches
+
+    def _close_and_keep(self) -> Sequence[BaseException]:
+        try:
+            self._outer.commit()
+        except Exception as error:
+            self.kept = error
+        breaches = self._outer.close()
+        if self.kept is None:
+            self.kept = self._strategy.keep()
+        return [*breaches, *self._strategy.forget(self._test)]

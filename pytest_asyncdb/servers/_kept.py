@@ -29,6 +29,8 @@ _Started = contextlib.AbstractContextManager[tuple[Supervised, Server]]
 
 #: Seconds without use after which a server ends.
 IDLE = 3600.0
+#: The same where databases of failed tests are on it.
+KEEPING = 86400.0
 #: Changes when another version of the plugin could not use what this one has started.
 _LAYOUT = "1"
 #: Seconds in which a server that is told to must have ended.
@@ -103,6 +105,44 @@ def kept(
         yield server
     finally:
         os.close(use)
+
+
+@contextlib.contextmanager
+def if_needed(
+    name: str, owner: Owner, started: Callable[[], _Started], needed: Callable[[Server], bool]
+) -> Iterator[Server]:
+    """A server for this run, which stays after it if it is *needed*.
+
+    Args:
+        name: Of the backend.
+        owner: This process, as far as it is the owner of a server that stays.
+        started: Starts it, with a detached supervisor.
+        needed: Asked on leaving.
+    """
+    with started() as (ours, server):
+        yield server
+        if needed(server):
+            with _writable():
+                folder = _folder()
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                Path(ours.folder, "keep").touch()
+                path = folder / f"{name}-{Path(ours.folder).name}.json"
+                os.close(_stay(path, ours, server, owner))
+
+
+def _stay(path: Path, ours: Supervised, server: Server, owner: Owner) -> int:
+    """Let a server outlive this run. Returns the file that is locked while we use it."""
+    use = lock(Path(ours.folder, "use"), shared=True)
+    assert use is not None
+    try:
+        owner = dataclasses.replace(owner, pid=ours.pid, started=start_time(ours.pid) or "")
+        ours.stay(path, IDLE, KEEPING, owner)
+        with _writable():
+            Record(server, ours.folder, owner).write(path)
+    except BaseException:
+        os.close(use)
+        raise
+    return use
 
 
 def records() -> Iterator[tuple[Path, Record]]:
@@ -184,17 +224,8 @@ def _start(path: Path, owner: Owner, started: Callable[[], _Started]) -> tuple[S
     path.unlink(missing_ok=True)
     with started() as (ours, server):
         server = dataclasses.replace(server, kept=ours.folder)
-        use = lock(Path(ours.folder, "use"), shared=True)
-        assert use is not None
-        try:
-            Path(ours.folder, "templates").mkdir(mode=0o700)
-            owner = dataclasses.replace(owner, pid=ours.pid, started=start_time(ours.pid) or "")
-            ours.stay(path, IDLE, owner)
-            with _writable():
-                Record(server, ours.folder, owner).write(path)
-        except BaseException:
-            os.close(use)
-            raise
+        Path(ours.folder, "templates").mkdir(mode=0o700)
+        use = _stay(path, ours, server, owner)
     return server, use
 
 

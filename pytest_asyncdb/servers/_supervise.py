@@ -92,18 +92,20 @@ class Supervised:
         line, _, self._events = self._events.partition(b"\n")
         return line.decode(errors="replace")
 
-    def stay(self, record: Path, idle: float, owner: Owner) -> None:
+    def stay(self, record: Path, idle: float, keeping: float, owner: Owner) -> None:
         """Let the folder and the command outlive us; see ``_supervisor.py``.
 
         Args:
             record: The file that leads to the folder; to be written when this has returned.
             idle: Seconds without use after which all of it ends.
+            keeping: The same where the file ``keep`` is in the folder.
             owner: The supervisor as the owner of the folder.
 
         Raises:
             AsyncdbError: The supervisor has ended.
         """
-        self.tell({"stay": str(record), "idle": idle, "owner": owner.to_json()})
+        message = {"stay": str(record), "idle": idle, "keeping": keeping, "owner": owner.to_json()}
+        self.tell(message)
         answer = self.event(_END)
         if answer != "staying":
             raise AsyncdbError("a server that was to stay has ended", [str(answer)])

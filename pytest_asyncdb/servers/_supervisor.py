@@ -68,7 +68,7 @@ def main() -> None:
             elif "stay" in message:
                 programs.give_owner(message["owner"])
                 _say("staying")
-                _stay(programs, awake, Path(message["stay"]), message["idle"])
+                _stay(programs, awake, Path(message["stay"]), message["idle"], message["keeping"])
                 return
             else:
                 programs.start(message)
@@ -79,12 +79,13 @@ def main() -> None:
             programs.close()
 
 
-def _stay(programs: _Programs, awake: int, record: Path, idle: float) -> None:
+def _stay(programs: _Programs, awake: int, record: Path, idle: float, keeping: float) -> None:
     """Return when the command has ended, or when nobody uses it any more.
 
     Whoever uses it has a shared lock on the file ``use`` in the folder, has touched it, and has
     found it by *record*, a file that names the folder. Nobody does when there has been no such
     lock for *idle* seconds, or when there is none and the record is gone, or is another one's.
+    Where a file ``keep`` is in the folder, *keeping* takes the place of *idle*.
     """
     import fcntl
 
@@ -93,6 +94,7 @@ def _stay(programs: _Programs, awake: int, record: Path, idle: float) -> None:
     for number in (0, 1, 2):
         os.dup2(nothing, number)
     use = os.open(programs.folder / "use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    keep = programs.folder / "keep"
     touched, used = 0, 0.0
     while programs.ended() is None:
         if touched != (touched := os.fstat(use).st_mtime_ns):
@@ -102,7 +104,8 @@ def _stay(programs: _Programs, awake: int, record: Path, idle: float) -> None:
         except BlockingIOError:
             used = time.monotonic()
         else:
-            if time.monotonic() - used > idle or not _names(record, programs.folder):
+            limit = keeping if keep.exists() else idle
+            if time.monotonic() - used > limit or not _names(record, programs.folder):
                 break
             fcntl.flock(use, fcntl.LOCK_UN)
         if select.select([awake], [], [], min(_LOOK, idle))[0]:

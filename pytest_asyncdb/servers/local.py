@@ -35,7 +35,7 @@ from pytest_asyncdb._types import (
 )
 from pytest_asyncdb.abc import Backend, Driver, ServerProvider
 from pytest_asyncdb.errors import AsyncdbError, ProviderUnavailable, server_start
-from pytest_asyncdb.servers._kept import kept
+from pytest_asyncdb.servers._kept import if_needed, kept
 from pytest_asyncdb.servers._owner import Owner
 from pytest_asyncdb.servers._ready import NotReady, fits, patience, run, wait_until_ready
 from pytest_asyncdb.servers._supervise import Identity, Supervised, data_place, supervised
@@ -110,13 +110,14 @@ class LocalProvider(ServerProvider):
         assert recipe is not None
         began = time.monotonic()
         kind = f"a {backend.label} server"
+        staying = self.reuse or self.needed is not None
         owner = Owner.current(self.run, f"{kind} that stays" if self.reuse else kind)
 
         @contextlib.contextmanager
         def started() -> Iterator[tuple[Supervised, Server]]:
             password = secrets.token_hex(16)
             credentials = recipe.credentials.format(password=password)
-            with supervised(programs.identity, credentials, owner, detached=self.reuse) as ours:
+            with supervised(programs.identity, credentials, owner, detached=staying) as ours:
                 with patience(progress, f"{backend.label}: the local server is still starting"):
                     server = self._start(ours, found, recipe, backend, driver, password)
                 yield ours, server
@@ -124,6 +125,9 @@ class LocalProvider(ServerProvider):
         if self.reuse:
             words = [self.name, *_words(recipe, programs), *recipe.serve(_nowhere(programs), 0)]
             servers = kept(backend.name, [*words, recipe.credentials], owner, started)
+        elif self.needed is not None:
+            stays = dataclasses.replace(owner, what=f"{kind} with databases that were kept")
+            servers = if_needed(backend.name, stays, started, self.needed)
         else:
             servers = _only(started())
         with servers as server:

@@ -166,23 +166,6 @@ def test_the_provider_url_without_a_url_is_refused(project: Project) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("argument", "expected"),
-    [
-        (
-            "--asyncdb-keep",
-            """
-            --asyncdb-keep is not available yet (--asyncdb-keep)
-
-            To fix this: leave it out: look at the data inside the test
-            """,
-        ),
-    ],
-)
-def test_what_is_not_there_yet_says_so(project: Project, argument: str, expected: str) -> None:
-    assert usage_error(project, argument) == text(expected)
-
-
 def test_a_wrong_answer_to_whether_servers_stay_is_refused(project: Project) -> None:
     project.ini(asyncdb_reuse="maybe")
     assert usage_error(project) == text(

@@ -42,8 +42,11 @@ ALLOWED = {
     "_templates": BASE,
     "_began": set(),
     "_sources": {"_began"},
+    "_keeping": {"_types", "servers._cache", "servers._owner"},
     "_lasting": {"_sources", "_templates", "servers._flock"},
-    "_provision": CORE | {"_plan", "_build", "_sql", "_templates", "_lasting", "_sources"},
+    "_provision": CORE
+    | {"_plan", "_build", "_sql", "_templates", "_lasting", "_sources"}
+    | {"_keeping"},
     "_single": CORE | {"_plan", "_sql", "_provision"},
     "_budget": {"errors", "_types"},
     "_hosts": {"errors", "_types"},
@@ -53,7 +56,7 @@ ALLOWED = {
     "_runs": {"servers._cache", "servers._owner"},
     "_lease": CORE | {"_lasting", "_provision", "_runs", "_sql"},
     "_reap": CORE
-    | {"_lease", "_provision", "_registry", "_runs", "_sql"}
+    | {"_keeping", "_lease", "_provision", "_registry", "_runs", "_sql"}
     | {"servers._kept", "servers._traces"},
     "_times": set(),
     "_code": set(),
