@@ -242,14 +242,14 @@ class Run:
         from pytest_asyncdb import _keeping
 
         if isinstance(kept, Exception):
-            return False, _first_line(kept)
+            return False, _in_short(kept)
         self.kept += 1
         server = self.server(spec)
         try:
             driver = self.driver(spec).name
             command = _keeping.record(kept, test, self.id, server, self.backend(spec), driver)
         except (OSError, RuntimeError) as error:
-            return False, _first_line(error)
+            return False, _in_short(error)
         return True, command
 
     def why_not_kept(self, spec: BackendSpec) -> str | None:
@@ -298,5 +298,7 @@ class Run:
             self._provisioners = {}
 
 
-def _first_line(error: BaseException) -> str:
+def _in_short(error: BaseException) -> str:
+    if isinstance(error, errors.AsyncdbError):
+        return error.headline
     return f"{type(error).__name__}: {error}".partition("\n")[0]

@@ -15,6 +15,7 @@ from fix_observer import observer_of
 from fix_project import Outcome, Project
 from fix_servers import Servers, Target
 
+from pytest_asyncdb._keeping import records as kept_databases
 from pytest_asyncdb.servers._kept import records
 
 #: What each client needs to run a statement and print its rows only.
@@ -56,7 +57,8 @@ def rows(command: str) -> list[str]:
 
 
 def reap(*arguments: str) -> list[str]:
-    """What ``reap`` says of kept databases and their servers."""
+    """What ``reap`` says of what this test's runs have kept, and of the servers of that."""
+    ours = [*(record.name for record in kept_databases()), *(r.folder for _, r in records())]
     done = subprocess.run(
         [sys.executable, "-m", "pytest_asyncdb", "reap", *arguments],
         capture_output=True,
@@ -64,7 +66,7 @@ def reap(*arguments: str) -> list[str]:
         timeout=60,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    return [line for line in done.stdout.splitlines() if "kept" in line or "stays" in line]
+    return [line for line in done.stdout.splitlines() if any(name in line for name in ours)]
 
 
 @pytest.fixture(autouse=True)
@@ -289,3 +291,57 @@ def test_a_container_ends_with_the_run(project: Project, servers: Servers, place
         """
     )
     assert not place.exists()
+
+
+def test_a_connection_that_was_lost_has_nothing_to_keep(project: Project, postgres: Target) -> None:
+    project.tests(
+        """
+        async def test_it(asyncdb_session):
+            await add(asyncdb_session, "ada")
+            await asyncdb_session.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+        async def test_next(asyncdb_session):
+            assert await names(asyncdb_session) == []
+        """
+    )
+    run = project.run_apart(postgres, "--asyncdb-keep")
+    run.had(passed=1, failed=1)
+    run.shows(
+        """
+        asyncdb: not kept: test_it.py::test_it[postgres-asyncpg]
+        the transaction of the test was lost
+        """
+    )
+    assert kept(run) == {}
+
+
+def test_what_still_runs_a_statement_is_not_kept(project: Project, postgres: Target) -> None:
+    """A task on a loop that goes on. What it has done so far nobody knows."""
+    project.ini(
+        asyncio_default_test_loop_scope="session", asyncio_default_fixture_loop_scope="session"
+    )
+    project.tests(
+        """
+        from sqlalchemy import event
+
+        async def test_it(asyncdb_engine):
+            runs = asyncio.Event()
+            event.listen(asyncdb_engine.sync_engine, "before_cursor_execute", lambda *_: runs.set())
+
+            async def sleep():
+                async with asyncdb_engine.connect() as connection:
+                    await connection.execute(text("SELECT pg_sleep(60)"))
+
+            task = asyncio.create_task(sleep())
+            await runs.wait()
+            raise LookupError(task)
+        """
+    )
+    run = project.run_apart(postgres, "--asyncdb-keep")
+    run.shows(
+        """
+        asyncdb: not kept: test_it.py::test_it[postgres-asyncpg]
+        something of the test was still running a statement
+        """
+    )
+    assert kept(run) == {}
