@@ -35,7 +35,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "embedded, local, container (the first of these that is there)",
     )
     add("--json", type=Path, metavar="FILE", help="write everything as JSON")
-    add("--docs", type=Path, metavar="PAGE", help="write the table into the block of a page")
+    add(
+        "--docs",
+        type=Path,
+        metavar="PAGE",
+        help="write the table into the block of a page, and a plot beside it",
+    )
     add("--quick", action="store_true", help="only whether it works: SQLite, few tests")
     options = parser.parse_args(arguments)
     if options.quick:
@@ -73,6 +78,7 @@ def main(arguments: list[str]) -> int:
         report.write_json(options.json, results, around)
     if options.docs:
         report.write_docs(options.docs, report.table(rows), around)
+        report.plot(options.docs.with_suffix(".svg"), results)
     return int(any(result.failed for result in results))
 
 

@@ -69,6 +69,35 @@ def surroundings(command: str, servers: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
+def plot(path: Path, results: Sequence[Result]) -> None:
+    """An SVG of what was reached as a share of its target, with its spread.
+
+    Nothing where there are no targets, or no matplotlib.
+    """
+    try:
+        import matplotlib.pyplot as plt
+    except ModuleNotFoundError:
+        return
+    shown = [(r, r.target, r.reached) for r in results if r.target and r.reached][::-1]
+    if not shown:
+        return
+    plt.rcParams.update({"svg.fonttype": "none", "font.size": 8})
+    figure, axes = plt.subplots(figsize=(9, 1 + 0.2 * len(shown)), layout="constrained")
+    axes.axvline(1, color="black", linewidth=1)
+    for y, (result, target, reached) in enumerate(shown):
+        colour = "#1b7837" if result.verdict == "ok" else "#b2182b"
+        axes.hlines(y, reached.low / target, reached.high / target, color=colour, linewidth=2)
+        axes.plot(reached.median / target, y, "o", color=colour, markersize=5)
+    axes.set_yticks(range(len(shown)), [f"{r.what}, {r.word}".strip(", ") for r, *_ in shown])
+    axes.set_xscale("log")
+    axes.set_xticks(ticks := [0.1, 0.2, 0.5, 1, 2, 5], [f"{tick:g}" for tick in ticks])
+    axes.set_xlabel("reached : target, median and spread of the rounds; left of 1 is better")
+    axes.minorticks_off()
+    axes.grid(axis="x", linewidth=0.3)
+    figure.savefig(path, format="svg", metadata={"Date": None})
+    plt.close(figure)
+
+
 def write_json(path: Path, results: Sequence[Result], around: Mapping[str, Any]) -> None:
     lines = [{**dataclasses.asdict(result), "verdict": result.verdict} for result in results]
     text = json.dumps({**around, "results": lines}, indent=1, ensure_ascii=False)

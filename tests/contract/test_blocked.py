@@ -466,7 +466,7 @@ def test_who_holds_a_lock_is_said_where_the_driver_gives_up(
             f"In a transaction then: {session}Task-# (test_it), which stands at",
             stands,
             "and has run in its transaction",
-            ran(target, 5, insert),  # after the statements that set the limits, and their ends
+            ran(target, 3, insert),  # after the two that set the limits
         )
     )
     assert outcome.text.count("- asyncdb: locks -") == 1
