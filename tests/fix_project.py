@@ -28,6 +28,7 @@ import aiosqlite  # noqa: F401
 import anyio.pytest_plugin  # noqa: F401
 import asyncmy  # noqa: F401
 import asyncpg  # noqa: F401
+import docker  # noqa: F401
 import hypothesis  # noqa: F401
 import psycopg  # noqa: F401
 import pytest
