@@ -28,6 +28,8 @@ _CHUNK = 1024 * 1024
 _ENOUGH = 1024**3
 #: Seconds after which what is not used, and what was never completed, is removed.
 _UNUSED, _UNFINISHED = 30 * 86400.0, 600.0
+#: So many, of 40 to 150 MB, are kept beside the newest one.
+_OTHERS = 7
 
 
 class Warm:
@@ -158,8 +160,9 @@ def _discard(entry: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what no run has used for long, and what runs left that were killed."""
-    for path in folder.iterdir():
-        age = time.time() - path.stat().st_mtime
-        if age > (_UNFINISHED if "." in path.name else _UNUSED):
+    """Remove what no run has used for long, or is too much, and what runs left that were killed."""
+    aged = sorted((time.time() - path.stat().st_mtime, path) for path in folder.iterdir())
+    whole = [path for _, path in aged if "." not in path.name]
+    for age, path in aged:
+        if age > (_UNFINISHED if "." in path.name else _UNUSED) or path in whole[_OTHERS:]:
             _discard(path)

@@ -189,3 +189,17 @@ def test_what_nobody_uses_is_removed(tmp_path: Path, cache: Path) -> None:
     assert half[1].exists()
     assert Warm("program", ["another"]).take(str(tmp_path / "copy")) == "secret"
     assert (tmp_path / "copy" / "file").read_text() == "text"
+
+
+def test_so_many_are_kept_that_were_used_last(tmp_path: Path, cache: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    kept = [Warm("program", [str(number)]) for number in range(8)]
+    for number, warm in enumerate(kept):
+        warm.keep(str(source), "secret")
+        os.utime(warm.entry, (time.time() - 100 + number,) * 2)
+    Warm("program", ["0"]).take(str(tmp_path / "copy"))  # is used
+    Warm("program", ["another"]).keep(str(source), "secret")
+    there = [number for number, warm in enumerate(kept) if warm.entry.exists()]
+    assert there == [0, 2, 3, 4, 5, 6, 7]
+    assert len(list(cache.iterdir())) == 8
