@@ -115,11 +115,25 @@ HINTS = (
     ),
     Hint(
         r"TooManyConnectionsError|too many clients already|too many connections for|"
-        r"remaining connection slots are reserved|\b1040\b.*Too many connections",
+        r"remaining connection slots are reserved|\b1040\b.*Too many connections|"
+        r"\b(1203|1226)\b.*connections",
         "the server, or the account, has no connection left: pools of several engines or workers "
         "add up, or connections were not given back",
         "make pools smaller (pool_size, max_overflow), run with fewer workers, close what tests "
         "open; asyncdb_engine needs one connection in rollback",
+    ),
+    Hint(
+        r"lost synchronization with server|Packet sequence number wrong",
+        "two processes read from one connection: it was open when one of them was forked",
+        "open connections after the fork; in the child first engine.dispose(close=False), or "
+        "start processes with the method spawn",
+    ),
+    Hint(
+        r"^builtins\.Failed: ScopeMismatch: You tried to access the \w+ scoped fixture "
+        r"_(function|class|module|package)_scoped_runner",
+        "a fixture that lives longer than one test runs on an event loop that does not",
+        'give it a loop as long as its scope, such as loop_scope="session" beside scope="session"',
+        _PYTHON,
     ),
     Hint(
         r"^builtins\.Failed: ScopeMismatch: You tried to access the function scoped fixture "
