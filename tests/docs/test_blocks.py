@@ -20,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import importlib.util
+import logging
 import os
 import re
 import shlex
@@ -39,6 +40,17 @@ _QUIET = (
     *("-o", "asyncio_default_fixture_loop_scope=function"),
 )
 LANGUAGES = {"python", "console", "ini", "toml", "bash", "sh"}
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[None]:
+    """Litestar configures it, for good."""
+    root = logging.getLogger()
+    level, handlers = root.level, [*root.handlers]
+    yield
+    root.setLevel(level)
+    for handler in {*root.handlers}.difference(handlers):
+        root.removeHandler(handler)
 
 
 @dataclasses.dataclass(frozen=True)
