@@ -144,6 +144,18 @@ _SESSION = """
         await transaction.rollback()
 """
 
+#: The rest of a fixture "engine" for the whole run, and the session on it.
+_POOLED = (
+    """    await create(engine)
+    yield engine
+    await engine.dispose()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def session(engine):"""
+    + _SESSION
+)
+
 #: The best that can be written by hand: one pooled connection, one loop for the whole run.
 HAND_WRITTEN = Source(
     "session",
@@ -154,14 +166,8 @@ HAND_WRITTEN = Source(
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def engine():
     engine = make_engine()
-    await create(engine)
-    yield engine
-    await engine.dispose()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def session(engine):"""
-    + _SESSION,
+"""
+    + _POOLED,
 )
 
 #: What works on one loop per test: a new connection each time.
@@ -251,14 +257,8 @@ async def engine(postgres_17_service):
     engine = make_engine(
         URL.create("postgresql+{driver}", it.user, it.password, it.host, it.port, it.database)
     )
-    await create(engine)
-    yield engine
-    await engine.dispose()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def session(engine):"""
-    + _SESSION,
+"""
+    + _POOLED,
 )
 
 

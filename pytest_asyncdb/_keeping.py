@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._types import Copied, Server
-from pytest_asyncdb.servers._cache import cache_folder
+from pytest_asyncdb.servers._cache import cache_folder, write_private
 from pytest_asyncdb.servers._owner import Owner
 
 if TYPE_CHECKING:
@@ -96,10 +95,10 @@ def record(
     file = None if server.maintenance is not None else copied.url.database
     command, text = backend.client(server, file or f"{place}.client", copied.name)
     if text:
-        _write(Path(f"{place}.client"), text)
+        write_private(Path(f"{place}.client"), text)
     owner = Owner.current(run, "a database that was kept")
     values = dataclasses.asdict(Record(copied.name, test, server, driver, file, owner))
-    _write(Path(f"{place}.json"), json.dumps(values))
+    write_private(Path(f"{place}.json"), json.dumps(values))
     if server.kept is not None:
         keep_server(server.kept)
     return shlex.join(command)
@@ -134,8 +133,3 @@ def _read(values: dict[str, Any]) -> Record:
     server = Server.from_message(values.pop("server"))
     owner = Owner.from_json(json.dumps(values.pop("owner")))
     return Record(**values, server=server, owner=owner)
-
-
-def _write(path: Path, text: str) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)

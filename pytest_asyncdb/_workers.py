@@ -22,8 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._keeping import keeps
-from pytest_asyncdb._reap import reap_in_thread
 from pytest_asyncdb._runs import prefix_of
 from pytest_asyncdb._templates import Claim, TemplateBook
 from pytest_asyncdb._types import BackendSpec, Found, Server
@@ -232,8 +230,12 @@ class OwnedServers:
             provider.load()
             provider.run, provider.reuse = self._run, self._settings.reuse
             if self._settings.keep:
+                from pytest_asyncdb._keeping import keeps
+
                 provider.needed = partial(keeps, self._run)
             if provider.name != "memory" and self._reaping is None:
+                from pytest_asyncdb._reap import reap_in_thread
+
                 _import_for_threads()
                 self._reaping = reap_in_thread()
             backend = self._registry.backend(spec.backend)

@@ -11,15 +11,30 @@ _SECONDS = (
     "timestampdiff(SECOND, r.trx_wait_started, convert_tz(utc_timestamp(), '+00:00', 'SYSTEM'))"
 )
 
-MYSQL_WAITS = f"""
+#: Who waits for whose lock of a row.
+_ROWS = f"""
 SELECT {_SECONDS}, r.trx_mysql_thread_id, w.user, '', b.trx_mysql_thread_id, h.user, ''
-FROM performance_schema.data_lock_waits d
-JOIN information_schema.innodb_trx r ON r.trx_id = d.requesting_engine_transaction_id
-JOIN information_schema.innodb_trx b ON b.trx_id = d.blocking_engine_transaction_id
-JOIN performance_schema.processlist w ON w.id = r.trx_mysql_thread_id
-LEFT JOIN performance_schema.processlist h ON h.id = b.trx_mysql_thread_id
-WHERE w.db = '{{database}}'
+FROM {{lock_waits}} d
+JOIN information_schema.innodb_trx r ON r.trx_id = d.requesting{{trx_id}}
+JOIN information_schema.innodb_trx b ON b.trx_id = d.blocking{{trx_id}}
+JOIN {{processlist}} w ON w.id = r.trx_mysql_thread_id
+LEFT JOIN {{processlist}} h ON h.id = b.trx_mysql_thread_id
+WHERE w.db = '{{{{database}}}}'
 UNION
+"""
+_MYSQL_ROWS = _ROWS.format(
+    lock_waits="performance_schema.data_lock_waits",
+    trx_id="_engine_transaction_id",
+    processlist="performance_schema.processlist",
+)
+_MARIADB_ROWS = _ROWS.format(
+    lock_waits="information_schema.innodb_lock_waits",
+    trx_id="_trx_id",
+    processlist="information_schema.processlist",
+)
+
+MYSQL_WAITS = f"""
+{_MYSQL_ROWS}
 SELECT w.processlist_time, w.processlist_id, w.processlist_user, '',
     h.processlist_id, h.processlist_user, ''
 FROM performance_schema.metadata_locks p
@@ -33,14 +48,7 @@ WHERE p.lock_status = 'PENDING' AND g.lock_status = 'GRANTED'
 """
 
 MARIADB_WAITS = f"""
-SELECT {_SECONDS}, r.trx_mysql_thread_id, w.user, '', b.trx_mysql_thread_id, h.user, ''
-FROM information_schema.innodb_lock_waits d
-JOIN information_schema.innodb_trx r ON r.trx_id = d.requesting_trx_id
-JOIN information_schema.innodb_trx b ON b.trx_id = d.blocking_trx_id
-JOIN information_schema.processlist w ON w.id = r.trx_mysql_thread_id
-LEFT JOIN information_schema.processlist h ON h.id = b.trx_mysql_thread_id
-WHERE w.db = '{{database}}'
-UNION
+{_MARIADB_ROWS}
 SELECT w.time, w.id, w.user, '', h.id, h.user, ''
 FROM information_schema.processlist w
 JOIN information_schema.processlist h ON h.db = w.db AND h.id <> w.id

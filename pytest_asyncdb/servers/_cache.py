@@ -14,3 +14,13 @@ def cache_folder() -> Path:
     """
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "pytest-asyncdb"
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a new file that only this user can read.
+
+    Raises:
+        OSError: There is one, or it cannot be written.
+    """
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)

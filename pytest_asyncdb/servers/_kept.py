@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pytest_asyncdb._types import Server
 from pytest_asyncdb.errors import nowhere_to_keep
-from pytest_asyncdb.servers._cache import cache_folder
+from pytest_asyncdb.servers._cache import cache_folder, write_private
 from pytest_asyncdb.servers._flock import lock
 from pytest_asyncdb.servers._owner import Owner, start_time
 from pytest_asyncdb.servers._supervise import Supervised
@@ -68,8 +68,7 @@ class Record:
         new = path.with_suffix(".new")
         with contextlib.suppress(FileNotFoundError):
             new.unlink()
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(dataclasses.asdict(self), file)
+        write_private(new, json.dumps(dataclasses.asdict(self)))
         new.replace(path)
 
 
