@@ -9,6 +9,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
@@ -58,13 +59,13 @@ def reap(urls: Sequence[str], dry: bool, say: Callable[[str], None]) -> bool:
     """
     registry = Registry()
     targets = [*_from_environment(registry), *(_target(registry, url) for url in urls)]
-    from pytest_asyncdb.servers._traces import Folder, traces
+    from pytest_asyncdb.servers._traces import traces
 
     if not dry:
         forget_dead()
     staying, found, complete = _end_unused(dry, say)
     for trace in traces():
-        if isinstance(trace, Folder) and str(trace.path) in staying:
+        if trace.name in staying:
             continue
         if not trace.abandoned:
             if dry:
@@ -90,7 +91,7 @@ def _end_unused(dry: bool, say: Callable[[str], None]) -> tuple[set[str], bool, 
     """End this user's servers that stay for later runs, if no run uses them.
 
     Returns:
-        The folders of those of which something was said; was one of them not in use, and are
+        The names of the folders of those that were there; was one of them not in use, and are
         these gone?
     """
     from pytest_asyncdb.servers._kept import end_unused, records
@@ -98,7 +99,8 @@ def _end_unused(dry: bool, say: Callable[[str], None]) -> tuple[set[str], bool, 
     told: set[str] = set()
     found, complete = False, True
     for path, record in records():
-        told.add(record.folder)
+        if record.owner.alive():  # else what is left of it has to be removed
+            told.add(Path(record.folder).name)
         ended = end_unused(path, record, dry)
         what = f"{record.owner.what}, process {record.owner.pid} in {record.folder}"
         if ended is None:

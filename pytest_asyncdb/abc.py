@@ -330,13 +330,17 @@ class ServerProvider(abc.ABC):
     name: ClassVar[str]
     #: The id of the run that asks, for the record of who owns what :meth:`obtain` makes.
     run: str = ""
-    #: Can servers of this provider stay for later runs?
-    keeps: ClassVar[bool] = False
-    #: Shall they? Then leaving :meth:`obtain` stops nothing, and ``Server.kept`` is set.
+    #: Shall servers stay for later runs, where they can (:attr:`keeps`)? Then leaving
+    #: :meth:`obtain` stops nothing, and ``Server.kept`` is set.
     reuse: bool = False
     #: Asked when :meth:`obtain` is left: is there anything on the server for which it must stay?
     #: None: there will not be.
     needed: Callable[[Server], bool] | None = None
+
+    @property
+    def keeps(self) -> bool:
+        """Can servers of this provider stay for later runs?"""
+        return False
 
     @abc.abstractmethod
     def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Found:

@@ -16,6 +16,18 @@ def cache_folder() -> Path:
     return Path(base).expanduser() / "pytest-asyncdb"
 
 
+def private_folder(name: str) -> Path:
+    """A folder in there, made if it is not there, of this user only.
+
+    Raises:
+        OSError: It cannot be made.
+        RuntimeError: There is no home.
+    """
+    folder = cache_folder() / name
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
 def write_private(path: Path, text: str) -> None:
     """Write a new file that only this user can read.
 

@@ -1,11 +1,11 @@
-"""The container engine: where it is, whether it answers, and which containers there are ours.
+"""The container engine: where it is, whether it answers, and what it is asked.
 
-Speaks to it without the package ``docker``, which takes long to import.
+Speaks to it without the package ``docker``, which takes long to import, and imports
+nothing of ours: ``_attend.py`` runs this file by its path.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import http.client
 import json
@@ -13,9 +13,7 @@ import os
 import socket
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
-
-from pytest_asyncdb.servers._owner import Owner
+from urllib.parse import urlsplit
 
 #: Marks our containers; the value is the record of the owner.
 LABEL = "org.pytest-asyncdb"
@@ -23,48 +21,9 @@ LABEL = "org.pytest-asyncdb"
 RYUK = "testcontainers-ryuk-"
 #: Seconds for the engine to answer a ping.
 _PING = 2.0
-#: Seconds for the engine to remove a container.
-_REMOVE = 30.0
+#: Seconds for the engine to do what it is asked, such as to remove a container.
+_PATIENCE = 30.0
 _DEFAULT_ENGINE = "unix:///var/run/docker.sock"
-
-
-@dataclasses.dataclass(frozen=True)
-class Labelled:
-    """A container that bears our label.
-
-    Args:
-        id: Its id.
-        name: Its name.
-        image: What it was made from.
-        owner: None where the label cannot be read.
-        ends_by_itself: It is Ryuk at its work.
-    """
-
-    id: str
-    name: str
-    image: str
-    owner: Owner | None
-    ends_by_itself: bool
-
-
-def our_containers() -> list[Labelled]:
-    """Every container of ours that the engine knows, running or not; of other machines, too.
-
-    Empty where no engine answers, or where it wants more than a plain connection.
-    """
-    filters = quote(json.dumps({"label": [LABEL]}))
-    try:
-        status, body = _call("GET", f"/containers/json?all=1&filters={filters}")
-        listed = json.loads(body) if status == 200 else []
-        return [_labelled(entry) for entry in listed]
-    except (OSError, http.client.HTTPException, ValueError, KeyError):
-        return []
-
-
-def _labelled(entry: dict[str, Any]) -> Labelled:
-    name = (entry["Names"] or [entry["Id"][:12]])[0].lstrip("/")
-    at_work = name.startswith(RYUK) and entry["State"] == "running"
-    return Labelled(entry["Id"], name, entry["Image"], _owner_of(entry["Labels"][LABEL]), at_work)
 
 
 def remove_container(number: str) -> bool:
@@ -74,28 +33,27 @@ def remove_container(number: str) -> bool:
         number: Its id or name.
     """
     try:
-        status, _ = _call("DELETE", f"/containers/{number}?force=1&v=1")
+        status, _ = call("DELETE", f"/containers/{number}?force=1&v=1")
     except (OSError, http.client.HTTPException):
         return False
     # 404: gone already; 409: somebody else is removing it, such as Ryuk.
     return status in (204, 404, 409)
 
 
-def _owner_of(label: str) -> Owner | None:
-    try:
-        return Owner.from_json(label)
-    except ValueError:
-        return None
+def is_plain(engine: str) -> bool:
+    """Can it be asked without TLS, ssh or a pipe?"""
+    plain = urlsplit(engine).scheme in ("unix", "tcp", "http")
+    return plain and not os.environ.get("DOCKER_TLS_VERIFY")
 
 
 class _Connection(http.client.HTTPConnection):
     """To an engine without TLS."""
 
-    def __init__(self, engine: str) -> None:
+    def __init__(self, engine: str, seconds: float) -> None:
         parts = urlsplit(engine)
-        super().__init__(parts.hostname or "docker", parts.port or 2375, timeout=_REMOVE)
+        super().__init__(parts.hostname or "docker", parts.port or 2375, timeout=seconds)
         self._path = parts.path if parts.scheme == "unix" else None
-        if parts.scheme not in ("unix", "tcp", "http") or os.environ.get("DOCKER_TLS_VERIFY"):
+        if not is_plain(engine):
             raise OSError(f"no plain connection: {engine}")
 
     def connect(self) -> None:
@@ -107,8 +65,15 @@ class _Connection(http.client.HTTPConnection):
             self.sock.connect(self._path)
 
 
-def _call(method: str, path: str) -> tuple[int, bytes]:
-    connection = _Connection(engine_address())
+def call(method: str, path: str, seconds: float = _PATIENCE) -> tuple[int, bytes]:
+    """Ask the engine; the status and the body of its answer.
+
+    Raises:
+        OSError: It cannot be reached, does not answer in time, or wants more than a plain
+            connection.
+        http.client.HTTPException: What it says is no answer.
+    """
+    connection = _Connection(engine_address(), seconds)
     try:
         connection.request(method, path)
         response = connection.getresponse()
@@ -148,11 +113,36 @@ def ping(engine: str) -> str | None:
     return None if answer is None or " 200 " in answer else f"it answers {answer!r}"
 
 
+def is_running(container: str) -> bool:
+    """Does a container run, as far as the engine can be asked?
+
+    Args:
+        container: Its id or name.
+    """
+    try:
+        status, body = call("GET", f"/containers/{container}/json")
+        return status == 200 and bool(json.loads(body)["State"]["Running"])
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return False
+
+
+def image_id(image: str) -> str | None:
+    """What tells an image from others that have borne its name; None: it is not there."""
+    try:
+        status, body = call("GET", _image(image))
+        return str(json.loads(body)["Id"]) if status == 200 else None
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return None
+
+
+def _image(image: str) -> str:
+    return f"/images/{os.environ.get('TESTCONTAINERS_HUB_IMAGE_NAME_PREFIX', '')}{image}/json"
+
+
 def at_hand(engine: str, image: str) -> bool:
     """Does the engine have the image? Yes where it cannot be told."""
-    prefix = os.environ.get("TESTCONTAINERS_HUB_IMAGE_NAME_PREFIX", "")
     try:
-        answer = _get(engine, f"/images/{prefix}{image}/json")
+        answer = _get(engine, _image(image))
     except OSError:
         return True
     return answer is None or " 404 " not in answer

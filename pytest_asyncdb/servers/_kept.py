@@ -16,13 +16,15 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from pytest_asyncdb._types import Server
+from pytest_asyncdb.abc import ServerProvider
 from pytest_asyncdb.errors import nowhere_to_keep
-from pytest_asyncdb.servers._cache import cache_folder, write_private
+from pytest_asyncdb.servers._cache import cache_folder, private_folder, write_private
 from pytest_asyncdb.servers._flock import lock
-from pytest_asyncdb.servers._owner import Owner, start_time
+from pytest_asyncdb.servers._owner import Owner
 from pytest_asyncdb.servers._supervise import Supervised
 
 _Started = contextlib.AbstractContextManager[tuple[Supervised, Server]]
@@ -72,32 +74,63 @@ class Record:
         new.replace(path)
 
 
-@contextlib.contextmanager
-def kept(
-    name: str, words: Sequence[str], owner: Owner, started: Callable[[], _Started]
-) -> Iterator[Server]:
-    """The server of these *words*, which stays; nobody ends it meanwhile.
+def obtained(
+    provider: ServerProvider,
+    name: str,
+    kind: str,
+    words: Callable[[], Sequence[str]],
+    started: Callable[[Owner], _Started],
+    runs: Callable[[Record], bool] = lambda record: True,
+) -> contextlib.AbstractContextManager[Server]:
+    """A server for as long as *provider* is to have one.
 
     Args:
         name: Of the backend.
+        kind: What it is, such as ``a PostgreSQL server``.
         words: Everything that decides what the server is.
-        owner: This process, as far as it is the owner of a server that is started now.
-        started: Starts one, with a detached supervisor.
+        started: Starts one. The owner is this process, as far as it is one.
+        runs: Is a server of which there is a record still there?
+    """
+    owner = Owner.current(provider.run, kind)
+    if provider.reuse:
+        owner = dataclasses.replace(owner, what=f"{kind} that stays")
+        return _kept(name, words, owner, partial(started, owner), runs)
+    if provider.needed is not None:
+        stays = dataclasses.replace(owner, what=f"{kind} with databases that were kept")
+        return _if_needed(name, stays, partial(started, owner), provider.needed)
+    return _only(started(owner))
+
+
+@contextlib.contextmanager
+def _only(started: _Started) -> Iterator[Server]:
+    """For this run only."""
+    with started as (_, server):
+        yield server
+
+
+@contextlib.contextmanager
+def _kept(
+    name: str,
+    words: Callable[[], Sequence[str]],
+    owner: Owner,
+    started: Callable[[], _Started],
+    runs: Callable[[Record], bool],
+) -> Iterator[Server]:
+    """The server of these *words*, which stays; nobody ends it meanwhile.
 
     Raises:
         ServerUnavailable: The user's cache cannot be written to.
         AsyncdbError: The server did not start.
     """
+    key = _key(words())
     with _writable():
-        folder = _folder()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = folder / f"{name}-{_key(words)}.json"
+        path = private_folder("servers") / f"{name}-{key}.json"
         guard = path.with_suffix(".lock")
         waiting = lock(guard)
         assert waiting is not None
     try:
         os.utime(guard)
-        server, use = _join(path) or _start(path, owner, started)
+        server, use = _join(path, runs) or _start(path, owner, started)
     finally:
         os.close(waiting)
     try:
@@ -107,7 +140,7 @@ def kept(
 
 
 @contextlib.contextmanager
-def if_needed(
+def _if_needed(
     name: str, owner: Owner, started: Callable[[], _Started], needed: Callable[[Server], bool]
 ) -> Iterator[Server]:
     """A server for this run, which stays after it if it is *needed*.
@@ -122,10 +155,8 @@ def if_needed(
         yield server
         if needed(server):
             with _writable():
-                folder = _folder()
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 Path(ours.folder, "keep").touch()
-                path = folder / f"{name}-{Path(ours.folder).name}.json"
+                path = private_folder("servers") / f"{name}-{Path(ours.folder).name}.json"
                 os.close(_stay(path, ours, server, owner))
 
 
@@ -134,7 +165,7 @@ def _stay(path: Path, ours: Supervised, server: Server, owner: Owner) -> int:
     use = lock(Path(ours.folder, "use"), shared=True)
     assert use is not None
     try:
-        owner = dataclasses.replace(owner, pid=ours.pid, started=start_time(ours.pid) or "")
+        owner = ours.as_owner(owner)
         ours.stay(path, IDLE, KEEPING, owner)
         with _writable():
             Record(server, ours.folder, owner).write(path)
@@ -147,13 +178,9 @@ def _stay(path: Path, ours: Supervised, server: Server, owner: Owner) -> int:
 def records() -> Iterator[tuple[Path, Record]]:
     """This user's servers that stay, each with the file that says so."""
     with contextlib.suppress(RuntimeError):
-        for path in sorted(_folder().glob("*.json")):
+        for path in sorted((cache_folder() / "servers").glob("*.json")):
             if (record := Record.read(path)) is not None:
                 yield path, record
-
-
-def _folder() -> Path:
-    return cache_folder() / "servers"
 
 
 def end_unused(path: Path, record: Record, dry: bool) -> bool | None:
@@ -200,7 +227,7 @@ def _key(words: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:16]
 
 
-def _join(path: Path) -> tuple[Server, int] | None:
+def _join(path: Path, runs: Callable[[Record], bool]) -> tuple[Server, int] | None:
     """The server that runs, and the file that is locked while we use it."""
     record = Record.read(path)
     if record is None or not record.owner.alive():
@@ -211,7 +238,7 @@ def _join(path: Path) -> tuple[Server, int] | None:
     if use is None:
         return None
     # Before we had the lock its supervisor may have found that nobody uses it.
-    if Record.read(path) != record:
+    if Record.read(path) != record or not runs(record):
         os.close(use)
         return None
     os.utime(use)

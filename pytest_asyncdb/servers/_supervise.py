@@ -20,12 +20,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pytest_asyncdb.errors import AsyncdbError
-from pytest_asyncdb.servers._owner import Owner
+from pytest_asyncdb.servers._owner import Owner, start_time
 
 #: How the name of a folder begins.
 PREFIX = "pytest-asyncdb-"
 #: Seconds in which the supervisor must have ended and removed everything.
 _END = 20.0
+#: Seconds that a command may take to end by itself before it is killed.
+GRACE = 5.0
 #: A file system in memory that every Linux has.
 MEMORY = "/dev/shm"  # noqa: S108  # our folder in it has a random name and mode 0700
 #: Free space for the data to be put in memory.
@@ -62,6 +64,8 @@ class Supervised:
         self._identity = identity
         self._events = b""
         self._ended = False
+        #: Has it been told to stay?
+        self.stays = False
 
     def tell(self, message: object) -> None:
         """Send a line to the supervisor."""
@@ -71,9 +75,14 @@ class Supervised:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             self._process.stdin.flush()
 
-    def start(self, command: list[str], stop: signal.Signals) -> None:
-        """Start a command, to be ended with the signal *stop*."""
-        self.tell({"command": [*self._identity.wrap, *command], "stop": int(stop)})
+    def start(self, command: list[str], stop: signal.Signals, grace: float = GRACE) -> None:
+        """Start a command, to be ended with the signal *stop*, and *grace* seconds later killed."""
+        words = [*self._identity.wrap, *command]
+        self.tell({"command": words, "stop": int(stop), "grace": grace})
+
+    def as_owner(self, owner: Owner) -> Owner:
+        """The supervisor in the place of *owner*."""
+        return dataclasses.replace(owner, pid=self.pid, started=start_time(self.pid) or "")
 
     def event(self, seconds: float) -> str | None:
         """The next line from the supervisor; None when there is none in time."""
@@ -109,6 +118,7 @@ class Supervised:
         answer = self.event(_END)
         if answer != "staying":
             raise AsyncdbError("a server that was to stay has ended", [str(answer)])
+        self.stays = True
 
     def wait(self, seconds: float) -> None:
         """Wait until the supervisor says nothing more: it has ended, or stays.

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-#: How long a program may take to end by itself before it is killed.
+#: How long the removal of the folder is tried.
 _GRACE = 5.0
 #: How often the owner is looked for. Its end closes standard input, unless a process that
 #: it forked holds a copy.
@@ -168,6 +168,7 @@ class _Programs:
         self.environment: dict[str, str] = settings["environment"]
         self.process: subprocess.Popen[bytes] | None = None
         self.stop = signal.SIGKILL
+        self.grace = 0.0
         # Now: what it is in may be gone when a server that stays ends.
         self._segments = runpy.run_path(str(Path(__file__).with_name("_segments.py")))
         self.folder.mkdir(0o700)
@@ -189,8 +190,10 @@ class _Programs:
         written.replace(self.folder / "owner.json")
 
     def start(self, message: dict[str, Any]) -> None:
-        """Start a command: ``command``, and ``stop``, the signal that ends it well."""
+        """Start a command: ``command``; ``stop``, the signal that ends it well, and ``grace``, the
+        seconds that this may take."""
         self.stop = signal.Signals(message["stop"])
+        self.grace = message["grace"]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 message["command"],
@@ -220,7 +223,7 @@ class _Programs:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, self.stop)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(_GRACE)
+                self.process.wait(self.grace)
             if self.process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.process.pid, signal.SIGKILL)

@@ -18,7 +18,8 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pytest_asyncdb.servers._engine import Labelled, our_containers, remove_container
+from pytest_asyncdb.servers._engine import remove_container
+from pytest_asyncdb.servers._labelled import Labelled, our_containers
 from pytest_asyncdb.servers._owner import FILE, Owner
 from pytest_asyncdb.servers._segments import remove_segments
 from pytest_asyncdb.servers._supervise import MEMORY, PREFIX
@@ -38,6 +39,11 @@ class Trace(abc.ABC):
 
     @property
     @abc.abstractmethod
+    def name(self) -> str:
+        """A server's folder and the container that is watched in it have the same."""
+
+    @property
+    @abc.abstractmethod
     def abandoned(self) -> bool:
         """Is its owner dead?"""
 
@@ -53,6 +59,10 @@ class Folder(Trace):
     path: Path
     owner: Owner | None
     age: float
+
+    @property
+    def name(self) -> str:
+        return self.path.name
 
     @property
     def abandoned(self) -> bool:
@@ -85,6 +95,10 @@ class Container(Trace):
         return self.labelled.owner
 
     @property
+    def name(self) -> str:
+        return self.labelled.name
+
+    @property
     def abandoned(self) -> bool:
         if self.labelled.ends_by_itself:  # when it has removed what others than us have made
             return False
@@ -94,7 +108,7 @@ class Container(Trace):
         return remove_container(self.labelled.id)
 
     def __str__(self) -> str:
-        return f"container {self.labelled.name} ({self.labelled.image})"
+        return f"container {self.name} ({self.labelled.image})"
 
 
 def traces() -> Iterator[Trace]:

@@ -35,7 +35,7 @@ from pytest_asyncdb._types import (
 )
 from pytest_asyncdb.abc import Backend, Driver, ServerProvider
 from pytest_asyncdb.errors import AsyncdbError, ProviderUnavailable, server_start
-from pytest_asyncdb.servers._kept import if_needed, kept
+from pytest_asyncdb.servers._kept import obtained
 from pytest_asyncdb.servers._owner import Owner
 from pytest_asyncdb.servers._ready import NotReady, fits, patience, run, wait_until_ready
 from pytest_asyncdb.servers._supervise import Identity, Supervised, data_place, supervised
@@ -75,7 +75,10 @@ class LocalProvider(ServerProvider):
     """Server programs on PATH or in the usual folders of the system."""
 
     name = "local"
-    keeps = True
+
+    @property
+    def keeps(self) -> bool:
+        return True
 
     def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Found:
         recipe = backend.local
@@ -109,12 +112,10 @@ class LocalProvider(ServerProvider):
         recipe = backend.local
         assert recipe is not None
         began = time.monotonic()
-        kind = f"a {backend.label} server"
         staying = self.reuse or self.needed is not None
-        owner = Owner.current(self.run, f"{kind} that stays" if self.reuse else kind)
 
         @contextlib.contextmanager
-        def started() -> Iterator[tuple[Supervised, Server]]:
+        def started(owner: Owner) -> Iterator[tuple[Supervised, Server]]:
             password = secrets.token_hex(16)
             credentials = recipe.credentials.format(password=password)
             with supervised(programs.identity, credentials, owner, detached=staying) as ours:
@@ -122,15 +123,12 @@ class LocalProvider(ServerProvider):
                     server = self._start(ours, found, recipe, backend, driver, password)
                 yield ours, server
 
-        if self.reuse:
-            words = [self.name, *_words(recipe, programs), *recipe.serve(_nowhere(programs), 0)]
-            servers = kept(backend.name, [*words, recipe.credentials], owner, started)
-        elif self.needed is not None:
-            stays = dataclasses.replace(owner, what=f"{kind} with databases that were kept")
-            servers = if_needed(backend.name, stays, started, self.needed)
-        else:
-            servers = _only(started())
-        with servers as server:
+        def words() -> list[str]:
+            serving = recipe.serve(_nowhere(programs), 0)
+            return [self.name, *_words(recipe, programs), *serving, recipe.credentials]
+
+        kind = f"a {backend.label} server"
+        with obtained(self, backend.name, kind, words, started) as server:
             yield dataclasses.replace(server, seconds=time.monotonic() - began)
 
     def _start(
@@ -303,15 +301,6 @@ def _identities(recipe: LocalRecipe) -> Iterator[Identity]:
     if shutil.which("unshare"):
         yield Identity(("unshare", "--user", f"--map-user={nobody.pw_uid}"))
     yield Identity((), nobody.pw_uid, nobody.pw_gid)
-
-
-@contextlib.contextmanager
-def _only(
-    started: contextlib.AbstractContextManager[tuple[Supervised, Server]],
-) -> Iterator[Server]:
-    """For this run only."""
-    with started as (_, server):
-        yield server
 
 
 def _warm(recipe: LocalRecipe, programs: _Programs) -> Warm | None:
