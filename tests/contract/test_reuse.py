@@ -12,22 +12,31 @@ import io
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
 from alembic.config import Config
+from fix_docker import containers, docker
 from fix_observer import Observer, observer_of
 from fix_project import QUIET, Outcome, Project
 from fix_servers import Servers, Target
 
 from pytest_asyncdb._registry import Registry
+from pytest_asyncdb.servers._engine import LABEL
 from pytest_asyncdb.servers._kept import Record
+from pytest_asyncdb.servers._owner import Owner
+from pytest_asyncdb.servers._supervise import data_place
+
+LOCAL = ["postgres-local", "mariadb-local"]
+CONTAINER = ["postgres-container", "mysql-container", "mariadb-container"]
 
 #: Seconds in which an event must have come.
 IN_TIME = 20.0
@@ -77,19 +86,21 @@ async def test_reset(asyncdb_session):
 class Reuse:
     """A project whose runs keep their server, and what is seen of it from outside."""
 
-    def __init__(self, project: Project, name: str, cache: Path) -> None:
+    def __init__(self, project: Project, name: str, provider: str, cache: Path) -> None:
         self.project = project
         self.name = name
+        #: In ``--asyncdb``.
+        self.word = name
         self.cache = cache
-        self.arguments = [f"--asyncdb={name}", "--asyncdb-server=local", "--asyncdb-reuse"]
+        self.arguments = [f"--asyncdb-server={provider}", "--asyncdb-reuse"]
         project.write("conftest.py", SEED)
         project.write("app/people.py", 'NAMES = ["ada"]')
         project.write("more.txt", "bob")
         project.tests(TESTS)
 
     def run(self, *arguments: str) -> Outcome:
-        target = Target(self.name, None, observer_of(None))
-        return self.project.run_apart(target, *self.arguments[1:], "-s", *arguments)
+        target = Target(self.word, None, observer_of(None))
+        return self.project.run_apart(target, *self.arguments, "-s", *arguments)
 
     def names(self) -> list[str]:
         """The seeded names, as the tests of a run see them."""
@@ -100,8 +111,9 @@ class Reuse:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """A run in the background, in a process group of its own."""
+        words = [*QUIET, "-s", f"--asyncdb={self.word}", *self.arguments, *arguments]
         return subprocess.Popen(
-            [sys.executable, "-m", "pytest", *QUIET, "-s", *self.arguments, *arguments],
+            [sys.executable, "-m", "pytest", *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -158,7 +170,17 @@ def is_process(pid: int) -> bool:
 
 def there(record: Record) -> bool:
     """Is anything of the server left? Seen without our code."""
-    return Path(record.folder).exists() or is_process(record.owner.pid)
+    if Path(record.folder).exists() or is_process(record.owner.pid):
+        return True
+    if record.server.provider != "container":
+        return False
+    with docker() as client:
+        return container(client, record) is not None
+
+
+def container(client: Any, record: Record) -> Any:
+    """The server's, if it is there."""
+    return next(iter(containers(client, name=f"^/{Path(record.folder).name}$")), None)
 
 
 def wait_until(happened: Callable[[], bool]) -> None:
@@ -168,7 +190,7 @@ def wait_until(happened: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture(params=["postgres", "mariadb"])
+@pytest.fixture(params=LOCAL)
 def reuse(
     request: pytest.FixtureRequest,
     servers: Servers,
@@ -176,11 +198,11 @@ def reuse(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Reuse]:
-    name: str = request.param
-    servers.need(name, "local")
+    name, _, provider = request.param.partition("-")
+    servers.need(name, provider)
     cache = tmp_path / "cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    one = Reuse(project, name, cache)
+    one = Reuse(project, name, provider, cache)
     yield one
     records = one.records
     one.reap()
@@ -189,9 +211,13 @@ def reuse(
     wait_until(lambda: not any(there(record) for record in records))
 
 
-on_postgres = pytest.mark.parametrize("reuse", ["postgres"], indirect=True)
+on_postgres = pytest.mark.parametrize("reuse", ["postgres-local"], indirect=True)
+#: The image of the others starts slowly.
+on_each = pytest.mark.parametrize("reuse", [*LOCAL, "postgres-container"], indirect=True)
+in_container = pytest.mark.parametrize("reuse", ["postgres-container"], indirect=True)
 
 
+@pytest.mark.parametrize("reuse", [*LOCAL, *CONTAINER], indirect=True)
 def test_the_next_run_finds_server_and_template_and_no_data(reuse: Reuse) -> None:
     assert reuse.names() == ["ada", "bob"]
     first, templates = reuse.record, reuse.databases()
@@ -202,6 +228,7 @@ def test_the_next_run_finds_server_and_template_and_no_data(reuse: Reuse) -> Non
     assert reuse.built == 1
 
 
+@on_each
 def test_only_this_user_can_read_the_record(reuse: Reuse) -> None:
     """It holds the password."""
     reuse.names()
@@ -210,6 +237,7 @@ def test_only_this_user_can_read_the_record(reuse: Reuse) -> None:
     assert {path.stat().st_mode & 0o777 for path in paths[0].iterdir()} == {0o600}
 
 
+@on_each
 def test_the_header_says_that_it_stays(reuse: Reuse) -> None:
     assert "kept for later runs" in reuse.run("-v").passed(2).text
 
@@ -336,6 +364,7 @@ def test_a_file_that_is_changed_while_a_run_has_it_loaded(reuse: Reuse, when: st
     assert reuse.names() == ["bob", "cyd"]
 
 
+@on_each
 def test_two_runs_at_once_share_it(reuse: Reuse) -> None:
     """Whoever is first starts the server and builds the template."""
     runs = [reuse.start() for _ in range(2)]
@@ -353,6 +382,7 @@ def test_all_workers_share_it(reuse: Reuse) -> None:
     assert len(reuse.databases()) == 1
 
 
+@on_each
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "workers"])
 def test_a_run_that_is_killed_leaves_the_server_and_no_data(
     reuse: Reuse, workers: tuple[str, ...]
@@ -395,6 +425,7 @@ def test_a_template_whose_builder_is_killed_is_built_anew(reuse: Reuse) -> None:
     assert not half & reuse.databases()
 
 
+@on_each
 def test_reap_ends_what_nobody_uses(reuse: Reuse) -> None:
     reuse.names()
     record = reuse.record
@@ -409,6 +440,7 @@ def test_reap_ends_what_nobody_uses(reuse: Reuse) -> None:
 IDLE = "from pytest_asyncdb.servers import _kept\n_kept.IDLE = 0.5\n"
 
 
+@on_each
 def test_it_ends_when_nobody_has_used_it_for_a_while(reuse: Reuse) -> None:
     reuse.project.write("conftest.py", IDLE + SEED)
     reuse.names()
@@ -419,19 +451,117 @@ def test_it_ends_when_nobody_has_used_it_for_a_while(reuse: Reuse) -> None:
     assert reuse.names() == ["ada", "bob"]
 
 
-@pytest.mark.parametrize("whom", ["supervisor", "server"])
+def attending(record: Record) -> int:
+    """The process that the supervisor watches."""
+    pid = record.owner.pid
+    (child,) = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return child
+
+
+@on_each
+@pytest.mark.parametrize("whom", ["supervisor", "server", "both"])
 def test_the_next_run_starts_another_one_when_it_was_killed(reuse: Reuse, whom: str) -> None:
+    """Instead of a container, the program that attends to it."""
     reuse.names()
     record = reuse.record
-    pid = record.owner.pid
-    if whom == "server":
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        (pid,) = map(int, children)
-    os.kill(pid, signal.SIGKILL)
+    killed = {"supervisor": [record.owner.pid], "server": [attending(record)]}
+    for pid in killed.get(whom, [record.owner.pid, attending(record)]):
+        os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not is_process(record.owner.pid))
     assert reuse.names() == ["ada", "bob"]
     assert reuse.record.folder != record.folder
     wait_until(lambda: not there(record))
+
+
+@in_container
+@pytest.mark.parametrize("how", ["removed", "stopped"])
+def test_the_next_run_starts_another_one_when_the_container_is_gone(reuse: Reuse, how: str) -> None:
+    """Also where its supervisor has not noticed yet."""
+    reuse.names()
+    record = reuse.record
+    os.kill(record.owner.pid, signal.SIGSTOP)
+    try:
+        with docker() as client:
+            gone = container(client, record)
+            if how == "removed":
+                gone.remove(force=True)
+            else:
+                gone.stop()
+        assert reuse.names() == ["ada", "bob"]
+        assert reuse.record.folder != record.folder
+    finally:
+        os.kill(record.owner.pid, signal.SIGCONT)
+    wait_until(lambda: not there(record))
+
+
+#: By this label Ryuk knows what it has to remove.
+SESSION = "org.testcontainers.session-id"
+
+CONTROL = """
+async def test_it(asyncdb_session):
+    import os
+
+    import docker
+
+    client = docker.from_env()
+    labels = [one.labels for one in client.containers.list(ignore_removed=True)]
+    client.close()
+    mine = f'"pid": {os.getpid()},'
+    (ours,) = [one for one in labels if mine in one.get("org.pytest-asyncdb", "") and SESSION in one]
+    assert "testcontainers' Ryuk" not in ours["org.pytest-asyncdb"]
+"""
+
+
+@in_container
+def test_ryuk_does_not_know_the_container(reuse: Reuse) -> None:
+    """It would remove it ten seconds after the run."""
+    reuse.names()
+    with docker() as client:
+        labels = container(client, reuse.record).labels
+    assert SESSION not in labels
+    assert Owner.from_json(labels[LABEL]) == reuse.record.owner
+    reuse.project.tests(CONTROL.replace("SESSION", repr(SESSION)))
+    reuse.arguments.remove("--asyncdb-reuse")
+    reuse.run().passed(1)
+
+
+@in_container
+def test_an_image_that_has_changed_is_another_server(reuse: Reuse) -> None:
+    """Though its name is the same."""
+    tag = f"17-{secrets.token_hex(4)}"
+    reuse.word = f"postgres@{tag}"
+    with docker() as client:
+        client.images.get("postgres:17").tag("postgres", tag)
+        try:
+            reuse.names()
+            first = reuse.record
+            changed = "LABEL changed=yes"
+            container(client, first).commit("postgres", tag, changes=changed, pause=False)
+            assert reuse.names() == ["ada", "bob"]
+            assert len(reuse.records) == 2
+            assert there(first)
+            reuse.reap()
+        finally:
+            client.images.remove(f"postgres:{tag}", force=True)
+
+
+CREATED = {"type": "container", "event": "create", "label": LABEL}
+
+
+@in_container
+def test_a_run_that_is_killed_while_it_starts_leaves_no_container(reuse: Reuse) -> None:
+    def is_ours(event: dict[str, Any]) -> bool:
+        owner = Path(data_place()[0], event["Actor"]["Attributes"]["name"], "owner.json")
+        return owner.exists() and Owner.from_json(owner.read_text()).pid == run.pid
+
+    begun = int(time.time())
+    with docker() as client, reuse.start() as run:
+        made = client.events(since=begun, until=begun + 60, filters=CREATED, decode=True)
+        number = next(event["id"] for event in made if is_ours(event))
+        os.killpg(run.pid, signal.SIGKILL)
+        made.close()
+        wait_until(lambda: number not in [one.id for one in containers(client)])
+    assert reuse.records == []
 
 
 def test_without_a_folder_for_the_record(reuse: Reuse, monkeypatch: pytest.MonkeyPatch) -> None:

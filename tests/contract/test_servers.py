@@ -29,6 +29,7 @@ from typing import Any
 
 import pytest
 from fix_chaos import listen_to_ctrl_c
+from fix_docker import containers, docker
 from fix_observer import Observer, observer_of
 from fix_servers import Servers, required
 from sqlalchemy import text
@@ -132,24 +133,6 @@ class Traces:
                 assert self.container not in [c.id for c in containers(client)]
         with pytest.raises(ConnectionError):
             socket.create_connection((self.server.host, self.server.port), timeout=5)
-
-
-@contextlib.contextmanager
-def docker() -> Iterator[Any]:
-    """The plain Docker client."""
-    import docker as package
-
-    client = package.from_env()
-    try:
-        yield client
-    finally:
-        client.close()
-
-
-def containers(client: Any, **filters: str) -> list[Any]:
-    """Every container, whether it runs or not; others may vanish meanwhile."""
-    found: list[Any] = client.containers.list(all=True, ignore_removed=True, filters=filters)
-    return found
 
 
 def traces(server: Server) -> Traces:
