@@ -249,6 +249,26 @@ CASES = (
         needs=("Docker", "pytest-databases"),
     ),
     Case(
+        "start-reuse-container",
+        "start-up, container, --asyncdb-reuse : a new one",
+        (
+            Variant(
+                "kept",
+                ASYNCDB_CONTAINER,
+                tables=50,
+                tests=1,
+                warm=True,
+                arguments=("--asyncdb-reuse",),
+            ),
+            Variant("new", ASYNCDB_CONTAINER, tables=50, tests=1),
+        ),
+        None,
+        SERVERS,
+        value=until_ready,
+        built=(0, 1),
+        needs=("Docker",),
+    ),
+    Case(
         "installed",
         "a run without database tests, plugin on - off",
         (

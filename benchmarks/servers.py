@@ -110,7 +110,7 @@ class Servers(contextlib.ExitStack):
             except ProviderUnavailable as reason:
                 tried.append(f"{word}: {reason}")
                 continue
-            provider.load()
+            provider.load(found, backend)
             return self.enter_context(provider.obtain(found, spec, backend, driver, _say))
         raise ServerUnavailable(f"no {backend.label} server: {'; '.join(tried)}")
 

@@ -227,8 +227,9 @@ class OwnedServers:
         future: concurrent.futures.Future[Server] = concurrent.futures.Future()
         try:
             provider, found = self.find(spec)
-            provider.load()
+            backend = self._registry.backend(spec.backend)
             provider.run, provider.reuse = self._run, self._settings.reuse
+            provider.load(found, backend)
             if self._settings.keep:
                 from pytest_asyncdb._keeping import keeps
 
@@ -238,7 +239,6 @@ class OwnedServers:
 
                 _import_for_threads()
                 self._reaping = reap_in_thread()
-            backend = self._registry.backend(spec.backend)
             context = provider.obtain(found, spec, backend, self.driver(spec), self._progress)
         except BaseException as error:
             future.set_exception(error)

@@ -355,7 +355,7 @@ class ServerProvider(abc.ABC):
             ProviderUnavailable: With the reason, one clause that fits behind ``url: ``.
         """
 
-    def load(self) -> None:
+    def load(self, found: Found, backend: Backend) -> None:
         """Import what :meth:`obtain` needs; called before it, in the caller's thread.
 
         Python's warning filters belong to the whole process, and pytest changes them for

@@ -175,10 +175,22 @@ def _stay(path: Path, ours: Supervised, server: Server, owner: Owner) -> int:
     return use
 
 
+def stays_already(name: str, words: Sequence[str], runs: Callable[[Record], bool]) -> bool:
+    """Is there a server of these *words*? See :func:`obtained`."""
+    with contextlib.suppress(RuntimeError):
+        record = Record.read(_folder() / f"{name}-{_key(words)}.json")
+        return record is not None and record.owner.alive() and runs(record)
+    return False
+
+
+def _folder() -> Path:
+    return cache_folder() / "servers"
+
+
 def records() -> Iterator[tuple[Path, Record]]:
     """This user's servers that stay, each with the file that says so."""
     with contextlib.suppress(RuntimeError):
-        for path in sorted((cache_folder() / "servers").glob("*.json")):
+        for path in sorted(_folder().glob("*.json")):
             if (record := Record.read(path)) is not None:
                 yield path, record
 
