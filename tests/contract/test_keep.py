@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fix_docker import containers, docker
 from fix_observer import observer_of
 from fix_project import Outcome, Project
 from fix_servers import Servers, Target
@@ -226,14 +227,17 @@ def test_workers_keep_as_well(project: Project, postgres: Target) -> None:
     assert all(name in test for test, (name,) in found.items())
 
 
-@pytest.mark.parametrize("name", ["postgres", "mariadb"])
-def test_a_local_server_outlives_the_run_for_it(
-    project: Project, servers: Servers, name: str
+@pytest.mark.parametrize(
+    "server", ["postgres-local", "mariadb-local", "postgres-container", "mysql-container"]
+)
+def test_a_server_of_ours_outlives_the_run_for_it(
+    project: Project, servers: Servers, server: str
 ) -> None:
     """Until ``reap``, and only if a test has failed."""
-    servers.need(name, "local")
+    name, _, provider = server.partition("-")
+    servers.need(name, provider)
     nobody = Target(name, None, observer_of(None))
-    arguments = ("--asyncdb-server=local", "--asyncdb-keep")
+    arguments = (f"--asyncdb-server={provider}", "--asyncdb-keep")
     project.tests(TESTS)
     project.run_apart(nobody, *arguments, "-k", "passes").had(passed=1)
     assert list(records()) == []
@@ -246,12 +250,18 @@ def test_a_local_server_outlives_the_run_for_it(
     assert reap()[0] == f"removed: {kind}, process {record.owner.pid} in {record.folder}"
     assert not Path(record.folder).exists()
     assert not record.owner.alive()
+    if provider == "container":
+        with docker() as client:
+            assert containers(client, name=f"^/{Path(record.folder).name}$") == []
 
 
-def test_on_a_server_that_stays_it_outlives_later_runs(project: Project, servers: Servers) -> None:
-    servers.need("postgres", "local")
+@pytest.mark.parametrize("provider", ["local", "container"])
+def test_on_a_server_that_stays_it_outlives_later_runs(
+    project: Project, servers: Servers, provider: str
+) -> None:
+    servers.need("postgres", provider)
     nobody = Target("postgres", None, observer_of(None))
-    arguments = ("--asyncdb-server=local", "--asyncdb-reuse")
+    arguments = (f"--asyncdb-server={provider}", "--asyncdb-reuse")
     project.tests(TESTS)
     run = project.run_apart(nobody, *arguments, "--asyncdb-keep").had(passed=1, failed=1)
     (command,) = kept(run).values()
@@ -279,11 +289,22 @@ def test_only_the_first_ten_of_a_process_are_kept(project: Project, sqlite: Targ
     )
 
 
-def test_a_container_ends_with_the_run(project: Project, servers: Servers, place: Path) -> None:
+def test_where_a_server_cannot_stay(project: Project, servers: Servers, place: Path) -> None:
+    """As a container cannot whose engine is reached over TLS or ssh."""
     servers.need("postgres", "container")
     nobody = Target("postgres", None, observer_of(None))
+    project.write(
+        "conftest.py",
+        """
+        from pytest_asyncdb.servers.container import ContainerProvider
+
+        ContainerProvider.keeps = False
+        """,
+    )
     project.tests(TESTS)
-    run = project.run_apart(nobody, "--asyncdb-server=container", "--asyncdb-keep")
+    words = ("--asyncdb-server=container", "--asyncdb-keep", "--asyncdb-reuse", "-v")
+    run = project.run_apart(nobody, *words)
+    assert "; not kept: a server of this provider cannot be), rollback" in run.text
     run.had(passed=1, failed=1).shows(
         """
         asyncdb: not kept: test_it.py::test_fails[postgres]
