@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import warnings
 
@@ -24,6 +25,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     reap.add_argument("urls", nargs="*", metavar="URL", help="besides those of ASYNCDB_*_URL")
     reap.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    reap.add_argument(
+        "--allow-hosts",
+        metavar="HOSTS",
+        default=os.environ.get("ASYNCDB_ALLOW_HOSTS", ""),
+        help="servers of the URLs that are for tests, though neither on this machine nor named so",
+    )
     parsed = parser.parse_args(arguments)
 
     from pytest_asyncdb._reap import reap as remove
@@ -32,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     try:
-        return 0 if remove(parsed.urls, parsed.dry_run, print) else 1
+        return 0 if remove(parsed.urls, parsed.allow_hosts, parsed.dry_run, print) else 1
     except errors.AsyncdbError as error:
         sys.stderr.write(f"{error}\n")
         return 2

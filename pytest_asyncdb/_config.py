@@ -105,7 +105,7 @@ OPTIONS = (
         ini="asyncdb_reuse",
         action="store_true",
         default="false",
-        help="keep local servers, and the databases that others are copied from, for the next run",
+        help="keep servers, and the databases that others are copied from, for the next run",
     ),
     Option(
         name="keep",
@@ -387,7 +387,7 @@ def check_hosts(settings: Settings, environment: Mapping[str, str]) -> None:
     for url in dict.fromkeys(url for spec in specs if (url := settings.url(spec)) is not None):
         from pytest_asyncdb._hosts import check_host
 
-        check_host(url, settings.allow_hosts, environment)
+        check_host(url, settings.allow_hosts.value, environment)
 
 
 def _check_contradictions(settings: Settings) -> None:

@@ -9,7 +9,7 @@ import fnmatch
 import ipaddress
 import re
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from urllib.parse import parse_qsl, unquote
 
 from pytest_asyncdb import errors
@@ -32,22 +32,28 @@ _ELSEWHERE = ("service", "servicefile", "dsn", "read_default_file")
 _VARIABLES = ("PGHOST", "PGHOSTADDR")
 
 
-def check_host(url: Sourced[str], allowed: Sourced[str], environment: Mapping[str, str]) -> None:
+def check_host(
+    url: Sourced[str],
+    allowed: str,
+    environment: Mapping[str, str],
+    refusal: Callable[[str, str, Sequence[str]], errors.ConfigError] = errors.not_a_test_server,
+) -> None:
     """Refuse a server that may be somebody's real one.
 
     Args:
         url: Its value is never shown.
         allowed: Names and patterns, such as ``*.lab.example.com``, with commas.
+        refusal: Makes the error of a host, of where it comes from, and of what is allowed.
 
     Raises:
         ConfigError: The server is not known as a test server, and not allowed.
     """
-    patterns = allowed.value.lower().replace(",", " ").split()
+    patterns = allowed.lower().replace(",", " ").split()
     for host in hosts_of(url.value, environment):
         if not is_test_host(host) and not any(
             fnmatch.fnmatchcase(host.lower(), pattern) for pattern in patterns
         ):
-            raise errors.not_a_test_server(host, url.source, patterns)
+            raise refusal(host, url.source, patterns)
 
 
 def hosts_of(url: str, environment: Mapping[str, str]) -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._types import Copied, Server
-from pytest_asyncdb.servers._cache import cache_folder, write_private
+from pytest_asyncdb.servers._cache import private_folder, write_private
 from pytest_asyncdb.servers._owner import Owner
 
 if TYPE_CHECKING:
@@ -75,9 +75,7 @@ def kept_folder() -> Path:
         OSError: It cannot be made.
         RuntimeError: There is no home.
     """
-    folder = cache_folder() / "kept"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
+    return private_folder("kept")
 
 
 def record(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._hosts import check_host
 from pytest_asyncdb._registry import Registry
 from pytest_asyncdb._runs import forget_dead
 from pytest_asyncdb._types import BackendSpec, Server, Sourced
@@ -43,11 +44,12 @@ def _reap_quietly() -> None:
                 trace.remove()
 
 
-def reap(urls: Sequence[str], dry: bool, say: Callable[[str], None]) -> bool:
+def reap(urls: Sequence[str], allowed: str, dry: bool, say: Callable[[str], None]) -> bool:
     """Remove what dead runs have left on this machine and on servers.
 
     Args:
         urls: Servers to look at besides those of ``ASYNCDB_*_URL``.
+        allowed: Hosts that are for tests though they do not look so, with commas.
         dry: Only say what would be done, and what is in use.
         say: Takes a line for each thing.
 
@@ -55,10 +57,13 @@ def reap(urls: Sequence[str], dry: bool, say: Callable[[str], None]) -> bool:
         Whether all that should be removed has been, or could be.
 
     Raises:
-        AsyncdbError: A URL is wrong, or its server does not answer.
+        AsyncdbError: A URL is wrong or leads to what may be somebody's real server, or its server
+            does not answer.
     """
     registry = Registry()
     targets = [*_from_environment(registry), *(_target(registry, url) for url in urls)]
+    for _, url in targets:
+        check_host(url, allowed, os.environ, errors.not_to_be_reaped)
     from pytest_asyncdb.servers._traces import traces
 
     if not dry:

@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from pytest_asyncdb.servers._cache import cache_folder
+from pytest_asyncdb.servers._cache import cache_folder, private_folder
 from pytest_asyncdb.servers._owner import Owner
 
 #: Seconds in which whoever makes a record has written it.
@@ -50,7 +50,7 @@ def recorded(run: str) -> Iterator[None]:
     """
     path = _record(run)
     with contextlib.suppress(OSError, RuntimeError):  # the latter: there is no home
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder("runs")
         record = Owner.current(run, "databases").to_json()
         try:
             path.write_text(record, encoding="utf-8")

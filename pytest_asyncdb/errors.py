@@ -129,18 +129,40 @@ def not_a_test_server(host: str, source: str, allowed: Sequence[str]) -> ConfigE
         host: What it leads to, and what would have to be allowed.
         allowed: What is allowed already.
     """
-    return ConfigError(
-        f"{host} is not known as a test server ({source})",
-        [
-            "Nothing was sent to it. Databases of a run's own would be made and dropped there.",
-            "Known are this machine, names such as postgres, mysql or db without a dot, and "
-            "names with the word test or ci.",
-        ],
+    return _refused_host(
+        host,
+        source,
+        "Databases of a run's own would be made and dropped there.",
         [
             f"if it is for tests, say so: --asyncdb-allow-hosts={','.join([*allowed, host])}",
             f"or in the ini file: asyncdb_allow_hosts = {', '.join([*allowed, host])}",
             f"or leave {source} out and let a server be started",
         ],
+    )
+
+
+def not_to_be_reaped(host: str, source: str, allowed: Sequence[str]) -> ConfigError:
+    """The same where what dead runs have left is to be removed."""
+    return _refused_host(
+        host,
+        source,
+        "Databases that dead runs have left would be dropped there.",
+        [
+            f"if it is for tests, say so: --allow-hosts={','.join([*allowed, host])}",
+            f"or export ASYNCDB_ALLOW_HOSTS={','.join([*allowed, host])}",
+        ],
+    )
+
+
+def _refused_host(host: str, source: str, danger: str, remedies: Sequence[str]) -> ConfigError:
+    return ConfigError(
+        f"{host} is not known as a test server ({source})",
+        [
+            f"Nothing was sent to it. {danger}",
+            "Known are this machine, names such as postgres, mysql or db without a dot, and "
+            "names with the word test or ci.",
+        ],
+        remedies,
     )
 
 

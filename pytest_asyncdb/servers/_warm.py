@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_asyncdb.servers._cache import cache_folder
+from pytest_asyncdb.servers._cache import cache_folder, private_folder
 
 #: https://man7.org/linux/man-pages/man2/ioctl_ficlone.2.html
 _FICLONE = 0x40049409
@@ -81,9 +81,9 @@ class Warm:
         """
         with contextlib.suppress(OSError, RuntimeError):
             entry = self.entry
-            entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _sweep(entry.parent)
-            if shutil.disk_usage(entry.parent).free < _ENOUGH:
+            folder = private_folder("data")
+            _sweep(folder)
+            if shutil.disk_usage(folder).free < _ENOUGH:
                 return
             made = entry.with_name(f"{entry.name}.{secrets.token_hex(4)}")
             try:

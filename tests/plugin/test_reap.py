@@ -356,3 +356,54 @@ def test_ryuk_says_whose_it_is(project: Project, servers: Servers) -> None:
     ours = re.findall(r"ours: (\S+)", str(result.stdout))
     assert sorted(name.startswith("testcontainers-ryuk-") for name in ours) == [False, True]
     assert not set(ours) & set(docker("ps", "-a", "--format", "{{.Names}}").split())
+
+
+REFUSED = """\
+db.example.com is not known as a test server ({source})
+
+Nothing was sent to it. Databases that dead runs have left would be dropped there.
+Known are this machine, names such as postgres, mysql or db without a dot, and names with the word test or ci.
+
+To fix this, do one of:
+  - if it is for tests, say so: --allow-hosts={allowed}db.example.com
+  - or export ASYNCDB_ALLOW_HOSTS={allowed}db.example.com
+"""
+
+
+@pytest.mark.parametrize("allowed", ["", "*.lab.example.com"])
+@pytest.mark.parametrize("source", ["command line", "ASYNCDB_POSTGRES_URL"])
+def test_a_server_that_may_be_somebodys_is_refused(
+    source: str, allowed: str, places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is removed or sent to it."""
+    left = make_folder(places, "pytest-asyncdb-0123456789ab", dead().to_json())
+    url = "postgresql+asyncpg://user:secret@db.example.com/app"
+    monkeypatch.setenv("ASYNCDB_ALLOW_HOSTS", allowed)
+    if source != "command line":
+        monkeypatch.setenv(source, url)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest_asyncdb", "reap", *([url] if "line" in source else [])],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    text = REFUSED.format(source=source, allowed=allowed and f"{allowed},")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", text)
+    assert left.exists()
+
+
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_a_server_that_is_allowed_is_asked(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not there, which is another error."""
+    url = "postgresql+asyncpg://user:secret@db.invalid/app"
+    monkeypatch.setenv("ASYNCDB_ALLOW_HOSTS", "*.invalid" if how == "environment" else "")
+    option = ["--allow-hosts=*.invalid"] if how == "option" else []
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest_asyncdb", "reap", "--dry-run", *option, url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "is not known as a test server" not in done.stderr
+    assert "did not answer (command line)" in done.stderr.splitlines()[0]
