@@ -526,6 +526,21 @@ def test_ryuk_does_not_know_the_container(reuse: Reuse) -> None:
 
 
 @in_container
+def test_who_finds_the_container_imports_nothing_of_docker(reuse: Reuse) -> None:
+    """It takes long."""
+    reuse.project.tests(
+        """
+        async def test_it(asyncdb_session):
+            import sys
+
+            print("imported:", "docker" in sys.modules, "testcontainers" in sys.modules)
+        """
+    )
+    assert "imported: True True" in reuse.run().passed(1).text  # the control
+    assert "imported: False False" in reuse.run().passed(1).text
+
+
+@in_container
 def test_an_image_that_has_changed_is_another_server(reuse: Reuse) -> None:
     """Though its name is the same."""
     tag = f"17-{secrets.token_hex(4)}"

@@ -14,6 +14,7 @@ import json
 import os
 import pwd
 import re
+import secrets
 import select
 import shutil
 import signal
@@ -361,22 +362,34 @@ def test_a_folder_that_is_not_filled_shows_the_output(local_case: Case, alone: N
         pass
 
 
-def test_a_container_that_does_not_start_shows_its_output() -> None:
+@pytest.mark.parametrize("reuse", [False, True], ids=["for-now", "to-stay"])
+def test_a_container_that_does_not_start_shows_its_output(
+    reuse: bool, alone: None, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     case = find("postgres-container")
+    case.provider.reuse, case.provider.run = reuse, secrets.token_hex(4)
     backend = broken(case, command=("-c", "no_such_setting=1"))
+    begun = int(time.time())
+
+    def is_ours(labels: dict[str, str]) -> bool:
+        return f'"run": "{case.provider.run}"' in labels[LABEL]
+
     with docker() as client:
-        before = ours(client)
         with pytest.raises(ServerStartError) as caught, case.obtain(backend):
             pass
-        assert ours(client) <= before
+        made = client.events(
+            since=begun,
+            until=int(time.time()) + 1,
+            filters={"type": "container", "event": "create", "label": LABEL},
+            decode=True,
+        )
+        assert [1 for event in made if is_ours(event["Actor"]["Attributes"])]  # the control
+        made.close()
+        left = [one for one in containers(client, label=LABEL) if is_ours(one.labels)]
+        assert [one for one in left if "ryuk" not in one.name] == []
     assert "image postgres:17: " in str(caught.value)
     assert "no_such_setting" in str(caught.value)
-
-
-def ours(client: Any) -> set[str]:
-    """The containers of this process; others have their own, and labels of their own making."""
-    found = containers(client, label=LABEL)
-    return {c.id for c in found if f'"pid": {os.getpid()},' in c.labels[LABEL]}
 
 
 def test_a_port_that_is_taken_meanwhile_is_left_for_another(
