@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from pytest_asyncdb._types import BackendSpec, ContainerRecipe, Found, Server, Sourced
+from pytest_asyncdb._recipes import ContainerRecipe
+from pytest_asyncdb._types import BackendSpec, Found, Server, Sourced
 from pytest_asyncdb.abc import Backend, Driver, ServerProvider
 from pytest_asyncdb.errors import ProviderUnavailable, ServerStartError, server_start
 from pytest_asyncdb.servers._engine import LABEL, at_hand, engine_address, ping
