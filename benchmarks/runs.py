@@ -21,6 +21,9 @@ _OFF = ("anyio", "cacheprovider", "faker", "hypothesispytest", "randomly")
 _PLUGINS = {"asyncdb", "sqla", "pytest_postgresql", "pytest_databases"}
 _DRIVERS = {"sqlite": "aiosqlite", "postgres": "asyncpg"}
 _TIMEOUT = 900.0
+#: Variables that make Python slower. Without bytecode on disk each run compiles anew what was
+#: edited or rewritten, but not what pip has compiled.
+_SLOWER = {"PYTHONDEVMODE", "PYTHONDONTWRITEBYTECODE"}
 
 
 class RunFailed(Exception):
@@ -188,7 +191,7 @@ def _environment(folder: Path, times: str, sample: int, warm: bool) -> dict[str,
     environment = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("ASYNCDB_", "PYTEST_")) and name != "PYTHONDEVMODE"
+        if not name.startswith(("ASYNCDB_", "PYTEST_")) and name not in _SLOWER
     }
     return {
         **environment,

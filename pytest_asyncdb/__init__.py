@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_asyncdb._engines import build_engine
-from pytest_asyncdb._handle import Asyncdb, AsyncdbBackend
-from pytest_asyncdb._types import BackendSpec, Capabilities, Server
+from typing import TYPE_CHECKING, Any
+
 from pytest_asyncdb.errors import (
     AsyncdbError,
     ConfigError,
@@ -20,6 +19,11 @@ from pytest_asyncdb.errors import (
     ServerUnavailable,
     StatementBlocked,
 )
+
+if TYPE_CHECKING:
+    from pytest_asyncdb._engines import build_engine
+    from pytest_asyncdb._handle import Asyncdb, AsyncdbBackend
+    from pytest_asyncdb._types import BackendSpec, Capabilities, Server
 
 __all__ = [
     "Asyncdb",
@@ -42,3 +46,21 @@ __all__ = [
     "StatementBlocked",
     "build_engine",
 ]
+
+#: Where the names are that are imported at first use: every run of pytest imports this package.
+_LAZY = {
+    "Asyncdb": "_handle",
+    "AsyncdbBackend": "_handle",
+    "BackendSpec": "_types",
+    "Capabilities": "_types",
+    "Server": "_types",
+    "build_engine": "_engines",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)

@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pytest_asyncdb.servers._cache import cache_folder, private_folder
-from pytest_asyncdb.servers._owner import Owner
 
 #: Seconds in which whoever makes a record has written it.
 _YOUNG = 60.0
@@ -48,6 +47,8 @@ def recorded(run: str) -> Iterator[None]:
     A help only, for servers that lose the run's lock: where the folder cannot be written
     to, there is no record.
     """
+    from pytest_asyncdb.servers._owner import Owner
+
     path = _record(run)
     with contextlib.suppress(OSError, RuntimeError):  # the latter: there is no home
         private_folder("runs")
@@ -65,6 +66,8 @@ def recorded(run: str) -> Iterator[None]:
 
 def is_recorded(run: str) -> bool:
     """Is the run known to live on this machine? The record of a dead one is removed."""
+    from pytest_asyncdb.servers._owner import Owner
+
     path = _record(run)
     try:
         owner = Owner.from_json(path.read_text(encoding="utf-8"))

@@ -14,16 +14,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
-from pytest_asyncdb._types import (
-    BackendSpec,
-    Capabilities,
-    ContainerRecipe,
-    Copied,
-    Found,
-    LocalRecipe,
-    Server,
-    Sourced,
-)
+from pytest_asyncdb._types import BackendSpec, Capabilities, Copied, Found, Server, Sourced
 
 if TYPE_CHECKING:
     import asyncio
@@ -34,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_asyncdb._budget import Budget
     from pytest_asyncdb._journal import Journal
     from pytest_asyncdb._loops import HostLoop
+    from pytest_asyncdb._recipes import ContainerRecipe, LocalRecipe
 
 T = TypeVar("T")
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._handle import Asyncdb, AsyncdbBackend
 from pytest_asyncdb._redirect import app_engines, session_options
 from pytest_asyncdb._stash import FAILURE, JOURNAL, KEPT, NEXT, OPEN, RUN, STRAYS
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
         async_sessionmaker,
     )
 
+    from pytest_asyncdb._handle import Asyncdb, AsyncdbBackend
     from pytest_asyncdb._redirect import AppEngine
     from pytest_asyncdb._run import Run
     from pytest_asyncdb.abc import View
@@ -148,6 +148,8 @@ def asyncdb_backend(request: pytest.FixtureRequest) -> AsyncdbBackend:
     Scope: session; parametrised with the backends of the run. Costs nothing; reading
     ``version`` waits for the server. Option: ``--asyncdb``.
     """
+    from pytest_asyncdb._handle import AsyncdbBackend
+
     run = request.config.stash[RUN]
     spec = getattr(request, "param", None)
     with plain_errors():
@@ -304,6 +306,8 @@ def asyncdb(
 
     Scope: test. Costs nothing; in the strategy ``copy``, on a server, some milliseconds.
     """
+    from pytest_asyncdb._handle import Asyncdb
+
     run = request.config.stash[RUN]
     _asyncdb_view.expect_checkpoints()
     metadata = None if asyncdb_metadata is NOT_GIVEN else asyncdb_metadata

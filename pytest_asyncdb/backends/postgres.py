@@ -12,14 +12,8 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_asyncdb._types import (
-    Capabilities,
-    ContainerRecipe,
-    Copied,
-    LocalPlace,
-    LocalRecipe,
-    Server,
-)
+from pytest_asyncdb._recipes import ContainerRecipe, LocalPlace, LocalRecipe
+from pytest_asyncdb._types import Capabilities, Copied, Server
 from pytest_asyncdb.abc import Backend, Copier, Driver, Restorer, Sql
 from pytest_asyncdb.backends._postgres_waits import CANCEL, CONNECTED, HOLDERS, WAITS
 
@@ -98,6 +92,10 @@ class Psycopg(Driver):
 
     async def run(self, connection: Any, statements: Sequence[str]) -> Sequence[Any]:
         await connection.execute("; ".join(statements))
+        if statements[-1] == "ROLLBACK" and hasattr(connection, "_prepared"):
+            # As its own rollback() does: else what comes in every test is counted until it is
+            # prepared, a round trip each, and forgotten with the next ROLLBACK.
+            connection._prepared.clear()
         return ()
 
     def in_transaction(self, connection: Any) -> bool | None:

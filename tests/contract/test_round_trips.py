@@ -1,8 +1,7 @@
 """What a test costs on the wire and in statements, which no other program disturbs.
 
-A change that adds a round trip fails here. Of the tests of a run the middle ones are counted:
-the first one pays for connections, and psycopg prepares a statement when it comes the sixth
-time.
+A change that adds a round trip fails here. Of the tests of a run the first one is not counted: it
+pays for connections.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -78,20 +77,26 @@ def served(request: pytest.FixtureRequest, servers: Servers) -> Target:
 
 
 def write(project: Project, session: str) -> None:
-    parts = [text.format(number=n, session=session) for text in (WORK, NOTHING) for n in range(5)]
+    parts = [
+        text.format(number=n, session=session) for text in (WORK, NOTHING) for n in range(NUMBER)
+    ]
     project.tests(*parts)
     project.ini(
         asyncio_default_fixture_loop_scope="session", asyncio_default_test_loop_scope="session"
     )
 
 
-def middle(trips: Count) -> tuple[int, int]:
-    """Of a test that works, and of one that does not; the least of three."""
-    work, nothing = ([trips.by_test[f"test_{what}_{n}"] for n in (1, 2, 3)] for what in KINDS)
-    return min(work), min(nothing)
+def middle(trips: Count, take: Callable[[list[int]], int] = min) -> tuple[int, int]:
+    """Of a test that works, and of one that does not; the least of several."""
+    work, nothing = (
+        take([trips.by_test[f"test_{what}_{n}"] for n in range(1, NUMBER)]) for what in KINDS
+    )
+    return work, nothing
 
 
 KINDS = ("work", "nothing")
+#: Tests of each kind; more than psycopg wants to see before it prepares what they all run.
+NUMBER = 8
 
 
 @pytest.mark.parametrize("strategy", TRIPS)
@@ -103,8 +108,11 @@ def test_round_trips(project: Project, served: Target, strategy: str) -> None:
     deadline = time.monotonic() + 60
     while TRIPS[strategy] not in found and time.monotonic() < deadline:
         with wire(served) as (trips, behind):
-            project.run(behind, f"--asyncdb-isolation={strategy}", plugins=[trips]).passed(10)
-        found.add(middle(trips))
+            outcome = project.run(behind, f"--asyncdb-isolation={strategy}", plugins=[trips])
+        outcome.passed(2 * NUMBER)
+        # With real commits psycopg prepares a statement when it comes the sixth time, for good.
+        take = max if served.driver == "psycopg" and strategy == "rollback" else min
+        found.add(middle(trips, take))
     assert min(found) == TRIPS[strategy]
 
 
@@ -113,7 +121,7 @@ def test_fewer_round_trips_than_by_hand(project: Project, served: Target) -> Non
     write(project, "session")
     with wire(served) as (trips, behind), naive_database(project, behind) as url:
         project.write("conftest.py", HAND_WRITTEN.format(url=url))
-        project.run(behind, plugins=[trips]).result.assert_outcomes(passed=10)
+        project.run(behind, plugins=[trips]).result.assert_outcomes(passed=2 * NUMBER)
     work, nothing = middle(trips)
     assert work == 8
     assert nothing == (0 if served.backend == "postgres" else 2)  # its BEGIN is sent late
@@ -145,7 +153,7 @@ def test_statements_on_sqlite(
     """In memory there is no wire, but each statement passes through the driver's thread."""
     write(project, "asyncdb_session")
     with traced(monkeypatch) as statements:
-        project.run(servers.target("sqlite"), plugins=[statements]).passed(10)
+        project.run(servers.target("sqlite"), plugins=[statements]).passed(2 * NUMBER)
     # BEGIN and two savepoints, INSERT, RELEASE and another savepoint, SELECT, and ROLLBACK TO
     # the guard, which tells whether somebody has ended the transaction, and ROLLBACK.
     assert middle(statements) == (9, 0)

@@ -14,11 +14,12 @@ PACKAGE = "pytest_asyncdb"
 ROOT = Path(__file__).parents[2] / PACKAGE
 
 #: What each layer may import of ours; modules not named here are the pytest side.
-BASE = {"errors", "_types", "_greenlets", "_journal", "_loops"}
+BASE = {"errors", "_types", "_recipes", "_greenlets", "_journal", "_loops"}
 CORE = BASE | {"abc", "_engines"}
 ALLOWED = {
     "errors": set(),
     "_types": set(),
+    "_recipes": set(),
     "_greenlets": set(),
     "_loops": {"_greenlets"},
     "_journal": set(),
