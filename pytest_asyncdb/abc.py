@@ -494,16 +494,21 @@ class Database(abc.ABC):
         of a new one."""
 
     @abc.abstractmethod
-    def copy(self, coming: int) -> Copied:
+    def copy(self, coming: int, made: Callable[[Copied], None]) -> Copied:
         """Another database, for one test.
 
         Args:
             coming: How many more of them will soon be asked for.
+            made: Called with each of those that are made ahead, in another thread.
         """
 
     @abc.abstractmethod
-    def drop(self, copied: Copied) -> None:
-        """Drop what :meth:`copy` gave, whoever is connected to it; need not wait for it."""
+    def drop(self, copied: Copied, first: Callable[[], None]) -> None:
+        """Drop what :meth:`copy` gave, whoever is connected to it; need not wait for it.
+
+        Args:
+            first: Called before, perhaps in another thread, unless the run ends.
+        """
 
     @abc.abstractmethod
     def keep(self, copied: Copied | None = None) -> Copied | Exception:
@@ -649,6 +654,9 @@ class Isolation(abc.ABC):
     @abc.abstractmethod
     def view(self, wish: Wish) -> View:
         """Open a test's view. Costs no round trip, but for what it is made on."""
+
+    def relax(self) -> None:
+        """Close connections that are for later tests, where others need their room."""
 
     @abc.abstractmethod
     def close(self) -> None:
