@@ -76,6 +76,15 @@ class Driver(abc.ABC):
             Exception: The driver's own; the statements after the failed one did not run.
         """
 
+    async def ask(self, connection: Any, query: str) -> Sequence[tuple[Any, ...]]:
+        """The rows of one query of ours, prepared where the library can.
+
+        Raises:
+            Exception: The driver's own.
+        """
+        (rows,) = await self.run(connection, [query])
+        return rows
+
     @abc.abstractmethod
     def in_transaction(self, connection: Any) -> bool | None:
         """Is the connection in a transaction? From the client's own knowledge, without a
@@ -390,6 +399,10 @@ class Sql(Protocol):
 
     async def fetch(self, query: str) -> list[tuple[Any, ...]]:
         """The rows of a query."""
+
+    async def ask(self, query: str) -> Sequence[tuple[Any, ...]]:
+        """The rows of a query that is sent often: past SQLAlchemy, with the driver's errors; see
+        :meth:`Driver.ask`."""
 
     async def script(self, statements: Sequence[str]) -> Sequence[Sequence[tuple[Any, ...]]]:
         """Run several statements, in one round trip where the driver can; see

@@ -62,6 +62,9 @@ class Asyncpg(Driver):
         await connection.execute("; ".join(statements))
         return ()
 
+    async def ask(self, connection: Any, query: str) -> Sequence[tuple[Any, ...]]:
+        return [tuple(row) for row in await connection.fetch(query)]
+
     def in_transaction(self, connection: Any) -> bool | None:
         return bool(connection.is_in_transaction())
 
@@ -99,6 +102,10 @@ class Psycopg(Driver):
     async def run(self, connection: Any, statements: Sequence[str]) -> Sequence[Any]:
         await connection.execute("; ".join(statements))
         return ()
+
+    async def ask(self, connection: Any, query: str) -> Sequence[tuple[Any, ...]]:
+        cursor = await connection.execute(query)
+        return await cursor.fetchall()  # type: ignore[no-any-return]
 
     def in_transaction(self, connection: Any) -> bool | None:
         return connection.info.transaction_status.name in ("INTRANS", "INERROR", "ACTIVE")
