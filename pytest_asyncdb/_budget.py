@@ -63,6 +63,10 @@ class Budget:
                     self._label, self._server.reason, self.open, self._server.room, self._workers
                 )
 
+    def take_spare(self) -> bool:
+        """Count a connection that is opened only where there is room; False: there is none."""
+        return self._count()
+
     def give(self) -> None:
         """A connection has been closed, or was not opened."""
         with self._lock:

@@ -76,18 +76,19 @@ class WorkerDatabase(Database):
         if kept is not None:
             self._provisioner.drop(kept)
 
-    def copy(self, coming: int) -> Copied:
+    def copy(self, coming: int, made: Callable[[Copied], None]) -> Copied:
         if self.server.maintenance is None:
             return self._provisioner.copy(self._template)
         if self._copies is None:
             self._copies = _Copies(self._provisioner, self._template)
-        return self._copies.take(coming)
+        return self._copies.take(coming, made)
 
-    def drop(self, copied: Copied) -> None:
+    def drop(self, copied: Copied, first: Callable[[], None]) -> None:
         if self._copies is None:
+            first()
             self._provisioner.drop(copied)
         else:
-            self._copies.drop(copied)
+            self._copies.drop(copied, first)
 
     def keep(self, copied: Copied | None = None) -> Copied | Exception:
         try:
@@ -134,15 +135,36 @@ class _Copies:
         self._thread = threading.Thread(target=self._work, name="asyncdb-copies", daemon=True)
         self._thread.start()
 
-    def take(self, coming: int) -> Copied:
-        """A copy that nobody has had; *coming* more are made meanwhile."""
+    def take(self, coming: int, made: Callable[[Copied], None]) -> Copied:
+        """A copy that nobody has had; *coming* more are made meanwhile.
+
+        Args:
+            made: Called with each of these when it is there, in the thread.
+        """
         while len(self._ready) <= coming:
-            self._ready.append(self._do(lambda sql: self._provisioner.copying(self._template, sql)))
+            self._ready.append(self._do(functools.partial(self._make, made)))
         return self._ready.popleft().result(PATIENCE)
 
-    def drop(self, copied: Copied) -> None:
-        """Drop *copied* when there is time."""
-        self._do(lambda sql: self._provisioner.dropping(copied, sql))
+    def drop(self, copied: Copied, first: Callable[[], None]) -> None:
+        """Drop *copied* when there is time.
+
+        Args:
+            first: Called before it, in the thread.
+        """
+        self._do(functools.partial(self._drop, copied, first))
+
+    async def _make(self, made: Callable[[Copied], None], sql: Callable[[], Connection]) -> Copied:
+        copied = await self._provisioner.copying(self._template, sql)
+        made(copied)
+        return copied
+
+    async def _drop(
+        self, copied: Copied, first: Callable[[], None], sql: Callable[[], Connection]
+    ) -> None:
+        try:
+            first()
+        finally:
+            await self._provisioner.dropping(copied, sql)
 
     def close(self) -> None:
         """Stop the thread after the job that it is at; what is left falls with the run."""

@@ -7,13 +7,14 @@ longer is parked: the caller's loop watches the private loop's selector and turn
 whenever something arrives, so that other tasks, timeouts and cancellation go on.
 
 No connection ever notices on which loop or in which thread a test runs, and no thread is
-started. docs/loops.md says what the alternatives cost. Nothing here knows
+started here. docs/loops.md says what the alternatives cost. Nothing here knows
 databases or pytest.
 """
 
 from __future__ import annotations
 
 import asyncio
+import select
 import selectors
 import threading
 import time
@@ -111,17 +112,19 @@ class HostLoop:
         Raises:
             TimeoutError: *work* did not end in time, and was cancelled.
         """
-        task = self.loop.create_task(self._stopping(work))
-        self._turn(task, timeout)
-        while timeout is None and not task.done():
-            self._turn(task, None)  # a stop that was meant for a call that was interrupted
-        if not task.done():
-            for _ in range(2):  # psycopg asks the server to cancel, and waits for its answer
-                if not task.done():
-                    task.cancel()
-                    self._turn(task, CANCEL_PATIENCE)
-            raise TimeoutError(f"no answer within {timeout:g} s")
-        return task.result()
+        # Else another thread might begin it, and a greenlet stays in the thread that has begun it.
+        with self._turning:
+            task = self.loop.create_task(self._stopping(work))
+            self._turn(task, timeout)
+            while timeout is None and not task.done():
+                self._turn(task, None)  # a stop that was meant for a call that was interrupted
+            if not task.done():
+                for _ in range(2):  # psycopg asks the server to cancel, and waits for its answer
+                    if not task.done():
+                        task.cancel()
+                        self._turn(task, CANCEL_PATIENCE)
+                raise TimeoutError(f"no answer within {timeout:g} s")
+            return task.result()
 
     def call(
         self,
@@ -143,6 +146,32 @@ class HostLoop:
             sqlalchemy.exc.MissingGreenlet: Not called from a SQLAlchemy greenlet, as with
                 a real connection.
         """
+        return self._drive(lambda work: self._await(work, on_cancel), as_running, function, args)
+
+    def call_aside(self, function: Callable[..., T], *args: Any, timeout: float) -> T:
+        """Like :meth:`call`, from a thread that nobody waits for: while *function* waits for an
+        answer, others run the loop, and what they do not take up is taken up here.
+
+        Args:
+            timeout: Seconds after which what *function* awaits is cancelled.
+
+        Raises:
+            TimeoutError: *function* did not do otherwise when that happened.
+        """
+        return self._drive(lambda work: self._await_aside(work, timeout), True, function, args)
+
+    def _drive(
+        self,
+        wait: Callable[[Awaitable[Any]], Any],
+        as_running: bool,
+        function: Callable[..., T],
+        args: tuple[Any, ...],
+    ) -> T:
+        """Call *function* in a greenlet, and *wait* for what it awaits.
+
+        The greenlet is this thread's, and so is whoever turns it: a greenlet in a task of our loop
+        could be turned by one thread only.
+        """
         outer = asyncio._get_running_loop()
         if outer is self.loop:
             return function(*args)
@@ -151,7 +180,7 @@ class HostLoop:
         awaitable = _switch(inside, outer, inner.switch, function, args)
         while not isinstance(awaitable, Ended):
             try:
-                result = self._await(awaitable, on_cancel)
+                result = wait(awaitable)
             except BaseException as error:  # handed to the code that awaits, which decides
                 awaitable = _switch(inside, outer, inner.throw, error)
             else:
@@ -239,6 +268,16 @@ class HostLoop:
                 del self._endings[task]
         return task.result()
 
+    def _await_aside(self, awaitable: Awaitable[T], timeout: float) -> T:
+        with self._turning:
+            task = self.loop.create_task(self._stopping(awaitable))
+        self._turn_aside(task, timeout)
+        if not task.done():
+            task.cancel()
+            self._turn_aside(task, CANCEL_PATIENCE)
+            raise TimeoutError(f"no answer within {timeout:g} s")
+        return task.result()
+
     def _end(
         self,
         task: asyncio.Task[Any],
@@ -248,8 +287,9 @@ class HostLoop:
         if on_cancel is None:
             task.cancel()
         else:
-            ending = self.loop.create_task(self._stopping(on_cancel(task)))
-            self._turn(ending, CANCEL_PATIENCE)
+            with self._turning:  # as in run()
+                ending = self.loop.create_task(self._stopping(on_cancel(task)))
+                self._turn(ending, CANCEL_PATIENCE)
         self._turn(task, CANCEL_PATIENCE)
         if task.done() and not task.cancelled():
             task.exception()  # retrieved: the caller sees its own cancellation
@@ -314,6 +354,18 @@ class HostLoop:
         if outer in self._parked:
             self._turn(None, 0.0)
             outer.call_later(PATIENCE, self._poll, outer)
+
+    def _turn_aside(self, task: asyncio.Task[Any], patience: float) -> None:
+        """Turn the private loop whenever something arrives, until *task* is done or *patience* is
+        over; others may turn it meanwhile."""
+        end = time.monotonic() + patience
+        self._turn(None, 0.0)
+        while not task.done() and time.monotonic() < end:
+            try:
+                select.select([self._selector.fileno()], [], [], PATIENCE)
+            except (AttributeError, ValueError, OSError):
+                time.sleep(PATIENCE)  # no selector that can be watched: Windows
+            self._turn(None, 0.0)
 
     def _turn(self, task: asyncio.Task[Any] | None, patience: float | None) -> None:
         """Run the private loop until *task* is done or *patience* is over.

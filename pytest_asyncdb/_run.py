@@ -223,6 +223,9 @@ class Run:
         for spec, provisioner in self._provisioners.items():
             if (spec.backend, spec.version) == server:
                 provisioner.relax()
+        for key, strategy in self._strategies.items():
+            if (key[0].backend, key[0].version) == server:
+                strategy.relax()
         if budget.open < before:
             return True
         for key, strategy in self._strategies.items():

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
@@ -133,10 +133,10 @@ class SingleDatabase(Database):
     def discard(self) -> None:
         self._built = None
 
-    def copy(self, coming: int) -> Copied:
+    def copy(self, coming: int, made: Callable[[Copied], None]) -> Copied:
         raise errors.needs_databases("isolation 'copy'", self.server.reason)
 
-    def drop(self, copied: Copied) -> None:
+    def drop(self, copied: Copied, first: Callable[[], None]) -> None:
         raise NotImplementedError("there is no other database")
 
     def keep(self, copied: Copied | None = None) -> Copied | Exception:

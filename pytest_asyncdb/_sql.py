@@ -30,15 +30,20 @@ class Connection(Sql):
         self._driver = driver
         self._engine: AsyncEngine | None = None
         self._connection: AsyncConnection | None = None
+        #: The driver's own.
+        self._own: Any = None
 
     async def fetch(self, query: str) -> list[tuple[Any, ...]]:
         connection = await self._open()
         return [tuple(row) for row in await connection.exec_driver_sql(query)]
 
     async def script(self, statements: Sequence[str]) -> Sequence[Sequence[tuple[Any, ...]]]:
-        connection = await self._open()
-        raw = await connection.get_raw_connection()
-        return await self._driver.run(raw.driver_connection, statements)
+        await self._open()
+        return await self._driver.run(self._own, statements)
+
+    async def ask(self, query: str) -> Sequence[tuple[Any, ...]]:
+        await self._open()
+        return await self._driver.ask(self._own, query)
 
     async def each(self, statements: Sequence[str]) -> None:
         """Run statements that must not share a round trip with others."""
@@ -64,9 +69,7 @@ class Connection(Sql):
 
     async def _open(self) -> AsyncConnection:
         if self._connection is not None and not self._connection.invalidated:
-            raw = await self._connection.get_raw_connection()
-            own = raw.driver_connection
-            if not self._driver.is_closed(own) and not self._driver.was_ended(own):
+            if not self._driver.is_closed(self._own) and not self._driver.was_ended(self._own):
                 return self._connection
             await self._connection.invalidate()
         from sqlalchemy.pool import NullPool
@@ -81,4 +84,6 @@ class Connection(Sql):
             execution_options={"no_parameters": True, OURS: True},
         )
         self._connection = await engine.connect()
+        raw = await self._connection.get_raw_connection()
+        self._own = raw.driver_connection
         return self._connection

@@ -68,6 +68,15 @@ class Driver(abc.ABC):
             Exception: The driver's own; the statements after the failed one did not run.
         """
 
+    async def ask(self, connection: Any, query: str) -> Sequence[tuple[Any, ...]]:
+        """The rows of one query of ours, prepared where the library can.
+
+        Raises:
+            Exception: The driver's own.
+        """
+        (rows,) = await self.run(connection, [query])
+        return rows
+
     @abc.abstractmethod
     def in_transaction(self, connection: Any) -> bool | None:
         """Is the connection in a transaction? From the client's own knowledge, without a
@@ -387,6 +396,10 @@ class Sql(Protocol):
     async def fetch(self, query: str) -> list[tuple[Any, ...]]:
         """The rows of a query."""
 
+    async def ask(self, query: str) -> Sequence[tuple[Any, ...]]:
+        """The rows of a query that is sent often: past SQLAlchemy, with the driver's errors; see
+        :meth:`Driver.ask`."""
+
     async def script(self, statements: Sequence[str]) -> Sequence[Sequence[tuple[Any, ...]]]:
         """Run several statements, in one round trip where the driver can; see
         :meth:`Driver.run`."""
@@ -490,16 +503,21 @@ class Database(abc.ABC):
         of a new one."""
 
     @abc.abstractmethod
-    def copy(self, coming: int) -> Copied:
+    def copy(self, coming: int, made: Callable[[Copied], None]) -> Copied:
         """Another database, for one test.
 
         Args:
             coming: How many more of them will soon be asked for.
+            made: Called with each of those that are made ahead, in another thread.
         """
 
     @abc.abstractmethod
-    def drop(self, copied: Copied) -> None:
-        """Drop what :meth:`copy` gave, whoever is connected to it; need not wait for it."""
+    def drop(self, copied: Copied, first: Callable[[], None]) -> None:
+        """Drop what :meth:`copy` gave, whoever is connected to it; need not wait for it.
+
+        Args:
+            first: Called before, perhaps in another thread, unless the run ends.
+        """
 
     @abc.abstractmethod
     def keep(self, copied: Copied | None = None) -> Copied | Exception:
@@ -645,6 +663,9 @@ class Isolation(abc.ABC):
     @abc.abstractmethod
     def view(self, wish: Wish) -> View:
         """Open a test's view. Costs no round trip, but for what it is made on."""
+
+    def relax(self) -> None:
+        """Close connections that are for later tests, where others need their room."""
 
     @abc.abstractmethod
     def close(self) -> None:

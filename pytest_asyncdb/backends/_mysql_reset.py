@@ -50,6 +50,7 @@ class MySQLRestorer(Restorer):
         self._ddl = count_ddl(await self._sql.fetch(DDL))
         self._catalog = await Catalog.of(self._sql, self._database)
         self._start = await self._catalog.state()
+        self._catalog.look_out_for(self._start)
         seeded = [name for name in self._catalog.tables if name in self._start.filled]
         self._sums = await self._catalog.checksums(seeded)
         #: The second at which a table was last seen as it should be.

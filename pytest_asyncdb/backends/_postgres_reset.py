@@ -201,14 +201,12 @@ class PostgresRestorer(Restorer):
         self._function = self._replica and await self._make_function()
 
     async def put_back(self, ids: bool) -> tuple[Sequence[str], bool]:
-        from sqlalchemy.exc import DBAPIError
-
         if self._function and ids:
             seeded = ((word, table) for word, table in self._tables.items() if table.shadow)
             known = ", ".join(_literal(f"{word} {table.seen}") for word, table in seeded)
             # An error is that of the query, which looks again below.
-            with contextlib.suppress(DBAPIError):
-                *found, (last, _) = await self._sql.fetch(
+            with contextlib.suppress(Exception):
+                *found, (last, _) = await self._sql.ask(
                     f"SELECT * FROM pg_temp.asyncdb_put_back(ARRAY[{known}]::text[])"
                 )
                 if last == _DONE:

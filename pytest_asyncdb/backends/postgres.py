@@ -56,6 +56,9 @@ class Asyncpg(Driver):
         await connection.execute("; ".join(statements))
         return ()
 
+    async def ask(self, connection: Any, query: str) -> Sequence[tuple[Any, ...]]:
+        return [tuple(row) for row in await connection.fetch(query)]
+
     def in_transaction(self, connection: Any) -> bool | None:
         return bool(connection.is_in_transaction())
 
@@ -97,6 +100,10 @@ class Psycopg(Driver):
             # prepared, a round trip each, and forgotten with the next ROLLBACK.
             connection._prepared.clear()
         return ()
+
+    async def ask(self, connection: Any, query: str) -> Sequence[tuple[Any, ...]]:
+        cursor = await connection.execute(query)
+        return await cursor.fetchall()  # type: ignore[no-any-return]
 
     def in_transaction(self, connection: Any) -> bool | None:
         return connection.info.transaction_status.name in ("INTRANS", "INERROR", "ACTIVE")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,13 +28,16 @@ T = TypeVar("T")
 #: Seconds that a statement of ours, or a new connection, may take.
 PATIENCE = 30.0
 
+#: Where a connection that is being opened leads.
+_LEADS_TO: contextvars.ContextVar[URL] = contextvars.ContextVar("asyncdb_leads_to")
+
 
 class Connector:
     """Opens connections to a database and to other copies of its template: one engine, and
     so one dialect, for all of them.
 
     Attributes:
-        url: The database to connect to.
+        url: The database that connections lead to, if they are not made for another one.
     """
 
     def __init__(self, database: Database, host: HostLoop, url: URL) -> None:
@@ -66,11 +70,12 @@ class Connector:
         self.execution_options = dict(self.engine.get_execution_options())
 
     def _connect(self, dialect: Dialect, record: object, args: object, kwargs: object) -> Any:
-        """Connect to where :attr:`url` leads now, without asking the server again what the
+        """Connect to where the connection shall lead, without asking the server again what the
         first connection has told the dialect."""
-        if self.url is self._made_for:
+        url = _LEADS_TO.get(self.url)
+        if url is self._made_for:
             return None  # as SQLAlchemy would
-        positional, named = dialect.create_connect_args(self.url)
+        positional, named = dialect.create_connect_args(url)
         return dialect.connect(*positional, **{**named, **self._connect_args})
 
     def facade_dialect(self, set_isolation_level: Any, reset_isolation_level: Any) -> Dialect:
@@ -93,15 +98,17 @@ class Link:
         connector: Opens it.
         real: It is the application's own: the driver begins transactions where it can, and
             COMMIT checks what is deferred. Else only our own statements do.
+        url: Where it leads; None: where the connector does when it is opened.
     """
 
-    def __init__(self, connector: Connector, real: bool = False) -> None:
+    def __init__(self, connector: Connector, real: bool = False, url: URL | None = None) -> None:
         self.connector = connector
         self.host = connector.host
         self.driver = connector.driver
         self.backend = connector.backend
         self.begin = self.backend.begin(connector.isolation_level)
         self._real = real
+        self._url = url
         self._fairy: Any = None
         #: Checks what COMMIT would check; empty where the schema has no such constraint.
         self.deferred_check: tuple[str, ...] = ()
@@ -216,13 +223,22 @@ class Link:
         """Does the driver know the connection to be in a transaction?"""
         return self.driver.in_transaction(self._fairy.driver_connection)
 
-    def discard(self) -> None:
-        """Throw the connection away, whatever its state; the next use opens a new one."""
+    def discard(self, aside: bool = False) -> None:
+        """Throw the connection away, whatever its state; the next use opens a new one.
+
+        Args:
+            aside: In a thread that nobody waits for.
+        """
         fairy, self._fairy = self._fairy, None
         if fairy is not None:
             self.connector.budget.give()
             with contextlib.suppress(TimeoutError):  # the server does not answer; it is let go of
-                self.host.run(_terminate(fairy), PATIENCE)
+                if aside:
+                    self.host.call_aside(_terminate, fairy, timeout=PATIENCE)
+                else:
+                    from sqlalchemy.util import greenlet_spawn
+
+                    self.host.run(greenlet_spawn(_terminate, fairy), PATIENCE)
 
     def open(self, wait: bool = True) -> None:
         """Connect.
@@ -249,10 +265,27 @@ class Link:
             if self._fairy is None:
                 self.connector.budget.give()
 
+    def open_aside(self) -> bool:
+        """Connect in a thread that nobody waits for, if there is room; False: it is not open."""
+        if not self.connector.budget.take_spare():
+            return False
+        try:
+            # What is wrong is told to whoever needs a connection.
+            with contextlib.suppress(Exception):
+                self.host.call_aside(self._open, timeout=PATIENCE)
+        finally:
+            if self._fairy is None:
+                self.connector.budget.give()
+        return self._fairy is not None
+
     def _open(self) -> None:
         from sqlalchemy.util import await_only
 
-        fairy = self.connector.engine.sync_engine.raw_connection()
+        token = _LEADS_TO.set(self._url or self.connector.url)
+        try:
+            fairy = self.connector.engine.sync_engine.raw_connection()
+        finally:
+            _LEADS_TO.reset(token)
         adapted: Any = fairy.dbapi_connection
         if not self._real or self.backend.begin_at_write is not None:
             self.driver.adapt(adapted)
@@ -313,8 +346,6 @@ def _one_value(adapted: Any, query: str) -> Any:
     return value
 
 
-async def _terminate(fairy: Any) -> None:
-    from sqlalchemy.util import greenlet_spawn
-
-    await greenlet_spawn(fairy.invalidate)
-    await greenlet_spawn(fairy.close)
+def _terminate(fairy: Any) -> None:
+    fairy.invalidate()
+    fairy.close()

@@ -1,7 +1,6 @@
 """What ``reset`` and ``copy`` have in common: a test on real connections of its database.
 
-The connections are kept on our own loop from test to test, as many as were open at once. What
-becomes of the database after the test is the strategies' business.
+What becomes of the database after the test is the strategies' business.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import abc
 import asyncio
 import contextlib
-import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,110 +17,20 @@ from pytest_asyncdb._loops import CANCEL_PATIENCE
 from pytest_asyncdb.abc import View
 from pytest_asyncdb.isolation._frames import user_frames
 from pytest_asyncdb.isolation._guard import Calls
-from pytest_asyncdb.isolation._hosted import Hosted
 from pytest_asyncdb.isolation._link import PATIENCE, Link
-from pytest_asyncdb.isolation._sandbox import engine_on
 from pytest_asyncdb.isolation._waits import Owner, Waits
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Connection, Dialect
-    from sqlalchemy.ext.asyncio import AsyncEngine
-    from sqlalchemy.pool import ConnectionPoolEntry
+    from sqlalchemy.engine import Connection
 
+    from pytest_asyncdb.isolation._connections import RealConnections
     from pytest_asyncdb.isolation._dbapi import Cursor
-    from pytest_asyncdb.isolation._link import Connector
     from pytest_asyncdb.isolation._restoration import Restoration
 
-#: Connections that are kept for the next test.
-KEPT = 5
 #: Seconds that what we read for a report waits for a lock of the test.
 _LOCK_PATIENCE = 1.0
 
 T = TypeVar("T")
-
-
-class RealConnections:
-    """The kept connections of a worker's database, and the engines of its tests."""
-
-    def __init__(self, connector: Connector) -> None:
-        self.connector = connector
-        self._idle: list[Link] = []
-        self._dialect: Dialect | None = None
-
-    def engine(self, work: RealWork) -> AsyncEngine:
-        """The engine of one test."""
-        numbers = itertools.count(1)
-
-        def check_out(entry: ConnectionPoolEntry) -> Hosted:
-            work.check_open()  # else the pool would wait for it to come back
-            work.entries.append(entry)
-            return Hosted(work, next(numbers), not self.connector.autocommit)
-
-        return engine_on(self.connector, self._facade(), check_out)
-
-    def lead_to(self, url: URL) -> None:
-        """Further connections are to another copy of the template."""
-        before, self.connector.url = self.connector.url, url
-        for dialect in (self.connector.dialect, self._dialect):
-            # On MySQL and MariaDB it is the database, where reflection looks for tables.
-            if dialect is not None and dialect.default_schema_name == before.database:
-                dialect.default_schema_name = url.database
-
-    def take(self) -> Link:
-        """A connection that nobody uses, open or not yet."""
-        while self._idle:
-            link = self._idle.pop()
-            if link.is_open and not link.was_ended():
-                return link
-            link.discard()
-        return Link(self.connector, real=True)
-
-    def keep(self, links: Iterable[Link]) -> None:
-        """Take back connections that are in no transaction."""
-        for link in links:
-            if link.is_open and len(self._idle) < KEPT and not link.in_transaction():
-                self._idle.append(link)
-            else:
-                link.discard()
-
-    def close(self) -> None:
-        """Close what is kept. May be called twice."""
-        self.discard()
-        self.connector.close()
-
-    def discard(self) -> None:
-        """Close what is kept; further connections are new ones."""
-        idle, self._idle = self._idle, []
-        for link in idle:
-            link.discard()
-
-    def _facade(self) -> Dialect:
-        """The dialect, whose answers to isolation levels reach the real connection."""
-        if self._dialect is None:
-            link = self.take()
-            link.adapted  # noqa: B018  # the first connection initialises the dialect
-            self.keep([link])
-            real = self.connector.dialect
-
-            def set_level(hosted: Hosted, level: Any) -> None:
-                hosted.link.call(real.set_isolation_level, hosted.link.adapted, level)
-                self._leave_begin_to_us(hosted, level == "AUTOCOMMIT")
-                hosted.transactional = level != "AUTOCOMMIT"
-
-            def reset_level(hosted: Hosted) -> None:
-                if hosted.taken is not None and hosted.taken.is_open:
-                    hosted.link.call(real.reset_isolation_level, hosted.link.adapted)
-                    self._leave_begin_to_us(hosted, autocommit=False)
-                    hosted.transactional = not self.connector.autocommit
-
-            self._dialect = self.connector.facade_dialect(set_level, reset_level)
-        return self._dialect
-
-    def _leave_begin_to_us(self, hosted: Hosted, autocommit: bool) -> None:
-        """A level on SQLite tells the driver to begin transactions, which we do."""
-        if self.connector.backend.begin_at_write is not None:
-            hosted.link.call(self.connector.driver.adapt, hosted.link.adapted)
-            hosted.autocommit = autocommit
 
 
 class RealWork:

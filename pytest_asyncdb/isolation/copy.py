@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb.abc import LEFT_OPEN, Database, Isolation, View, Wish
+from pytest_asyncdb.isolation._connections import RealConnections
 from pytest_asyncdb.isolation._link import Connector
-from pytest_asyncdb.isolation._real import RealConnections, RealView
+from pytest_asyncdb.isolation._real import RealView
 from pytest_asyncdb.isolation._restoration import Restoration
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Copy(Isolation):
         if self._spare is not None and self._connections is not None:
             (copied, restoration), self._spare = self._spare, None
             return _CopyView(self, self._connections, copied, restoration, wish.test)
-        copied = self.database.copy(wish.coming)
+        copied = self.database.copy(wish.coming, self._connect_ahead)
         if self._connections is None:
             connector = Connector(self.database, self.host, copied.url)
             self._connections = RealConnections(connector)
@@ -46,6 +47,15 @@ class Copy(Isolation):
         whole = self.database.backend.restores_whole
         made = Restoration(self.database, self.host, copied) if whole else None
         return _CopyView(self, self._connections, copied, made, wish.test)
+
+    def _connect_ahead(self, copied: Copied) -> None:
+        """A copy is there that a later test will get."""
+        if self._connections is not None:
+            self._connections.open_ahead(copied.url)
+
+    def relax(self) -> None:
+        if self._connections is not None:
+            self._connections.close_ahead()
 
     def use_again(self, copied: Copied, restoration: Restoration) -> bool:
         """Make the database of a test one for the next test. False: it cannot be had."""
@@ -61,7 +71,7 @@ class Copy(Isolation):
     def close(self) -> None:
         if self._spare is not None:
             self._spare[1].close()
-            self.database.drop(self._spare[0])
+            self.database.drop(self._spare[0], lambda: None)
             self._spare = None
         connections, self._connections = self._connections, None
         if connections is not None:
@@ -111,10 +121,11 @@ class _CopyView(RealView):
             and self._strategy.use_again(self._copied, restoration)
         ):
             return breaches
-        self._connections.discard()
         if restoration is not None:
             restoration.close()
         if self.keeping:
+            self._connections.discard()
             self.kept = self._strategy.database.keep(self._copied)
-        self._strategy.database.drop(self._copied)
+        self._connections.retire()
+        self._strategy.database.drop(self._copied, self._connections.close_retired)
         return breaches

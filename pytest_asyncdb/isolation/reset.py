@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb.abc import Database, View, Wish
+from pytest_asyncdb.isolation._connections import RealConnections
 from pytest_asyncdb.isolation._link import Connector
-from pytest_asyncdb.isolation._real import RealConnections, RealView
+from pytest_asyncdb.isolation._real import RealView
 from pytest_asyncdb.isolation._restoration import Kept, Restoration
 
 if TYPE_CHECKING:

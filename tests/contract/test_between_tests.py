@@ -77,3 +77,35 @@ def passed(project: Project, target: Target, number: int) -> None:
     # Without the observer, which looks at databases that a thread is about to drop.
     result = project.pytester.runpytest_inprocess(*QUIET, *target.arguments)
     result.assert_outcomes(passed=number)
+
+
+@pytest.mark.parametrize("word", ["postgres+asyncpg", "postgres+psycopg"])
+@pytest.mark.parametrize(("isolation", "ahead"), [("copy", True), ("reset", False)])
+def test_the_connection_to_the_next_copy_is_opened_ahead(
+    project: Project, servers: Servers, word: str, isolation: str, ahead: bool
+) -> None:
+    """While the tests run that come before it; the others have no copies, and none ahead."""
+    project.tests(
+        f"""
+        seen = set()
+        OTHERS = text(
+            "SELECT pid FROM pg_stat_activity WHERE datname <> current_database() "
+            "AND datname LIKE substring(current_database() FROM '.*_') || '%'"
+        )
+
+        @pytest.mark.asyncdb(isolation={isolation!r})
+        @pytest.mark.parametrize("number", range(6))
+        async def test_runs(asyncdb_session, number):
+            await names(asyncdb_session)
+            for _ in range(3000 if {ahead} and number == 5 else 0):
+                if not seen:
+                    await asyncdb_session.rollback()  # what is seen is seen until its end
+                    seen.update(await asyncdb_session.scalars(OTHERS))
+                    await asyncio.sleep(0.01)
+
+        @pytest.mark.asyncdb(isolation="copy")
+        async def test_is_connected(asyncdb_session):
+            assert (await asyncdb_session.scalar(text("SELECT pg_backend_pid()")) in seen) == {ahead}
+        """
+    )
+    passed(project, servers.target(word), 7)

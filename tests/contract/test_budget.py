@@ -175,6 +175,26 @@ def test_a_test_that_wants_more_than_the_share_is_told_the_numbers(project: Proj
     )
 
 
+def test_a_connection_that_was_opened_ahead_makes_room(project: Project) -> None:
+    """Of the next copy: the test that runs comes first."""
+    project.ini(asyncdb_isolation="copy")
+    project.tests(
+        """
+        import contextlib
+
+        @pytest.mark.parametrize("number", [1, 1, 1, 3, 3, 3])
+        async def test_it(asyncdb_engine, number):
+            async with contextlib.AsyncExitStack() as stack:
+                for _ in range(number):
+                    connection = await stack.enter_async_context(asyncdb_engine.connect())
+                    await connection.execute(text("SELECT 1"))
+        """
+    )
+    # Of 11, 3 are for superusers, 2 for the run, one to spare, and one makes the copies.
+    with small("postgres+asyncpg", 11) as target:
+        project.run_apart(target).result.assert_outcomes(passed=6)
+
+
 @pytest.mark.parametrize("word", ["postgres+psycopg", "mysql+aiomysql", "mariadb+asyncmy"])
 def test_the_limit_of_the_account_counts(project: Project, servers: Servers, word: str) -> None:
     project.tests("async def test_it(asyncdb_session): pass")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import socket
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import uvloop
@@ -251,3 +252,82 @@ def test_a_call_that_another_one_sets_free_goes_on(host: HostLoop, runner: async
         return await asyncio.wait_for(waiting, 5)
 
     assert runner.run(caller()) == "done"
+
+
+class Aside:
+    """A thread that nobody waits for, in which adapters' code runs on our loop."""
+
+    def __init__(self, host: HostLoop, function: Callable[[], object]) -> None:
+        self.result: object = None
+        self._function = function
+        self._host = host
+        self._thread = threading.Thread(target=self._work)
+
+    def __enter__(self) -> Aside:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            self.result = self._host.call_aside(self._function, timeout=10)
+        except Exception as error:
+            self.result = error
+
+
+def test_what_is_done_aside_keeps_nobody_from_the_loop(host: HostLoop) -> None:
+    """The control is in the middle: a thread that runs the loop to the end of its work would
+    keep the others waiting, and this test would never end."""
+    event = asyncio.Event()
+    waits = threading.Event()
+
+    async def wait() -> str:
+        waits.set()
+        await event.wait()
+        return "aside"
+
+    async def end() -> None:
+        event.set()
+
+    with Aside(host, lambda: await_only(wait())) as aside:
+        waits.wait()
+        host.run(end())
+    assert aside.result == "aside"
+
+
+def test_greenlets_stay_in_their_thread(host: HostLoop) -> None:
+    """Both threads turn the loop, and so each other's work."""
+    ended = threading.Event()
+
+    def adapter() -> int:
+        while not ended.is_set():
+            await_only(asyncio.sleep(0))
+        return threading.get_ident()
+
+    def short() -> int:
+        await_only(asyncio.sleep(0))
+        return threading.get_ident()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with Aside(host, adapter) as aside:
+            try:
+                for _ in range(500):
+                    assert host.run(greenlet_spawn(short)) == threading.get_ident()
+            finally:
+                ended.set()
+    finally:
+        sys.setswitchinterval(interval)
+    assert isinstance(aside.result, int)
+    assert aside.result != threading.get_ident()
+
+
+def test_a_limit_cancels_what_is_done_aside(host: HostLoop) -> None:
+    def adapter() -> None:
+        await_only(asyncio.Event().wait())
+
+    with pytest.raises(TimeoutError, match=r"no answer within 0\.01 s"):
+        host.call_aside(adapter, timeout=0.01)
