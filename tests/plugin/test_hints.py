@@ -243,8 +243,8 @@ PROVOKED = {
         """,
     ),
 }
-#: It takes a machine without the package. The text is that of the drivers.
-NOT_PROVOKED = {"MySQL's account logs in"}
+#: Provoked in another process, by a test of its own.
+APART = "MySQL's account logs in"
 CASES = [(means, word) for means, (words, _) in PROVOKED.items() for word in words]
 
 
@@ -257,7 +257,7 @@ def hint_of(outcome: Outcome) -> str:
 
 def test_every_hint_is_provoked() -> None:
     """A new one needs its error."""
-    begun = {*PROVOKED, *NOT_PROVOKED}
+    begun = {*PROVOKED, APART}
     assert len(begun) == len(HINTS)
     for hint in HINTS:
         assert any(hint.means.startswith(words) for words in begun), hint.means
@@ -274,6 +274,44 @@ def test_the_known_error_gets_its_hint(
     (hint,) = [hint for hint in HINTS if hint.means.startswith(means)]
     text = f"It means: {hint.means} To fix this: {hint.change}"
     assert hint_of(outcome) == text, outcome.text
+
+
+FIRST_LOGIN = """
+@pytest.mark.asyncdb(isolation="reset")
+async def test_it(asyncdb_connection, asyncdb_url):
+    name = "hint_" + str(asyncdb_url.database)[-20:]
+    await asyncdb_connection.execute(
+        text(f"CREATE USER {name} IDENTIFIED WITH caching_sha2_password BY 'x'")
+    )
+    await asyncdb_connection.commit()
+    engine = own(asyncdb_url.set(username=name, password="x", database=""))
+    try:
+        async with engine.connect():
+            pass
+    finally:
+        await engine.dispose()
+        await asyncdb_connection.execute(text(f"DROP USER {name}"))
+        await asyncdb_connection.commit()
+"""
+
+
+@pytest.mark.parametrize("word", ["mysql+asyncmy", "mysql+aiomysql"])
+def test_a_first_login_without_cryptography_gets_its_hint(
+    project: Project, servers: Servers, word: str
+) -> None:
+    """The server knows the password of our own account, which logs in without the package.
+
+    MariaDB's accounts log in otherwise; PostgreSQL's and SQLite's drivers do not use the package.
+    """
+    target = servers.target(word)
+    target.observer.query("SELECT 1")  # with the package: from now on the server knows it
+    project.ini(filterwarnings="ignore")
+    project.tests(OWN, FIRST_LOGIN)
+    project.run_apart(target).result.assert_outcomes(passed=1)  # the control
+    outcome = project.run_apart(target, "-p", "no_cryptography", "--tb=native")
+    outcome.result.assert_outcomes(failed=1)
+    (hint,) = [hint for hint in HINTS if hint.means.startswith(APART)]
+    assert hint_of(outcome) == f"It means: {hint.means} To fix this: {hint.change}", outcome.text
 
 
 OTHERS = """
