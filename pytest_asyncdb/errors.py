@@ -71,6 +71,10 @@ class IsolationBreach(AsyncdbError):
     """A test got around its isolation, or would have."""
 
 
+class NotUndone(IsolationBreach):
+    """What a test did could not be undone, or its database not be removed."""
+
+
 class IsolationConflict(AsyncdbError):
     """Units of work that cannot share one connection overlap."""
 
@@ -510,7 +514,7 @@ def left_running(test: str, tasks: Mapping[str, Sequence[str]]) -> IsolationBrea
 
 def teardown_stuck(test: str, seconds: float, error: BaseException) -> IsolationBreach:
     """The rollback itself failed or did not end in time."""
-    return IsolationBreach(
+    return NotUndone(
         "the test's work could not be rolled back",
         [
             f"test: {test}",
@@ -615,7 +619,7 @@ def second_connection(test: str, changed: Sequence[str]) -> IsolationBreach:
 
 def not_dropped(test: str, database: str, error: BaseException) -> IsolationBreach:
     """A database that had to be thrown away is still there."""
-    return IsolationBreach(
+    return NotUndone(
         "the test's database could not be dropped",
         [
             f"test: {test}",
