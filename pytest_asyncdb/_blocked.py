@@ -78,7 +78,7 @@ class Lookout:
 
     def timed_out(self, waiter: Session | None, statement: str, seconds: float) -> None:
         """Note who holds locks, as a driver has given up waiting for one. Blocks."""
-        lines = [f"no lock within {seconds:.1f} s: {_short(statement)}"]
+        lines = _sections.wrap(f"no lock within {seconds:.1f} s: {_short(statement)}", "", "  ")
         lines += [] if waiter is None else self._by(waiter)
         holders = self._holders(waiter)
         for holder in holders:
@@ -106,7 +106,7 @@ class Lookout:
         waiter = sessions.get(first.waiter)
         lines = self._by(waiter or _other(first.waiter, first.user, first.application))
         if waiter is not None and waiter.statement is not None:
-            lines.append(f"for the statement: {_short(waiter.statement)}")
+            lines += _sections.wrap(f"for the statement: {_short(waiter.statement)}", "", "  ")
         held = []
         for one in waits:
             found = sessions.get(one.holder)

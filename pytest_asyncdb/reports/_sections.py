@@ -189,13 +189,18 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
 
 
-def wrap(text: str, before: str) -> list[str]:
-    """Lines of 80 columns."""
+def wrap(text: str, before: str, after: str | None = None) -> list[str]:
+    """Lines of 80 columns.
+
+    Args:
+        before: What the first line begins with.
+        after: What the other ones begin with; None: as much space.
+    """
     return textwrap.wrap(
         text,
         _WIDTH,
         initial_indent=before,
-        subsequent_indent=" " * len(before),
+        subsequent_indent=" " * len(before) if after is None else after,
         break_long_words=False,
         break_on_hyphens=False,
     )
