@@ -243,9 +243,135 @@ PROVOKED = {
         """,
     ),
 }
+#: The same hints for what else drivers say: also what, as a pattern.
+AGAIN = [
+    (
+        "the server has closed this",
+        ["mysql+asyncmy", "mysql+aiomysql", "mariadb+asyncmy"],
+        r"\(2013, 'Lost connection",
+        """
+        @pytest.mark.asyncdb(isolation="reset")
+        async def test_it(asyncdb_url):
+            engine = own(asyncdb_url)
+            try:
+                async with engine.connect() as one, engine.connect() as other:
+                    number = await one.scalar(text("SELECT connection_id()"))
+                    waiting = asyncio.ensure_future(one.execute(text("SELECT sleep(600)")))
+                    find = "SHOW FULL PROCESSLIST"
+                    while "SELECT sleep(600)" not in str((await other.execute(text(find))).all()):
+                        pass
+                    await other.execute(text(f"KILL {number}"))
+                    await waiting
+            finally:
+                await engine.dispose()
+        """,
+    ),
+    (
+        "the server has closed this",
+        ["mysql+asyncmy", "mariadb+asyncmy"],  # the other one never says this
+        r"\(2006, 'MySQL server has gone away'\)",
+        """
+        @pytest.mark.asyncdb(isolation="reset")
+        async def test_it(asyncdb_url):
+            engine = own(asyncdb_url)
+            try:
+                async with engine.connect() as one, engine.connect() as other:
+                    number = await one.scalar(text("SELECT connection_id()"))
+                    driver = (await one.get_raw_connection()).driver_connection
+                    await other.execute(text(f"KILL {number}"))
+                    while not driver._transport.is_closing():
+                        await asyncio.sleep(0)
+                    await one.execute(text("SELECT 1"))
+            finally:
+                await engine.dispose()
+        """,
+    ),
+    (
+        "two tasks use one connection",
+        ["postgres+asyncpg", "mysql+asyncmy", "mysql+aiomysql", "mariadb+asyncmy"],
+        r"another operation is in progress|\(2014, 'Command Out of Sync'\)|"
+        r"readexactly\(\) called while another coroutine is already waiting",
+        """
+        @pytest.mark.asyncdb(isolation="reset")
+        async def test_it(asyncdb_url):
+            engine = own(asyncdb_url)
+            try:
+                async with engine.connect() as connection:
+                    slow = "SELECT sleep(1)"
+                    if engine.dialect.name == "postgresql":
+                        slow = "SELECT pg_sleep(1)"
+                    await connection.execute(select(User))
+                    await asyncio.gather(connection.execute(text(slow)), connection.commit())
+            finally:
+                await engine.dispose()
+        """,
+    ),
+    (
+        "a connection was opened on the loop",
+        ["sqlite"],
+        "PytestUnhandledThreadExceptionWarning",
+        """
+        import aiosqlite
+
+        SLOW = (
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000000) "
+            "SELECT count(*) FROM n"
+        )
+
+        # The driver's thread has an answer when nobody is there any more.
+        @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+        def test_it(tmp_path):
+            async def leave():
+                connection = await aiosqlite.connect(tmp_path / "file.db")
+                waiting = asyncio.ensure_future(connection.execute(SLOW))
+                await asyncio.sleep(0)
+                return waiting
+
+            before = set(threading.enumerate())
+            asyncio.run(leave())
+            for thread in set(threading.enumerate()) - before:
+                thread.join()
+        """,
+    ),
+    (
+        "two processes read",
+        ["mysql+asyncmy", "mysql+aiomysql", "mariadb+asyncmy"],
+        "Packet sequence number wrong|Not connected",
+        """
+        import os
+
+        @pytest.mark.asyncdb(isolation="reset")
+        async def test_it(asyncdb_url):
+            engine = own(asyncdb_url)
+            try:
+                async with engine.connect() as connection:
+                    driver = (await connection.get_raw_connection()).driver_connection
+                    await connection.execute(select(User))
+                    if engine.dialect.driver == "aiomysql":
+                        transport = driver._writer.transport
+                    else:
+                        transport = driver._transport
+                    file = transport.get_extra_info("socket").fileno()
+                    child = os.fork()
+                    if child == 0:  # asks, and reads the first packet of the answer
+                        try:
+                            os.set_blocking(file, True)
+                            os.write(file, b"\\x09\\0\\0\\0\\x03SELECT 1")
+                            os.read(file, 5)
+                        finally:
+                            os._exit(0)
+                    os.waitpid(child, 0)
+                    await connection.execute(select(User))
+            finally:
+                await engine.dispose()
+        """,
+    ),
+]
 #: Provoked in another process, by a test of its own.
 APART = "MySQL's account logs in"
-CASES = [(means, word) for means, (words, _) in PROVOKED.items() for word in words]
+CASES = [(means, word, "", code) for means, (words, code) in PROVOKED.items() for word in words] + [
+    (means, word, said, code) for means, words, said, code in AGAIN for word in words
+]
 
 
 def hint_of(outcome: Outcome) -> str:
@@ -263,17 +389,20 @@ def test_every_hint_is_provoked() -> None:
         assert any(hint.means.startswith(words) for words in begun), hint.means
 
 
-@pytest.mark.parametrize(("means", "word"), CASES)
+@pytest.mark.parametrize(
+    ("means", "word", "said", "code"), CASES, ids=[f"{means}-{word}" for means, word, *_ in CASES]
+)
 def test_the_known_error_gets_its_hint(
-    project: Project, servers: Servers, means: str, word: str
+    project: Project, servers: Servers, means: str, word: str, said: str, code: str
 ) -> None:
     project.ini(filterwarnings="ignore")
-    project.tests(OWN, PROVOKED[means][1])
+    project.tests(OWN, code)
     target = servers.target(word)
     outcome = project.run(target, "--tb=native")  # no source of the drivers is needed
     (hint,) = [hint for hint in HINTS if hint.means.startswith(means)]
     text = f"It means: {hint.means} To fix this: {hint.change}"
     assert hint_of(outcome) == text, outcome.text
+    assert re.search(said, outcome.text), outcome.text
 
 
 FIRST_LOGIN = """
@@ -341,6 +470,8 @@ class UploadError(Exception):
     AssertionError("ConnectionDoesNotExistError"), TypeError("another operation is in progress"),
     IndexError("1226 connections"), StopAsyncIteration("two tasks"), RecursionError("deep"),
     UnicodeEncodeError("latin-1", "\\U0001f418", 0, 1, "ordinal not in range(256)"),
+    RuntimeError("work() called while another coroutine is already waiting for me"),
+    Mine("(2014, 'Command Out of Sync')"),
     asyncio.InvalidStateError("closed"), asyncio.QueueFull(), ExceptionGroup("two", [Mine("a")]),
 ], ids=repr)
 async def test_raised(asyncdb_session, error):
@@ -385,9 +516,9 @@ async def test_assert(asyncdb_session):
 
 
 def test_other_failures_get_none(project: Project, target: Target) -> None:
-    """85 tests on each of six drivers."""
+    """87 tests on each of six drivers."""
     project.tests(OTHERS)
-    outcome = project.run(target).had(failed=65, passed=20)
+    outcome = project.run(target).had(failed=67, passed=20)
     assert "asyncdb: hint" not in outcome.text
 
 
