@@ -70,9 +70,8 @@ class LoopError(AsyncdbError):
 class IsolationBreach(AsyncdbError):
     """A test got around its isolation, or would have."""
 
-
-class NotUndone(IsolationBreach):
-    """What a test did could not be undone, or its database not be removed."""
+    #: What a test did could not be undone: no news where its server is gone.
+    not_undone = False
 
 
 class IsolationConflict(AsyncdbError):
@@ -514,7 +513,7 @@ def left_running(test: str, tasks: Mapping[str, Sequence[str]]) -> IsolationBrea
 
 def teardown_stuck(test: str, seconds: float, error: BaseException) -> IsolationBreach:
     """The rollback itself failed or did not end in time."""
-    return NotUndone(
+    return _not_undone(
         "the test's work could not be rolled back",
         [
             f"test: {test}",
@@ -523,6 +522,12 @@ def teardown_stuck(test: str, seconds: float, error: BaseException) -> Isolation
         ],
         ["look for a statement of this test that still runs or holds locks"],
     )
+
+
+def _not_undone(headline: str, seen: Sequence[str], remedies: Sequence[str]) -> IsolationBreach:
+    breach = IsolationBreach(headline, seen, remedies)
+    breach.not_undone = True
+    return breach
 
 
 def left_connected(test: str, connections: Sequence[str]) -> IsolationBreach:
@@ -619,7 +624,7 @@ def second_connection(test: str, changed: Sequence[str]) -> IsolationBreach:
 
 def not_dropped(test: str, database: str, error: BaseException) -> IsolationBreach:
     """A database that had to be thrown away is still there."""
-    return NotUndone(
+    return _not_undone(
         "the test's database could not be dropped",
         [
             f"test: {test}",

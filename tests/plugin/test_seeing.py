@@ -313,6 +313,38 @@ def test_too_many_statements_are_shown_together(project: Project, target: Target
     assert "one for each row? load them with the rows: selectinload()" in text
 
 
+def test_what_was_counted_is_masked_and_fits_80_columns(project: Project, servers: Servers) -> None:
+    project.tests(
+        """
+        async def test_it(asyncdb_session, asyncdb):
+            with asyncdb.count(max=1):
+                for number in range(3):
+                    await asyncdb_session.execute(
+                        select(Post, User).join(User).where(Post.user_id == number)
+                    )
+                await asyncdb_session.execute(text("SELECT 'hunter2' AS password"))
+        """
+    )
+    outcome = project.run(servers.target("sqlite")).had(failed=1)
+    lines = outcome.result.outlines
+    first = lines.index("E       AssertionError: 4 statements, at most 1 expected")
+    assert lines[first - 1] == ">       with asyncdb.count(max=1):"
+    found = [re.sub(r":\d+", ":#", line) for line in lines[first + 1 : first + 12]]
+    assert found == [
+        "E          3 × SELECT posts.id, posts.user_id, posts.text, users.id AS id_1,",
+        "E              users.name FROM posts JOIN users ON users.id = posts.user_id",
+        "E              WHERE posts.user_id = ?",
+        "E              test_it.py:# in test_it",
+        "E              one for each row? load them with the rows: selectinload() for a",
+        "E              collection, joinedload() for a single object",
+        "E          1 × SELECT '***' AS password",
+        "E              test_it.py:# in test_it",
+        "",
+        "test_it.py:#: AssertionError",
+        "--------------------------------- asyncdb: SQL ---------------------------------",
+    ]
+
+
 def test_too_few_statements_fail_too(project: Project, servers: Servers) -> None:
     project.tests(
         """

@@ -22,7 +22,7 @@ ALLOWED = {
     "_greenlets": set(),
     "_loops": {"_greenlets"},
     "_journal": set(),
-    "_counting": {"errors", "_journal"},
+    "_counting": {"errors", "_journal", "_secrets"},
     "_secrets": set(),
     "reports._sections": {"_journal", "_secrets", "reports", "reports._hints"},
     "reports._hints": set(),
