@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 #: A statement that names one of these may carry a secret among its texts.
-SECRET = re.compile(r"passw|pwd|secret|token|api_?key|credential", re.IGNORECASE)
+SECRET = re.compile(r"passw|pwd|secret|token|api_?key|credential|identified\s+by", re.IGNORECASE)
 _LITERAL = re.compile(r"'(?:[^']|'')*(?:'|$)")
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
+from pytest_asyncdb._secrets import masked
+
 
 class AsyncdbError(Exception):
     """The base of all errors of this package.
@@ -403,7 +405,7 @@ def lost_transaction(
         "the test's outer transaction was ended under it",
         [
             f"test: {test}",
-            f"statement: {shorten(statement)}",
+            f"statement: {_shown(statement)}",
             *_at(place),
             f"{label} committed what the test had written before; "
             "the database is rebuilt before the next test.",
@@ -428,7 +430,7 @@ def lost_connection(
         "the test's connection was lost",
         [
             f"test: {test}",
-            f"statement: {shorten(statement)}",
+            f"statement: {_shown(statement)}",
             *_at(place),
             *said,
             "What the test had done before is undone; "
@@ -450,7 +452,7 @@ def undone_by_server(
         "the server undid the test's whole outer transaction",
         [
             f"test: {test}",
-            f"statement: {shorten(statement)}",
+            f"statement: {_shown(statement)}",
             *_at(place),
             _said(error),
             "That undid also what other sessions had written or committed before; "
@@ -469,7 +471,7 @@ def refused_statement(
         why: What the statement does, a clause.
     """
     return IsolationBreach(
-        f"refused before it ran: {shorten(statement, 40)}",
+        f"refused before it ran: {_shown(statement, 40)}",
         [
             f"test: {test}",
             *_at(place),
@@ -721,6 +723,10 @@ def overlapping_units(test: str, what: str, place: Sequence[str]) -> IsolationCo
         [f"test: {test}", *_at(place), what],
         ['mark the test @pytest.mark.asyncdb(isolation="reset")'],
     )
+
+
+def _shown(statement: str, width: int = 80) -> str:
+    return shorten(masked(statement)[0], width)
 
 
 def shorten(text: str, width: int = 80) -> str:

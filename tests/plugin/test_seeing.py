@@ -118,6 +118,20 @@ def test_texts_of_statements_about_secrets_are_masked(project: Project, target: 
     assert re.search(r"\[(token=)?7\]", text), text
 
 
+def test_texts_of_statements_in_our_errors_are_masked(project: Project, servers: Servers) -> None:
+    project.tests(
+        """
+        async def test_it(asyncdb_connection):
+            word = "hunter" + "2"
+            await asyncdb_connection.execute(text(f"ALTER USER ada IDENTIFIED BY '{word}'"))
+        """
+    )
+    # Else pytest shows the arguments of functions.
+    outcome = project.run(servers.target("mariadb+asyncmy"), "--tb=short").had(failed=1)
+    assert "refused before it ran: ALTER USER ada IDENTIFIED BY '***'\n" in outcome.text
+    assert "hunter2" not in outcome.text
+
+
 def test_workers_send_it_too(project: Project, servers: Servers) -> None:
     project.tests(FAILING)
     outcome = project.run_apart(servers.target("sqlite"), "-n1")
