@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -335,7 +336,7 @@ AGAIN = [
     ),
     (
         "two processes read",
-        ["mysql+asyncmy", "mysql+aiomysql", "mariadb+asyncmy"],
+        ["mysql+asyncmy", "mysql+aiomysql", "mariadb+asyncmy"],  # asyncpg waits for ever
         "Packet sequence number wrong|Not connected",
         """
         import os
@@ -403,6 +404,41 @@ def test_the_known_error_gets_its_hint(
     text = f"It means: {hint.means} To fix this: {hint.change}"
     assert hint_of(outcome) == text, outcome.text
     assert re.search(said, outcome.text), outcome.text
+
+
+NO_ROOM = """
+import contextlib
+
+@pytest.mark.asyncdb(isolation="reset")
+async def test_it(asyncdb_url):
+    engine = own(asyncdb_url, poolclass=NullPool)
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(1000):
+            await stack.enter_async_context(engine.connect())
+"""
+#: Where the server is the inner run's own, and what is said.
+FULL = {
+    "postgres+asyncpg": ("local", "TooManyConnectionsError: sorry, too many clients already"),
+    "postgres+psycopg": ("local", "FATAL:  sorry, too many clients already"),
+    "mariadb+asyncmy": ("local", "(1040, 'Too many connections')"),
+    "mysql+asyncmy": ("container", "(1040, 'Too many connections')"),
+    "mysql+aiomysql": ("container", "(1040, 'Too many connections')"),
+}
+
+
+@pytest.mark.parametrize("word", FULL)
+def test_a_server_without_room_gets_its_hint(project: Project, servers: Servers, word: str) -> None:
+    """Its limit is the server's, so it must be nobody else's."""
+    provider, said = FULL[word]
+    servers.need(word.partition("+")[0], provider)
+    target = dataclasses.replace(servers.target("sqlite"), word=word)
+    project.ini(filterwarnings="ignore")
+    project.tests(OWN, NO_ROOM)
+    outcome = project.run_apart(target, f"--asyncdb-server={provider}", "--tb=native")
+    outcome.result.assert_outcomes(failed=1)
+    (hint,) = [hint for hint in HINTS if hint.means.startswith("the server, or the account")]
+    assert hint_of(outcome) == f"It means: {hint.means} To fix this: {hint.change}", outcome.text
+    assert said in outcome.text
 
 
 FIRST_LOGIN = """
