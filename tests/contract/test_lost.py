@@ -7,6 +7,7 @@ is clean. The other side of a lock is a plain connection of the observer's.
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import textwrap
 from collections.abc import Iterator
@@ -555,6 +556,7 @@ async def test_it(asyncdb_session):
 """
 
 
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="processes are found in /proc")
 @pytest.mark.parametrize(
     ("strategy", "asks"),
     [("rollback", False), ("rollback", True), ("reset", False), ("reset", True), ("copy", True)],
