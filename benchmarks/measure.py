@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.cases import Case, fastest, per_test, tenth
-from benchmarks.runs import Project, RunFailed
+from benchmarks.runs import Project, Run, RunFailed
 from benchmarks.servers import Servers
 from pytest_asyncdb.errors import AsyncdbError
 
@@ -86,15 +86,17 @@ def _measure(
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark_"))
         projects = [
             Project(Path(folder, str(number)), variant, word, tests, servers)
-            for number, variant in enumerate(case.variants)
+            for number, variant in enumerate(case.variants[: 1 if case.paired else None])
         ]
         for project in projects:
             stack.callback(project.close)
             project.run()  # compiles the project's modules
         for _ in range(rounds):
             values, lows = [], []
-            for number, (variant, project) in enumerate(zip(case.variants, projects, strict=True)):
-                run = project.run()
+            runs: Iterator[Run] = (project.run() for project in projects)
+            if case.paired:
+                runs = iter(next(runs).halves())
+            for number, (variant, run) in enumerate(zip(case.variants, runs, strict=True)):
                 if case.built and run.built != case.built[number]:
                     raise RunFailed(f"{variant.name}: the schema was built {run.built} times")
                 values.append(case.value(run))

@@ -45,6 +45,7 @@ class Variant:
         every: Only each of so many tests is measured.
         pause: Seconds that each test spends with something else.
         tests: How many, where not as many as the command line says.
+        times: So many times as many as the command line says.
         warm: Does it find what its own earlier runs have kept in the user's cache?
         sample: After each of so many tests a look at what the process holds; 0: none.
     """
@@ -59,6 +60,7 @@ class Variant:
     every: int = 1
     pause: float = 0.0
     tests: int | None = None
+    times: int = 1
     warm: bool = False
     sample: int = 0
 
@@ -77,6 +79,8 @@ class Run:
 
     Args:
         tests: Seconds of each measured test, the first ones dropped.
+        cpu: Seconds of the processor of each of these.
+        others: The same of each of the tests between them.
         ready: Seconds from the command to the first test's body, of the last worker.
         process: Seconds of the whole process.
         built: How often the schema was built.
@@ -84,10 +88,19 @@ class Run:
     """
 
     tests: tuple[float, ...]
+    cpu: tuple[float, ...]
+    others: tuple[float, ...]
     ready: float
     process: float
     built: int
     samples: tuple[Sample, ...]
+
+    def halves(self) -> tuple[Run, Run]:
+        """The measured tests and the others as two runs; their times are the processor's."""
+        return (
+            dataclasses.replace(self, tests=self.cpu),
+            dataclasses.replace(self, tests=self.others),
+        )
 
 
 class Project:
@@ -103,7 +116,7 @@ class Project:
         self._sample = variant.sample
         self._warm = variant.warm
         self._servers = servers
-        number = variant.tests or tests + projects.DROPPED
+        number = variant.tests or variant.times * tests + projects.DROPPED
         self._number = number * variant.every
         text = projects.tests(
             variant.source.fixture, number, variant.every, variant.mark, variant.pause
@@ -170,15 +183,16 @@ class Project:
 
 def _read(times: Path, begun: float, ended: float) -> Run:
     noted = [json.loads(path.read_text("utf-8")) for path in times.glob("*.json")]
-    tests = [
-        seconds
-        for process in noted
-        for name, seconds in process["tests"]
-        if name.startswith("test_measured")
-    ]
+    tests: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+    for process in noted:
+        for name, *seconds in process["tests"]:
+            tests[name.startswith("test_measured")].append(tuple(seconds))
+    measured, others = (tests[which][projects.DROPPED :] for which in (True, False))
     built = times / "built"
     return Run(
-        tests=tuple(tests[projects.DROPPED :]),
+        tests=tuple(seconds for seconds, _ in measured),
+        cpu=tuple(cpu for _, cpu in measured),
+        others=tuple(cpu for _, cpu in others),
         samples=tuple(Sample(*values) for process in noted for values in process["samples"]),
         ready=max(process["begun"] for process in noted) - begun,
         process=ended - begun,

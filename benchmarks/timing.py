@@ -1,8 +1,8 @@
 """A pytest plugin, copied into each project: how long its tests took, as JSON.
 
 One file per process: the seconds of every test (``pytest_runtest_protocol``: set-up, call,
-teardown and pytest's own work), when the first test's body began, and now and then what the
-process holds.
+teardown and pytest's own work) and those of the processor, in all threads, when the first
+test's body began, and now and then what the process holds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-_tests: list[tuple[str, float]] = []
+_tests: list[tuple[str, float, float]] = []
 _begun: list[float] = []
 _samples: list[tuple[int, int, int]] = []
 _EACH = int(os.environ["BENCHMARK_SAMPLE"])
@@ -25,9 +25,9 @@ _EACH = int(os.environ["BENCHMARK_SAMPLE"])
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    begun = time.perf_counter()
+    begun, cpu = time.perf_counter(), time.process_time()
     result = yield
-    _tests.append((item.name, time.perf_counter() - begun))
+    _tests.append((item.name, time.perf_counter() - begun, time.process_time() - cpu))
     if _EACH and len(_tests) % _EACH == 0:
         _samples.append(_sample())
     return result

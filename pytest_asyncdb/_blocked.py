@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._secrets import masked
 from pytest_asyncdb._sql import Connection
 from pytest_asyncdb.isolation._statements import only_queries
 from pytest_asyncdb.reports import _sections
@@ -77,7 +78,7 @@ class Lookout:
 
     def timed_out(self, waiter: Session | None, statement: str, seconds: float) -> None:
         """Note who holds locks, as a driver has given up waiting for one. Blocks."""
-        lines = [f"no lock within {seconds:.1f} s: {_short(statement)}"]
+        lines = _sections.wrap(f"no lock within {seconds:.1f} s: {_short(statement)}", "", "  ")
         lines += [] if waiter is None else self._by(waiter)
         holders = self._holders(waiter)
         for holder in holders:
@@ -105,7 +106,7 @@ class Lookout:
         waiter = sessions.get(first.waiter)
         lines = self._by(waiter or _other(first.waiter, first.user, first.application))
         if waiter is not None and waiter.statement is not None:
-            lines.append(f"for the statement: {_short(waiter.statement)}")
+            lines += _sections.wrap(f"for the statement: {_short(waiter.statement)}", "", "  ")
         held = []
         for one in waits:
             found = sessions.get(one.holder)
@@ -121,7 +122,7 @@ class Lookout:
         mine = None if waiter is None else waiter.link
         known = [one for one in self._view.waits.sessions() if one.link is not mine]
         query = self._backend.holders(self._database)
-        rows = None if query is None else self._ask(lambda sql: sql.fetch(query))
+        rows = self._ask(lambda sql: sql.answer(query)) if query else None
         if rows is None:
             return [one for one in known if one.in_transaction]
         number = None if waiter is None else waiter.number
@@ -205,4 +206,4 @@ def _name(session: Session) -> str:
 
 
 def _short(statement: str) -> str:
-    return errors.shorten(_sections.masked(statement)[0], 200)
+    return errors.shorten(masked(statement)[0], 200)

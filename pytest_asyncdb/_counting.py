@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import collections
 import contextlib
-from collections.abc import Iterator
+import textwrap
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._journal import Journal, Place, Statement
+from pytest_asyncdb._secrets import masked
 
 #: So many equal statements from one line are taken for a load per row.
 _MANY = 3
+#: 80 columns without what pytest writes before the lines of an error.
+_WIDTH = 72
 
 
 class Count:
@@ -38,33 +41,51 @@ class Count:
         self._after = self._journal.number
 
 
-@contextlib.contextmanager
-def counting(journal: Journal, most: int | None, least: int | None) -> Iterator[Count]:
-    """Count, and compare at the end, unless the block failed.
+class Counting(contextlib.AbstractContextManager[Count]):
+    """Counts, and compares at the end, unless the block failed.
 
-    Raises:
-        AssertionError: There were more than *most*, or fewer than *least*.
+    Not a generator: pytest shows the user's line for the error then, and not ours.
+
+    Args:
+        most: More make the end raise AssertionError.
+        least: So do fewer.
     """
-    count = Count(journal)
-    try:
-        yield count
-    finally:
-        count.end()
-    number = len(count)
-    if (most is not None and number > most) or (least is not None and number < least):
-        raise AssertionError(errors.statement_count(number, most, least, _grouped(count)))
+
+    def __init__(self, journal: Journal, most: int | None, least: int | None) -> None:
+        self._journal = journal
+        self._most = most
+        self._least = least
+
+    def __enter__(self) -> Count:
+        self._count = Count(self._journal)
+        return self._count
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        __tracebackhide__ = True
+        self._count.end()
+        number, most, least = len(self._count), self._most, self._least
+        wrong = (most is not None and number > most) or (least is not None and number < least)
+        if wrong and kind is None:
+            grouped = _grouped(self._count)
+            raise AssertionError(errors.statement_count(number, most, least, grouped))
 
 
 def _grouped(count: Count) -> list[str]:
     """The statements, equal ones in one line, the most frequent first."""
     kept = count.statements
     groups: collections.Counter[tuple[str, Place | None]] = collections.Counter(
-        (" ".join(s.sql.split()), s.places[0] if s.places else None) for s in kept
+        (masked(s.sql)[0], s.places[0] if s.places else None) for s in kept
     )
     left = len(count) - len(kept)
     lines = [f"{left:>4} before these, which are not kept"] if left else []
     for (sql, place), number in groups.most_common():
-        lines.append(f"{number:>4} × {_short(sql)}")
+        lines += textwrap.wrap(
+            f"{number:>4} × {_short(sql)}",
+            _WIDTH,
+            subsequent_indent="       ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
         if place is not None:
             lines.append(f"       {place[0].rpartition('/')[2]}:{place[1]} in {place[2]}")
         if number >= _MANY and sql.lstrip("( ").upper().startswith("SELECT"):

@@ -103,9 +103,9 @@ class Asyncdb:
             AssertionError: At the end of the block: there were more or fewer. It shows them,
                 equal ones together.
         """
-        from pytest_asyncdb._counting import counting
+        from pytest_asyncdb._counting import Counting
 
-        return counting(self._view.journal, max, min)
+        return Counting(self._view.journal, max, min)
 
     @contextlib.asynccontextmanager
     async def connections(

@@ -7,7 +7,6 @@ somebody wants to see it.
 from __future__ import annotations
 
 import collections
-import dataclasses
 import os
 import re
 from collections.abc import Sequence
@@ -36,8 +35,7 @@ def line_of(place: Place) -> str:
     return f"{path.removeprefix(here)}:{number} in {name}"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(NamedTuple):
     """A statement that the application has run.
 
     Args:

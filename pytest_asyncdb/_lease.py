@@ -130,11 +130,11 @@ async def dead_databases(sql: Connection, backend: Backend) -> AsyncIterator[str
             by_run.setdefault(run, []).append(name)
     for run, names in by_run.items():
         query, sessions = backend.hold_lock(run), backend.sessions(prefix_of(run))
-        if query is None or sessions is None or is_recorded(run):
+        if query is None or not sessions or is_recorded(run):
             continue
         try:
             ((held,),) = await sql.fetch(query)
-            if held and not await sql.fetch(sessions):
+            if held and not await sql.answer(sessions):
                 for name in names:
                     yield name
         finally:

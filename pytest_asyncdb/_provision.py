@@ -358,8 +358,8 @@ async def drop(sql: Connection, backend: Backend, server: Server, name: str) -> 
     from sqlalchemy.exc import DBAPIError
 
     query = backend.end_connections(name)
-    if query is not None:
-        for (statement,) in await sql.fetch(query):
+    if query:
+        for (statement,) in await sql.answer(query):
             with contextlib.suppress(DBAPIError):  # it has ended meanwhile
                 await sql.each([statement])
     await sql.each(backend.drop_database(name, server))

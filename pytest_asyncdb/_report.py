@@ -96,15 +96,18 @@ def _kept(reports: Iterable[object]) -> list[str]:
     return lines
 
 
-def note_lost(report: pytest.TestReport, error: BaseException, spec: object, run: Run) -> None:
-    """Note in a failed test's *report* that its server is gone, if it is.
+def note_lost(report: pytest.TestReport, error: BaseException, spec: object, run: Run) -> bool:
+    """Note in a failed test's *report* that its server is gone, if it is, and say whether it is.
 
     Args:
         error: What the test failed with; a failed assertion has nothing to do with it.
         spec: The test's backend.
     """
-    if not isinstance(error, AssertionError) and (lost := run.watch.lost(spec)):
+    if isinstance(error, AssertionError) or (lost := run.watch.lost(spec)) is None:
+        return False
+    if str(lost) not in str(error):
         report.sections.append(("asyncdb", str(lost)))
+    return True
 
 
 def note_strays(report: pytest.TestReport, strays: Sequence[Stray], run: Run) -> None:

@@ -29,10 +29,12 @@ JOURNAL: pytest.StashKey[tuple[Journal, str]] = pytest.StashKey()
 MATRIX: pytest.StashKey[bool] = pytest.StashKey()
 #: What the last comparison that failed had on its sides, in words.
 COMPARED: pytest.StashKey[dict[str, Any] | None] = pytest.StashKey()
+#: A test's report has said that its server is gone.
+LOST: pytest.StashKey[bool] = pytest.StashKey()
 #: The test's view of its database.
 OPEN: pytest.StashKey[View] = pytest.StashKey()
 #: With ``--asyncdb-keep``, of a failed test: whether its database was kept, and the command that
 #: opens it, or why it was not.
 KEPT: pytest.StashKey[tuple[bool, str]] = pytest.StashKey()
 #: What need not be known any more after a test.
-OF_ONE_TEST: tuple[pytest.StashKey[Any], ...] = (FAILURE, JOURNAL, KEPT, NEXT, OPEN, STRAYS)
+OF_ONE_TEST: tuple[pytest.StashKey[Any], ...] = (FAILURE, JOURNAL, KEPT, LOST, NEXT, OPEN, STRAYS)

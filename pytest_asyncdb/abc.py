@@ -252,10 +252,10 @@ class Backend(abc.ABC):
     def drop_database(self, name: str, server: Server) -> Sequence[str]:
         """Statements that drop a database whoever is connected to it."""
 
-    def end_connections(self, database: str) -> str | None:
-        """A query whose rows are statements that end the connections to *database*, where
-        dropping it would wait for them; else None."""
-        return None
+    def end_connections(self, database: str) -> Sequence[str]:
+        """Statements, of which the last one has rows: statements that end the connections to
+        *database*, where dropping it would wait for them. None: it would not."""
+        return ()
 
     def lock_timeout(self, seconds: float) -> Sequence[str]:
         """Statements that bound how long a connection waits for locks, from now on."""
@@ -269,13 +269,14 @@ class Backend(abc.ABC):
         """
         return None
 
-    def holders(self, database: str) -> str | None:
-        """A query for the sessions in *database* that are in a transaction.
+    def holders(self, database: str) -> Sequence[str]:
+        """Statements, of which the last one has rows: the sessions in *database* that are in a
+        transaction.
 
-        Its rows: the session, its user and application, and whether it has locks that others
+        The rows: the session, its user and application, and whether it has locks that others
         than those who change a schema may wait for. None: the server cannot say.
         """
-        return None
+        return ()
 
     def connected(self, database: str) -> str | None:
         """A query for who is connected to *database*: the session, its user and application;
@@ -290,9 +291,10 @@ class Backend(abc.ABC):
     def list_databases(self) -> str:
         """A query whose first column is every database's name."""
 
-    def sessions(self, prefix: str) -> str | None:
-        """A query with a row for each session in a database whose name begins with *prefix*."""
-        return None
+    def sessions(self, prefix: str) -> Sequence[str]:
+        """Statements, of which the last one has a row for each session in a database whose name
+        begins with *prefix*. None: the server cannot say."""
+        return ()
 
     def hold_lock(self, run: str) -> str | None:
         """A query whose one value is true where the session now holds the lock of a run.
@@ -404,12 +406,21 @@ class Sql(Protocol):
         """Run several statements, in one round trip where the driver can; see
         :meth:`Driver.run`."""
 
+    async def answer(self, statements: Sequence[str]) -> Sequence[tuple[Any, ...]]:
+        """Run statements, and return the rows of the last one. Several only where the driver
+        tells the rows of several."""
+        if len(statements) == 1:
+            return await self.fetch(statements[0])
+        return (await self.script(statements))[-1]
+
 
 #: How a word for a counter begins that has moved.
 IDS = "ids "
 
 #: How a word for a connection begins that was left in a transaction.
 LEFT_OPEN = "connection "
+#: So many characters of such a connection's last statement are told.
+LEFT_TEXT = 600
 
 
 class Restorer(abc.ABC):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
+from pytest_asyncdb._secrets import masked
+
 
 class AsyncdbError(Exception):
     """The base of all errors of this package.
@@ -69,6 +71,9 @@ class LoopError(AsyncdbError):
 
 class IsolationBreach(AsyncdbError):
     """A test got around its isolation, or would have."""
+
+    #: What a test did could not be undone: no news where its server is gone.
+    not_undone = False
 
 
 class IsolationConflict(AsyncdbError):
@@ -422,7 +427,7 @@ def lost_transaction(
         "the test's outer transaction was ended under it",
         [
             f"test: {test}",
-            f"statement: {shorten(statement)}",
+            f"statement: {_shown(statement)}",
             *_at(place),
             f"{label} committed what the test had written before; "
             "the database is rebuilt before the next test.",
@@ -447,7 +452,7 @@ def lost_connection(
         "the test's connection was lost",
         [
             f"test: {test}",
-            f"statement: {shorten(statement)}",
+            f"statement: {_shown(statement)}",
             *_at(place),
             *said,
             "What the test had done before is undone; "
@@ -469,7 +474,7 @@ def undone_by_server(
         "the server undid the test's whole outer transaction",
         [
             f"test: {test}",
-            f"statement: {shorten(statement)}",
+            f"statement: {_shown(statement)}",
             *_at(place),
             _said(error),
             "That undid also what other sessions had written or committed before; "
@@ -488,7 +493,7 @@ def refused_statement(
         why: What the statement does, a clause.
     """
     return IsolationBreach(
-        f"refused before it ran: {shorten(statement, 40)}",
+        f"refused before it ran: {_shown(statement, 40)}",
         [
             f"test: {test}",
             *_at(place),
@@ -532,7 +537,7 @@ def left_running(test: str, tasks: Mapping[str, Sequence[str]]) -> IsolationBrea
 
 def teardown_stuck(test: str, seconds: float, error: BaseException) -> IsolationBreach:
     """The rollback itself failed or did not end in time."""
-    return IsolationBreach(
+    return _not_undone(
         "the test's work could not be rolled back",
         [
             f"test: {test}",
@@ -541,6 +546,12 @@ def teardown_stuck(test: str, seconds: float, error: BaseException) -> Isolation
         ],
         ["look for a statement of this test that still runs or holds locks"],
     )
+
+
+def _not_undone(headline: str, seen: Sequence[str], remedies: Sequence[str]) -> IsolationBreach:
+    breach = IsolationBreach(headline, seen, remedies)
+    breach.not_undone = True
+    return breach
 
 
 def left_connected(test: str, connections: Sequence[str]) -> IsolationBreach:
@@ -637,7 +648,7 @@ def second_connection(test: str, changed: Sequence[str]) -> IsolationBreach:
 
 def not_dropped(test: str, database: str, error: BaseException) -> IsolationBreach:
     """A database that had to be thrown away is still there."""
-    return IsolationBreach(
+    return _not_undone(
         "the test's database could not be dropped",
         [
             f"test: {test}",
@@ -734,6 +745,10 @@ def overlapping_units(test: str, what: str, place: Sequence[str]) -> IsolationCo
         [f"test: {test}", *_at(place), what],
         ['mark the test @pytest.mark.asyncdb(isolation="reset")'],
     )
+
+
+def _shown(statement: str, width: int = 80) -> str:
+    return shorten(masked(statement)[0], width)
 
 
 def shorten(text: str, width: int = 80) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._redirect import app_engines, session_options
-from pytest_asyncdb._stash import FAILURE, JOURNAL, KEPT, NEXT, OPEN, RUN, STRAYS
+from pytest_asyncdb._stash import FAILURE, JOURNAL, KEPT, LOST, NEXT, OPEN, RUN, STRAYS
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -222,6 +222,9 @@ def _asyncdb_view(
     if view.kept is not None:
         node.stash[KEPT] = run.keep(view.kept, asyncdb_backend.spec, node.nodeid)
     run.times.ended(str(asyncdb_backend), isolation)
+    if breaches and (lost := run.watch.lost(asyncdb_backend.spec)) is not None:
+        first = [] if LOST in node.stash else [lost]  # it explains what could not be undone
+        breaches = [*first, *(b for b in breaches if not getattr(b, "not_undone", False))]
     if breaches:
         pytest.fail("\n\n".join(map(str, breaches)), pytrace=False)
 

@@ -22,6 +22,7 @@ from pytest_asyncdb._stash import (
     FAILURE,
     JOURNAL,
     KEPT,
+    LOST,
     MATRIX,
     NEXT,
     OF_ONE_TEST,
@@ -252,10 +253,12 @@ def _explain(
 
     assert call.excinfo is not None
     error = call.excinfo.value
-    if call.when != "setup":
-        _report.note_lost(report, error, spec, item.config.stash[RUN])
-    report.sections += _sections.of_failure(error, item.stash.get(JOURNAL, None))
-    if call.when != "teardown" and OPEN in item.stash:
+    lost = call.when != "setup" and _report.note_lost(report, error, spec, item.config.stash[RUN])
+    if lost:
+        item.stash[LOST] = True
+    found = _sections.of_failure(error, item.stash.get(JOURNAL, None))
+    report.sections += [one for one in found if not (lost and one[0] == _sections.HINT)]
+    if call.when != "teardown" and OPEN in item.stash and not lost:
         from pytest_asyncdb.reports import _changed
 
         report.sections += _changed.of_failure(item.stash[OPEN], item.config.stash[RUN])

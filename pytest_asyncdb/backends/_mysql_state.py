@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from pytest_asyncdb.abc import Sql
+from pytest_asyncdb.abc import LEFT_TEXT, Sql
 from pytest_asyncdb.backends._mysql_copy import (
     TABLES,
     Definitions,
@@ -60,6 +60,23 @@ class State:
     ids: dict[str, int]
 
 
+def on_processlist(query: str) -> tuple[str, ...]:
+    """Statements of which the last one has the rows of *query*, in which ``{processlist}`` is a
+    table of every session that one may see.
+
+    MySQL has two. One is deprecated, and the drivers hand on the server's warning; the other one
+    is empty where the performance schema is switched off, and not there before 8.0.22 and on
+    MariaDB, which takes the condition for a comment.
+    """
+    before, after = map(literal, query.split("{processlist}"))
+    which = "if(0 /*!80022 OR @@performance_schema */, 'performance', 'information')"
+    return (
+        f"SET @asyncdb_query = concat({before}, {which}, '_schema.processlist', {after})",
+        "PREPARE asyncdb_query FROM @asyncdb_query",
+        "EXECUTE asyncdb_query",
+    )
+
+
 async def left_open(sql: Sql, database: str, status: Rows) -> list[tuple[int, str]]:
     """Connections of others that are in a transaction in *database*, with what they do.
 
@@ -70,10 +87,12 @@ async def left_open(sql: Sql, database: str, status: Rows) -> list[tuple[int, st
     numbers = _ACTIVE.findall(text)
     if not numbers:
         return []
-    rows = await sql.fetch(
-        "SELECT id, coalesce(left(info, 80), 'in a transaction') "
-        f"FROM information_schema.processlist WHERE db = {literal(database)} "
-        f"AND id <> connection_id() AND id IN ({', '.join(numbers)})"
+    rows = await sql.answer(
+        on_processlist(
+            f"SELECT id, coalesce(left(info, {LEFT_TEXT}), 'in a transaction') "
+            f"FROM {{processlist}} WHERE db = {literal(database)} "
+            f"AND id <> connection_id() AND id IN ({', '.join(numbers)})"
+        )
     )
     return [(int(number), str(what)) for number, what in rows]
 

@@ -13,7 +13,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from pytest_asyncdb.abc import LEFT_OPEN, Restorer, Sql
+from pytest_asyncdb.abc import LEFT_OPEN, LEFT_TEXT, Restorer, Sql
 
 #: Objects of users have numbers from here on (``FirstNormalObjectId``).
 _FIRST = 16384
@@ -76,7 +76,7 @@ ORDER BY c.oid
 #: Who may hold locks, or hold up an end: connections in a transaction, and transactions that
 #: are prepared, which have no connection any more.
 _LEFT = f"""
-SELECT '{LEFT_OPEN}' || pid, state || ': ' || left(query, 80) FROM pg_stat_activity
+SELECT '{LEFT_OPEN}' || pid, state || ': ' || left(query, {LEFT_TEXT}) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()
     AND backend_type = 'client backend' AND state <> 'idle'
 UNION ALL SELECT '{LEFT_OPEN}{_GONE}', {_PREPARED} || quote_literal(gid)

@@ -5,6 +5,8 @@ What they share is in ``_MySQLFamily``; their programs, images and versions diff
 
 from __future__ import annotations
 
+import functools
+import importlib
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,6 +16,7 @@ from pytest_asyncdb._types import Capabilities, Copied, Server
 from pytest_asyncdb.abc import Backend, Copier, Driver, Restorer, Sql
 from pytest_asyncdb.backends._mysql_copy import make_copier
 from pytest_asyncdb.backends._mysql_reset import MySQLRestorer
+from pytest_asyncdb.backends._mysql_state import on_processlist
 from pytest_asyncdb.backends._mysql_waits import HOLDERS, MARIADB_WAITS, MYSQL_WAITS
 
 if TYPE_CHECKING:
@@ -35,6 +38,18 @@ _THROW_AWAY = (
 _TUNING = "no binary log, no flush at commit, no doublewrite"
 
 
+@functools.cache
+def _silent(module: str) -> type:
+    """The driver's cursor, which makes neither log lines nor Python warnings of what the server
+    warns of: of our own statements nobody wants to know that."""
+    cursors: Any = importlib.import_module(f"{module}.cursors")
+
+    async def show_none(self: Any, connection: Any) -> None:
+        pass
+
+    return type("Silent", (cursors.Cursor,), {"_show_warnings": show_none})
+
+
 class _MySQLDriver(Driver):
     """What asyncmy and aiomysql, both children of PyMySQL, have in common."""
 
@@ -42,7 +57,7 @@ class _MySQLDriver(Driver):
         self, connection: Any, statements: Sequence[str]
     ) -> Sequence[Sequence[tuple[Any, ...]]]:
         # Both drivers always allow several statements in one round trip.
-        cursor = connection.cursor()
+        cursor = connection.cursor(_silent(self.module))
         if not hasattr(cursor, "execute"):
             cursor = await cursor  # aiomysql's is a coroutine that is also a context manager
         try:
@@ -159,8 +174,6 @@ class _MySQLFamily(Backend):
     )
     #: What makes information_schema tell counters as they are now.
     live_statistics: ClassVar[tuple[str, ...]] = ()
-    #: Every session that one may see, with its ``db``.
-    processlist: ClassVar[str] = "information_schema.processlist"
     #: 1213, ER_LOCK_DEADLOCK: InnoDB rolls the whole transaction back. So does 1205,
     #: ER_LOCK_WAIT_TIMEOUT, with the server's option innodb_rollback_on_timeout.
     transaction_ending_errors = frozenset({1205, 1213})
@@ -209,10 +222,10 @@ class _MySQLFamily(Backend):
     def drop_database(self, name: str, server: Server) -> Sequence[str]:
         return (f"DROP DATABASE IF EXISTS `{name}`",)
 
-    def end_connections(self, database: str) -> str | None:
+    def end_connections(self, database: str) -> Sequence[str]:
         # A transaction that was left open holds metadata locks, for which DROP waits.
-        return (
-            "SELECT concat('KILL ', id) FROM information_schema.processlist "
+        return on_processlist(
+            "SELECT concat('KILL ', id) FROM {processlist} "
             f"WHERE db = '{database}' AND id <> connection_id()"
         )
 
@@ -223,8 +236,8 @@ class _MySQLFamily(Backend):
     def waits(self, database: str) -> str | None:
         return self.waits_query.format(database=database)
 
-    def holders(self, database: str) -> str | None:
-        return HOLDERS.format(database=database, processlist=self.processlist)
+    def holders(self, database: str) -> Sequence[str]:
+        return on_processlist(HOLDERS.replace("{database}", database))
 
     def cancel(self, session: int) -> str:
         return f"KILL QUERY {session}"
@@ -232,8 +245,10 @@ class _MySQLFamily(Backend):
     def list_databases(self) -> str:
         return "SELECT schema_name FROM information_schema.schemata"
 
-    def sessions(self, prefix: str) -> str | None:
-        return f"SELECT id FROM {self.processlist} WHERE left(db, {len(prefix)}) = '{prefix}'"
+    def sessions(self, prefix: str) -> Sequence[str]:
+        return on_processlist(
+            f"SELECT id FROM {{processlist}} WHERE left(db, {len(prefix)}) = '{prefix}'"
+        )
 
     def hold_lock(self, run: str) -> str | None:
         return f"SELECT get_lock('asyncdb_{run}', 0)"
@@ -293,8 +308,6 @@ class MySQL(_MySQLFamily):
     room = _ROOM.format(status="performance_schema.global_status")
     live_statistics = ("SET SESSION information_schema_stats_expiry = 0",)
     waits_query = MYSQL_WAITS
-    # The other one is deprecated, and the drivers hand on the server's warning.
-    processlist = "performance_schema.processlist"
     local = LocalRecipe(
         programs=("mysqld",),
         folders=("/usr/sbin", "/usr/local/mysql/bin", "/opt/homebrew/opt/mysql*/bin"),

@@ -343,8 +343,8 @@ class Postgres(Backend):
     def waits(self, database: str) -> str | None:
         return WAITS.format(database=database)
 
-    def holders(self, database: str) -> str | None:
-        return HOLDERS.format(database=database)
+    def holders(self, database: str) -> Sequence[str]:
+        return (HOLDERS.format(database=database),)
 
     def connected(self, database: str) -> str | None:
         return CONNECTED.format(database=database)
@@ -355,10 +355,10 @@ class Postgres(Backend):
     def list_databases(self) -> str:
         return "SELECT datname FROM pg_database"
 
-    def sessions(self, prefix: str) -> str | None:
+    def sessions(self, prefix: str) -> Sequence[str]:
         return (
             f"SELECT pid FROM pg_stat_activity WHERE left(datname, {len(prefix)}) = '{prefix}' "
-            "AND backend_type = 'client backend'"
+            "AND backend_type = 'client backend'",
         )
 
     def hold_lock(self, run: str) -> str | None:

@@ -303,7 +303,7 @@ class Cursor:
                     rows if rows >= 0 else None,
                     seconds,
                     many,
-                    None if failed is None else type(failed).__name__,
+                    None if failed is None else _raised(failed),
                     user_places(1),
                     self._branch.transaction,
                 ),
@@ -341,3 +341,10 @@ class Cursor:
             self.__dict__["_cursor"] = cursor
             self._branch.outer.cursors.add(self)
         return self._cursor
+
+
+def _raised(error: BaseException) -> str:
+    """The class of what the driver raised; SQLAlchemy's adapter for asyncpg has its own."""
+    cause = error.__cause__
+    adapted = type(error).__module__.startswith("sqlalchemy.") and cause is not None
+    return type(cause if adapted else error).__name__

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
-from pytest_asyncdb.abc import LEFT_OPEN, Isolation
+from pytest_asyncdb._secrets import masked, without_texts
+from pytest_asyncdb.abc import LEFT_OPEN, LEFT_TEXT, Isolation
 from pytest_asyncdb.isolation._link import PATIENCE
 
 if TYPE_CHECKING:
@@ -51,6 +52,11 @@ class Restoration:
         self._stack.close()
 
 
+def _shown(word: str) -> str:
+    """A connection with its last statement, as :meth:`Restorer.changed` tells it."""
+    return without_texts(word) if len(word) >= LEFT_TEXT else masked(word)[0]
+
+
 class Kept(Isolation):
     """A strategy that keeps one database for many tests."""
 
@@ -82,7 +88,7 @@ class Kept(Isolation):
             restored, changed = False, []
             breaches: list[BaseException] = [errors.teardown_stuck(test, PATIENCE, error)]
         else:
-            left = [word for word in changed if word.startswith(LEFT_OPEN)]
+            left = [_shown(word) for word in changed if word.startswith(LEFT_OPEN)]
             breaches = [errors.left_connected(test, left)] if left else []
         if not restored:
             breaches += self.forget(test)

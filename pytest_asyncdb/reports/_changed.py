@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import _changes, errors
-from pytest_asyncdb.reports._sections import SECRET, value_of, wrap
+from pytest_asyncdb._secrets import SECRET
+from pytest_asyncdb.reports._sections import value_of, wrap
 
 if TYPE_CHECKING:
     from pytest_asyncdb._changes import Row, TableChanges

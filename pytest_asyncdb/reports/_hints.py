@@ -81,13 +81,16 @@ HINTS = (
         "prepared_statement_name_func (asyncpg), or prepare_threshold=None (psycopg)",
     ),
     Hint(
-        r"another operation is in progress|another command is already in progress|"
-        r"called while another coroutine is already waiting|"
-        r"concurrent operations are not permitted|IllegalStateChangeError|is already in progress",
+        r"^(?!builtins\.).*(another operation is in progress|Command Out of Sync|"
+        r"another command is already in progress|concurrent operations are not permitted|"
+        r"IllegalStateChangeError|is already in progress)|"
+        r"^builtins\.RuntimeError: \w+\(\) called while another coroutine is already waiting for "
+        r"incoming data$",
         "two tasks use one connection or one session at the same time; neither can do two things "
         "at once",
         "give each task a session of its own: async_sessionmaker(asyncdb_engine), or "
         "asyncdb_sessionmaker",
+        _DATABASE | _PYTHON,
     ),
     Hint(
         r"^builtins\.RuntimeError: .*(attached to a different loop|"
@@ -188,8 +191,9 @@ def render(hint: Hint) -> str:
 def _causes(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
-    while waiting:
-        one = waiting.pop(0)
+    hidden: list[BaseException | None] = []
+    while waiting or hidden:
+        one = waiting.pop(0) if waiting else hidden.pop(0)
         if one is None or id(one) in seen:
             continue
         seen.add(id(one))
@@ -198,3 +202,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         waiting += [orig if isinstance(orig, BaseException) else None]
         waiting += [one.__cause__ or (None if one.__suppress_context__ else one.__context__)]
         waiting += getattr(one, "exceptions", ())
+        if _root(one) == "sqlalchemy":
+            # A ROLLBACK on the way out fails on a connection that the error before has closed.
+            hidden.append(one.__context__)

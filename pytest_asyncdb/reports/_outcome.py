@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._journal import Journal, Statement
+from pytest_asyncdb._secrets import SECRET
 from pytest_asyncdb.reports import _values
-from pytest_asyncdb.reports._sections import SECRET
 
 if TYPE_CHECKING:
     from pytest_asyncdb._types import BackendSpec

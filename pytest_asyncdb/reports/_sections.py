@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import collections
 import itertools
-import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pytest_asyncdb._journal import Journal, Step, line_of
+from pytest_asyncdb._secrets import SECRET, masked, without_texts
 from pytest_asyncdb.reports import _hints
 
 #: So many statements are shown in full; before them so many runs of equal ones; of what was
@@ -25,10 +25,9 @@ _RAN, _WAITS = 5, 3
 #: Characters of a statement, and of one parameter.
 _LONG, _VALUE = 600, 60
 _WIDTH = 80
+#: The title of the section with a hint.
+HINT = "asyncdb: hint"
 _ENDS = ("COMMIT", "ROLLBACK")
-_LITERAL = re.compile(r"'(?:[^']|'')*(?:'|$)")
-#: A statement that names one of these may carry a secret among its texts.
-SECRET = re.compile(r"passw|pwd|secret|token|api_?key|credential", re.IGNORECASE)
 
 
 def of_failure(error: BaseException, ran: tuple[Journal, str] | None) -> Iterator[tuple[str, str]]:
@@ -42,7 +41,7 @@ def of_failure(error: BaseException, ran: tuple[Journal, str] | None) -> Iterato
     for text in ran[0].waits[-_WAITS:] if ran is not None else ():
         yield "asyncdb: locks", text
     if (hint := _hints.find(error)) is not None:
-        yield "asyncdb: hint", _hints.render(hint)
+        yield HINT, _hints.render(hint)
 
 
 def statements(journal: Journal, where: str) -> str:
@@ -103,8 +102,7 @@ def _earlier(journal: Journal, steps: Sequence[Step]) -> Iterator[str]:
             runs.append((step.number, text, 1))
     texts: collections.Counter[str] = collections.Counter()
     for sql, count in journal.forgotten.items():
-        # Whether a text names a secret cannot be told from its beginning.
-        texts[_short(_LITERAL.sub("'***'", " ".join(sql.split())))] += count
+        texts[_short(without_texts(" ".join(sql.split())))] += count
     for _, text, count in runs[:-_RUNS]:
         texts[text] += count
     others = texts.pop("", 0)
@@ -154,13 +152,6 @@ def _entry(step: Step, connections: Mapping[int | None, str], hidden: bool) -> l
     return lines
 
 
-def masked(sql: str) -> tuple[str, bool]:
-    """A statement's text in one line, masked where it names a secret, and whether it does."""
-    text = " ".join(sql.split())
-    secret = SECRET.search(text) is not None
-    return _LITERAL.sub("'***'", text) if secret else text, secret
-
-
 def _short(text: str) -> str:
     return text if len(text) <= _SHORT else f"{text[:_SHORT]}…"
 
@@ -198,13 +189,18 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
 
 
-def wrap(text: str, before: str) -> list[str]:
-    """Lines of 80 columns."""
+def wrap(text: str, before: str, after: str | None = None) -> list[str]:
+    """Lines of 80 columns.
+
+    Args:
+        before: What the first line begins with.
+        after: What the other ones begin with; None: as much space.
+    """
     return textwrap.wrap(
         text,
         _WIDTH,
         initial_indent=before,
-        subsequent_indent=" " * len(before),
+        subsequent_indent=" " * len(before) if after is None else after,
         break_long_words=False,
         break_on_hyphens=False,
     )

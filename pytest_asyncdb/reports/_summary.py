@@ -23,12 +23,13 @@ def portability(run: Run, reports: Iterable[object]) -> list[str]:
     if not failed or len(run.settings.specs) < 2:
         return []
     from pytest_asyncdb.reports._portability import describe, of_run
+    from pytest_asyncdb.reports._sections import wrap
 
     found = of_run(run)
     lines = []
     for trouble in found[:_MOST]:
         text, says, instead = describe(trouble, most=2)
-        lines += [f"  {text}", f"    {says}", f"    portable: {instead}"]
+        lines += [*wrap(text, "  "), *wrap(says, "    "), *wrap(f"portable: {instead}", "    ")]
     if len(found) > _MOST:
         lines.append(f"  and {len(found) - _MOST} more: pytest --asyncdb-doctor")
     return ["asyncdb: of the metadata, not the same on every backend:", *lines] if lines else []

@@ -7,6 +7,7 @@ Where a driver gives up by itself, the report of the failed test says who held l
 from __future__ import annotations
 
 import re
+import textwrap
 
 import pytest
 from fix_project import Outcome, Project
@@ -54,6 +55,15 @@ SENT = {
     "aiomysql": (_FORMAT, "['ada']"),
 }
 END_IT = "end the transaction that holds the lock before: commit, roll back or close its session"
+
+
+def wrapped(line: str) -> str:
+    """As a report has it, at 80 columns."""
+    # The time, here "#", has three characters.
+    lines = textwrap.wrap(
+        line.replace("within #", "within 1.0"), 80, subsequent_indent="  ", break_on_hyphens=False
+    )
+    return "\n".join(lines).replace("within 1.0", "within #")
 
 
 def numbered(outcome: Outcome) -> Outcome:
@@ -104,7 +114,7 @@ def test_a_task_that_waits_for_itself_fails(
             f"test: test_it.py::test_it[{target.id}]",
             "It was waited for by: session #, Task-# (test_it), at",
             stands,
-            f"for the statement: {SENT[target.driver][0]}",
+            wrapped(f"for the statement: {SENT[target.driver][0]}"),
             "It is held by: session #, Task-# (test_it), which stands at",
             stands,
             "and has run in its transaction",
@@ -177,7 +187,7 @@ def test_a_task_that_waits_for_another_one_fails(project: Project, target: Targe
             "It was waited for by: session #, wants (want), at",
             project.place('await add(session, "ada")', "want", after="async def want"),
             insert,
-            f"for the statement: {sent}",
+            wrapped(f"for the statement: {sent}"),
             "It is held by: session #, holder (hold), which stands at",
             project.place(wait, "hold"),
             "and has run in its transaction",
@@ -257,7 +267,7 @@ def test_a_thread_with_a_loop_of_its_own_fails(project: Project, target: Target)
             "It was waited for by: session #, Task-# (work.<locals>.want), at",
             project.place('await add(session, "ada")', "want"),
             insert,
-            f"for the statement: {SENT[target.driver][0]}",
+            wrapped(f"for the statement: {SENT[target.driver][0]}"),
             "It is held by: session #, Task-# (test_it), which stands at",
             project.place(wait, "test_it"),
             "and has run in its transaction",
@@ -371,7 +381,7 @@ def test_another_session_that_holds_a_lock_is_named(
             project.place("return await work(connection)", "use"),
             project.place('await add(asyncdb_session, "ada")', "work"),
             project.place(INSERT, "add"),
-            f"for the statement: {SENT[target.driver][0]}",
+            wrapped(f"for the statement: {SENT[target.driver][0]}"),
             f"It is held by: another session (#, {user(target)}{application})",
             "The statement that waited was cancelled.",
             "",
@@ -460,7 +470,7 @@ def test_who_holds_a_lock_is_said_where_the_driver_gives_up(
     session = "session #, " if target.server else ""
     outcome.had(failed=1, passed=1).shows(
         text(
-            f"no lock within # s: {SENT[target.driver][0]}",
+            wrapped(f"no lock within # s: {SENT[target.driver][0]}"),
             f"It was waited for by: {session}Task-# (test_it), at",
             stands,
             f"In a transaction then: {session}Task-# (test_it), which stands at",

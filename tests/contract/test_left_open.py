@@ -4,13 +4,19 @@ be had. The next test is clean, and the teardown ends in time.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
+import warnings
+from typing import Any
 
 import pytest
 from fix_project import Project
 from fix_servers import Servers, Target
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
+from pytest_asyncdb._registry import Registry
 from pytest_asyncdb.isolation import _link, _outer
 
 #: The next test, which finds nothing of the one before, and can work.
@@ -210,3 +216,43 @@ def test_an_end_that_the_server_does_not_answer_is_bounded(
         To fix this: look for a connection to it that the server cannot end
         """
     )
+
+
+@pytest.mark.parametrize("word", ["mysql+asyncmy", "mysql+aiomysql"])
+def test_what_mysql_warns_of_in_our_own_statements_is_not_handed_on(
+    servers: Servers, word: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One driver logs it, the other one makes it a Python warning. Where the server can tell
+    who is connected without a warning, that way is taken."""
+    target = servers.target(word)
+    backend = Registry().backend("mysql")
+    (driver,) = (cls() for cls in backend.drivers if cls.name == target.driver)
+    assert target.server is not None
+    engine = create_async_engine(target.server, poolclass=NullPool)
+    query = "SELECT id FROM information_schema.processlist"
+
+    async def handed_on(ours: bool) -> list[str]:
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            async with engine.connect() as connection:
+                own: Any = (await connection.get_raw_connection()).driver_connection
+                if ours:
+                    assert len((await driver.run(own, [query]))[0]) > 0
+                else:
+                    async with own.cursor() as cursor:
+                        await cursor.execute(query)
+        said = [str(one.message) for one in seen] + [one.getMessage() for one in caplog.records]
+        return [one for one in said if "is deprecated" in one]
+
+    assert asyncio.run(handed_on(ours=True)) == []
+    assert len(asyncio.run(handed_on(ours=False))) == 1  # the control
+    with target.observer.connect() as connection:
+        cursor = connection.cursor()
+        for statements in (
+            backend.sessions("a"),
+            backend.holders("a"),
+            backend.end_connections("a"),
+        ):
+            for statement in statements:
+                cursor.execute(statement)
+                assert connection.show_warnings() == ()

@@ -7,6 +7,8 @@ is clean. The other side of a lock is a plain connection of the observer's.
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 import textwrap
 from collections.abc import Iterator
 
@@ -530,3 +532,54 @@ def test_an_end_over_a_lost_connection_fails(project: Project, target: Target, e
     outcome = project.run(target).had(passed=1, failed=1)
     assert outcome.text.count("the test's connection was lost") == 1
     assert f"statement: {end.upper()}\n" in outcome.text
+
+
+GONE = """
+import os
+import select as select_
+import signal
+from pathlib import Path
+
+def parent(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+async def test_it(asyncdb_session):
+    await add(asyncdb_session, "ada")
+    await asyncdb_session.commit()
+    postmaster = parent(await asyncdb_session.scalar(text("SELECT pg_backend_pid()")))
+    ended = os.pidfd_open(postmaster)
+    os.kill(postmaster, signal.SIGKILL)
+    select_.select([ended], [], [])
+    os.close(ended)
+    while {asks}:  # its child notices a little later
+        await asyncdb_session.execute(text("SELECT 1"))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="processes are found in /proc")
+@pytest.mark.parametrize(
+    ("strategy", "asks"),
+    [("rollback", False), ("rollback", True), ("reset", False), ("reset", True), ("copy", True)],
+)
+def test_a_server_that_is_gone_is_told_once(
+    project: Project, servers: Servers, strategy: str, asks: bool
+) -> None:
+    """What cannot be undone, dropped or read for that reason is not, nor is it hinted at."""
+    servers.need("postgres", "local")
+    target = dataclasses.replace(servers.target("sqlite"), word="postgres")
+    project.tests(GONE.replace("{asks}", str(asks)))
+    options = ("--asyncdb-server=local", f"--asyncdb-isolation={strategy}", "-rN", "--tb=line")
+    outcome = project.run_apart(target, *options)
+    outcome.result.assert_outcomes(**({"failed": 1} if asks else {"passed": 1, "errors": 1}))
+    text = re.sub(r"\b\d{4,5}\b", "#", outcome.text).replace("provider embedded", "provider local")
+    assert text.count("the PostgreSQL server is gone") == 1, text
+    assert (
+        "the PostgreSQL server is gone (provider local, 127.0.0.1:#)\n\n"
+        "Seen:\n"
+        "  - [Errno 111] Connect call failed ('127.0.0.1', #)\n\n"
+        "To fix this: see what has ended it (the memory of the machine, the disk), "
+        "then run the tests again\n"
+        "--------------------------------- asyncdb: SQL ---------------------------------\n"
+    ) in text, text
+    for other in ("could not be", "asyncdb: hint", "asyncdb: changed rows"):
+        assert other not in text, text

@@ -529,6 +529,53 @@ def test_a_connection_of_another_process_that_is_left_in_a_transaction_is_told(
     )
 
 
+@pytest.mark.parametrize("word", SERVERS)
+def test_a_secret_in_the_statement_of_such_a_connection_is_masked(
+    project: Project, servers: Servers, word: str
+) -> None:
+    """It is in the text of who sends no parameters; what is shown is cut after masking."""
+    target = servers.target(word)
+    shown = {"postgres": "SELECT pg_sleep(600)"}.get(target.backend, "SELECT sleep(600)")
+    project.tests(
+        f"""
+        import contextlib
+        from fix_observer import observer_of
+
+        KEPT = []
+        SQL = "{shown}, 'hunter2', {"1, " * 40} 'x' AS password"
+
+        def work(connection):
+            with contextlib.suppress(Exception):  # it is ended
+                connection.cursor().execute(SQL)
+
+        async def test_it(asyncdb_url):
+            observer = observer_of(asyncdb_url)
+            connection = observer.connect(asyncdb_url.database)
+            connection.cursor().execute("BEGIN")
+            connection.cursor().execute("INSERT INTO users (name) VALUES ('ada')")
+            thread = threading.Thread(target=work, args=[connection])
+            thread.start()
+            KEPT.extend([thread, connection])
+            activity = "SELECT query FROM pg_stat_activity WHERE datname = '{{}}'"
+            if "{target.backend}" != "postgres":
+                activity = "SELECT info FROM information_schema.processlist WHERE db = '{{}}'"
+            while (SQL,) not in observer.query(activity.format(asyncdb_url.database)):
+                pass
+        """,
+        AFTER,
+        """
+        def test_end():
+            KEPT[0].join()
+            with contextlib.suppress(Exception):
+                KEPT[1].close()
+        """,
+    )
+    text = run(project, target, "reset").had(passed=3, errors=1).text
+    told = re.findall(r"^connection \d+: (?:active: )?(.*)$", text, re.MULTILINE)
+    assert told == [(f"{shown}, '***', " + "1, " * 40)[: len(told[0]) - 1] + "…"]
+    assert "hunter2" not in text
+
+
 def test_a_transaction_that_a_test_left_open_is_over_for_the_next_one(
     project: Project, target: Target
 ) -> None:

@@ -23,9 +23,13 @@ The end.
 
 
 def benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return run("-m", "benchmarks", *arguments)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ASYNCDB_")}
     return subprocess.run(
-        [sys.executable, "-m", "benchmarks", *arguments],
+        [sys.executable, *arguments],
         cwd=ROOT,
         env={**environment, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -66,7 +70,36 @@ def test_what_the_reports_need_can_be_switched_off(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (result,) = json.loads(file.read_text("utf-8"))["results"]
     assert result["verdict"] in ("ok", "missed")
-    assert set(result["variants"]) == {"noting", "blind"}
+    numbers = {name: taken["number"] for name, taken in result["variants"].items()}
+    assert numbers == {"noting": 3 * 8, "blind": 3 * 8}
+
+
+def test_what_noting_costs_is_seen(tmp_path: Path) -> None:
+    """The control: where to note a statement takes 10 ms, the tests that note are the slow ones."""
+    slow = (
+        "import time\n"
+        "from pytest_asyncdb._journal import Journal\n"
+        "def add(self, *args, add=Journal.add):\n"
+        "    until = time.process_time() + 0.01\n"
+        "    while time.process_time() < until:\n"
+        "        pass\n"
+        "    add(self, *args)\n"
+        "Journal.add = add\n"
+    )
+    code = (
+        "import dataclasses, sys; from benchmarks import __main__ as main, cases;"
+        "case = next(case for case in cases.CASES if case.key == 'seeing');"
+        f"source = dataclasses.replace(case.variants[0].source, conftest={slow!r});"
+        "variants = tuple(dataclasses.replace(one, source=source) for one in case.variants);"
+        "main.CASES = (dataclasses.replace(case, variants=variants),);"
+        "sys.exit(main.main(['--quick', '--cases=seeing', *sys.argv[1:]]))"
+    )
+    file = tmp_path / "speed.json"
+    done = run("-c", code, "--tests=3", "--rounds=1", f"--json={file}")
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(file.read_text("utf-8"))["results"]
+    assert result["reached"]["median"] > 2
+    assert result["verdict"] == "missed"
 
 
 def test_a_run_that_does_not_pass_is_a_failure(tmp_path: Path) -> None:
@@ -79,10 +112,7 @@ def test_a_run_that_does_not_pass_is_a_failure(tmp_path: Path) -> None:
         "main.CASES = (dataclasses.replace(case, variants=variants),);"
         "sys.exit(main.main(['--quick', '--cases=rollback']))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    done = run("-c", code)
     assert done.returncode == 1
     assert "| failed |" in done.stdout
     assert "fixture 'no_such_fixture' not found" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -243,9 +244,135 @@ PROVOKED = {
         """,
     ),
 }
-#: It takes a machine without the package. The text is that of the drivers.
-NOT_PROVOKED = {"MySQL's account logs in"}
-CASES = [(means, word) for means, (words, _) in PROVOKED.items() for word in words]
+#: The same hints for what else drivers say: also what, as a pattern.
+AGAIN = [
+    (
+        "the server has closed this",
+        ["mysql+asyncmy", "mysql+aiomysql", "mariadb+asyncmy"],
+        r"\(2013, 'Lost connection",
+        """
+        @pytest.mark.asyncdb(isolation="reset")
+        async def test_it(asyncdb_url):
+            engine = own(asyncdb_url)
+            try:
+                async with engine.connect() as one, engine.connect() as other:
+                    number = await one.scalar(text("SELECT connection_id()"))
+                    waiting = asyncio.ensure_future(one.execute(text("SELECT sleep(600)")))
+                    find = "SHOW FULL PROCESSLIST"
+                    while "SELECT sleep(600)" not in str((await other.execute(text(find))).all()):
+                        pass
+                    await other.execute(text(f"KILL {number}"))
+                    await waiting
+            finally:
+                await engine.dispose()
+        """,
+    ),
+    (
+        "the server has closed this",
+        ["mysql+asyncmy", "mariadb+asyncmy"],  # the other one never says this
+        r"\(2006, 'MySQL server has gone away'\)",
+        """
+        @pytest.mark.asyncdb(isolation="reset")
+        async def test_it(asyncdb_url):
+            engine = own(asyncdb_url)
+            try:
+                async with engine.connect() as one, engine.connect() as other:
+                    number = await one.scalar(text("SELECT connection_id()"))
+                    driver = (await one.get_raw_connection()).driver_connection
+                    await other.execute(text(f"KILL {number}"))
+                    while not driver._transport.is_closing():
+                        await asyncio.sleep(0)
+                    await one.execute(text("SELECT 1"))
+            finally:
+                await engine.dispose()
+        """,
+    ),
+    (
+        "two tasks use one connection",
+        ["postgres+asyncpg", "mysql+asyncmy", "mysql+aiomysql", "mariadb+asyncmy"],
+        r"another operation is in progress|\(2014, 'Command Out of Sync'\)|"
+        r"readexactly\(\) called while another coroutine is already waiting",
+        """
+        @pytest.mark.asyncdb(isolation="reset")
+        async def test_it(asyncdb_url):
+            engine = own(asyncdb_url)
+            try:
+                async with engine.connect() as connection:
+                    slow = "SELECT sleep(1)"
+                    if engine.dialect.name == "postgresql":
+                        slow = "SELECT pg_sleep(1)"
+                    await connection.execute(select(User))
+                    await asyncio.gather(connection.execute(text(slow)), connection.commit())
+            finally:
+                await engine.dispose()
+        """,
+    ),
+    (
+        "a connection was opened on the loop",
+        ["sqlite"],
+        "PytestUnhandledThreadExceptionWarning",
+        """
+        import aiosqlite
+
+        SLOW = (
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000000) "
+            "SELECT count(*) FROM n"
+        )
+
+        # The driver's thread has an answer when nobody is there any more.
+        @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+        def test_it(tmp_path):
+            async def leave():
+                connection = await aiosqlite.connect(tmp_path / "file.db")
+                waiting = asyncio.ensure_future(connection.execute(SLOW))
+                await asyncio.sleep(0)
+                return waiting
+
+            before = set(threading.enumerate())
+            asyncio.run(leave())
+            for thread in set(threading.enumerate()) - before:
+                thread.join()
+        """,
+    ),
+    (
+        "two processes read",
+        ["mysql+asyncmy", "mysql+aiomysql", "mariadb+asyncmy"],  # asyncpg waits for ever
+        "Packet sequence number wrong|Not connected",
+        """
+        import os
+
+        @pytest.mark.asyncdb(isolation="reset")
+        async def test_it(asyncdb_url):
+            engine = own(asyncdb_url)
+            try:
+                async with engine.connect() as connection:
+                    driver = (await connection.get_raw_connection()).driver_connection
+                    await connection.execute(select(User))
+                    if engine.dialect.driver == "aiomysql":
+                        transport = driver._writer.transport
+                    else:
+                        transport = driver._transport
+                    file = transport.get_extra_info("socket").fileno()
+                    child = os.fork()
+                    if child == 0:  # asks, and reads the first packet of the answer
+                        try:
+                            os.set_blocking(file, True)
+                            os.write(file, b"\\x09\\0\\0\\0\\x03SELECT 1")
+                            os.read(file, 5)
+                        finally:
+                            os._exit(0)
+                    os.waitpid(child, 0)
+                    await connection.execute(select(User))
+            finally:
+                await engine.dispose()
+        """,
+    ),
+]
+#: Provoked in another process, by a test of its own.
+APART = "MySQL's account logs in"
+CASES = [(means, word, "", code) for means, (words, code) in PROVOKED.items() for word in words] + [
+    (means, word, said, code) for means, words, said, code in AGAIN for word in words
+]
 
 
 def hint_of(outcome: Outcome) -> str:
@@ -257,23 +384,99 @@ def hint_of(outcome: Outcome) -> str:
 
 def test_every_hint_is_provoked() -> None:
     """A new one needs its error."""
-    begun = {*PROVOKED, *NOT_PROVOKED}
+    begun = {*PROVOKED, APART}
     assert len(begun) == len(HINTS)
     for hint in HINTS:
         assert any(hint.means.startswith(words) for words in begun), hint.means
 
 
-@pytest.mark.parametrize(("means", "word"), CASES)
+@pytest.mark.parametrize(
+    ("means", "word", "said", "code"), CASES, ids=[f"{means}-{word}" for means, word, *_ in CASES]
+)
 def test_the_known_error_gets_its_hint(
-    project: Project, servers: Servers, means: str, word: str
+    project: Project, servers: Servers, means: str, word: str, said: str, code: str
 ) -> None:
     project.ini(filterwarnings="ignore")
-    project.tests(OWN, PROVOKED[means][1])
+    project.tests(OWN, code)
     target = servers.target(word)
     outcome = project.run(target, "--tb=native")  # no source of the drivers is needed
     (hint,) = [hint for hint in HINTS if hint.means.startswith(means)]
     text = f"It means: {hint.means} To fix this: {hint.change}"
     assert hint_of(outcome) == text, outcome.text
+    assert re.search(said, outcome.text), outcome.text
+
+
+NO_ROOM = """
+import contextlib
+
+@pytest.mark.asyncdb(isolation="reset")
+async def test_it(asyncdb_url):
+    engine = own(asyncdb_url, poolclass=NullPool)
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(1000):
+            await stack.enter_async_context(engine.connect())
+"""
+#: Where the server is the inner run's own, and what is said.
+FULL = {
+    "postgres+asyncpg": ("local", "TooManyConnectionsError: sorry, too many clients already"),
+    "postgres+psycopg": ("local", "FATAL:  sorry, too many clients already"),
+    "mariadb+asyncmy": ("local", "(1040, 'Too many connections')"),
+    "mysql+asyncmy": ("container", "(1040, 'Too many connections')"),
+    "mysql+aiomysql": ("container", "(1040, 'Too many connections')"),
+}
+
+
+@pytest.mark.parametrize("word", FULL)
+def test_a_server_without_room_gets_its_hint(project: Project, servers: Servers, word: str) -> None:
+    """Its limit is the server's, so it must be nobody else's."""
+    provider, said = FULL[word]
+    servers.need(word.partition("+")[0], provider)
+    target = dataclasses.replace(servers.target("sqlite"), word=word)
+    project.ini(filterwarnings="ignore")
+    project.tests(OWN, NO_ROOM)
+    outcome = project.run_apart(target, f"--asyncdb-server={provider}", "--tb=native")
+    outcome.result.assert_outcomes(failed=1)
+    (hint,) = [hint for hint in HINTS if hint.means.startswith("the server, or the account")]
+    assert hint_of(outcome) == f"It means: {hint.means} To fix this: {hint.change}", outcome.text
+    assert said in outcome.text
+
+
+FIRST_LOGIN = """
+@pytest.mark.asyncdb(isolation="reset")
+async def test_it(asyncdb_connection, asyncdb_url):
+    name = "hint_" + str(asyncdb_url.database)[-20:]
+    await asyncdb_connection.execute(
+        text(f"CREATE USER {name} IDENTIFIED WITH caching_sha2_password BY 'x'")
+    )
+    await asyncdb_connection.commit()
+    engine = own(asyncdb_url.set(username=name, password="x", database=""))
+    try:
+        async with engine.connect():
+            pass
+    finally:
+        await engine.dispose()
+        await asyncdb_connection.execute(text(f"DROP USER {name}"))
+        await asyncdb_connection.commit()
+"""
+
+
+@pytest.mark.parametrize("word", ["mysql+asyncmy", "mysql+aiomysql"])
+def test_a_first_login_without_cryptography_gets_its_hint(
+    project: Project, servers: Servers, word: str
+) -> None:
+    """The server knows the password of our own account, which logs in without the package.
+
+    MariaDB's accounts log in otherwise; PostgreSQL's and SQLite's drivers do not use the package.
+    """
+    target = servers.target(word)
+    target.observer.query("SELECT 1")  # with the package: from now on the server knows it
+    project.ini(filterwarnings="ignore")
+    project.tests(OWN, FIRST_LOGIN)
+    project.run_apart(target).result.assert_outcomes(passed=1)  # the control
+    outcome = project.run_apart(target, "-p", "no_cryptography", "--tb=native")
+    outcome.result.assert_outcomes(failed=1)
+    (hint,) = [hint for hint in HINTS if hint.means.startswith(APART)]
+    assert hint_of(outcome) == f"It means: {hint.means} To fix this: {hint.change}", outcome.text
 
 
 OTHERS = """
@@ -303,6 +506,8 @@ class UploadError(Exception):
     AssertionError("ConnectionDoesNotExistError"), TypeError("another operation is in progress"),
     IndexError("1226 connections"), StopAsyncIteration("two tasks"), RecursionError("deep"),
     UnicodeEncodeError("latin-1", "\\U0001f418", 0, 1, "ordinal not in range(256)"),
+    RuntimeError("work() called while another coroutine is already waiting for me"),
+    Mine("(2014, 'Command Out of Sync')"),
     asyncio.InvalidStateError("closed"), asyncio.QueueFull(), ExceptionGroup("two", [Mine("a")]),
 ], ids=repr)
 async def test_raised(asyncdb_session, error):
@@ -347,9 +552,9 @@ async def test_assert(asyncdb_session):
 
 
 def test_other_failures_get_none(project: Project, target: Target) -> None:
-    """85 tests on each of six drivers."""
+    """87 tests on each of six drivers."""
     project.tests(OTHERS)
-    outcome = project.run(target).had(failed=65, passed=20)
+    outcome = project.run(target).had(failed=67, passed=20)
     assert "asyncdb: hint" not in outcome.text
 
 

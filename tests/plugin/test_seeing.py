@@ -101,7 +101,12 @@ def test_a_statement_that_failed_says_so(project: Project, target: Target) -> No
     found = section(project.run(target).had(failed=1)).splitlines()
     assert found[1:3] == ["      BEGIN", "   1    SELECT no_such_column FROM users"]
     assert re.fullmatch(r"        -- # ms, test_it\.py:\d+ in test_it", found[3])
-    assert re.fullmatch(r"        -- \w+", found[4])
+    said = {
+        "asyncpg": "UndefinedColumnError",
+        "psycopg": "UndefinedColumn",
+        "aiosqlite": "OperationalError",
+    }
+    assert found[4] == f"        -- {said.get(target.driver, 'OperationalError')}"
 
 
 def test_texts_of_statements_about_secrets_are_masked(project: Project, target: Target) -> None:
@@ -111,6 +116,20 @@ def test_texts_of_statements_about_secrets_are_masked(project: Project, target: 
     assert "hunter2" not in text
     assert "***" in text
     assert re.search(r"\[(token=)?7\]", text), text
+
+
+def test_texts_of_statements_in_our_errors_are_masked(project: Project, servers: Servers) -> None:
+    project.tests(
+        """
+        async def test_it(asyncdb_connection):
+            word = "hunter" + "2"
+            await asyncdb_connection.execute(text(f"ALTER USER ada IDENTIFIED BY '{word}'"))
+        """
+    )
+    # Else pytest shows the arguments of functions.
+    outcome = project.run(servers.target("mariadb+asyncmy"), "--tb=short").had(failed=1)
+    assert "refused before it ran: ALTER USER ada IDENTIFIED BY '***'\n" in outcome.text
+    assert "hunter2" not in outcome.text
 
 
 def test_workers_send_it_too(project: Project, servers: Servers) -> None:
@@ -306,6 +325,38 @@ def test_too_many_statements_are_shown_together(project: Project, target: Target
     assert re.search(r"E +3 × SELECT posts\.id, posts\.user_id, posts\.text FROM posts", text)
     assert re.search(r"E +test_it\.py:\d+ in test_it", text)
     assert "one for each row? load them with the rows: selectinload()" in text
+
+
+def test_what_was_counted_is_masked_and_fits_80_columns(project: Project, servers: Servers) -> None:
+    project.tests(
+        """
+        async def test_it(asyncdb_session, asyncdb):
+            with asyncdb.count(max=1):
+                for number in range(3):
+                    await asyncdb_session.execute(
+                        select(Post, User).join(User).where(Post.user_id == number)
+                    )
+                await asyncdb_session.execute(text("SELECT 'hunter2' AS password"))
+        """
+    )
+    outcome = project.run(servers.target("sqlite")).had(failed=1)
+    lines = outcome.result.outlines
+    first = lines.index("E       AssertionError: 4 statements, at most 1 expected")
+    assert lines[first - 1] == ">       with asyncdb.count(max=1):"
+    found = [re.sub(r":\d+", ":#", line) for line in lines[first + 1 : first + 12]]
+    assert found == [
+        "E          3 × SELECT posts.id, posts.user_id, posts.text, users.id AS id_1,",
+        "E              users.name FROM posts JOIN users ON users.id = posts.user_id",
+        "E              WHERE posts.user_id = ?",
+        "E              test_it.py:# in test_it",
+        "E              one for each row? load them with the rows: selectinload() for a",
+        "E              collection, joinedload() for a single object",
+        "E          1 × SELECT '***' AS password",
+        "E              test_it.py:# in test_it",
+        "",
+        "test_it.py:#: AssertionError",
+        "--------------------------------- asyncdb: SQL ---------------------------------",
+    ]
 
 
 def test_too_few_statements_fail_too(project: Project, servers: Servers) -> None:
