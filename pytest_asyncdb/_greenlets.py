@@ -12,6 +12,9 @@ from typing import Any
 
 import greenlet
 
+#: pytest leaves our frames out of the tracebacks of drivers' errors.
+__tracebackhide__ = True
+
 
 class Ended:
     """What a call came to."""

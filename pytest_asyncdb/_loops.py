@@ -23,6 +23,9 @@ from typing import Any, TypeVar
 
 from pytest_asyncdb._greenlets import Ended, provider
 
+#: pytest leaves our frames out of the tracebacks of drivers' errors.
+__tracebackhide__ = True
+
 T = TypeVar("T")
 
 #: Ends the work of a future on the server, so that its connection stays usable.

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pytest_asyncdb.isolation._outer import OuterTransaction
     from pytest_asyncdb.isolation._units import Unit
 
+#: pytest leaves our frames out of the tracebacks of drivers' errors.
+__tracebackhide__ = True
+
 #: SQLAlchemy numbers its savepoints for each connection; on one connection they would meet.
 _SAVEPOINT = re.compile(r"\bsa_savepoint_(\d+)\b")
 

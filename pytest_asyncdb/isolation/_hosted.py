@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pytest_asyncdb.isolation._link import Link
     from pytest_asyncdb.isolation._real import RealWork
 
+#: pytest leaves our frames out of the tracebacks of drivers' errors.
+__tracebackhide__ = True
+
 
 class Hosted(Checkout):
     """The DBAPI connection that SQLAlchemy holds; the real one is taken at its first use."""

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pytest_asyncdb._loops import HostLoop
     from pytest_asyncdb.abc import Database
 
+#: pytest leaves our frames out of the tracebacks of drivers' errors.
+__tracebackhide__ = True
+
 T = TypeVar("T")
 
 #: Seconds that a statement of ours, or a new connection, may take.

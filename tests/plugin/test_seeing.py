@@ -50,6 +50,11 @@ async def test_it(asyncdb_connection):
     assert False
 """
 
+BROKEN = """
+async def test_it(asyncdb_session):
+    await asyncdb_session.execute(text("SELECT * FROM nowhere"))
+"""
+
 
 def section(outcome: Outcome) -> str:
     """The report's section, with what differs from run to run left out."""
@@ -382,3 +387,14 @@ def test_a_block_that_fails_keeps_its_own_error(project: Project, servers: Serve
     outcome = project.run(servers.target("sqlite")).had(failed=1)
     assert "KeyError: 'mine'" in outcome.text
     assert "expected" not in outcome.text
+
+
+@pytest.mark.parametrize("strategy", ["rollback", "reset", "copy"])
+def test_our_frames_are_not_in_the_way(project: Project, target: Target, strategy: str) -> None:
+    """The traceback of a driver's error goes from the test through SQLAlchemy to the driver."""
+    project.tests(BROKEN)
+    arguments = (f"--asyncdb-isolation={strategy}", "--tb=short")
+    outcome = project.run(target, *arguments).had(failed=1)
+    assert "sqlalchemy/engine/" in outcome.text
+    assert "pytest_asyncdb/" not in outcome.text
+    assert "pytest_asyncdb/" in project.run(target, *arguments, "--full-trace").text
