@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from pytest_asyncdb._lasting import unused
 from pytest_asyncdb._provision import drop, drop_leftovers
+from pytest_asyncdb._pulse import cut
 from pytest_asyncdb._runs import is_recorded, prefix_of, recorded, run_of
 from pytest_asyncdb._sql import Connection
 from pytest_asyncdb.errors import AsyncdbError
@@ -101,9 +102,12 @@ class Lease:
             self._taken.set()
             dropping = asyncio.create_task(self._drop_dead(sql))
             await self._end.wait()
-            async with asyncio.timeout(_ANSWER):
+            # A statement that is cancelled waits for the server's answer to that, 10 s in psycopg.
+            silent = self._loop.call_later(_ANSWER, cut, self._server)
+            async with asyncio.timeout(2 * _ANSWER):
                 await dropping
                 await sql.fetch(self._backend.version_query())
+            silent.cancel()
             async with asyncio.timeout(_END):
                 await drop_leftovers(
                     self._server, self._backend, self._driver, prefix_of(self._run)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pytest_asyncdb.errors import AsyncdbError, server_lost
+from pytest_asyncdb.errors import AsyncdbError, SchemaError, server_lost
 
 if TYPE_CHECKING:
     from pytest_asyncdb._blocked import Lookout
@@ -141,7 +141,10 @@ class Watch:
             raise lost
         try:
             yield
-        except AsyncdbError:
+        except AsyncdbError as error:
+            # A template may have failed in another worker, which tells its error's text only.
+            if isinstance(error, SchemaError) and (lost := self.lost(key)):
+                raise lost from error
             raise
         except Exception as error:
             if lost := self.lost(key):

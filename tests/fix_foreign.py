@@ -62,7 +62,9 @@ class Foreign:
             )
             stack.callback(self._process.communicate)
             if self._container is not None:
-                _docker("run", "-d", "--name", self._container, *_LABELS, _IMAGE, "sleep", "3600")
+                _docker(
+                    "run", "-d", "--name", self._container, *_LABELS, _IMAGE, "sleep", "infinity"
+                )
                 stack.callback(_docker, "rm", "-f", self._container)
             self._before = self._look()
             yield self

@@ -209,7 +209,8 @@ def test_ctrl_c(chaos: Chaos, case: Case, seed: int, times: int) -> None:
     # Python itself may be interrupted while it starts, and while it ends.
     codes = (1, 2, -signal.SIGINT) if times > 1 or not 0 < begun < TESTS_OF_MANY else (2,)
     assert run.end() in codes, run.text
-    assert "KeyboardInterrupt" in run.text, run.text
+    # Before it has come so far, the signal simply ends it.
+    assert "KeyboardInterrupt" in run.text or (run.end(), run.text) == (-signal.SIGINT, "")
     if times == 1:
         run.leaves_nothing(case.target)
     over(chaos, run, case)

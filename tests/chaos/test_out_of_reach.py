@@ -142,6 +142,41 @@ def test_the_network_is_taken_away(chaos: Chaos, target: Target, proxy: Proxy, s
     run.leaves_nothing(target)
 
 
+SEED = """
+import pathlib
+
+import pytest
+from sqlalchemy import text
+
+
+@pytest.fixture(scope="session")
+def asyncdb_seed():
+    async def seed(session):
+        pathlib.Path("seeding").touch()
+        while True:
+            await session.execute(text("SELECT 1"))
+
+    return seed
+"""
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_network_is_taken_away_while_one_worker_builds_for_all(
+    chaos: Chaos, target: Target, proxy: Proxy
+) -> None:
+    """The others say, too, that the server is gone, and not only what the builder has met with."""
+    chaos.project.write("conftest.py", SEED)
+    run = chaos.start(*through(proxy, target), "-n2")
+    while not (chaos.project.path / "seeding").exists():
+        assert run.at(run.age + 0.005), run.text
+    proxy.tell("close")
+    assert run.end() == 1, run.text
+    run.says_that_the_server_is_gone(target.backend, "url", begun=TESTS_OF_MANY)
+    (chaos.project.path / "conftest.py").unlink()
+    chaos.next(*target.arguments)
+    run.leaves_nothing(target)
+
+
 FULL = """
     import os
 
@@ -178,7 +213,6 @@ def test_the_disk_of_the_data_folder_is_full(
         wrap=("unshare", "--mount", "--fork", "sh", "-c", script, "sh"),
     )
     assert run.end() == 1, run.text
-    print(run.text)
     assert re.search(FULL_DISK, run.text), run.text
     assert "left in the folder" not in run.text, run.text
     run.leaves_nothing()

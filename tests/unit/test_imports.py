@@ -56,7 +56,7 @@ ALLOWED = {
     "_migrations": {"errors", "_engines", "_loops"},
     "_differences": set(),
     "_runs": {"servers._cache", "servers._owner"},
-    "_lease": CORE | {"_lasting", "_provision", "_runs", "_sql"},
+    "_lease": CORE | {"_lasting", "_provision", "_pulse", "_runs", "_sql"},
     "_reap": CORE
     | {"_hosts", "_keeping", "_lease", "_provision", "_registry", "_runs", "_sql"}
     | {"servers._kept", "servers._traces"},
