@@ -57,6 +57,8 @@ class Budget:
         """
         while not self._count():
             if not self._make_room():
+                if self._count():
+                    return  # one that was being opened ahead has come to nothing meanwhile
                 assert self._limit is not None
                 assert self._server.room is not None
                 raise errors.no_room_for_connection(

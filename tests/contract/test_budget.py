@@ -266,3 +266,17 @@ def test_room_is_made_only_when_there_is_none() -> None:
     with budget.using():
         assert (budget.open, len(kept)) == (3, 0)
     assert budget.open == 2
+
+
+def test_what_is_given_back_while_nothing_is_kept_is_room() -> None:
+    """As by a connection that was being opened ahead, which nobody can close yet."""
+
+    def give() -> bool:
+        budget.give()
+        return False
+
+    server = Server("postgres", "17", "url", "a URL", managed=False, room=3)
+    budget = Budget(server, "PostgreSQL", 1, give)
+    for _ in range(4):
+        budget.take()
+    assert budget.open == 2

@@ -23,7 +23,7 @@ from sqlalchemy.pool import NullPool
 
 from pytest_asyncdb._registry import Registry
 from pytest_asyncdb._types import BackendSpec, Copied, Server
-from pytest_asyncdb.abc import Backend, Driver, Restorer
+from pytest_asyncdb.abc import Backend, Driver, Restorer, Sql
 
 pytestmark = pytest.mark.asyncio
 WORDS = ("mysql+asyncmy", "mysql+aiomysql", "mariadb+asyncmy")
@@ -115,7 +115,7 @@ SEED = [
 ]
 
 
-class Plain:
+class Plain(Sql):
     """The contract's ``Sql`` over a connection of SQLAlchemy."""
 
     def __init__(self, connection: AsyncConnection, driver: Driver) -> None:

@@ -282,7 +282,8 @@ STATE = {
         "LOCK TABLES users READ": "SELECT count(*) FROM posts",
         "USE information_schema": "SELECT database() = 'information_schema'",
         "PREPARE mine FROM 'SELECT 1'": (
-            "SELECT count(*) FROM performance_schema.prepared_statements_instances"
+            "SELECT count(*) FROM performance_schema.prepared_statements_instances "
+            "WHERE owner_thread_id = ps_current_thread_id()"  # others use the server as well
         ),
     },
 }
