@@ -554,7 +554,7 @@ async def test_assert(asyncdb_session):
 def test_other_failures_get_none(project: Project, target: Target) -> None:
     """87 tests on each of six drivers."""
     project.tests(OTHERS)
-    outcome = project.run(target).had(failed=67, passed=20)
+    outcome = project.run(target, "--tb=native").had(failed=67, passed=20)
     assert "asyncdb: hint" not in outcome.text
 
 
