@@ -55,9 +55,9 @@ class Budget:
         Raises:
             IsolationConflict: There is no room for it, also without those that are kept.
         """
-        while not self._count():
+        while not self.take_spare():
             if not self._make_room():
-                if self._count():
+                if self.take_spare():
                     return  # one that was being opened ahead has come to nothing meanwhile
                 assert self._limit is not None
                 assert self._server.room is not None
@@ -67,7 +67,11 @@ class Budget:
 
     def take_spare(self) -> bool:
         """Count a connection that is opened only where there is room; False: there is none."""
-        return self._count()
+        with self._lock:
+            if self._limit is not None and self.open >= self._limit:
+                return False
+            self.open += 1
+            return True
 
     def give(self) -> None:
         """A connection has been closed, or was not opened."""
@@ -82,10 +86,3 @@ class Budget:
             yield
         finally:
             self.give()
-
-    def _count(self) -> bool:
-        with self._lock:
-            if self._limit is not None and self.open >= self._limit:
-                return False
-            self.open += 1
-            return True

@@ -16,12 +16,23 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 #: What makes an engine of the test's own, as applications do.
 OWN = """
+import contextlib
+
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool, StaticPool
 
 
 def own(asyncdb_url, **options):
     return create_async_engine(asyncdb_url, **options)
+
+
+@contextlib.asynccontextmanager
+async def owned(asyncdb_url):
+    engine = own(asyncdb_url)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
 """
 
 #: By the first words of what it means: on which drivers, and the test that fails with it.
@@ -68,16 +79,13 @@ PROVOKED = {
         """
         @pytest.mark.asyncdb(isolation="reset")
         async def test_it(asyncdb_url):
-            engine = own(asyncdb_url)
-            try:
+            async with owned(asyncdb_url) as engine:
                 async with engine.connect() as one, engine.connect() as other:
                     if engine.dialect.name == "postgresql":
                         await one.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
                     number = await one.scalar(text("SELECT connection_id()"))
                     await other.execute(text(f"KILL {number}"))
                     await one.execute(text("SELECT 1"))
-            finally:
-                await engine.dispose()
         """,
     ),
     "the column's character set": (
@@ -98,8 +106,7 @@ PROVOKED = {
         """
         @pytest.mark.asyncdb(isolation="reset")
         async def test_it(asyncdb_url):
-            engine = own(asyncdb_url)
-            try:
+            async with owned(asyncdb_url) as engine:
                 async with engine.connect() as connection:
                     for _ in range(8):  # psycopg waits for the sixth time
                         await connection.execute(select(User))
@@ -107,8 +114,6 @@ PROVOKED = {
                     said = "DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$"
                     await connection.execute(text(said))
                     await connection.execute(select(User))
-            finally:
-                await engine.dispose()
         """,
     ),
     "two tasks use one connection": (
@@ -116,12 +121,9 @@ PROVOKED = {
         """
         @pytest.mark.asyncdb(isolation="reset")
         async def test_it(asyncdb_url):
-            engine = own(asyncdb_url)
-            try:
+            async with owned(asyncdb_url) as engine:
                 async with AsyncSession(engine) as session:
                     await asyncio.gather(*(names(session) for _ in range(2)))
-            finally:
-                await engine.dispose()
         """,
     ),
     "an engine, a connection or a lock": (
@@ -176,8 +178,7 @@ PROVOKED = {
 
         @pytest.mark.asyncdb(isolation="reset")
         async def test_it(asyncdb_url):
-            engine = own(asyncdb_url)
-            try:
+            async with owned(asyncdb_url) as engine:
                 async with engine.connect() as connection:
                     driver = (await connection.get_raw_connection()).driver_connection
                     await connection.execute(select(User))
@@ -191,8 +192,6 @@ PROVOKED = {
                             os._exit(0)
                     os.waitpid(child, 0)
                     await connection.execute(select(User))
-            finally:
-                await engine.dispose()
         """,
     ),
     "a fixture that lives longer than one test runs": (
@@ -253,8 +252,7 @@ AGAIN = [
         """
         @pytest.mark.asyncdb(isolation="reset")
         async def test_it(asyncdb_url):
-            engine = own(asyncdb_url)
-            try:
+            async with owned(asyncdb_url) as engine:
                 async with engine.connect() as one, engine.connect() as other:
                     number = await one.scalar(text("SELECT connection_id()"))
                     waiting = asyncio.ensure_future(one.execute(text("SELECT sleep(600)")))
@@ -263,8 +261,6 @@ AGAIN = [
                         pass
                     await other.execute(text(f"KILL {number}"))
                     await waiting
-            finally:
-                await engine.dispose()
         """,
     ),
     (
@@ -274,8 +270,7 @@ AGAIN = [
         """
         @pytest.mark.asyncdb(isolation="reset")
         async def test_it(asyncdb_url):
-            engine = own(asyncdb_url)
-            try:
+            async with owned(asyncdb_url) as engine:
                 async with engine.connect() as one, engine.connect() as other:
                     number = await one.scalar(text("SELECT connection_id()"))
                     driver = (await one.get_raw_connection()).driver_connection
@@ -283,8 +278,6 @@ AGAIN = [
                     while not driver._transport.is_closing():
                         await asyncio.sleep(0)
                     await one.execute(text("SELECT 1"))
-            finally:
-                await engine.dispose()
         """,
     ),
     (
@@ -295,16 +288,13 @@ AGAIN = [
         """
         @pytest.mark.asyncdb(isolation="reset")
         async def test_it(asyncdb_url):
-            engine = own(asyncdb_url)
-            try:
+            async with owned(asyncdb_url) as engine:
                 async with engine.connect() as connection:
                     slow = "SELECT sleep(1)"
                     if engine.dialect.name == "postgresql":
                         slow = "SELECT pg_sleep(1)"
                     await connection.execute(select(User))
                     await asyncio.gather(connection.execute(text(slow)), connection.commit())
-            finally:
-                await engine.dispose()
         """,
     ),
     (
@@ -343,8 +333,7 @@ AGAIN = [
 
         @pytest.mark.asyncdb(isolation="reset")
         async def test_it(asyncdb_url):
-            engine = own(asyncdb_url)
-            try:
+            async with owned(asyncdb_url) as engine:
                 async with engine.connect() as connection:
                     driver = (await connection.get_raw_connection()).driver_connection
                     await connection.execute(select(User))
@@ -363,8 +352,6 @@ AGAIN = [
                             os._exit(0)
                     os.waitpid(child, 0)
                     await connection.execute(select(User))
-            finally:
-                await engine.dispose()
         """,
     ),
 ]
