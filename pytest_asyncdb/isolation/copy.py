@@ -56,6 +56,7 @@ class Copy(Isolation):
     def relax(self) -> None:
         if self._connections is not None:
             self._connections.close_ahead()
+            self._connections.close_retired(aside=False)
 
     def use_again(self, copied: Copied, restoration: Restoration) -> bool:
         """Make the database of a test one for the next test. False: it cannot be had."""

@@ -175,8 +175,11 @@ def test_a_test_that_wants_more_than_the_share_is_told_the_numbers(project: Proj
     )
 
 
-def test_a_connection_that_was_opened_ahead_makes_room(project: Project) -> None:
-    """Of the next copy: the test that runs comes first."""
+@pytest.mark.parametrize("late", [(), ("-p", "late_closing")], ids=["", "late"])
+def test_a_test_comes_before_the_connections_of_its_neighbours(
+    project: Project, late: tuple[str, ...]
+) -> None:
+    """That to the next copy, opened ahead, and those of the last test, not yet closed."""
     project.ini(asyncdb_isolation="copy")
     project.tests(
         """
@@ -192,7 +195,7 @@ def test_a_connection_that_was_opened_ahead_makes_room(project: Project) -> None
     )
     # Of 11, 3 are for superusers, 2 for the run, one to spare, and one makes the copies.
     with small("postgres+asyncpg", 11) as target:
-        project.run_apart(target).result.assert_outcomes(passed=6)
+        project.run_apart(target, *late).result.assert_outcomes(passed=6)
 
 
 @pytest.mark.parametrize("word", ["postgres+psycopg", "mysql+aiomysql", "mariadb+asyncmy"])

@@ -281,10 +281,7 @@ STATE = {
         "SELECT get_lock('mine', 0)": "SELECT is_used_lock('mine')",
         "LOCK TABLES users READ": "SELECT count(*) FROM posts",
         "USE information_schema": "SELECT database() = 'information_schema'",
-        "PREPARE mine FROM 'SELECT 1'": (
-            "SELECT count(*) FROM performance_schema.prepared_statements_instances "
-            "WHERE owner_thread_id = ps_current_thread_id()"  # others use the server as well
-        ),
+        "PREPARE mine FROM 'SELECT 1'": "EXECUTE mine",
     },
 }
 STATE["mariadb"] = {
@@ -304,7 +301,12 @@ def test_the_session_of_a_connection_is_like_new(
 
         async def look(engine, query):
             async with engine.connect() as connection:
-                return list((await connection.exec_driver_sql(query)).scalars())
+                try:
+                    return list((await connection.exec_driver_sql(query)).scalars())
+                except DBAPIError:
+                    if query != "EXECUTE mine":
+                        raise
+                    return "unknown"
 
         @pytest.mark.parametrize("query", dict.fromkeys(STATE.values()))
         async def test_new(asyncdb_engine, query):

