@@ -23,7 +23,8 @@ from pytest_asyncdb.errors import (
 if TYPE_CHECKING:
     from pytest_asyncdb._engines import build_engine
     from pytest_asyncdb._handle import Asyncdb, AsyncdbBackend
-    from pytest_asyncdb._types import BackendSpec, Capabilities, Server
+    from pytest_asyncdb._server import Server
+    from pytest_asyncdb._types import BackendSpec, Capabilities
 
 __all__ = [
     "Asyncdb",
@@ -53,7 +54,7 @@ _LAZY = {
     "AsyncdbBackend": "_handle",
     "BackendSpec": "_types",
     "Capabilities": "_types",
-    "Server": "_types",
+    "Server": "_server",
     "build_engine": "_engines",
 }
 

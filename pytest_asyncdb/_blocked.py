@@ -22,7 +22,7 @@ from pytest_asyncdb.reports import _sections
 
 if TYPE_CHECKING:
     from pytest_asyncdb._journal import Statement
-    from pytest_asyncdb._types import Server
+    from pytest_asyncdb._server import Server
     from pytest_asyncdb.abc import Backend, Driver, Session, View
 
 T = TypeVar("T")

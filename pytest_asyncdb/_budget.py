@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._types import Server
+from pytest_asyncdb._server import Server
 
 #: What a process needs at least: one for the test and one for its database, and one to spare.
 MINIMUM = 3

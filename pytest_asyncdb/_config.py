@@ -6,11 +6,10 @@ are made from it. Nothing here imports SQLAlchemy.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._types import BackendSpec, Sourced
@@ -27,8 +26,7 @@ _NO = ("false", "no", "off", "0")
 PROVIDERS = ("auto", "url", "container", "local")
 
 
-@dataclasses.dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """One setting: its words on the command line, in the environment and in the ini file."""
 
     name: str
@@ -156,8 +154,7 @@ OPTIONS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """The run's settings, checked, each with its source."""
 
     specs: tuple[BackendSpec, ...]

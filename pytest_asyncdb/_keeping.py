@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_asyncdb._types import Copied, Server
+from pytest_asyncdb._server import Server
+from pytest_asyncdb._types import Copied
 from pytest_asyncdb.servers._cache import private_folder, write_private
 from pytest_asyncdb.servers._owner import Owner
 

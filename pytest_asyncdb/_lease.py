@@ -22,7 +22,7 @@ from pytest_asyncdb._sql import Connection
 from pytest_asyncdb.errors import AsyncdbError
 
 if TYPE_CHECKING:
-    from pytest_asyncdb._types import Server
+    from pytest_asyncdb._server import Server
     from pytest_asyncdb.abc import Backend, Driver
 
 #: Seconds in which the server must still answer at the end, then to have the databases dropped.

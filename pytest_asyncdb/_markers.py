@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_asyncdb._registry import Registry
 
 _KEYS = ("exclude", "isolation", "requires", "schema", "reset_sequences", "reason")
-_CAPABILITIES = tuple(field.name for field in dataclasses.fields(Capabilities))
+_CAPABILITIES = Capabilities._fields
 
 
 @dataclasses.dataclass(frozen=True)

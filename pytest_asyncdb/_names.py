@@ -5,15 +5,13 @@ Nothing here knows what the object should be; that is the caller's business.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytest_asyncdb import errors
 
 
-@dataclasses.dataclass(frozen=True)
-class Naming:
+class Naming(NamedTuple):
     """A setting whose words name objects.
 
     Args:

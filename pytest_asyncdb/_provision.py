@@ -19,9 +19,10 @@ from pytest_asyncdb import errors
 from pytest_asyncdb._build import build_schema, building_engine, fill
 from pytest_asyncdb._keeping import kept_folder, kept_name
 from pytest_asyncdb._lasting import LastingTemplates
+from pytest_asyncdb._server import Server
 from pytest_asyncdb._sources import reading, sources, stamps
 from pytest_asyncdb._sql import Connection
-from pytest_asyncdb._types import Copied, Server
+from pytest_asyncdb._types import Copied
 from pytest_asyncdb.abc import Backend, Closing, Copier, Driver
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from pytest_asyncdb.errors import AsyncdbError, SchemaError, server_lost
 
 if TYPE_CHECKING:
     from pytest_asyncdb._blocked import Lookout
-    from pytest_asyncdb._types import Server
+    from pytest_asyncdb._server import Server
     from pytest_asyncdb.abc import Backend, Driver
 
 #: Seconds without progress after which the servers are asked.

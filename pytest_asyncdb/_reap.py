@@ -16,7 +16,8 @@ from pytest_asyncdb import errors
 from pytest_asyncdb._hosts import check_host
 from pytest_asyncdb._registry import Registry
 from pytest_asyncdb._runs import forget_dead
-from pytest_asyncdb._types import BackendSpec, Server, Sourced
+from pytest_asyncdb._server import Server
+from pytest_asyncdb._types import BackendSpec, Sourced
 
 if TYPE_CHECKING:
     from pytest_asyncdb._keeping import Record

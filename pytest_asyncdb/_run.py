@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from pytest_asyncdb._loops import HostLoop
     from pytest_asyncdb._plan import SchemaPlan
     from pytest_asyncdb._provision import Provisioner
+    from pytest_asyncdb._server import Server
     from pytest_asyncdb._single import SingleDatabase
-    from pytest_asyncdb._types import BackendSpec, Copied, Server
+    from pytest_asyncdb._types import BackendSpec, Copied
     from pytest_asyncdb.abc import Backend, Driver, Isolation, View, Wish
 
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._provision import PATIENCE, Provisioner, contents, empty
+from pytest_asyncdb._server import Server
 from pytest_asyncdb._sql import Connection
-from pytest_asyncdb._types import Copied, Server
+from pytest_asyncdb._types import Copied
 from pytest_asyncdb.abc import Backend, Database, Driver, Restorer
 
 if TYPE_CHECKING:

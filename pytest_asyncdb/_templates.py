@@ -6,16 +6,14 @@ No database and no pytest here.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytest_asyncdb import errors
 
 
-@dataclasses.dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """The answer to who asks for a template.
 
     Args:
@@ -27,12 +25,12 @@ class Claim:
     mine: bool
 
 
-@dataclasses.dataclass
 class _Entry:
-    name: str
-    builder: Any
-    complete: bool = False
-    error: str | None = None
+    def __init__(self, name: str, builder: Any) -> None:
+        self.name = name
+        self.builder = builder
+        self.complete = False
+        self.error: str | None = None
 
 
 class TemplateBook:

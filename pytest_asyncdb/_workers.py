@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pytest_asyncdb import errors
 from pytest_asyncdb._runs import prefix_of
 from pytest_asyncdb._templates import Claim, TemplateBook
-from pytest_asyncdb._types import BackendSpec, Found, Server
+from pytest_asyncdb._types import BackendSpec
 
 if TYPE_CHECKING:
     from pytest_asyncdb._config import Settings
     from pytest_asyncdb._lease import Lease
     from pytest_asyncdb._registry import Registry
+    from pytest_asyncdb._server import Found, Server
     from pytest_asyncdb.abc import Driver, ServerProvider
 
 #: The key of the channel in ``workerinput``.
@@ -352,6 +353,8 @@ class ChannelServers:
             if "error" in answer:
                 self._servers[key] = errors.ServerUnavailable(answer["error"])
             else:
+                from pytest_asyncdb._server import Server
+
                 self._servers[key] = Server.from_message(answer)
         server = self._servers[key]
         if isinstance(server, errors.AsyncdbError):
@@ -408,7 +411,7 @@ def serve_channel(channel: Any, servers: OwnedServers) -> None:
                 )
                 message = get(spec).to_message()
             elif what == "claim":
-                message = dataclasses.asdict(servers.templates.claim(tuple(words), channel))
+                message = servers.templates.claim(tuple(words), channel)._asdict()
             else:
                 servers.templates.settle(tuple(words[1:]), words[0])
                 message = {}

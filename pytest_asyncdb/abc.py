@@ -8,13 +8,12 @@ Nothing here imports pytest, SQLAlchemy or a driver at run time.
 from __future__ import annotations
 
 import abc
-import dataclasses
 import selectors
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
-from pytest_asyncdb._types import BackendSpec, Capabilities, Copied, Found, Server, Sourced
+from pytest_asyncdb._types import BackendSpec, Capabilities, Copied, Sourced
 
 if TYPE_CHECKING:
     import asyncio
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_asyncdb._journal import Journal
     from pytest_asyncdb._loops import HostLoop
     from pytest_asyncdb._recipes import ContainerRecipe, LocalRecipe
+    from pytest_asyncdb._server import Found, Server
 
 T = TypeVar("T")
 
@@ -539,8 +539,7 @@ class Database(abc.ABC):
         """
 
 
-@dataclasses.dataclass(frozen=True)
-class Session:
+class Session(NamedTuple):
     """One connection of a test, as it is at the moment.
 
     Args:
@@ -644,8 +643,7 @@ class View(abc.ABC):
         what the test did."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Wish:
+class Wish(NamedTuple):
     """What a test asks its isolation strategy for.
 
     Args:

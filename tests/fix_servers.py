@@ -23,8 +23,9 @@ from fix_observer import Observer, observer_of
 from sqlalchemy.engine import URL
 
 from pytest_asyncdb._registry import Registry
+from pytest_asyncdb._server import Server
 from pytest_asyncdb._stash import RUN
-from pytest_asyncdb._types import BackendSpec, Server, Sourced
+from pytest_asyncdb._types import BackendSpec, Sourced
 from pytest_asyncdb._workers import ServerSource
 from pytest_asyncdb.errors import AsyncdbError
 

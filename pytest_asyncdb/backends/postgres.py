@@ -13,7 +13,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._recipes import ContainerRecipe, LocalPlace, LocalRecipe
-from pytest_asyncdb._types import Capabilities, Copied, Server
+from pytest_asyncdb._server import Server
+from pytest_asyncdb._types import Capabilities, Copied
 from pytest_asyncdb.abc import Backend, Copier, Driver, Restorer, Sql
 from pytest_asyncdb.backends._postgres_waits import CANCEL, CONNECTED, HOLDERS, WAITS
 

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_asyncdb._types import Capabilities, Copied, Server
+from pytest_asyncdb._types import Capabilities, Copied
 from pytest_asyncdb.abc import LEFT_OPEN, Backend, Closing, Driver, Restorer, Sql
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import sqlite3
 
     from sqlalchemy.engine import URL
+
+    from pytest_asyncdb._server import Server
 
 
 class Aiosqlite(Driver):

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from pytest_asyncdb._types import Server
+from pytest_asyncdb._server import Server
 from pytest_asyncdb.abc import ServerProvider
 from pytest_asyncdb.errors import nowhere_to_keep
 from pytest_asyncdb.servers._cache import cache_folder, private_folder, write_private

@@ -18,7 +18,7 @@ from pytest_asyncdb._engines import DIALECTS, OURS
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from pytest_asyncdb._types import Server
+    from pytest_asyncdb._server import Server
     from pytest_asyncdb.abc import Backend, Driver
 
 #: Seconds after which the user is told what is being waited for.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb._recipes import ContainerRecipe
-from pytest_asyncdb._types import Server
+from pytest_asyncdb._server import Server
 from pytest_asyncdb.abc import Backend, Driver
 from pytest_asyncdb.errors import ServerStartError
 from pytest_asyncdb.servers._engine import LABEL, engine_address, image_id

@@ -20,7 +20,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pytest_asyncdb._types import BackendSpec, Found, Server, Sourced
+from pytest_asyncdb._server import Found, Server
+from pytest_asyncdb._types import BackendSpec, Sourced
 from pytest_asyncdb.abc import Backend, Driver, ServerProvider
 from pytest_asyncdb.errors import ProviderUnavailable, ServerStartError, server_start
 from pytest_asyncdb.servers._engine import (

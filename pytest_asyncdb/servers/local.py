@@ -26,7 +26,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pytest_asyncdb._recipes import LocalPlace, LocalRecipe
-from pytest_asyncdb._types import BackendSpec, Found, Server, Sourced
+from pytest_asyncdb._server import Found, Server
+from pytest_asyncdb._types import BackendSpec, Sourced
 from pytest_asyncdb.abc import Backend, Driver, ServerProvider
 from pytest_asyncdb.errors import AsyncdbError, ProviderUnavailable, server_start
 from pytest_asyncdb.servers._kept import obtained

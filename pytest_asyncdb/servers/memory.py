@@ -6,7 +6,8 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
 
-from pytest_asyncdb._types import BackendSpec, Found, Server, Sourced
+from pytest_asyncdb._server import Found, Server
+from pytest_asyncdb._types import BackendSpec, Sourced
 from pytest_asyncdb.abc import Backend, Driver, ServerProvider
 from pytest_asyncdb.errors import ProviderUnavailable
 from pytest_asyncdb.servers._ready import fits

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from pytest_asyncdb._types import BackendSpec, Found, Server, Sourced
+from pytest_asyncdb._server import Found, Server
+from pytest_asyncdb._types import BackendSpec, Sourced
 from pytest_asyncdb.abc import Backend, Driver, ServerProvider
 from pytest_asyncdb.errors import ConfigError, ProviderUnavailable, ServerStartError
 from pytest_asyncdb.servers._ready import NotReady, describe, fits, patience, wait_until_ready

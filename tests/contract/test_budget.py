@@ -15,7 +15,8 @@ from fix_servers import Servers, Target
 
 from pytest_asyncdb._budget import Budget
 from pytest_asyncdb._registry import Registry
-from pytest_asyncdb._types import BackendSpec, Server
+from pytest_asyncdb._server import Server
+from pytest_asyncdb._types import BackendSpec
 from pytest_asyncdb._workers import _MANAGED_ROOM
 from pytest_asyncdb.errors import ProviderUnavailable
 

@@ -40,7 +40,8 @@ from pytest_asyncdb._loops import HostLoop
 from pytest_asyncdb._plan import SchemaPlan
 from pytest_asyncdb._provision import Provisioner, drop_leftovers
 from pytest_asyncdb._registry import Registry
-from pytest_asyncdb._types import BackendSpec, Server
+from pytest_asyncdb._server import Server
+from pytest_asyncdb._types import BackendSpec
 from pytest_asyncdb.abc import Wish
 from pytest_asyncdb.isolation.rollback import Rollback
 

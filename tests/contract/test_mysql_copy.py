@@ -22,7 +22,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from pytest_asyncdb._registry import Registry
-from pytest_asyncdb._types import BackendSpec, Copied, Server
+from pytest_asyncdb._server import Server
+from pytest_asyncdb._types import BackendSpec, Copied
 from pytest_asyncdb.abc import Backend, Driver, Restorer, Sql
 
 pytestmark = pytest.mark.asyncio

@@ -38,7 +38,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from pytest_asyncdb._registry import Registry
-from pytest_asyncdb._types import BackendSpec, Found, Server, Sourced
+from pytest_asyncdb._server import Found, Server
+from pytest_asyncdb._types import BackendSpec, Sourced
 from pytest_asyncdb.abc import Backend, Driver, ServerProvider
 from pytest_asyncdb.errors import ProviderUnavailable, ServerStartError
 from pytest_asyncdb.servers import local

@@ -16,7 +16,8 @@ from fix_observer import Observer, observer_of
 from fix_servers import Servers
 
 from pytest_asyncdb._registry import Registry
-from pytest_asyncdb._types import BackendSpec, Server
+from pytest_asyncdb._server import Server
+from pytest_asyncdb._types import BackendSpec
 from pytest_asyncdb.servers import local
 from pytest_asyncdb.servers._warm import Warm
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import re
 from collections.abc import Iterator
@@ -114,13 +113,13 @@ def test_the_capabilities_are_those_of_the_code() -> None:
     registry = Registry()
     expected = [
         [
-            field.name,
+            field,
             *(
-                "yes" if getattr(registry.backend(name).capabilities, field.name) else "no"
+                "yes" if getattr(registry.backend(name).capabilities, field) else "no"
                 for name in registry.backends
             ),
         ]
-        for field in dataclasses.fields(Capabilities)
+        for field in Capabilities._fields
     ]
     assert table("Capabilities") == expected
 

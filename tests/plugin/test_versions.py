@@ -9,7 +9,8 @@ from fix_project import QUIET, Project
 from fix_servers import Servers
 
 from pytest_asyncdb._registry import Registry
-from pytest_asyncdb._types import BackendSpec, Found, Server, Sourced
+from pytest_asyncdb._server import Found, Server
+from pytest_asyncdb._types import BackendSpec, Sourced
 from pytest_asyncdb.abc import Backend, ServerProvider
 from pytest_asyncdb.errors import ProviderUnavailable
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from pytest_asyncdb._registry import Registry
-from pytest_asyncdb._types import Server
+from pytest_asyncdb._server import Server
 
 SERVER = Server(
     backend="postgres",

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from pytest_asyncdb._pulse import _is_answer, cut
-from pytest_asyncdb._types import Server
+from pytest_asyncdb._server import Server
 from pytest_asyncdb.errors import server_lost
 
 
