@@ -26,7 +26,7 @@ Rows = list[tuple[Any, ...]]
 
 
 class Observer(abc.ABC):
-    """A look at one server from outside; every call opens and closes its own connection."""
+    """A look at one server from outside; every call opens and closes a connection."""
 
     #: What makes DROP DATABASE wait for nobody.
     force = ""
@@ -40,8 +40,8 @@ class Observer(abc.ABC):
         """The databases that bear our prefix."""
 
     @abc.abstractmethod
-    def tables(self, database: str) -> list[str]:
-        """The tables of a database."""
+    def tables(self, connection: Any) -> list[str]:
+        """The tables of the database that *connection* is to."""
 
     @abc.abstractmethod
     def connections(self, database: str) -> list[int]:
@@ -54,9 +54,7 @@ class Observer(abc.ABC):
     def query(self, sql: str, database: str | None = None) -> Rows:
         """Run one statement and return its rows."""
         with closing(self.connect(database)) as connection:
-            cursor = connection.cursor()
-            cursor.execute(sql)
-            return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+            return rows(connection, sql)
 
     def quote(self, name: str) -> str:
         return f'"{name}"'
@@ -79,10 +77,18 @@ class Observer(abc.ABC):
 
     def dump(self, database: str) -> dict[str, Rows]:
         """Every table with its rows, sorted."""
-        return {
-            table: sorted(self.query(f"SELECT * FROM {self.quote(table)}", database), key=repr)
-            for table in self.tables(database)
-        }
+        with closing(self.connect(database)) as connection:
+            return {
+                table: sorted(rows(connection, f"SELECT * FROM {self.quote(table)}"), key=repr)
+                for table in self.tables(connection)
+            }
+
+
+def rows(connection: Any, sql: str) -> Rows:
+    """What one statement gives on a connection of an observer."""
+    cursor = connection.cursor()
+    cursor.execute(sql)
+    return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
 
 
 class PostgresObserver(Observer):
@@ -109,9 +115,9 @@ class PostgresObserver(Observer):
         names = self.query("SELECT datname FROM pg_database")
         return {name for (name,) in names if name.startswith(PREFIX)}
 
-    def tables(self, database: str) -> list[str]:
+    def tables(self, connection: Any) -> list[str]:
         sql = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
-        return [name for (name,) in self.query(sql, database)]
+        return [name for (name,) in rows(connection, sql)]
 
     def connections(self, database: str) -> list[int]:
         return [
@@ -141,15 +147,16 @@ class MySQLObserver(Observer):
             database=database,
             autocommit=True,
             charset="utf8mb4",
+            ssl_disabled=True,  # else it reads all certificates of the machine for each
             init_command="SET SESSION lock_wait_timeout = 3, innodb_lock_wait_timeout = 3",
         )
 
     def databases(self) -> set[str]:
         return {name for (name,) in self.query("SHOW DATABASES") if name.startswith(PREFIX)}
 
-    def tables(self, database: str) -> list[str]:
+    def tables(self, connection: Any) -> list[str]:
         sql = "SHOW FULL TABLES WHERE Table_type = 'BASE TABLE'"
-        return sorted(name for name, _ in self.query(sql, database))
+        return sorted(name for name, _ in rows(connection, sql))
 
     def connections(self, database: str) -> list[int]:
         sql = "SELECT id FROM information_schema.processlist WHERE id <> connection_id()"
@@ -176,9 +183,9 @@ class SQLiteObserver(Observer):
     def look(self, database: str) -> dict[str, Rows] | None:
         return self.dump(database) or None  # nobody holds it: opening it made an empty one
 
-    def tables(self, database: str) -> list[str]:
+    def tables(self, connection: Any) -> list[str]:
         sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-        return sorted(name for (name,) in self.query(sql, database))
+        return sorted(name for (name,) in rows(connection, sql))
 
     def connections(self, database: str) -> list[int]:
         return []

@@ -251,5 +251,6 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
         if name.startswith("ASYNCDB_") or name in PYTESTS:
             monkeypatch.delenv(name)
     monkeypatch.setenv("PYTHONPATH", str(INNER))
-    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(WITHOUT))
+    # That of anyio imports trio; "-p anyio" has it back.
+    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join((*WITHOUT, "-p", "no:anyio")))
     return Project(pytester)

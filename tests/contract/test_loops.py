@@ -196,10 +196,10 @@ def test_anyio_with_and_without_pytest_asyncio(
     project.tests(f"SLOW = {SLOW[target.backend]!r}\n" + ANYIO)
     if asyncio_plugin == "with":
         project.ini(asyncio_mode="strict")
-        project.run(target).passed(6)
+        project.run(target, "-p", "anyio").passed(6)
     else:
         project.ini(asyncio_mode=None, asyncio_default_fixture_loop_scope=None)
-        project.run(target, "-p", "no:asyncio").passed(6)
+        project.run(target, "-p", "anyio", "-p", "no:asyncio").passed(6)
 
 
 def test_uvloop_by_loop_factories(project: Project, target: Target) -> None:

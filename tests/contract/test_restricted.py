@@ -189,7 +189,7 @@ def test_one_database_serves_a_whole_run(project: Project, account: Account) -> 
     project.tests(MANY)
     result = run(project, account)
     result.assert_outcomes(passed=10)
-    assert account.observer.tables(account.database) == []
+    assert account.observer.dump(account.database) == {}
 
 
 def test_seeds_are_there_for_each_test(project: Project, account: Account) -> None:
@@ -223,7 +223,7 @@ def test_seeds_are_there_for_each_test(project: Project, account: Account) -> No
         """
     )
     run(project, account).assert_outcomes(passed=5)
-    assert account.observer.tables(account.database) == []
+    assert account.observer.dump(account.database) == {}
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_what_needs_several_databases_is_refused(
         """
         ).strip()
     )
-    assert account.observer.tables(account.database) == []
+    assert account.observer.dump(account.database) == {}
 
 
 def test_one_worker_of_xdist_may_use_it(project: Project, account: Account) -> None:
@@ -265,7 +265,7 @@ def test_one_worker_of_xdist_may_use_it(project: Project, account: Account) -> N
         *QUIET, f"--asyncdb={account.target.word}", f"--asyncdb-url={url}", "-n", "1"
     )
     result.assert_outcomes(passed=1)
-    assert account.observer.tables(account.database) == []
+    assert account.observer.dump(account.database) == {}
 
 
 def test_a_database_with_something_in_it_is_refused(project: Project, account: Account) -> None:
@@ -308,7 +308,7 @@ def test_a_database_of_our_name_is_emptied(project: Project, servers: Servers, w
             cursor = connection.cursor()  # type: ignore[attr-defined]
             cursor.execute("CREATE TABLE users (nonsense int)")
         run(project, account).assert_outcomes(passed=1)
-        assert account.observer.tables(account.database) == []
+        assert account.observer.dump(account.database) == {}
 
 
 def test_two_runs_do_not_share_it(project: Project, account: Account) -> None:

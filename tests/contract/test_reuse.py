@@ -274,7 +274,7 @@ def test_the_models_have_changed(reuse: Reuse) -> None:
         assert reuse.names() == ["ada", "bob"]
         assert len(reuse.databases() - before) == 1
     (made,) = reuse.databases() - before
-    assert reuse.observer().tables(made) == ["people", "posts"]
+    assert list(reuse.observer().dump(made)) == ["people", "posts"]
     assert reuse.built == 3
 
 

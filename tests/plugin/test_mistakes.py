@@ -316,7 +316,7 @@ def test_trio_is_refused_with_the_reason(project: Project, sqlite: Target) -> No
             pass
         """
     )
-    project.run(sqlite).had(errors=1).shows(
+    project.run(sqlite, "-p", "anyio").had(errors=1).shows(
         """
         the test runs on trio, which no async SQLAlchemy driver knows (anyio_backend)
 

@@ -410,7 +410,7 @@ def test_strict_mode_and_anyio(app: Project, sqlite: Target, way: str) -> None:
         async def test_it(registered, n): pass
         """
     )
-    app.run(sqlite).passed(2)
+    app.run(sqlite, "-p", "anyio").passed(2)
 
 
 def test_a_fixture_of_a_conftest_that_imports_late(app: Project) -> None:
