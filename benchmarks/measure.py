@@ -120,9 +120,13 @@ def words(case: Case, chosen: list[str]) -> Iterator[str]:
     """Those of the chosen words that *case* is for."""
     if not case.backends:
         yield ""
+    left = set(case.backends)
     for word in chosen:
-        if word.partition("+")[0] in case.backends:
+        backend = word.partition("+")[0]
+        if backend in left:
             yield word
+            if case.once:
+                left.remove(backend)
 
 
 def _measured(values: Sequence[float]) -> Measured:

@@ -71,7 +71,7 @@ def test_what_the_reports_need_can_be_switched_off(tmp_path: Path) -> None:
     (result,) = json.loads(file.read_text("utf-8"))["results"]
     assert result["verdict"] in ("ok", "missed")
     numbers = {name: taken["number"] for name, taken in result["variants"].items()}
-    assert numbers == {"noting": 3 * 8, "blind": 3 * 8}
+    assert numbers == {"noting": 3 * 4, "blind": 3 * 4}
 
 
 def test_what_noting_costs_is_seen(tmp_path: Path) -> None:
