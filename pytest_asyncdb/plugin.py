@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from pytest_asyncdb._markers import Marking
     from pytest_asyncdb._run import Run
 
-pytest_plugins = ("pytest_asyncdb.fixtures",)
-
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    from pytest_asyncdb import hookspecs
+    from pytest_asyncdb import fixtures, hookspecs
 
     pluginmanager.add_hookspecs(hookspecs)
+    # For "pytest_plugins" pytest would read the entry points of all that is installed once more.
+    pluginmanager.register(fixtures, fixtures.__name__)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

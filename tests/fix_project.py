@@ -38,6 +38,7 @@ import sqlalchemy.dialects.postgresql.asyncpg
 import sqlalchemy.dialects.postgresql.psycopg
 import sqlalchemy.dialects.sqlite.aiosqlite
 import sqlalchemy.ext.asyncio  # noqa: F401
+import testcontainers.core.container  # noqa: F401
 import uvloop  # noqa: F401
 from fix_observer import Watch, left_behind
 from fix_servers import Target
