@@ -23,9 +23,10 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from pytest_asyncdb import errors
 from pytest_asyncdb._budget import Budget
 from pytest_asyncdb._databases import WorkerDatabase
+from pytest_asyncdb._lease import Lease
 from pytest_asyncdb._loops import HostLoop
 from pytest_asyncdb._plan import SchemaPlan
-from pytest_asyncdb._provision import Provisioner, drop_leftovers
+from pytest_asyncdb._provision import Provisioner
 from pytest_asyncdb._registry import Registry
 from pytest_asyncdb._server import Server
 from pytest_asyncdb._types import BackendSpec
@@ -91,7 +92,9 @@ def stage(target: Target, servers: Servers) -> Iterator[tuple[Reset, WorkerDatab
         stack.callback(host.close)
         prefix = f"asyncdb_{RUN}_reset"
         if target.server is not None:
-            stack.callback(lambda: asyncio.run(drop_leftovers(server, backend, driver, prefix)))
+            lease = Lease(RUN, server, backend, driver)  # other runs remove what nobody holds
+            lease.take()
+            stack.callback(lease.close)
         budget = Budget(server, backend.label, 1, lambda: False)
         provisioner = Provisioner(server, backend, driver, prefix, host, None, budget)
         stack.callback(provisioner.close)
