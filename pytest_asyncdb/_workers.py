@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._pulse import Pulse, in_time
 from pytest_asyncdb._runs import prefix_of
 from pytest_asyncdb._templates import Claim, TemplateBook
 from pytest_asyncdb._types import BackendSpec
@@ -50,6 +51,9 @@ WORKER_PATIENCE = 600.0
 
 #: Seconds that the end of a run waits for a server that is still starting.
 _STARTING = 20.0
+
+#: Seconds that it may take to empty the one database that may be used.
+_EMPTYING = 60.0
 
 #: Seconds that the end of a run waits for the removal of what dead runs have left.
 _REAPING = 5.0
@@ -266,26 +270,45 @@ class OwnedServers:
             self._stack.push(context.__exit__)
             if server.kept is not None:
                 server = self._take_kept(spec, server)
-            else:
-                server = dataclasses.replace(server, room=self._room(spec, server))
-                if server.single is not None:
-                    server = self._reserve(spec, server)
-                elif not server.managed:
-                    self._take_lease(spec, server)
+            elif not server.managed:
+                server = self._take_foreign(spec, server)
+            elif server.maintenance is not None:
+                server = dataclasses.replace(server, room=_MANAGED_ROOM)
         except BaseException as error:
             future.set_exception(error)
         else:
             future.set_result(dataclasses.replace(server, seconds=time.monotonic() - begun))
 
+    def _take_foreign(self, spec: BackendSpec, server: Server) -> Server:
+        """A server by URL.
+
+        Raises:
+            AsyncdbError: It is gone: it has answered just now, and does not any more.
+        """
+        try:
+            server = dataclasses.replace(server, room=self._room(spec, server))
+            if server.single is not None:
+                return self._reserve(spec, server)
+            self._take_lease(spec, server)
+            return server
+        except errors.AsyncdbError:
+            raise
+        except Exception as error:
+            backend = self._registry.backend(spec.backend)
+            if lost := Pulse(server, backend, self.driver(spec)).ask():
+                raise lost from error
+            raise
+
     def _room(self, spec: BackendSpec, server: Server) -> int | None:
         """How many connections the run's workers may have together."""
-        if server.managed:
-            return _MANAGED_ROOM if server.maintenance is not None else None
         import asyncio
 
         from pytest_asyncdb._provision import room
 
-        found = asyncio.run(room(server, self._registry.backend(spec.backend), self.driver(spec)))
+        with in_time(server):
+            found = asyncio.run(
+                room(server, self._registry.backend(spec.backend), self.driver(spec))
+            )
         return None if found is None else max(0, found - _OWNERS)
 
     def _reserve(self, spec: BackendSpec, server: Server) -> Server:
@@ -294,7 +317,8 @@ class OwnedServers:
 
         backend = self._registry.backend(spec.backend)
         reservation = Reservation(server, backend, self.driver(spec))
-        server = reservation.take()
+        with in_time(server, _EMPTYING):
+            server = reservation.take()
         self._stack.callback(reservation.give_back)
         return server
 
@@ -304,7 +328,8 @@ class OwnedServers:
 
         backend, driver = self._registry.backend(spec.backend), self.driver(spec)
         lease = Lease(self._run, server, backend, driver)
-        lease.take()
+        with in_time(server):
+            lease.take()
         self._stack.callback(self._end_lease, lease)
         return lease
 
@@ -416,7 +441,8 @@ def serve_channel(channel: Any, servers: OwnedServers) -> None:
                 servers.templates.settle(tuple(words[1:]), words[0])
                 message = {}
         except Exception as error:
-            message = {"error": str(error)}
+            named = isinstance(error, errors.AsyncdbError)
+            message = {"error": str(error) if named else f"{type(error).__name__}: {error}"}
         with contextlib.suppress(OSError):  # the worker has gone meanwhile
             channel.send(message)
 

@@ -101,7 +101,7 @@ INI = {
 }
 
 
-_ERROR = re.compile(r"^E(?=\s|$)\s*(pytest_asyncdb\.errors\.\w+: )?")
+_ERROR = re.compile(r"^(E(?=\s|$)\s*)?(pytest_asyncdb\.errors\.\w+: )?")
 
 
 def pytest_collection_finish() -> None:
@@ -144,7 +144,7 @@ class Outcome:
     def shows(self, text: str) -> Outcome:
         """Check that the output holds *text* as one block, in whatever way it is indented."""
         lines = [line.strip() for line in textwrap.dedent(text).strip().splitlines()]
-        # Before the lines of an error that a test raised pytest writes "E   ".
+        # Before an error that a test raised stands its class, before each line maybe "E   ".
         found = [_ERROR.sub("", line).strip() for line in self.result.outlines]
         window = range(len(found) - len(lines) + 1)
         assert any(found[n : n + len(lines)] == lines for n in window), "\n".join(found)
@@ -229,7 +229,9 @@ WITHOUT = (
     *("-p", "no:randomly", "-p", "no:cacheprovider"),
     *("-p", "no:hypothesispytest", "-p", "no:faker"),
 )
-QUIET = (*WITHOUT, "--color=no", "-ra")
+#: For its own tracebacks pytest parses the whole source of each frame, which takes longer than
+#: most inner runs; "--tb=auto" has them back.
+QUIET = (*WITHOUT, "--color=no", "-ra", "--tb=native")
 #: Variables that pytest reads; on what it takes for a CI its summary repeats whole errors.
 PYTESTS = ("PYTEST_ADDOPTS", "CI", "BUILD_NUMBER")
 

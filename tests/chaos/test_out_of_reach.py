@@ -23,10 +23,15 @@ pytestmark = pytest.mark.usefixtures("untouched")
 
 
 class Proxy:
-    """A way to a server that can be taken away."""
+    """A way to a server that can be taken away.
 
-    def __init__(self, host: str, port: int) -> None:
+    Args:
+        most: So many connections come through; further ones are a hole. None: all do.
+    """
+
+    def __init__(self, host: str, port: int, most: int | None = None) -> None:
         self._to = (host, port)
+        self._left = most
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._selector = selectors.DefaultSelector()
@@ -66,6 +71,9 @@ class Proxy:
                 if key.fileobj is self._listener:
                     one, _ = self._listener.accept()
                     self._sockets.append(one)
+                    if self._left is not None:
+                        silent = silent or self._left == 0
+                        self._left -= 1
                     if not silent:
                         other = socket.create_connection(self._to)
                         self._sockets.append(other)
@@ -87,7 +95,7 @@ class Proxy:
                 if not silent:
                     to.shutdown(socket.SHUT_WR)
 
-    def end(self) -> None:
+    def close(self) -> None:
         self.tell("end")
         self._thread.join()
         self._wake.close()
@@ -107,11 +115,8 @@ def target(seed: int, servers: Servers) -> Target:
 @pytest.fixture
 def proxy(target: Target) -> Iterator[Proxy]:
     assert target.server is not None
-    made = Proxy(target.server.host or "", target.server.port or 0)
-    try:
+    with contextlib.closing(Proxy(target.server.host or "", target.server.port or 0)) as made:
         yield made
-    finally:
-        made.end()
 
 
 def through(proxy: Proxy, target: Target) -> list[str]:
@@ -140,6 +145,22 @@ def test_the_network_is_taken_away(chaos: Chaos, target: Target, proxy: Proxy, s
     proxy.tell("close")
     chaos.next(*target.arguments)
     run.leaves_nothing(target)
+
+
+@pytest.mark.parametrize("answers", [1, 2])
+@pytest.mark.parametrize("seed", range(len(WORDS)))
+def test_the_network_is_taken_away_when_the_server_has_answered_once(
+    chaos: Chaos, target: Target, answers: int
+) -> None:
+    """It was found: now it is asked for its room, then for the run's lock."""
+    assert target.server is not None
+    with contextlib.closing(
+        Proxy(target.server.host or "", target.server.port or 0, answers)
+    ) as way:
+        run = chaos.start(*through(way, target), "-p", "short_answers", "-x")
+        assert run.end() == 1, run.text
+        run.says_that_the_server_is_gone(target.backend, "url", begun=0)
+        run.leaves_nothing(target)
 
 
 SEED = """

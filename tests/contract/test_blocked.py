@@ -526,7 +526,7 @@ def test_no_password_is_shown(project: Project, target: Target) -> None:
                 await add(other, "ada")
         """
     )
-    outcome = project.run(target, "--asyncdb-isolation=reset").had(failed=1)
+    outcome = project.run(target, "--asyncdb-isolation=reset", "--tb=auto").had(failed=1)
     shown = outcome.text.partition("E  ")[2]
     assert "that the test itself holds" in shown
     assert "SELECT '***' AS password" in shown

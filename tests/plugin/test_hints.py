@@ -386,7 +386,7 @@ def test_the_known_error_gets_its_hint(
     project.ini(filterwarnings="ignore")
     project.tests(OWN, code)
     target = servers.target(word)
-    outcome = project.run(target, "--tb=native")  # no source of the drivers is needed
+    outcome = project.run(target)
     (hint,) = [hint for hint in HINTS if hint.means.startswith(means)]
     text = f"It means: {hint.means} To fix this: {hint.change}"
     assert hint_of(outcome) == text, outcome.text
@@ -421,7 +421,7 @@ def test_a_server_without_room_gets_its_hint(project: Project, servers: Servers,
     target = dataclasses.replace(servers.target("sqlite"), word=word)
     project.ini(filterwarnings="ignore")
     project.tests(OWN, NO_ROOM)
-    outcome = project.run_apart(target, f"--asyncdb-server={provider}", "--tb=native")
+    outcome = project.run_apart(target, f"--asyncdb-server={provider}")
     outcome.result.assert_outcomes(failed=1)
     (hint,) = [hint for hint in HINTS if hint.means.startswith("the server, or the account")]
     assert hint_of(outcome) == f"It means: {hint.means} To fix this: {hint.change}", outcome.text
@@ -460,7 +460,7 @@ def test_a_first_login_without_cryptography_gets_its_hint(
     project.ini(filterwarnings="ignore")
     project.tests(OWN, FIRST_LOGIN)
     project.run_apart(target).result.assert_outcomes(passed=1)  # the control
-    outcome = project.run_apart(target, "-p", "no_cryptography", "--tb=native")
+    outcome = project.run_apart(target, "-p", "no_cryptography")
     outcome.result.assert_outcomes(failed=1)
     (hint,) = [hint for hint in HINTS if hint.means.startswith(APART)]
     assert hint_of(outcome) == f"It means: {hint.means} To fix this: {hint.change}", outcome.text
@@ -541,7 +541,7 @@ async def test_assert(asyncdb_session):
 def test_other_failures_get_none(project: Project, target: Target) -> None:
     """87 tests on each of six drivers."""
     project.tests(OTHERS)
-    outcome = project.run(target, "--tb=native").had(failed=67, passed=20)
+    outcome = project.run(target).had(failed=67, passed=20)
     assert "asyncdb: hint" not in outcome.text
 
 

@@ -301,7 +301,7 @@ def test_many_statements_do_not_add_up(
                     await asyncdb_connection.execute(text("SELECT 'hunter2'"))
         """
     )
-    outcome = project.run(servers.target("sqlite")).had(failed=1)
+    outcome = project.run(servers.target("sqlite"), "--tb=auto").had(failed=1)
     assert "AssertionError: 60 statements, at most 59 expected" in outcome.text
     assert re.search(
         r"E +10 before these, which are not kept\nE +50 × SELECT 'hunter2'", outcome.text
@@ -324,7 +324,7 @@ def test_statements_are_counted(project: Project, target: Target) -> None:
 def test_too_many_statements_are_shown_together(project: Project, target: Target) -> None:
     """What is loaded for each row is said, with what cures it."""
     project.tests(EACH_ROW)
-    outcome = project.run(target).had(failed=1)
+    outcome = project.run(target, "--tb=auto").had(failed=1)
     text = outcome.text
     assert "AssertionError: 3 statements, at most 2 expected" in text
     assert re.search(r"E +3 × SELECT posts\.id, posts\.user_id, posts\.text FROM posts", text)
@@ -344,7 +344,7 @@ def test_what_was_counted_is_masked_and_fits_80_columns(project: Project, server
                 await asyncdb_session.execute(text("SELECT 'hunter2' AS password"))
         """
     )
-    outcome = project.run(servers.target("sqlite")).had(failed=1)
+    outcome = project.run(servers.target("sqlite"), "--tb=auto").had(failed=1)
     lines = outcome.result.outlines
     first = lines.index("E       AssertionError: 4 statements, at most 1 expected")
     assert lines[first - 1] == ">       with asyncdb.count(max=1):"
