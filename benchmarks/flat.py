@@ -1,7 +1,8 @@
 """Ten thousand tests in one run: ``python -m benchmarks.flat``; does anything grow with them?
 
-pytest keeps three reports of each test. What a run grows by whose tests are asynchronous,
-parametrised, and without a database is therefore measured too, and taken off.
+pytest keeps three reports of each test, and of each fixture that depends on one with a wider scope
+its request. What a run grows by whose tests have fixtures like ours that do nothing is therefore
+measured too, and taken off.
 """
 
 from __future__ import annotations
@@ -20,9 +21,13 @@ from benchmarks.runs import Project, Run, RunFailed, Sample, Variant
 from benchmarks.servers import WORDS, Servers
 from pytest_asyncdb.errors import AsyncdbError
 
-HEADER = ("10,000 tests", "on", "last thousand : second", "memory", "threads", "files", "")
+HEADER = (
+    *("10,000 tests", "on", "time, last thousand : second", "calls", "memory", "threads", "files"),
+    "",
+)
+#: As many fixtures as those of a test with ``asyncdb_session``, in the same order.
 _WITHOUT = Source(
-    "nothing",
+    "session",
     conftest="""
 import app
 import pytest
@@ -35,13 +40,36 @@ async def work(_):
 app.work = work
 
 
-@pytest.fixture(params=["sqlite"])
-def nothing():
+@pytest.fixture(scope="session", params=["sqlite"])
+def backend(request):
+    return request.param
+
+
+def given():
+    return pytest.fixture(scope="session")(lambda: None)
+
+
+metadata, options, migrate, seed, engines, session_options = (given() for _ in range(6))
+
+
+@pytest.fixture
+def view(request, backend, metadata, options, migrate, seed, engines):
+    yield
+
+
+@pytest.fixture
+def sessionmaker(view, session_options):
     pass
+
+
+@pytest.fixture
+def session(view, sessionmaker):
+    yield
 """,
 )
-#: How much slower the last thousand may be, and how many bytes may come to be in use.
-SLOWER, GROWN = 1.05, 5 * 2**20
+#: How much slower the last thousand may be, how many more functions its tests may call, and how
+#: many bytes may come to be in use.
+SLOWER, MORE, GROWN = 1.05, 1.01, 5 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +78,14 @@ class Growth:
 
     Args:
         time: The median of the last thousand tests, as a ratio to that of the second.
+        calls: The same of how many functions a test calls, which no noise touches.
         memory: In bytes.
         threads: More than there were.
         files: More descriptors than were open.
     """
 
     time: float
+    calls: float
     memory: int
     threads: int
     files: int
@@ -67,7 +97,8 @@ class Growth:
         second, last = run.tests[size : 2 * size], run.tests[-size:]
         return cls(
             statistics.median(last) / statistics.median(second),
-            *(getattr(late, name) - getattr(early, name) for name in Sample._fields),
+            late.calls / early.calls,
+            *(getattr(late, name) - getattr(early, name) for name in Sample._fields[:3]),
         )
 
 
@@ -84,11 +115,12 @@ def measure(word: str, isolation: str, size: int, servers: Servers) -> Growth:
 def row(isolation: str, word: str, growth: Growth, without: Growth) -> tuple[str, ...]:
     """A line of the table."""
     memory = growth.memory - without.memory
-    steady = growth.threads <= 0 and growth.files <= 0 and memory <= GROWN
+    steady = growth.threads <= 0 and growth.files <= 0 and memory <= GROWN and growth.calls <= MORE
     return (
         isolation,
         word,
         f"{growth.time:.2f} ×",
+        f"{growth.calls:.3f} ×",
         f"{memory / 2**20:+.1f} MiB",
         f"{growth.threads:+d}",
         f"{growth.files:+d}",
@@ -99,7 +131,7 @@ def row(isolation: str, word: str, growth: Growth, without: Growth) -> tuple[str
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.flat", description=__doc__)
     parser.add_argument("--words", default=WORDS, help="as in --asyncdb (%(default)s)")
-    parser.add_argument("--isolation", default="rollback,reset", help="(%(default)s)")
+    parser.add_argument("--isolation", default="rollback", help="or reset, or both (%(default)s)")
     parser.add_argument("--size", type=int, default=1000, help="a tenth of a run (%(default)s)")
     parser.add_argument("--docs", type=Path, metavar="PAGE", help="write the table into a page")
     options = parser.parse_args(arguments)

@@ -2,7 +2,7 @@
 
 One file per process: the seconds of every test (``pytest_runtest_protocol``: set-up, call,
 teardown and pytest's own work) and those of the processor, in all threads, when the first
-test's body began, and now and then what the process holds.
+test's body began, and now and then what the process holds, and how many functions a test calls.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import gc
 import json
 import os
+import statistics
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,18 +21,33 @@ import pytest
 
 _tests: list[tuple[str, float, float]] = []
 _begun: list[float] = []
-_samples: list[tuple[int, int, int]] = []
+_samples: list[tuple[int, int, int, float]] = []
+_calls: list[int] = []
 _EACH = int(os.environ["BENCHMARK_SAMPLE"])
+#: Of so many tests before each sample the calls are counted, which makes them slower.
+_COUNTED = 20
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    counted = _EACH and len(_tests) % _EACH >= _EACH - _COUNTED
     begun, cpu = time.perf_counter(), time.process_time()
+    if counted:
+        _calls.append(0)
+        sys.setprofile(_count)
     result = yield
+    if counted:
+        sys.setprofile(None)
     _tests.append((item.name, time.perf_counter() - begun, time.process_time() - cpu))
     if _EACH and len(_tests) % _EACH == 0:
-        _samples.append(_sample())
+        _samples.append((*_sample(), statistics.median(_calls)))
+        _calls.clear()
     return result
+
+
+def _count(frame: object, event: str, arg: object) -> None:
+    if event in ("call", "c_call"):
+        _calls[-1] += 1
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -102,6 +102,28 @@ def test_what_noting_costs_is_seen(tmp_path: Path) -> None:
     assert result["verdict"] == "missed"
 
 
+@pytest.mark.parametrize("grows", [False, True])
+def test_what_grows_with_the_tests_is_seen(grows: bool) -> None:
+    """The control: fixtures of which each calls what all before it have left."""
+    growing = (
+        "import pytest\n"
+        "left = []\n"
+        "@pytest.fixture(autouse=True)\n"
+        "def growing():\n"
+        "    [call() for call in left]\n"
+        "    left.extend([lambda: None] * 10)\n"
+    )
+    code = (
+        "import dataclasses, sys; from benchmarks import flat;"
+        f"flat.ASYNCDB = dataclasses.replace(flat.ASYNCDB, conftest={growing if grows else ''!r});"
+        "sys.exit(flat.main(['--words=sqlite', '--size=30']))"
+    )
+    done = run("-c", code)
+    assert done.returncode == 0, done.stderr
+    calls = float(done.stdout.splitlines()[-1].split("|")[4].split()[0])
+    assert calls > 1.1 if grows else 0.99 < calls < 1.01
+
+
 def test_a_run_that_does_not_pass_is_a_failure(tmp_path: Path) -> None:
     """A broken variant is not measured: the line says so, and the command fails."""
     code = (
