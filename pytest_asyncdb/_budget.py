@@ -41,6 +41,8 @@ class Budget:
         self._lock = threading.Lock()
         #: How many are open.
         self.open = 0
+        #: How many wait for room, which nobody may take before them.
+        self._waiting = 0
         if server.room is not None:
             share = server.room // workers
             if share < MINIMUM:
@@ -55,18 +57,29 @@ class Budget:
         Raises:
             IsolationConflict: There is no room for it, also without those that are kept.
         """
-        while not self.take_spare():
-            if not self._make_room():
-                if self.take_spare():
-                    return  # one that was being opened ahead has come to nothing meanwhile
-                assert self._limit is not None
-                assert self._server.room is not None
-                raise errors.no_room_for_connection(
-                    self._label, self._server.reason, self.open, self._server.room, self._workers
-                )
+        with self._lock:
+            self._waiting += 1
+        try:
+            while not self._count():
+                if not self._make_room():
+                    if self._count():
+                        return  # one that was being opened ahead has come to nothing meanwhile
+                    assert self._limit is not None
+                    assert self._server.room is not None
+                    raise errors.no_room_for_connection(
+                        *(self._label, self._server.reason),
+                        *(self.open, self._server.room, self._workers),
+                    )
+        finally:
+            with self._lock:
+                self._waiting -= 1
 
     def take_spare(self) -> bool:
-        """Count a connection that is opened only where there is room; False: there is none."""
+        """Count a connection that is opened only where there is room that nobody waits for; False:
+        there is none."""
+        return self._waiting == 0 and self._count()
+
+    def _count(self) -> bool:
         with self._lock:
             if self._limit is not None and self.open >= self._limit:
                 return False

@@ -163,7 +163,11 @@ class MySQLObserver(Observer):
         return [number for (number,) in self.query(f"{sql} AND db = '{database}'")]
 
     def kill(self, connection: int) -> None:
-        self.query(f"KILL {connection}")
+        try:
+            self.query(f"KILL {connection}")
+        except pymysql.err.OperationalError as error:
+            if error.args[0] != 1094:  # it has ended meanwhile
+                raise
 
     def quote(self, name: str) -> str:
         return f"`{name}`"

@@ -36,10 +36,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from pytest_asyncdb import build_engine, errors
 from pytest_asyncdb._budget import Budget
 from pytest_asyncdb._databases import WorkerDatabase
-from pytest_asyncdb._lease import Lease
 from pytest_asyncdb._loops import HostLoop
 from pytest_asyncdb._plan import SchemaPlan
-from pytest_asyncdb._provision import Provisioner
+from pytest_asyncdb._provision import Provisioner, drop_leftovers
 from pytest_asyncdb._registry import Registry
 from pytest_asyncdb._server import Server
 from pytest_asyncdb._types import BackendSpec
@@ -305,11 +304,9 @@ def stage(target: Target, servers: Servers) -> Iterator[Stage]:
     with ExitStack() as stack:
         host = HostLoop()
         stack.callback(host.close)
-        prefix = f"asyncdb_{RUN}_model"
+        prefix = f"asyncdb_model_{RUN}"  # others take what is named as a run's for a dead one's
         if target.server is not None:
-            lease = Lease(RUN, server, backend, driver)  # other runs remove what nobody holds
-            lease.take()
-            stack.callback(lease.close)
+            stack.callback(lambda: asyncio.run(drop_leftovers(server, backend, driver, prefix)))
         budget = Budget(server, backend.label, 1, lambda: False)
         provisioner = Provisioner(server, backend, driver, prefix, host, None, budget)
         stack.callback(provisioner.close)
