@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks import report
 from benchmarks.projects import ASYNCDB, Source
-from benchmarks.runs import Project, Run, RunFailed, Sample, Variant
+from benchmarks.runs import Project, Run, RunFailed, Variant
 from benchmarks.servers import WORDS, Servers
 from pytest_asyncdb.errors import AsyncdbError
 
@@ -98,7 +98,10 @@ class Growth:
         return cls(
             statistics.median(last) / statistics.median(second),
             late.calls / early.calls,
-            *(getattr(late, name) - getattr(early, name) for name in Sample._fields[:3]),
+            *(
+                getattr(late, name) - getattr(early, name)
+                for name in ("memory", "threads", "files")
+            ),
         )
 
 

@@ -178,20 +178,17 @@ def _is_answer(code: int | str | None) -> bool:
     return code is not None and not code.startswith(("57P", "08"))
 
 
-@contextlib.contextmanager
-def in_time(server: Server, seconds: float | None = None) -> Iterator[None]:
+def in_time(
+    server: Server, seconds: float | None = None
+) -> contextlib.AbstractContextManager[None]:
     """Around work that waits for answers of *server*: its connections are cut if it takes longer.
 
     Args:
         seconds: None: as long as one answer may take.
     """
-    timer = threading.Timer(_ANSWER if seconds is None else seconds, cut, (server,))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+    from pytest_asyncdb._alarm import alarm
+
+    return alarm(_ANSWER if seconds is None else seconds, cut, server)
 
 
 def cut(server: Server) -> None:

@@ -357,7 +357,7 @@ def _import_for_threads() -> None:
     one counter of its depth for all threads: beside another import, or a traceback that is
     shown, it fails now and then. https://github.com/python/cpython/issues/106905
     """
-    for name in ("_lease", "_provision", "_single", "servers._traces"):
+    for name in ("_alarm", "_lease", "_provision", "_single", "servers._traces"):
         importlib.import_module(f"pytest_asyncdb.{name}")
 
 
@@ -440,9 +440,12 @@ def serve_channel(channel: Any, servers: OwnedServers) -> None:
             else:
                 servers.templates.settle(tuple(words[1:]), words[0])
                 message = {}
+        except errors.AsyncdbError as error:
+            message = {"error": str(error)}
         except Exception as error:
-            named = isinstance(error, errors.AsyncdbError)
-            message = {"error": str(error) if named else f"{type(error).__name__}: {error}"}
+            from pytest_asyncdb.servers._ready import describe  # each provider has loaded it
+
+            message = {"error": describe(error)}
         with contextlib.suppress(OSError):  # the worker has gone meanwhile
             channel.send(message)
 

@@ -6,13 +6,13 @@ Shared by the providers; knows nothing of how a server is started.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from pytest_asyncdb._alarm import alarm
 from pytest_asyncdb._engines import DIALECTS, OURS
 
 if TYPE_CHECKING:
@@ -178,14 +178,6 @@ def fits(version: str, wanted: str | None) -> bool:
     return wanted is None or f"{version}.".startswith(f"{wanted}.")
 
 
-@contextlib.contextmanager
-def patience(progress: Callable[[str], None], line: str) -> Iterator[None]:
+def patience(progress: Callable[[str], None], line: str) -> AbstractContextManager[None]:
     """Give the user *line* if what is inside takes long."""
-    timer = threading.Timer(_PATIENCE, progress, [line])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()
+    return alarm(_PATIENCE, progress, line)

@@ -112,10 +112,14 @@ def target(seed: int, servers: Servers) -> Target:
     return servers.target(WORDS[seed % len(WORDS)])
 
 
+def way_to(target: Target, most: int | None = None) -> contextlib.closing[Proxy]:
+    assert target.server is not None
+    return contextlib.closing(Proxy(target.server.host or "", target.server.port or 0, most))
+
+
 @pytest.fixture
 def proxy(target: Target) -> Iterator[Proxy]:
-    assert target.server is not None
-    with contextlib.closing(Proxy(target.server.host or "", target.server.port or 0)) as made:
+    with way_to(target) as made:
         yield made
 
 
@@ -153,10 +157,7 @@ def test_the_network_is_taken_away_when_the_server_has_answered_once(
     chaos: Chaos, target: Target, answers: int
 ) -> None:
     """It was found: now it is asked for its room, then for the run's lock."""
-    assert target.server is not None
-    with contextlib.closing(
-        Proxy(target.server.host or "", target.server.port or 0, answers)
-    ) as way:
+    with way_to(target, answers) as way:
         run = chaos.start(*through(way, target), "-p", "short_answers", "-x")
         assert run.end() == 1, run.text
         run.says_that_the_server_is_gone(target.backend, "url", begun=0)

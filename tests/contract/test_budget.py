@@ -272,6 +272,23 @@ def test_room_is_made_only_when_there_is_none() -> None:
     assert budget.open == 2
 
 
+def test_room_that_was_made_goes_to_who_waits_for_it() -> None:
+    """And not to a connection that a thread opens ahead meanwhile."""
+    spare: list[bool] = []
+
+    def give() -> bool:
+        budget.give()
+        spare.append(budget.take_spare())
+        return not spare[0]
+
+    server = Server("postgres", "17", "url", "a URL", managed=False, room=3)
+    budget = Budget(server, "PostgreSQL", 1, give)
+    budget.take()
+    assert budget.take_spare()  # nobody waits
+    budget.take()
+    assert (spare, budget.open) == ([False], 2)
+
+
 def test_what_is_given_back_while_nothing_is_kept_is_room() -> None:
     """As by a connection that was being opened ahead, which nobody can close yet."""
 
