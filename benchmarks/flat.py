@@ -1,5 +1,9 @@
 """Ten thousand tests in one run: ``python -m benchmarks.flat``; does anything grow with them?
 
+The second thousand and the last are minutes apart, in which machines that others use, too,
+change their speed. Another run, of two thousand tests, therefore waits before its second thousand,
+and takes turns with the last of the first run.
+
 pytest keeps three reports of each test, and of each fixture that depends on one with a wider scope
 its request. What a run grows by whose tests have fixtures like ours that do nothing is therefore
 measured too, and taken off.
@@ -8,16 +12,20 @@ measured too, and taken off.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import os
 import shlex
 import statistics
 import sys
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks import report
 from benchmarks.projects import ASYNCDB, Source
-from benchmarks.runs import Project, Run, RunFailed, Variant
+from benchmarks.runs import Project, Run, RunFailed, Turns, Variant
 from benchmarks.servers import WORDS, Servers
 from pytest_asyncdb.errors import AsyncdbError
 
@@ -70,6 +78,8 @@ def session(view, sessionmaker):
 #: How much slower the last thousand may be, how many more functions its tests may call, and how
 #: many bytes may come to be in use.
 SLOWER, MORE, GROWN = 1.05, 1.01, 5 * 2**20
+#: So many tests run in turn.
+_TURN = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +87,8 @@ class Growth:
     """What was different at the end of a run from what it was after two thousand tests.
 
     Args:
-        time: The median of the last thousand tests, as a ratio to that of the second.
+        time: Of the last thousand tests, as a ratio to the second: the median of the ratios of
+            what ran in turns.
         calls: The same of how many functions a test calls, which no noise touches.
         memory: In bytes.
         threads: More than there were.
@@ -91,12 +102,15 @@ class Growth:
     files: int
 
     @classmethod
-    def of(cls, run: Run, size: int) -> Growth:
-        """Of a run of ten times *size* tests."""
+    def of(cls, run: Run, again: Run, size: int) -> Growth:
+        """Of a run of ten times *size* tests, and another one of the first two *size* of them."""
         early, late = (run.samples[n] for n in (1, -1))
-        second, last = run.tests[size : 2 * size], run.tests[-size:]
+        ratios = [
+            statistics.median(last) / statistics.median(second)
+            for last, second in zip(_blocks(run, size), _blocks(again, size), strict=True)
+        ]
         return cls(
-            statistics.median(last) / statistics.median(second),
+            statistics.median(ratios),
             late.calls / early.calls,
             *(
                 getattr(late, name) - getattr(early, name)
@@ -105,14 +119,51 @@ class Growth:
         )
 
 
+def _blocks(run: Run, size: int) -> Iterator[tuple[float, ...]]:
+    """The last *size* tests, a turn each."""
+    # The first tests of a run are not among those that were measured.
+    last = run.tests[-size:]
+    return (last[n : n + _TURN] for n in range(0, size, _TURN))
+
+
 def measure(word: str, isolation: str, size: int, servers: Servers) -> Growth:
     """Run ten times *size* tests on *word*; without a word: tests without a database."""
     source = ASYNCDB if word else _WITHOUT
     arguments = (f"--asyncdb-isolation={isolation}",) if word else ()
-    variant = Variant("flat", source, arguments=arguments, tests=10 * size, sample=size)
+    if word:
+        servers.url(word)  # started before two runs want it
     with tempfile.TemporaryDirectory(prefix="benchmark_") as folder:
-        run = Project(Path(folder, "flat"), variant, word, size, servers).run()
-    return Growth.of(run, size)
+        pipes = {name: f"{folder}/{name}.pipe" for name in ("long", "short")}
+        for pipe in pipes.values():
+            os.mkfifo(pipe)
+
+        def start(name: str, other: str, tests: int) -> Run:
+            variant = Variant(
+                name,
+                source,
+                arguments=arguments,
+                tests=tests,
+                sample=size,
+                turns=Turns(pipes[name], pipes[other], tests - size, tests, _TURN),
+            )
+            try:
+                return Project(Path(folder, name), variant, word, size, servers).run()
+            finally:
+                _give(pipes[other], size)  # nobody waits for a run that has failed
+
+        with contextlib.ExitStack() as stack:
+            for pipe in pipes.values():  # what is put in before both runs have opened it stays
+                stack.callback(os.close, os.open(pipe, os.O_RDWR))
+            _give(pipes["short"], 1)
+            with ThreadPoolExecutor(2) as pool:
+                run = pool.submit(start, "long", "short", 10 * size)
+                again = pool.submit(start, "short", "long", 2 * size)
+            return Growth.of(run.result(), again.result(), size)
+
+
+def _give(pipe: str, turns: int) -> None:
+    with Path(pipe).open("wb") as file:
+        file.write(b"." * turns)
 
 
 def row(isolation: str, word: str, growth: Growth, without: Growth) -> tuple[str, ...]:

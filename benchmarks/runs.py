@@ -26,6 +26,24 @@ _TIMEOUT = 900.0
 _SLOWER = {"PYTHONDEVMODE", "PYTHONDONTWRITEBYTECODE"}
 
 
+class Turns(NamedTuple):
+    """How a run takes turns with another one, a number of tests each.
+
+    Args:
+        own: A named pipe: a byte in it is a turn of ours.
+        other: The other run's.
+        first: The number of the first test that does, from 0.
+        end: Of that after the last.
+        turn: So many tests are a turn.
+    """
+
+    own: str
+    other: str
+    first: int
+    end: int
+    turn: int
+
+
 class RunFailed(Exception):
     """A pytest run did not pass; the text is the end of its output."""
 
@@ -48,6 +66,7 @@ class Variant:
         times: So many times as many as the command line says.
         warm: Does it find what its own earlier runs have kept in the user's cache?
         sample: After each of so many tests a look at what the process holds; 0: none.
+        turns: Does it take turns with another run?
     """
 
     name: str
@@ -63,6 +82,7 @@ class Variant:
     times: int = 1
     warm: bool = False
     sample: int = 0
+    turns: Turns | None = None
 
 
 class Sample(NamedTuple):
@@ -115,7 +135,10 @@ class Project:
         self._source = variant.source
         self._word = variant.word or word
         self._arguments = variant.arguments
-        self._sample = variant.sample
+        self._added = {
+            "BENCHMARK_SAMPLE": str(variant.sample),
+            "BENCHMARK_TURNS": os.pathsep.join(map(str, variant.turns or ())),
+        }
         self._warm = variant.warm
         self._servers = servers
         number = variant.tests or variant.times * tests + projects.DROPPED
@@ -144,7 +167,7 @@ class Project:
             with tempfile.TemporaryDirectory() as times:
                 subprocess.run(
                     [sys.executable, "-m", "pytest_asyncdb", "reap"],
-                    env=_environment(self._folder, times, 0, True),
+                    env=_environment(self._folder, times, True),
                     stdout=subprocess.DEVNULL,
                     timeout=_TIMEOUT,
                     check=True,
@@ -171,7 +194,7 @@ class Project:
             done = subprocess.run(
                 [*command, *words],
                 cwd=self._folder,
-                env=_environment(self._folder, times, self._sample, self._warm),
+                env={**_environment(self._folder, times, self._warm), **self._added},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -202,7 +225,7 @@ def _read(times: Path, begun: float, ended: float) -> Run:
     )
 
 
-def _environment(folder: Path, times: str, sample: int, warm: bool) -> dict[str, str]:
+def _environment(folder: Path, times: str, warm: bool) -> dict[str, str]:
     """Ours, without what would change a run."""
     environment = {
         name: value
@@ -213,6 +236,5 @@ def _environment(folder: Path, times: str, sample: int, warm: bool) -> dict[str,
         **environment,
         "PYTHONPATH": str(folder),
         "BENCHMARK_TIMES": times,
-        "BENCHMARK_SAMPLE": str(sample),
         "XDG_CACHE_HOME": f"{folder}/cache" if warm else times,
     }

@@ -3,6 +3,7 @@
 One file per process: the seconds of every test (``pytest_runtest_protocol``: set-up, call,
 teardown and pytest's own work) and those of the processor, in all threads, when the first
 test's body began, and now and then what the process holds, and how many functions a test calls.
+Two processes may take turns: a block of tests here, a block there.
 """
 
 from __future__ import annotations
@@ -28,8 +29,36 @@ _EACH = int(os.environ["BENCHMARK_SAMPLE"])
 _COUNTED = 20
 
 
+class _Turns:
+    """Waits for a byte in our pipe before a turn, and puts one into the other's after it.
+
+    Args:
+        text: See ``Turns`` in ``runs.py``; empty: there are none.
+    """
+
+    def __init__(self, text: str) -> None:
+        *paths, first, end, turn = text.split(os.pathsep) if text else ["0", "0", "1"]
+        self._pipes = [os.open(path, os.O_RDWR) for path in paths]
+        self._starts = range(int(first), int(end), int(turn))
+        self._ends = range(int(first) + int(turn), int(end) + 1, int(turn))
+
+    def wait(self, done: int) -> None:
+        """So many tests are done."""
+        if done in self._starts:
+            os.read(self._pipes[0], 1)
+
+    def give(self, done: int) -> None:
+        """So many tests are done."""
+        if done in self._ends:
+            os.write(self._pipes[1], b".")
+
+
+_turns = _Turns(os.environ["BENCHMARK_TURNS"])
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    _turns.wait(len(_tests))
     counted = _EACH and len(_tests) % _EACH >= _EACH - _COUNTED
     begun, cpu = time.perf_counter(), time.process_time()
     if counted:
@@ -42,6 +71,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     if _EACH and len(_tests) % _EACH == 0:
         _samples.append((*_sample(), statistics.median(_calls)))
         _calls.clear()
+    _turns.give(len(_tests))
     return result
 
 

@@ -72,16 +72,15 @@ def notes(run: Run, reports: Iterable[object]) -> list[str]:
     return lines
 
 
-def times(run: Run, reports: Sequence[object]) -> list[str]:
+def times(run: Run) -> list[str]:
     """Lines for the end of the run: how long our own work took, if that was asked for, or if
     something of it was out of the ordinary."""
     started = run.owned is not None and any(map(run.owned.started, run.settings.specs))
-    noted = any(hasattr(report, "asyncdb_times") for report in reports)
-    if not (run.settings.stats or started or noted):
+    if not (run.settings.stats or started or run.noted.workers):
         return []  # what shows them is not imported for nothing
     from pytest_asyncdb.reports import _times
 
-    found = _times.collect(run, reports)
+    found = _times.collect(run)
     return [*(_times.table(found) if run.settings.stats else ()), *_times.unusual(found)]
 
 

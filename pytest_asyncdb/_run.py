@@ -17,7 +17,7 @@ from pytest_asyncdb._pulse import Pulse, Watch
 from pytest_asyncdb._redirect import Redirector, app_engines
 from pytest_asyncdb._registry import Registry
 from pytest_asyncdb._runs import new_id, prefix_of
-from pytest_asyncdb._times import Times
+from pytest_asyncdb._times import Noted, Times
 
 if TYPE_CHECKING:
     import pytest
@@ -83,6 +83,8 @@ class Run:
         self._provisioners: dict[BackendSpec, Provisioner] = {}
         #: How long our own work takes in this process.
         self.times = Times(self.worker)
+        #: How long it took in all processes, for the summary.
+        self.noted = Noted()
         #: The rows of untouched databases, for reports, by URL.
         self.untouched: dict[Any, Any] = {}
         #: How many databases of failed tests this process has kept.

@@ -17,24 +17,44 @@ if TYPE_CHECKING:
     from pytest_asyncdb.abc import View
 
 RUN: pytest.StashKey[Run] = pytest.StashKey()
-#: The exception that a test failed with, so that a breach is not reported twice.
-FAILURE: pytest.StashKey[BaseException] = pytest.StashKey()
-#: The test that comes after this one in the same process.
-NEXT: pytest.StashKey[pytest.Item | None] = pytest.StashKey()
-#: Engines that nobody named and that connected during a test.
-STRAYS: pytest.StashKey[Sequence[Stray]] = pytest.StashKey()
-#: What the engines of a test have run, and on which backend, in which strategy.
-JOURNAL: pytest.StashKey[tuple[Journal, str]] = pytest.StashKey()
 #: Are the outcomes of database tests collected?
 MATRIX: pytest.StashKey[bool] = pytest.StashKey()
 #: What the last comparison that failed had on its sides, in words.
 COMPARED: pytest.StashKey[dict[str, Any] | None] = pytest.StashKey()
-#: A test's report has said that its server is gone.
-LOST: pytest.StashKey[bool] = pytest.StashKey()
-#: The test's view of its database.
-OPEN: pytest.StashKey[View] = pytest.StashKey()
-#: With ``--asyncdb-keep``, of a failed test: whether its database was kept, and the command that
-#: opens it, or why it was not.
-KEPT: pytest.StashKey[tuple[bool, str]] = pytest.StashKey()
-#: What need not be known any more after a test.
-OF_ONE_TEST: tuple[pytest.StashKey[Any], ...] = (FAILURE, JOURNAL, KEPT, LOST, NEXT, OPEN, STRAYS)
+
+
+class OfTest:
+    """What need not be known any more after a test; pytest keeps the test itself until the end of
+    the run."""
+
+    __slots__ = ("failure", "journal", "kept", "lost", "next", "strays", "view")
+
+    def __init__(self) -> None:
+        #: The exception that it failed with, so that a breach is not reported twice.
+        self.failure: BaseException | None = None
+        #: What its engines have run, and on which backend, in which strategy.
+        self.journal: tuple[Journal, str] | None = None
+        #: With ``--asyncdb-keep``, of a failed test: whether its database was kept, and the command
+        #: that opens it, or why it was not.
+        self.kept: tuple[bool, str] | None = None
+        #: Its report has said that its server is gone.
+        self.lost = False
+        #: The test that comes after it in the same process.
+        self.next: pytest.Item | None = None
+        #: Engines that nobody named and that connected.
+        self.strays: Sequence[Stray] = ()
+        #: Its view of its database.
+        self.view: View | None = None
+
+
+_OF_TEST: pytest.StashKey[OfTest] = pytest.StashKey()
+
+
+def of_test(item: pytest.Item) -> OfTest:
+    """What is known of a test that is running."""
+    return item.stash.setdefault(_OF_TEST, OfTest())
+
+
+def forget_test(item: pytest.Item) -> None:
+    """The test has ended; it may be run again."""
+    del item.stash[_OF_TEST]

@@ -1,4 +1,4 @@
-"""How long the plugin's own work took in this process; ``reports/_times.py`` shows it.
+"""How long the plugin's own work took; ``reports/_times.py`` shows it.
 
 Noted where it happens, and taken by the report of the test, with which it gets out of xdist's
 workers. It is on the path of every test: reading a clock is all that it costs.
@@ -7,6 +7,8 @@ workers. It is on the path of every test: reading a clock is all that it costs.
 from __future__ import annotations
 
 import time
+from array import array
+from collections import defaultdict
 from typing import Any
 
 
@@ -62,3 +64,49 @@ class Times:
         if test is None and not built:
             return None
         return {"worker": self._worker, "test": test, "built": built}
+
+
+class Series:
+    """How long the same thing took, each time it was done, in seconds."""
+
+    __slots__ = ("longest", "numbers", "test")
+
+    def __init__(self) -> None:
+        self.numbers = array("d")
+        self.longest = 0.0
+        #: Which test the longest one was for; None: for none in particular.
+        self.test: str | None = None
+
+    def add(self, seconds: float, test: str | None = None) -> None:
+        if seconds > self.longest:
+            self.longest, self.test = seconds, test
+        self.numbers.append(seconds)
+
+
+class Noted:
+    """A plugin that takes what :meth:`Times.take` has given in all processes of a run out of the
+    reports: pytest keeps these to the end, and here a number is eight bytes."""
+
+    def __init__(self) -> None:
+        self.workers: set[str] = set()
+        #: By the backend as written, and ``schema`` or ``seed``.
+        self.built: defaultdict[tuple[str, str], Series] = defaultdict(Series)
+        #: By the backend, the strategy, and ``database`` (a worker's first), ``set_up`` or
+        #: ``teardown``.
+        self.tests: defaultdict[tuple[str, str, str], Series] = defaultdict(Series)
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        times = report.__dict__.pop("asyncdb_times", None)
+        if times is not None:
+            self._add(times, report.nodeid)
+
+    def _add(self, times: dict[str, Any], test: str) -> None:
+        self.workers.add(times["worker"])
+        for word, *seconds in times["built"]:
+            for part, value in zip(("schema", "seed"), seconds, strict=True):
+                if value is not None:
+                    self.built[word, part].add(value)
+        if times["test"] is not None:
+            word, isolation, first, set_up, teardown = times["test"]
+            self.tests[word, isolation, "database" if first else "set_up"].add(set_up, test)
+            self.tests[word, isolation, "teardown"].add(teardown, test)

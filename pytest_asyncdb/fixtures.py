@@ -14,7 +14,7 @@ import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._redirect import app_engines, session_options
-from pytest_asyncdb._stash import FAILURE, JOURNAL, KEPT, LOST, NEXT, OPEN, RUN, STRAYS
+from pytest_asyncdb._stash import RUN, of_test
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -207,9 +207,9 @@ def _asyncdb_view(
     except BaseException:
         view.close()
         raise
-    node.stash[STRAYS] = redirection.strays
-    node.stash[OPEN] = view
-    node.stash[JOURNAL] = view.journal, f"{asyncdb_backend}, {isolation}"
+    test = of_test(node)
+    test.strays, test.view = redirection.strays, view
+    test.journal = view.journal, f"{asyncdb_backend}, {isolation}"
     run.times.ready()
     yield view
     run.times.ending()
@@ -217,13 +217,13 @@ def _asyncdb_view(
     run.watch.lookout = None
     if view.keeping and (why := run.why_not_kept(asyncdb_backend.spec)) is not None:
         view.keeping = False
-        node.stash[KEPT] = False, why
-    breaches = [b for b in view.close() if not _is_known(b, node)]
+        test.kept = False, why
+    breaches = [b for b in view.close() if not _is_known(b, test.failure)]
     if view.kept is not None:
-        node.stash[KEPT] = run.keep(view.kept, asyncdb_backend.spec, node.nodeid)
+        test.kept = run.keep(view.kept, asyncdb_backend.spec, node.nodeid)
     run.times.ended(str(asyncdb_backend), isolation)
     if breaches and (lost := run.watch.lost(asyncdb_backend.spec)) is not None:
-        first = [] if LOST in node.stash else [lost]  # it explains what could not be undone
+        first = [] if test.lost else [lost]  # it explains what could not be undone
         breaches = [*first, *(b for b in breaches if not getattr(b, "not_undone", False))]
     if breaches:
         pytest.fail("\n\n".join(map(str, breaches)), pytrace=False)
@@ -356,10 +356,10 @@ def _coming(node: Any, backend: AsyncdbBackend, isolation: str) -> int:
     """How many databases are worth making ahead: some, where the next test wants one."""
     from pytest_asyncdb._markers import read_markers
 
-    item = node.stash.get(NEXT, None)
+    item = of_test(node).next
     run = node.config.stash[RUN]
     callspec = getattr(item, "callspec", None)
-    if callspec is None or callspec.params.get("asyncdb_backend") != backend.spec:
+    if item is None or callspec is None or callspec.params.get("asyncdb_backend") != backend.spec:
         return 0
     marking = read_markers(item.iter_markers("asyncdb"), item.nodeid, run.registry)
     return 2 if (marking.isolation or run.settings.isolation.value) == isolation else 0
@@ -379,9 +379,8 @@ def _refuse_trio(request: pytest.FixtureRequest) -> None:
         raise errors.trio_backend(request.node.nodeid)
 
 
-def _is_known(breach: BaseException, node: Any) -> bool:
-    """Did the test itself fail with this breach, or with an error that tells it?"""
-    error: BaseException | None = node.stash.get(FAILURE, None)
+def _is_known(breach: BaseException, error: BaseException | None) -> bool:
+    """Is *error*, with which the test itself failed, this breach, or does it tell it?"""
     while error is not None:
         if error is breach or str(breach) in getattr(error, "__notes__", ()):
             return True

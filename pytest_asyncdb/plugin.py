@@ -6,6 +6,7 @@ Importing this module must stay cheap: it happens in every pytest run.
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 import sys
 import threading
@@ -17,19 +18,7 @@ import pytest
 import pytest_asyncdb._began  # noqa: F401  # notes the time, before the tests' modules are loaded
 from pytest_asyncdb import errors
 from pytest_asyncdb._collect import BACKEND, VIEW, Reaching, wants_view, with_view_first
-from pytest_asyncdb._stash import (
-    COMPARED,
-    FAILURE,
-    JOURNAL,
-    KEPT,
-    LOST,
-    MATRIX,
-    NEXT,
-    OF_ONE_TEST,
-    OPEN,
-    RUN,
-    STRAYS,
-)
+from pytest_asyncdb._stash import COMPARED, MATRIX, RUN, forget_test, of_test
 
 if TYPE_CHECKING:
     from pytest_asyncdb._markers import Marking
@@ -73,6 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Reaching(run.named_engines), "asyncdb-reaching")
     if run.owned is not None:
         _end_on_sigterm(config)
+        config.pluginmanager.register(run.noted, "asyncdb-times")
     path = run.settings.report.value
     if config.stash.setdefault(MATRIX, len(run.settings.specs) > 1 or bool(path)):
         _watch_outcomes(config, path)
@@ -190,7 +180,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Remember which test comes next, for what can be prepared meanwhile."""
-    item.stash[NEXT] = nextitem
+    of_test(item).next = nextitem
     item.config.stash[RUN].watch.progress()
 
 
@@ -211,13 +201,14 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Remember what a test failed with: a breach that it raised is told once. Note engines
     that nobody named."""
+    test = of_test(item)
     if call.when == "call" and call.excinfo is not None:
-        item.stash[FAILURE] = call.excinfo.value
+        test.failure = call.excinfo.value
     compared = item.config.stash.get(COMPARED, None)
     item.config.stash[COMPARED] = None
     spec = getattr(getattr(item, "callspec", None), "params", {}).get(BACKEND)
     if call.when == "setup" and spec is not None:
-        item.user_properties.append((BACKEND, str(spec)))
+        item.user_properties.append(_property(str(spec)))
     result = yield
     if call.excinfo is not None and result.failed:
         _explain(item, call, spec, result)
@@ -225,23 +216,27 @@ def pytest_runtest_makereport(
         from pytest_asyncdb.reports import _outcome
 
         error = call.excinfo.value if call.excinfo is not None and result.failed else None
-        journal = item.stash.get(JOURNAL, (None, ""))[0]
+        journal = test.journal[0] if test.journal is not None else None
         result.__dict__["asyncdb"] = _outcome.of_test(item.nodeid, spec, error, compared, journal)
-    if result.failed and OPEN in item.stash and item.config.stash[RUN].settings.keep:
-        item.stash[OPEN].keeping = True
-    if KEPT in item.stash:
-        result.__dict__["asyncdb_kept"] = [*item.stash[KEPT]]  # xdist's workers send it
-    if item.stash.get(STRAYS, None):
+    if result.failed and test.view is not None and item.config.stash[RUN].settings.keep:
+        test.view.keeping = True
+    if test.kept is not None:
+        result.__dict__["asyncdb_kept"] = [*test.kept]  # xdist's workers send it
+    if test.strays:
         from pytest_asyncdb import _report
 
-        _report.note_strays(result, item.stash[STRAYS], item.config.stash[RUN])
+        _report.note_strays(result, test.strays, item.config.stash[RUN])
     if call.when == "teardown":
         if (times := item.config.stash[RUN].times.take()) is not None:
             result.__dict__["asyncdb_times"] = times  # is sent from xdist's workers
-        for key in OF_ONE_TEST:  # pytest keeps the test itself until the end of the run
-            if key in item.stash:
-                del item.stash[key]
+        forget_test(item)
     return result
+
+
+@functools.cache
+def _property(word: str) -> tuple[str, str]:
+    """What a report tells of a test's backend: one object, for pytest keeps all reports."""
+    return BACKEND, word
 
 
 def _explain(
@@ -254,14 +249,14 @@ def _explain(
     assert call.excinfo is not None
     error = call.excinfo.value
     lost = call.when != "setup" and _report.note_lost(report, error, spec, item.config.stash[RUN])
-    if lost:
-        item.stash[LOST] = True
-    found = _sections.of_failure(error, item.stash.get(JOURNAL, None))
+    test = of_test(item)
+    test.lost = test.lost or lost
+    found = _sections.of_failure(error, test.journal)
     report.sections += [one for one in found if not (lost and one[0] == _sections.HINT)]
-    if call.when != "teardown" and OPEN in item.stash and not lost:
+    if call.when != "teardown" and test.view is not None and not lost:
         from pytest_asyncdb.reports import _changed
 
-        report.sections += _changed.of_failure(item.stash[OPEN], item.config.stash[RUN])
+        report.sections += _changed.of_failure(test.view, item.config.stash[RUN])
 
 
 def pytest_assertrepr_compare(config: pytest.Config, op: str, left: object, right: object) -> None:
@@ -282,7 +277,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         from pytest_asyncdb.reports import _summary
 
         lines += _summary.portability(run, reports)
-    lines += _report.times(run, reports)
+    lines += _report.times(run)
     for line in lines:
         terminalreporter.write_line(line)
 

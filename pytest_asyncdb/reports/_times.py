@@ -7,11 +7,12 @@ The limits are for what a user wants to know of without having asked; the page
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_asyncdb._run import Run
+    from pytest_asyncdb._times import Series
 
 #: Seconds that are ordinary: for the start of a server (three containers on two cores took 25),
 SERVER = 60.0
@@ -27,7 +28,7 @@ _PARTS = {"database": "database", "set_up": "set-up", "teardown": "teardown"}
 _COLUMNS = ("count", "total", "median", "longest")
 
 
-def collect(run: Run, reports: Iterable[object]) -> dict[str, Any]:
+def collect(run: Run) -> dict[str, Any]:
     """The numbers of a run, as plain data; all times in seconds.
 
     Returns:
@@ -36,54 +37,35 @@ def collect(run: Run, reports: Iterable[object]) -> dict[str, Any]:
         ``strategies``: by name ``database`` (a worker's first), ``set_up``, ``teardown``. Each
         has ``count``, ``total``, ``median``, ``longest`` and ``test``, the longest one's.
     """
-    noted: dict[str, dict[str, Any]] = {}
-    workers = set()
-    for report in reports:
-        times = getattr(report, "asyncdb_times", None)
-        if times is None:
-            continue
-        workers.add(times["worker"])
-        test = report.nodeid  # type: ignore[attr-defined]
-        for word, *seconds in times["built"]:
-            backend = noted.setdefault(word, {})
-            for part, value in zip(("schema", "seed"), seconds, strict=True):
-                if value is None:
-                    continue
-                backend.setdefault(part, []).append((value, None))
-        if times["test"] is not None:
-            word, isolation, first, set_up, teardown = times["test"]
-            strategies = noted.setdefault(word, {}).setdefault("strategies", {})
-            parts = strategies.setdefault(isolation, {part: [] for part in _PARTS})
-            parts["database" if first else "set_up"].append((set_up, test))
-            parts["teardown"].append((teardown, test))
+    noted = run.noted
     backends = {}
     for spec in run.settings.specs:
-        found = noted.get(str(spec), {})
+        word = str(spec)
         server = run.owned.started(spec) if run.owned is not None else None
-        if server is None and not found:
+        built = {part: noted.built.get((word, part)) for part in ("schema", "seed")}
+        strategies = sorted({isolation for one, isolation, _ in noted.tests if one == word})
+        if server is None and not strategies and not any(built.values()):
             continue
-        backends[str(spec)] = {
+        backends[word] = {
             "server": server and {"provider": server.provider, "seconds": server.seconds},
-            "schema": _series(found.get("schema", ())),
-            "seed": _series(found.get("seed", ())),
+            **{part: _numbers(series) for part, series in built.items()},
             "strategies": {
-                name: {part: _series(values) for part, values in parts.items()}
-                for name, parts in sorted(found.get("strategies", {}).items())
+                name: {part: _numbers(noted.tests.get((word, name, part))) for part in _PARTS}
+                for name in strategies
             },
         }
     seconds = time.perf_counter() - run.times.began
-    return {"seconds": seconds, "workers": max(1, len(workers)), "backends": backends}
+    return {"seconds": seconds, "workers": max(1, len(noted.workers)), "backends": backends}
 
 
-def _series(values: Sequence[tuple[float, str | None]]) -> dict[str, Any]:
-    numbers = sorted(value for value, _ in values)
-    longest, test = max(values, default=(0.0, None), key=lambda pair: pair[0])
+def _numbers(series: Series | None) -> dict[str, Any]:
+    numbers = sorted(series.numbers) if series is not None else []
     return {
         "count": len(numbers),
         "total": sum(numbers),
         "median": numbers[len(numbers) // 2] if numbers else 0.0,
-        "longest": longest,
-        "test": test,
+        "longest": series.longest if series is not None else 0.0,
+        "test": series.test if series is not None else None,
     }
 
 

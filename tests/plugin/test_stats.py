@@ -52,9 +52,8 @@ class Numbers:
     def __init__(self) -> None:
         self.found: dict[str, Any] = {}
 
-    def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
-        reports = [report for found in terminalreporter.stats.values() for report in found]
-        self.found = _times.collect(config.stash[RUN], reports)
+    def pytest_terminal_summary(self, config: pytest.Config) -> None:
+        self.found = _times.collect(config.stash[RUN])
 
 
 def lines(outcome: Outcome) -> list[str]:
