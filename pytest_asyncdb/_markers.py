@@ -34,7 +34,7 @@ class Marking:
         requires: Capabilities that a backend must have.
         isolation: The strategy, where the markers name one.
         schema: False for an empty database.
-        reset_sequences: Ids start anew also in the strategy ``rollback``.
+        reset_sequences: Ids start anew; None: as the strategy does by itself.
         reason: Why, for the skip.
     """
 
@@ -43,7 +43,7 @@ class Marking:
     requires: tuple[str, ...] = ()
     isolation: str | None = None
     schema: bool = True
-    reset_sequences: bool = False
+    reset_sequences: bool | None = None
     reason: str = ""
 
     def allows(self, spec: BackendSpec, registry: Registry) -> bool:

@@ -649,12 +649,13 @@ class Wish(NamedTuple):
     Args:
         test: Its node id.
         coming: How many of the tests that come next will want such a view.
-        restart_ids: Sequences and AUTO_INCREMENT begin anew.
+        restart_ids: Sequences and AUTO_INCREMENT begin anew; False: they may go on, where that
+            costs less; None: as the strategy does by itself.
     """
 
     test: str
     coming: int = 0
-    restart_ids: bool = False
+    restart_ids: bool | None = None
 
 
 class Isolation(abc.ABC):

@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "asyncdb(*backends, exclude=(), isolation=None, requires=(), schema=True, "
-        "reset_sequences=False, reason=''): "
+        "reset_sequences=None, reason=''): "
         "the backends that a database test is for, and how it is isolated (pytest-asyncdb)",
     )
     registry = Registry()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Sequence
 
-from pytest_asyncdb.abc import LEFT_OPEN, Restorer, Sql
+from pytest_asyncdb.abc import IDS, LEFT_OPEN, Restorer, Sql
 from pytest_asyncdb.backends._mysql_copy import SETTLE, insert_all, quoted, silence
 from pytest_asyncdb.backends._mysql_state import DDL, INNODB, Catalog, State, count_ddl, left_open
 
@@ -68,9 +68,17 @@ class MySQLRestorer(Restorer):
     async def changed(self) -> Sequence[str]:
         return await self._look(self._others)
 
-    async def _look(self, others: Sequence[str] = ()) -> Sequence[str]:
+    async def put_back(self, ids: bool) -> tuple[Sequence[str], bool]:
+        if ids or self._sums:
+            return await super().put_back(ids)
+        found = await self._look(self._others, self._catalog.rows)
+        changed = [word for word in found if not word.startswith(IDS)]  # they were not looked at
+        return changed, not changed or await self.restore(changed)
+
+    async def _look(self, others: Sequence[str] = (), probe: str = "") -> Sequence[str]:
+        probe = probe or self._catalog.probe
         try:
-            *statuses, ddls, rows = await self._sql.script([*others, DDL, self._catalog.probe])
+            *statuses, ddls, rows = await self._sql.script([*others, DDL, probe])
         except Exception:
             # A table that is gone makes the probe fail.
             if not await self._catalog.redefined():

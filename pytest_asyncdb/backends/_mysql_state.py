@@ -117,6 +117,8 @@ class Catalog:
         self.triggers = bool(definitions.names("TRIGGER"))
         #: The query for :meth:`read`; fails where a table is gone.
         self.probe = self._probe("")
+        #: One that tells nothing but which tables have rows.
+        self.rows = " UNION ALL ".join(["SELECT 'now', NULL, 0, NULL", *self._filled()])
         #: The columns that can be written, and their types.
         self.columns: dict[str, dict[str, str]] = {}
         #: The columns of primary keys.
@@ -200,10 +202,6 @@ class Catalog:
         return int(rows), int(following)
 
     def _probe(self, only: str) -> str:
-        def source(name: str) -> str:
-            history = " FOR SYSTEM_TIME ALL" if name in self.versioned else ""
-            return quoted(self._database, name) + history
-
         return " UNION ALL ".join(
             [
                 "SELECT 'now', NULL, unix_timestamp(), NULL",
@@ -211,14 +209,20 @@ class Catalog:
                 "CASE WHEN engine = 'InnoDB' THEN unix_timestamp(update_time) END, auto_increment "
                 "FROM information_schema.tables "
                 f"WHERE table_schema = {literal(self._database)}{only}",
-                *(
-                    f"(SELECT 'row', {literal(name)}, NULL, NULL FROM {source(name)} LIMIT 1)"
-                    for name in self.tables
-                ),
+                *self._filled(),
                 *(
                     f"SELECT 'sequence', {literal(name)}, NULL, next_not_cached_value "
-                    f"FROM {source(name)}"
+                    f"FROM {quoted(self._database, name)}"
                     for name in sorted(self.sequences)
                 ),
             ]
         )
+
+    def _filled(self) -> list[str]:
+        """Queries for a row of each table that has one, deleted ones that it keeps included."""
+        found = []
+        for name in self.tables:
+            history = " FOR SYSTEM_TIME ALL" if name in self.versioned else ""
+            source = quoted(self._database, name) + history
+            found.append(f"(SELECT 'row', {literal(name)}, NULL, NULL FROM {source} LIMIT 1)")
+        return found

@@ -156,6 +156,8 @@ class RealView(View):
     """What a test sees of a database on which its connections are real ones."""
 
     independent = True
+    #: Counters begin anew with each test.
+    ids = True
 
     def __init__(self, connections: RealConnections, test: str) -> None:
         self._connections = connections
@@ -191,13 +193,13 @@ class RealView(View):
 
     @contextlib.contextmanager
     def checkpoint(self) -> Iterator[None]:
-        changed = self.restoration.changed()
+        changed = self.restoration.changed(self.ids)
         if changed:
             raise errors.checkpoint_behind_changes(self._work.test, changed)
         try:
             yield
         finally:
             self._work.undo_open()
-            changed, restored = self.restoration.put_back()
+            changed, restored = self.restoration.put_back(self.ids)
             if not restored:
                 raise errors.checkpoint_lost(self._work.test, changed)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._secrets import masked, without_texts
-from pytest_asyncdb.abc import LEFT_OPEN, LEFT_TEXT, Isolation
+from pytest_asyncdb.abc import IDS, LEFT_OPEN, LEFT_TEXT, Isolation
 from pytest_asyncdb.isolation._link import PATIENCE
 
 if TYPE_CHECKING:
@@ -31,9 +31,14 @@ class Restoration:
         self._stack = contextlib.ExitStack()
         self._restorer: Restorer = self._stack.enter_context(database.restorer(copied))
 
-    def changed(self) -> Sequence[str]:
-        """What differs from the template, in words."""
-        return self._host.run(self._restorer.changed(), PATIENCE)
+    def changed(self, ids: bool = True) -> Sequence[str]:
+        """What differs from the template, in words.
+
+        Args:
+            ids: Moved counters count as changes.
+        """
+        found = self._host.run(self._restorer.changed(), PATIENCE)
+        return [word for word in found if ids or not word.startswith(IDS)]
 
     def put_back(self, ids: bool = True) -> tuple[Sequence[str], bool]:
         """What had changed, and whether it could be put back.

@@ -30,15 +30,22 @@ class Reset(Kept):
     def __init__(self, database: Database, host: HostLoop) -> None:
         super().__init__(database, host)
         self._connections: RealConnections | None = None
+        #: Earlier tests have let their counters go on.
+        self._ids_moved = False
 
     def view(self, wish: Wish) -> View:
         if self._connections is None:
             connector = Connector(self._database, self._host, self._database.url)
             self._connections = RealConnections(connector)
-        return _ResetView(self, self._connections, wish.test)
+        ids = wish.restart_ids is not False
+        if ids and self._ids_moved:
+            self.restoration.restart_ids()
+        self._ids_moved = not ids
+        return _ResetView(self, self._connections, wish.test, ids)
 
     def close(self) -> None:
         connections, self._connections = self._connections, None
+        self._ids_moved = False
         try:
             super().close()
         finally:
@@ -47,9 +54,10 @@ class Reset(Kept):
 
 
 class _ResetView(RealView):
-    def __init__(self, strategy: Reset, connections: RealConnections, test: str) -> None:
+    def __init__(self, strategy: Reset, connections: RealConnections, test: str, ids: bool) -> None:
         super().__init__(connections, test)
         self._strategy = strategy
+        self.ids = ids
         strategy.restoration  # noqa: B018  # made before anything has changed
 
     @property
@@ -64,4 +72,4 @@ class _ResetView(RealView):
         if self.keeping:
             self.kept = self._strategy.keep()
             return [*breaches, *self._strategy.forget(self._work.test)]
-        return [*breaches, *self._strategy.put_back(self._work.test)[1]]
+        return [*breaches, *self._strategy.put_back(self._work.test, self.ids)[1]]

@@ -555,6 +555,36 @@ def test_one_test_asks_for_ids_among_others(project: Project, target: Target) ->
     project.run(target, plugins=[Backwards()]).passed(4)
 
 
+def test_ids_may_go_on_in_reset(project: Project, target: Target) -> None:
+    """Where a test says so, also behind a checkpoint; the next one that does not begins with 1."""
+    project.tests(
+        """
+        @pytest.mark.parametrize("n", range(3))
+        @pytest.mark.asyncdb(isolation="reset", reset_sequences=False)
+        async def test_before(asyncdb_session, asyncdb_backend, asyncdb, n):
+            async def signup():
+                user = User(name="ada")
+                asyncdb_session.add(user)
+                await asyncdb_session.commit()
+                return user.id
+
+            count = 0 if asyncdb_backend.name == "sqlite" else 1
+            async with asyncdb.checkpoint():
+                assert await signup() == 1 + 2 * n * count
+            assert await signup() == 1 + (2 * n + 1) * count
+
+        @pytest.mark.parametrize("n", range(2))
+        @pytest.mark.asyncdb(isolation="reset")
+        async def test_it(asyncdb_session, n):
+            user = User(name="ada")
+            asyncdb_session.add(user)
+            await asyncdb_session.commit()
+            assert user.id == 1
+        """
+    )
+    project.run(target).passed(5)
+
+
 # The observer itself.
 
 
