@@ -230,6 +230,16 @@ CASES = (
     _against("null-pool", NULL_POOL, "NullPool", None, backends=SERVERS),
     _against("create-all", CREATE_ALL, "create_all per test, 50 tables", None),
     *_by_loop("reset", "reset", 1.5, ALL),
+    Case(
+        "reset-ids",
+        "reset, ids go on : rollback, 50 tables, 2 dirty, one loop",
+        (
+            ours("reset", "reset", tables=50, mark="asyncdb(reset_sequences=False)"),
+            ours("rollback", tables=50),
+        ),
+        1.5,
+        ("mysql", "mariadb"),
+    ),
     _visible("copy", "tests of 0.1 s", ("postgres",), 0.010, pause=0.1),
     _visible("copy-dense", "one after the other", ("postgres",), None),
     _visible("copy-mixed", "each tenth test", ("postgres",), None, every=10),
