@@ -84,8 +84,9 @@ class Series:
 
 
 class Noted:
-    """A plugin that takes what :meth:`Times.take` has given in all processes of a run out of the
-    reports: pytest keeps these to the end, and here a number is eight bytes."""
+    """What :meth:`Times.take` has given in all processes of a run; a plugin that takes it out of
+    the reports of xdist's workers. pytest keeps these to the end, and here a number is eight bytes.
+    """
 
     def __init__(self) -> None:
         self.workers: set[str] = set()
@@ -98,9 +99,10 @@ class Noted:
     def pytest_runtest_logreport(self, report: Any) -> None:
         times = report.__dict__.pop("asyncdb_times", None)
         if times is not None:
-            self._add(times, report.nodeid)
+            self.add(times, report.nodeid)
 
-    def _add(self, times: dict[str, Any], test: str) -> None:
+    def add(self, times: dict[str, Any], test: str) -> None:
+        """Take up what *test* has brought."""
         self.workers.add(times["worker"])
         for word, *seconds in times["built"]:
             for part, value in zip(("schema", "seed"), seconds, strict=True):

@@ -207,9 +207,9 @@ def pytest_runtest_makereport(
     compared = item.config.stash.get(COMPARED, None)
     item.config.stash[COMPARED] = None
     spec = getattr(getattr(item, "callspec", None), "params", {}).get(BACKEND)
-    if call.when == "setup" and spec is not None:
-        item.user_properties.append(_property(str(spec)))
     result = yield
+    if spec is not None and (call.when == "teardown" or result.failed):
+        result.user_properties.append(_property(str(spec)))  # for junit's file, and our summary
     if call.excinfo is not None and result.failed:
         _explain(item, call, spec, result)
     if spec is not None and item.config.stash[MATRIX]:
@@ -227,8 +227,13 @@ def pytest_runtest_makereport(
 
         _report.note_strays(result, test.strays, item.config.stash[RUN])
     if call.when == "teardown":
-        if (times := item.config.stash[RUN].times.take()) is not None:
-            result.__dict__["asyncdb_times"] = times  # is sent from xdist's workers
+        run = item.config.stash[RUN]
+        if (times := run.times.take()) is None:
+            pass
+        elif run.owned is not None:
+            run.noted.add(times, item.nodeid)
+        else:
+            result.__dict__["asyncdb_times"] = times  # is sent to xdist's controller
         forget_test(item)
     return result
 

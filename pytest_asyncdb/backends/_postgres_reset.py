@@ -12,8 +12,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
 
-from pytest_asyncdb.abc import LEFT_OPEN, LEFT_TEXT, Restorer, Sql
+from pytest_asyncdb.abc import LEFT_OPEN, LEFT_TEXT, UNTIDY, Restorer, Sql
 
 #: Objects of users have numbers from here on (``FirstNormalObjectId``).
 _FIRST = 16384
@@ -154,10 +155,17 @@ class _Table:
 
 
 class PostgresRestorer(Restorer):
-    """Puts one PostgreSQL database back, over one connection that is kept."""
+    """Puts one PostgreSQL database back, over one connection that is kept.
 
-    def __init__(self, sql: Sql) -> None:
+    Args:
+        tidy: Gives the place of rows that are gone free for others.
+    """
+
+    untidy: ClassVar[int] = UNTIDY
+
+    def __init__(self, sql: Sql, tidy: str) -> None:
         self._sql = sql
+        self._tidy = tidy
         self._tables: dict[str, _Table] = {}
         #: Where each sequence stood, as arguments of ``setval``, by its name.
         self._sequences: dict[str, str] = {}
@@ -169,6 +177,8 @@ class PostgresRestorer(Restorer):
         self._replica = False
         #: Is there the function that does all in one round trip?
         self._function = False
+        #: How many tests have left rows that were deleted.
+        self._left = 0
 
     async def remember(self) -> None:
         ((self._ours, _),) = await self._sql.fetch(
@@ -201,6 +211,11 @@ class PostgresRestorer(Restorer):
         self._function = self._replica and await self._make_function()
 
     async def put_back(self, ids: bool) -> tuple[Sequence[str], bool]:
+        self._left += 1
+        if self._left >= self.untidy:
+            self._left = 0
+            with contextlib.suppress(Exception):  # the next tests are slower
+                await self._sql.script([self._tidy])
         if self._function and ids:
             seeded = ((word, table) for word, table in self._tables.items() if table.shadow)
             known = ", ".join(_literal(f"{word} {table.seen}") for word, table in seeded)

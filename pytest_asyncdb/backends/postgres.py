@@ -255,6 +255,8 @@ class Postgres(Backend):
         sequences_roll_back=False,
         schemas=True,
     )
+    #: Servers that we start have no autovacuum.
+    tidy = "VACUUM (SKIP_LOCKED)"
     deferred_exist = "SELECT EXISTS (SELECT FROM pg_constraint WHERE condeferrable)"
     deferred_check = (
         "SAVEPOINT asyncdb_deferred",
@@ -336,7 +338,7 @@ class Postgres(Backend):
     def restorer(self, sql: Sql, database: Copied, template: Copied) -> Restorer:
         from pytest_asyncdb.backends._postgres_reset import PostgresRestorer
 
-        return PostgresRestorer(sql)
+        return PostgresRestorer(sql, self.tidy)
 
     def lock_timeout(self, seconds: float) -> Sequence[str]:
         return (f"SET lock_timeout = {round(seconds * 1000)}",)

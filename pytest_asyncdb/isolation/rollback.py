@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from pytest_asyncdb import errors
-from pytest_asyncdb.abc import Database, View, Wish
+from pytest_asyncdb.abc import UNTIDY, Database, View, Wish
 from pytest_asyncdb.isolation._dbapi import Branch
 from pytest_asyncdb.isolation._link import Connector, Link
 from pytest_asyncdb.isolation._outer import OuterTransaction
@@ -32,6 +32,7 @@ class Rollback(Kept):
     name = "rollback"
     #: Seconds that a unit of work waits for another task's to end.
     turn: ClassVar[float] = 10.0
+    untidy: ClassVar[int] = UNTIDY
 
     def __init__(self, database: Database, host: HostLoop) -> None:
         super().__init__(database, host)
@@ -39,6 +40,8 @@ class Rollback(Kept):
         self._dialect: Dialect | None = None
         #: Was the restoration made before any counter had moved?
         self._knows_ids = False
+        #: How many tests have left rows that were undone.
+        self._left = 0
 
     def view(self, wish: Wish) -> View:
         if wish.restart_ids and not self._database.backend.capabilities.sequences_roll_back:
@@ -51,6 +54,14 @@ class Rollback(Kept):
                 Branch.set_isolation_level, lambda branch: branch.set_isolation_level(None)
             )
         return _RollbackView(self, self._link, self._dialect, wish.test)
+
+    def tidy(self) -> None:
+        """After a test: its rows, though undone, have a place in the database. Blocks."""
+        statement, self._left = self._database.backend.tidy, self._left + 1
+        if statement is not None and self._left >= self.untidy and self._link is not None:
+            self._left = 0
+            with contextlib.suppress(Exception):  # the next tests are slower
+                self._link.script([statement])
 
     def find_others(self, test: str) -> list[BaseException]:
         """Has anybody else written to the database? It is put back; blocks."""
@@ -117,6 +128,7 @@ class _RollbackView(View):
         breaches = self._outer.close()
         if self._outer.guard.lost is not None or self._outer.stuck:
             return [*breaches, *self._strategy.forget(self._test)]
+        self._strategy.tidy()
         if self._watched:
             return [*breaches, *self._strategy.find_others(self._test)]
         return breaches
