@@ -162,15 +162,19 @@ def test_a_supervisor_that_is_stopped_ends_the_server_when_it_goes_on(
 
 
 def test_the_control_outlives_its_parent() -> None:
-    """What is started the usual way does."""
+    """What is started the usual way does: it still answers."""
     code = (
-        "import subprocess, sys; print(subprocess.Popen(['sleep', '60']).pid, flush=True); input()"
+        "import signal, subprocess; subprocess.Popen(['cat']); print('started', flush=True);"
+        "signal.pause()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as parent:
+        assert parent.stdin is not None
         assert parent.stdout is not None
-        child = int(parent.stdout.readline())
+        assert parent.stdout.readline() == "started\n"
         parent.kill()
-    assert _read(child, "cmdline").startswith(b"sleep")
-    kill([child])
+        parent.wait()
+        parent.stdin.write("still here\n")
+        parent.stdin.flush()
+        assert parent.stdout.readline() == "still here\n"
