@@ -96,11 +96,11 @@ _DONE = "done"
 
 #: Empties tables that were empty, and sets sequences back, in the round trip of the query that
 #: finds them. Where anything else has changed it only tells. Seeded tables are told always;
-#: *known* are those that are as they were. No statement has a text that is made at run time: the
-#: server would plan each of them anew.
+#: *known* are those that are as they were. Without *ids* sequences may stand anywhere. No
+#: statement has a text that is made at run time: the server would plan each of them anew.
 _PUT_BACK = """
-CREATE FUNCTION pg_temp.asyncdb_put_back(known text[]) RETURNS TABLE (word text, seen text)
-LANGUAGE plpgsql AS $asyncdb$
+CREATE FUNCTION pg_temp.asyncdb_put_back(known text[], ids boolean)
+RETURNS TABLE (word text, seen text) LANGUAGE plpgsql AS $asyncdb$
 DECLARE
     filled text[] := '{{}}';
     moved text[] := '{{}}';
@@ -112,6 +112,7 @@ BEGIN
         IF seen = '{rows}' THEN
             filled := filled || word;
         ELSIF word LIKE 'ids %' THEN
+            CONTINUE WHEN NOT ids;
             moved := moved || substr(word, 5);
             starts := starts || seen;
         ELSIF word || ' ' || seen = ANY (known) THEN
@@ -224,13 +225,13 @@ class PostgresRestorer(Restorer):
             self._left = 0
             with contextlib.suppress(Exception):  # the next tests are slower
                 await self._sql.script([self._tidy])
-        if self._function and ids:
+        if self._function:
             seeded = ((word, table) for word, table in self._tables.items() if table.shadow)
             known = ", ".join(_literal(f"{word} {table.seen}") for word, table in seeded)
             # An error is that of the query, which looks again below.
             with contextlib.suppress(Exception):
                 *found, (last, _) = await self._sql.ask(
-                    f"SELECT * FROM pg_temp.asyncdb_put_back(ARRAY[{known}]::text[])"
+                    f"SELECT * FROM pg_temp.asyncdb_put_back(ARRAY[{known}]::text[], {ids})"
                 )
                 if last == _DONE:
                     return [word for word, _ in found], True
