@@ -121,7 +121,8 @@ def test_what_grows_with_the_tests_is_seen(grows: bool) -> None:
     done = run("-c", code)
     assert done.returncode == 0, done.stderr
     calls = float(done.stdout.splitlines()[-1].split("|")[4].split()[0])
-    assert calls > 1.1 if grows else 0.99 < calls < 1.01
+    # On a busy machine our loop turns once more or less while it waits for SQLite's thread.
+    assert calls > 1.1 if grows else 0.95 < calls < 1.05
 
 
 def test_a_run_that_does_not_pass_is_a_failure(tmp_path: Path) -> None:
