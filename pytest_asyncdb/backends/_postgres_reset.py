@@ -87,7 +87,7 @@ FROM pg_prepared_xacts WHERE database = current_database()
 #: How long a look waits for a lock that somebody has left.
 _PATIENCE = "3s"
 
-#: The word for a catalog that differs.
+#: The word for catalogs that differ, and of what was seen in all of them.
 _SCHEMA = "schema"
 
 #: How a table is told that was empty, and the word for "all is put back".
@@ -176,7 +176,7 @@ class PostgresRestorer(Restorer):
         self._tables: dict[str, _Table] = {}
         #: Where each sequence stood, as arguments of ``setval``, by its name.
         self._sequences: dict[str, str] = {}
-        #: What was seen in each catalog.
+        #: What was seen in each catalog that has rows, and in all of them.
         self._catalogs: dict[str, str] = {}
         #: Its rows are what differs, and seeded tables as they are.
         self._query = ""
@@ -214,9 +214,8 @@ class PostgresRestorer(Restorer):
         )
         self._sequences = dict(await self._sql.fetch(values)) if values else {}
         self._catalogs = await self._look_at_catalogs()
-        ((_, schema),) = await self._sql.fetch(self._schema())
         moved = self._moved_by_number(numbers) if direct else self._moved()
-        self._query = self._differences(moved, schema)
+        self._query = self._differences(moved)
         self._function = self._replica and await self._make_function()
 
     async def put_back(self, ids: bool) -> tuple[Sequence[str], bool]:
@@ -301,7 +300,7 @@ class PostgresRestorer(Restorer):
             return [_SCHEMA, *(f"{word}: {seen}" for word, seen in await self._sql.fetch(_LEFT))]
         if any(word == _SCHEMA for word, _ in found):
             now = await self._look_at_catalogs()
-            differing = [name for name, seen in now.items() if self._catalogs[name] != seen]
+            differing = [n for n in _CATALOGS if now.get(n) != self._catalogs.get(n)]
             found = [(f"{_SCHEMA} ({name})", "") for name in differing] + found
         return [
             f"{word}: {seen}" if word.startswith(LEFT_OPEN) else word
@@ -310,8 +309,13 @@ class PostgresRestorer(Restorer):
         ]
 
     async def _look_at_catalogs(self) -> dict[str, str]:
-        parts = (f"SELECT '{name}', {self._seen} FROM {_of_users(name)}" for name in _CATALOGS)
-        return dict(await self._sql.fetch(" UNION ALL ".join(parts)))
+        return dict(
+            await self._sql.fetch(
+                f"SELECT coalesce(name, '{_SCHEMA}'), {self._seen} "
+                f"FROM ({_of_schema('tableoid::regclass::text AS name, xmin')}) AS catalogs "
+                "GROUP BY ROLLUP (name)"
+            )
+        )
 
     def _setval(self, words: Iterable[str]) -> Iterable[str]:
         return [
@@ -328,27 +332,23 @@ class PostgresRestorer(Restorer):
         for word, value in await self._sql.fetch(query) if query else ():
             self._tables[word].seen = value
 
-    def _differences(self, moved: str, schema: str) -> str:
+    def _differences(self, moved: str) -> str:
         """The query of :meth:`changed`. Its text stays, so that the server plans it once.
 
         Args:
             moved: The query for sequences that stand elsewhere.
-            schema: What was seen in all catalogs.
         """
         tables = self._tables.values()
         parts = [
             *(_is_filled(table) for table in tables if not table.shadow),
             *(self._seen_in(table) for table in tables if table.shadow),
             moved,
-            f"{self._schema()} HAVING {self._seen} <> '{schema}'",
+            # One query for all catalogs: several would cost half as much again.
+            f"SELECT '{_SCHEMA}', '' FROM ({_of_schema('xmin')}) AS catalogs "
+            f"HAVING {self._seen} <> '{self._catalogs[_SCHEMA]}'",
             _LEFT,
         ]
         return " UNION ALL ".join(part for part in parts if part)
-
-    def _schema(self) -> str:
-        """One query for all catalogs: several would cost half as much again."""
-        rows = " UNION ALL ".join(f"SELECT xmin FROM {_of_users(name)}" for name in _CATALOGS)
-        return f"SELECT '{_SCHEMA}', {self._seen} FROM ({rows}) AS catalogs"
 
     def _moved(self) -> str:
         return " UNION ALL ".join(
@@ -425,8 +425,12 @@ def _named(word: str) -> str:
     return word.partition(" ")[2]
 
 
-def _of_users(catalog: str) -> str:
-    return f"{catalog} WHERE {_CATALOGS[catalog]} >= {_FIRST}"
+def _of_schema(columns: str) -> str:
+    """A query for the rows of all catalogs that are the user's."""
+    return " UNION ALL ".join(
+        f"SELECT {columns} FROM {name} WHERE {column} >= {_FIRST}"
+        for name, column in _CATALOGS.items()
+    )
 
 
 def _is_filled(table: _Table) -> str:

@@ -68,6 +68,7 @@ async def session(engine):
 #: SELECT, ROLLBACK. reset: BEGIN, INSERT, COMMIT, BEGIN, SELECT, ROLLBACK, and one that looks
 #: and puts back; MySQL's drivers look and put back in two, and need no BEGIN.
 TRIPS = {"rollback": (5, 0), "reset": (7, 1)}
+#: Tests that do without ids that begin anew look and put back in as many.
 IDS_GO_ON = "pytestmark = pytest.mark.asyncdb(reset_sequences=False)"
 
 
