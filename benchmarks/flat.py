@@ -89,7 +89,7 @@ class Growth:
     Args:
         time: Of the last thousand tests, as a ratio to the second: the median of the ratios of
             what ran in turns.
-        calls: The same of how many functions a test calls, which no noise touches.
+        calls: The same of how many functions a test calls, which noise hardly touches.
         memory: In bytes.
         threads: More than there were.
         files: More descriptors than were open.
