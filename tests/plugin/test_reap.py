@@ -50,14 +50,25 @@ def reap(*arguments: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def dead() -> Owner:
-    """The owner of something, who has ended."""
+@contextlib.contextmanager
+def living() -> Iterator[Owner]:
+    """The owner of something, who ends with the block."""
     code = (
         "from pytest_asyncdb.servers._owner import Owner\n"
-        "print(Owner.current('cafe0123', 'a PostgreSQL server').to_json())"
+        "print(Owner.current('cafe0123', 'a PostgreSQL server').to_json(), flush=True)\n"
+        "input()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return Owner.from_json(done.stdout)
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True) as one:
+        assert one.stdout is not None
+        yield Owner.from_json(one.stdout.readline())
+        one.communicate("\n", timeout=60)
+
+
+def dead() -> Owner:
+    """The owner of something, who has ended."""
+    with living() as owner:
+        return owner
 
 
 def make_folder(places: Path, name: str, record: str | None) -> Path:
@@ -301,32 +312,40 @@ def docker(*arguments: str) -> str:
 def test_containers_of_the_dead_are_removed(servers: Servers) -> None:
     """Ryuk was killed too, or the engine was started anew; the label is there."""
     servers.need("postgres", "container")
-    command = ["create", "--label"]
-    left = docker(*command, f"org.pytest-asyncdb={dead().to_json()}", "postgres:17")
-    living = Owner.current("cafe0124", "a PostgreSQL container")
-    stays = docker(*command, f"org.pytest-asyncdb={living.to_json()}", "postgres:17")
-    strange = docker(*command, "org.pytest-asyncdb=build7/41", "postgres:17")
-    try:
-        name = docker("inspect", "-f", "{{.Name}}", left).lstrip("/")
-        lines = reap()
-        assert any(line.startswith(f"removed: container {name} (postgres:17)") for line in lines)
-        ids = docker("ps", "-aq", "--no-trunc").split()
+    owner = Owner.current("cafe0124", "a PostgreSQL container")
+    with contextlib.ExitStack() as stack:
+
+        def create(label: str) -> str:
+            number = docker("create", "--label", f"org.pytest-asyncdb={label}", "postgres:17")
+            stack.callback(subprocess.run, ["docker", "rm", "-f", number], capture_output=True)
+            return number
+
+        stay = {create(owner.to_json()), create("build7/41")}
+        with living() as other:  # as long as it lives, no run of another test is first
+            left = create(other.to_json())
+            name = docker("inspect", "-f", "{{.Name}}", left).lstrip("/")
+            line = f"in use: container {name} (postgres:17), a PostgreSQL server of run cafe0123"
+            assert any(text.startswith(line) for text in reap("--dry-run"))
+        reap()
+        ids = set(docker("ps", "-aq", "--no-trunc").split())
         assert left not in ids
-        assert {stays, strange} <= set(ids)
-    finally:
-        docker("rm", "-f", stays, strange)
+        assert stay <= ids
 
 
 @pytest.mark.parametrize("running", [False, True])
 def test_a_ryuk_that_was_never_started_is_removed(servers: Servers, running: bool) -> None:
     """One that runs removes what the dead run's tests have made themselves, and ends."""
     servers.need("postgres", "container")
-    label = f"org.pytest-asyncdb={dead().to_json()}"
     name = f"testcontainers-ryuk-of-a-test-{os.getpid()}"
     command = ("run", "-d") if running else ("create",)
-    docker(*command, "--rm", "--name", name, "--label", label, "postgres:17", "sleep", "600")
     try:
-        reap()  # unless a run of another test is first
+        # Also one that will run is only made at first: a run of another test would remove it.
+        with living() as owner:
+            label = f"org.pytest-asyncdb={owner.to_json()}"
+            docker(
+                *command, "--rm", "--name", name, "--label", label, "postgres:17", "sleep", "600"
+            )
+        reap()
         assert (name in docker("ps", "-a", "--format", "{{.Names}}").split()) is running
     finally:
         subprocess.run(["docker", "rm", "-f", name], capture_output=True, timeout=60)
