@@ -182,15 +182,17 @@ def lock_of(target: Target, run: str) -> str:
 def test_databases_of_a_run_that_holds_its_lock_stay(target: Target, run: str) -> None:
     """On whichever machine it is, and whatever version of the plugin it has."""
     run = {"high": "f", "low": "0"}[run] + run_id()[1:]
-    left = f"asyncdb_{run}_maina_1"
-    other = None
-    if target.backend == "postgres":
-        other = "template1"  # a run with another maintenance database
-    with left_database(target, left):
+    left, other = f"asyncdb_{run}_maina_1", None
+    with contextlib.ExitStack() as stack:
+        if target.backend == "postgres":  # a run with another maintenance database
+            other = f"asyncdb_notes_{run}"
+            stack.enter_context(left_database(target, other))
         with contextlib.closing(target.observer.connect(other)) as connection:
             cursor = connection.cursor()
             cursor.execute(lock_of(target, run))
             assert cursor.fetchone() in ((True,), (1,))
+            # Not before: a run of another test would drop it.
+            stack.enter_context(left_database(target, left))
             reap(str(target.url))
             assert left in target.observer.databases()
         reap(str(target.url))
