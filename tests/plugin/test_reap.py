@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +18,7 @@ from fix_observer import observer_of
 from fix_project import Project
 from fix_servers import Servers, Target
 
+from pytest_asyncdb._reap import reap as reap_machine
 from pytest_asyncdb._registry import Registry
 from pytest_asyncdb._types import BackendSpec
 from pytest_asyncdb.servers._owner import Owner
@@ -50,25 +53,14 @@ def reap(*arguments: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-@contextlib.contextmanager
-def living() -> Iterator[Owner]:
-    """The owner of something, who ends with the block."""
-    code = (
-        "from pytest_asyncdb.servers._owner import Owner\n"
-        "print(Owner.current('cafe0123', 'a PostgreSQL server').to_json(), flush=True)\n"
-        "input()"
-    )
-    pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True) as one:
-        assert one.stdout is not None
-        yield Owner.from_json(one.stdout.readline())
-        one.communicate("\n", timeout=60)
-
-
 def dead() -> Owner:
     """The owner of something, who has ended."""
-    with living() as owner:
-        return owner
+    code = (
+        "from pytest_asyncdb.servers._owner import Owner\n"
+        "print(Owner.current('cafe0123', 'a PostgreSQL server').to_json())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return Owner.from_json(done.stdout)
 
 
 def make_folder(places: Path, name: str, record: str | None) -> Path:
@@ -311,43 +303,54 @@ def docker(*arguments: str) -> str:
     ).stdout.strip()
 
 
-def test_containers_of_the_dead_are_removed(servers: Servers) -> None:
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A machine with a name of its own: runs of other tests cannot tell who is dead there."""
+    monkeypatch.setattr(socket, "gethostname", lambda: f"machine-of-a-test-{os.getpid()}")
+    return Owner.current("cafe0124", "nothing").host
+
+
+def reap_here() -> list[str]:
+    """The lines of ``reap``, by this process, which is on the machine of the test."""
+    lines: list[str] = []
+    assert reap_machine([], "", False, lines.append)
+    return lines
+
+
+def test_containers_of_the_dead_are_removed(servers: Servers, machine: str) -> None:
     """Ryuk was killed too, or the engine was started anew; the label is there."""
     servers.need("postgres", "container")
-    owner = Owner.current("cafe0124", "a PostgreSQL container")
-    with contextlib.ExitStack() as stack:
-
-        def create(label: str) -> str:
-            number = docker("create", "--label", f"org.pytest-asyncdb={label}", "postgres:17")
-            stack.callback(subprocess.run, ["docker", "rm", "-f", number], capture_output=True)
-            return number
-
-        stay = {create(owner.to_json()), create("build7/41")}
-        with living() as other:  # as long as it lives, no run of another test is first
-            left = create(other.to_json())
-            name = docker("inspect", "-f", "{{.Name}}", left).lstrip("/")
-            line = f"in use: container {name} (postgres:17), a PostgreSQL server of run cafe0123"
-            assert any(text.startswith(line) for text in reap("--dry-run"))
-        reap()
-        ids = set(docker("ps", "-aq", "--no-trunc").split())
+    command = ["create", "--label"]
+    owner = dataclasses.replace(dead(), host=machine)
+    left = docker(*command, f"org.pytest-asyncdb={owner.to_json()}", "postgres:17")
+    living = Owner.current("cafe0124", "a PostgreSQL container")
+    stays = docker(*command, f"org.pytest-asyncdb={living.to_json()}", "postgres:17")
+    strange = docker(*command, "org.pytest-asyncdb=build7/41", "postgres:17")
+    try:
+        name = docker("inspect", "-f", "{{.Name}}", left).lstrip("/")
+        reap()  # which is elsewhere, as runs of other tests are
+        assert left in docker("ps", "-aq", "--no-trunc").split()
+        lines = reap_here()
+        assert any(line.startswith(f"removed: container {name} (postgres:17)") for line in lines)
+        ids = docker("ps", "-aq", "--no-trunc").split()
         assert left not in ids
-        assert stay <= ids
+        assert {stays, strange} <= set(ids)
+    finally:
+        docker("rm", "-f", left, stays, strange)
 
 
 @pytest.mark.parametrize("running", [False, True])
-def test_a_ryuk_that_was_never_started_is_removed(servers: Servers, running: bool) -> None:
+def test_a_ryuk_that_was_never_started_is_removed(
+    servers: Servers, machine: str, running: bool
+) -> None:
     """One that runs removes what the dead run's tests have made themselves, and ends."""
     servers.need("postgres", "container")
+    label = f"org.pytest-asyncdb={dataclasses.replace(dead(), host=machine).to_json()}"
     name = f"testcontainers-ryuk-of-a-test-{os.getpid()}"
     command = ("run", "-d") if running else ("create",)
+    docker(*command, "--rm", "--name", name, "--label", label, "postgres:17", "sleep", "600")
     try:
-        # Also one that will run is only made at first: a run of another test would remove it.
-        with living() as owner:
-            label = f"org.pytest-asyncdb={owner.to_json()}"
-            docker(
-                *command, "--rm", "--name", name, "--label", label, "postgres:17", "sleep", "600"
-            )
-        reap()
+        reap_here()
         assert (name in docker("ps", "-a", "--format", "{{.Names}}").split()) is running
     finally:
         subprocess.run(["docker", "rm", "-f", name], capture_output=True, timeout=60)
