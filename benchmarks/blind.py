@@ -15,15 +15,15 @@ _blind = False
 
 
 def pytest_configure() -> None:
-    from pytest_asyncdb import _journal, _times
-    from pytest_asyncdb.isolation import _dbapi
+    from pytest_asyncdb._record import statement_log, timings
+    from pytest_asyncdb.isolation import dbapi
 
     times = ("setting_up", "prepared", "ready", "ending", "ended", "take")
     changes: list[tuple[Any, str, Callable[..., Any]]] = [
-        (_dbapi.Cursor, "_run", _run),
-        (_journal.Journal, "add", _not_expected),
-        (_journal.Journal, "ended", _nothing),
-        *((_times.Times, name, _nothing) for name in times),
+        (dbapi.Cursor, "_run", _run),
+        (statement_log.StatementLog, "add", _not_expected),
+        (statement_log.StatementLog, "ended", _nothing),
+        *((timings.Timer, name, _nothing) for name in times),
     ]
     for owner, name, instead in changes:
         setattr(owner, name, _either(getattr(owner, name), instead))

@@ -9,11 +9,10 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 
-from pytest_asyncdb._provision import create, drop
-from pytest_asyncdb._registry import Registry
-from pytest_asyncdb._server import Server
-from pytest_asyncdb._sql import Connection
-from pytest_asyncdb._types import BackendSpec, Sourced
+from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb._databases.provisioner import create, drop
+from pytest_asyncdb._databases.sql import Connection
+from pytest_asyncdb.abc import BackendSpec, Server, Sourced
 from pytest_asyncdb.errors import AsyncdbError, ProviderUnavailable, ServerUnavailable
 
 #: The fastest to start first; ``auto`` would prefer a container to local programs.

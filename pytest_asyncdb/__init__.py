@@ -21,10 +21,9 @@ from pytest_asyncdb.errors import (
 )
 
 if TYPE_CHECKING:
-    from pytest_asyncdb._engines import build_engine
-    from pytest_asyncdb._handle import Asyncdb, AsyncdbBackend
-    from pytest_asyncdb._server import Server
-    from pytest_asyncdb._types import BackendSpec, Capabilities
+    from pytest_asyncdb._engines.build_engine import build_engine
+    from pytest_asyncdb._run.handle import Asyncdb, AsyncdbBackend
+    from pytest_asyncdb.abc import BackendSpec, Capabilities, Server
 
 __all__ = [
     "Asyncdb",
@@ -50,12 +49,12 @@ __all__ = [
 
 #: Where the names are that are imported at first use: every run of pytest imports this package.
 _LAZY = {
-    "Asyncdb": "_handle",
-    "AsyncdbBackend": "_handle",
-    "BackendSpec": "_types",
-    "Capabilities": "_types",
-    "Server": "_server",
-    "build_engine": "_engines",
+    "Asyncdb": "_run.handle",
+    "AsyncdbBackend": "_run.handle",
+    "BackendSpec": "abc",
+    "Capabilities": "abc",
+    "Server": "abc",
+    "build_engine": "_engines.build_engine",
 }
 
 

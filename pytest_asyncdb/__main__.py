@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parsed = parser.parse_args(arguments)
 
-    from pytest_asyncdb._reap import reap as remove
+    from pytest_asyncdb._run.leftovers import reap as remove
 
     # Drivers hand on what a server warns of, such as a table that it will do without some day.
     logging.disable(logging.WARNING)

@@ -8,12 +8,12 @@ Nothing here imports pytest, SQLAlchemy or a driver at run time.
 from __future__ import annotations
 
 import abc
+import dataclasses
 import selectors
+import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
-
-from pytest_asyncdb._types import BackendSpec, Capabilities, Copied, Sourced
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
@@ -21,13 +21,244 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from pytest_asyncdb._budget import Budget
-    from pytest_asyncdb._journal import Journal
-    from pytest_asyncdb._loops import HostLoop
-    from pytest_asyncdb._recipes import ContainerRecipe, LocalRecipe
-    from pytest_asyncdb._server import Found, Server
+    from pytest_asyncdb._databases.connection_limit import Budget
+    from pytest_asyncdb._engines.host_loop import HostLoop
+    from pytest_asyncdb._record.statement_log import StatementLog
 
 T = TypeVar("T")
+
+
+class Sourced(NamedTuple, Generic[T]):
+    """A setting with the place that it came from, as errors name it.
+
+    Args:
+        value: The value, already checked.
+        source: For example ``--asyncdb=postgres``, ``ASYNCDB_BACKENDS``, ``pytest.ini``
+            or ``default``.
+    """
+
+    value: T
+    source: str
+
+
+class BackendSpec(NamedTuple):
+    """One backend as the user named it: ``backend[+driver][@version]``.
+
+    Args:
+        backend: ``sqlite``, ``postgres``, ``mysql``, ``mariadb`` or a third party's name.
+        driver: The driver as written, or None for the first that is installed.
+        version: The server version as written, or None for any.
+        written: The word itself, for ids and errors.
+        source: Where it was written.
+    """
+
+    backend: str
+    driver: str | None = None
+    version: str | None = None
+    written: str = ""
+    source: str = "default"
+
+    @property
+    def id(self) -> str:
+        """The spec as it stands in test ids: without characters that need quoting."""
+        return self.written.replace("+", "-").replace("@", "-")
+
+    def __str__(self) -> str:
+        return self.written
+
+
+class DatabaseRef(NamedTuple):
+    """A database that is a copy of its template.
+
+    Args:
+        name: Its name on the server.
+        url: Its SQLAlchemy URL.
+        keeper: Keeps it alive until it is closed, where somebody has to.
+    """
+
+    name: str
+    url: URL
+    keeper: Any = None
+
+
+class Capabilities(NamedTuple):
+    """What strategies and tests may depend on; ``requires=`` of the marker names these.
+
+    Args:
+        transactional_ddl: A rollback undoes CREATE, ALTER and DROP.
+        several_connections: Several connections may write at once.
+        sequences_roll_back: A rollback gives used ids back.
+        schemas: A database holds several schemas.
+        deadlock_ends_transaction: A deadlock rolls back the whole transaction,
+            savepoints included.
+    """
+
+    transactional_ddl: bool
+    several_connections: bool
+    sequences_roll_back: bool
+    schemas: bool
+    deadlock_ends_transaction: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalPlace:
+    """Where a backend's server programs run; what a recipe makes its commands from.
+
+    Args:
+        programs: Name to path.
+        data: The data folder; the programs create it.
+        credentials: A file with the recipe's ``credentials``.
+        root: Are we root? Some programs then want to be told.
+        version: The programs'.
+    """
+
+    programs: Mapping[str, str]
+    data: str
+    credentials: str
+    root: bool
+    version: str
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalRecipe:
+    """How a backend's server programs are found and run; see ``servers/local.py``.
+
+    Args:
+        programs: Programs that belong together; the first is the server.
+        folders: Glob patterns of the usual system folders.
+        version_command: Arguments that make the server program print its version.
+        initialise: The command that fills the data folder.
+        serve: The command that runs the server on a port of 127.0.0.1.
+        credentials: The text of a file for these commands, ``{password}`` standing for a
+            random password.
+        renew: The statement that gives the account another password, where the data folder
+            holds it; None: the credentials are read at each start.
+        stop: What ends the server at once, and makes it remove what is not in the folder.
+        refuses_root: The programs refuse to run as root.
+        user: The user that may create databases.
+        maintenance: The database that exists from the start.
+        tuning: The throw-away settings of ``serve``, in words.
+        recognises: Given the version line, does it belong to this backend?
+    """
+
+    programs: tuple[str, ...]
+    folders: tuple[str, ...]
+    version_command: tuple[str, ...]
+    initialise: Callable[[LocalPlace], list[str]]
+    serve: Callable[[LocalPlace, int], list[str]]
+    credentials: str
+    renew: str | None
+    stop: signal.Signals
+    refuses_root: bool
+    user: str
+    maintenance: str
+    tuning: str
+    recognises: Callable[[str], bool]
+
+
+@dataclasses.dataclass(frozen=True)
+class ContainerRecipe:
+    """How a backend's image is run; see ``servers/container.py``.
+
+    Args:
+        image: The image's name without tag.
+        tag: The tag where no version is asked for.
+        port: The port inside the container.
+        environment: Variables for an image of a tag, ``{password}`` standing for a random
+            password.
+        command: Arguments after the image.
+        data_folder: The folder that is kept in memory.
+        user: The user that may create databases.
+        maintenance: The database that exists from the start.
+        tuning: The throw-away settings of ``command``, in words.
+    """
+
+    image: str
+    tag: str
+    port: int
+    environment: Callable[[str], Mapping[str, str]]
+    command: tuple[str, ...]
+    data_folder: str
+    user: str
+    maintenance: str
+    tuning: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """A running DBMS that can hold several databases.
+
+    Args:
+        backend: The backend's name.
+        version: The version that the server itself reports, such as ``17.11``.
+        provider: The provider that obtained it.
+        reason: Why this provider was taken, one clause.
+        managed: True where we started it, and so may tune and end it.
+        host: Host name or address.
+        port: TCP port.
+        user: The user that may create databases.
+        password: That user's password; never shown.
+        maintenance: The database connected to in order to create and drop others.
+        query: Further parameters of the URL, from an external server's own URL.
+        scheme: The dialect in an external server's own URL, where it matters.
+        tuning: The throw-away settings in force, in words.
+        seconds: How long the start took.
+        single: The maintenance database is the only one that may be used, and this is what it
+            holds and keeps; None: databases may be made.
+        room: How many connections the whole run may have; None: nobody knows.
+        kept: The folder of a server that stays for later runs; None: it does not, or is not ours.
+    """
+
+    backend: str
+    version: str
+    provider: str
+    reason: str
+    managed: bool
+    host: str | None = None
+    port: int | None = None
+    user: str | None = None
+    password: str | None = dataclasses.field(default=None, repr=False)
+    maintenance: str | None = None
+    query: tuple[tuple[str, str], ...] = ()
+    scheme: str | None = None
+    tuning: str = ""
+    seconds: float = 0.0
+    single: tuple[str, ...] | None = None
+    room: int | None = None
+    kept: str | None = None
+
+    def to_message(self) -> dict[str, Any]:
+        """The server as plain data, for the channel between xdist's processes."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> Server:
+        """The opposite of :meth:`to_message`; sequences come back as tuples."""
+        query = tuple((key, value) for key, value in message["query"])
+        single = message["single"] if message["single"] is None else tuple(message["single"])
+        return cls(**{**message, "query": query, "single": single})
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """What a provider would use for a spec, found without starting anything.
+
+    Args:
+        provider: The provider's name.
+        reason: Why it can be had, one clause for the header.
+        version: The version that it will be, as far as it is known beforehand.
+        tuning: The throw-away settings that will be in force, in words.
+        at_hand: Nothing has to be downloaded for it.
+        detail: What the provider needs to go on; its own business.
+    """
+
+    provider: str
+    reason: str
+    version: str | None
+    tuning: str = ""
+    at_hand: bool = dataclasses.field(default=True, kw_only=True)
+    detail: Any = dataclasses.field(default=None, repr=False)
+
 
 #: For one look at one socket; epoll and kqueue would need a descriptor of their own.
 _LOOK: Any = getattr(selectors, "PollSelector", selectors.SelectSelector)
@@ -226,7 +457,7 @@ class Backend(abc.ABC):
         """
         return lambda name: ()
 
-    def restorer(self, sql: Sql, database: Copied, template: Copied) -> Restorer:
+    def restorer(self, sql: Sql, database: DatabaseRef, template: DatabaseRef) -> Restorer:
         """What puts *database* back to what its template is.
 
         Args:
@@ -247,7 +478,7 @@ class Backend(abc.ABC):
             place: The path of that file; without a server, of the database.
         """
 
-    def save(self, copied: Copied, path: str) -> None:
+    def save(self, copied: DatabaseRef, path: str) -> None:
         """Write a database to a file, where there is no server on which it could stay."""
         raise NotImplementedError
 
@@ -349,7 +580,7 @@ class ServerProvider(abc.ABC):
         return False
 
     @abc.abstractmethod
-    def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Found:
+    def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Candidate:
         """Say what would be used; start nothing, wait for nothing.
 
         Args:
@@ -361,7 +592,7 @@ class ServerProvider(abc.ABC):
             ProviderUnavailable: With the reason, one clause that fits behind ``url: ``.
         """
 
-    def load(self, found: Found, backend: Backend) -> None:
+    def load(self, found: Candidate, backend: Backend) -> None:
         """Import what :meth:`obtain` needs; called before it, in the caller's thread.
 
         Python's warning filters belong to the whole process, and pytest changes them for
@@ -371,7 +602,7 @@ class ServerProvider(abc.ABC):
     @abc.abstractmethod
     def obtain(
         self,
-        found: Found,
+        found: Candidate,
         spec: BackendSpec,
         backend: Backend,
         driver: Driver,
@@ -502,7 +733,7 @@ class Database(abc.ABC):
         May build it."""
 
     @abc.abstractmethod
-    def restorer(self, copied: Copied | None = None) -> AbstractContextManager[Restorer]:
+    def restorer(self, copied: DatabaseRef | None = None) -> AbstractContextManager[Restorer]:
         """What puts a database back to what its template is, which it equals now.
 
         Args:
@@ -519,7 +750,7 @@ class Database(abc.ABC):
         of a new one."""
 
     @abc.abstractmethod
-    def copy(self, coming: int, made: Callable[[Copied], None]) -> Copied:
+    def copy(self, coming: int, made: Callable[[DatabaseRef], None]) -> DatabaseRef:
         """Another database, for one test.
 
         Args:
@@ -528,7 +759,7 @@ class Database(abc.ABC):
         """
 
     @abc.abstractmethod
-    def drop(self, copied: Copied, first: Callable[[], None]) -> None:
+    def drop(self, copied: DatabaseRef, first: Callable[[], None]) -> None:
         """Drop what :meth:`copy` gave, whoever is connected to it; need not wait for it.
 
         Args:
@@ -536,7 +767,7 @@ class Database(abc.ABC):
         """
 
     @abc.abstractmethod
-    def keep(self, copied: Copied | None = None) -> Copied | Exception:
+    def keep(self, copied: DatabaseRef | None = None) -> DatabaseRef | Exception:
         """A copy of a database that outlives the run, or why there is none.
 
         Args:
@@ -596,12 +827,12 @@ class View(abc.ABC):
     #: The URL of the test's database.
     url: URL
     #: What the engine has run for the test.
-    journal: Journal
+    journal: StatementLog
     #: The test has failed, and what it has left is to outlive it: set before its fixtures are
     #: torn down.
     keeping: bool = False
     #: With :attr:`keeping`, after :meth:`close`: what outlives it, or why nothing does.
-    kept: Copied | Exception | None = None
+    kept: DatabaseRef | Exception | None = None
     #: Are the engine's connections independent of each other, with transactions of their own?
     independent: ClassVar[bool]
 
@@ -648,7 +879,7 @@ class View(abc.ABC):
         what the test did."""
 
 
-class Wish(NamedTuple):
+class ViewRequest(NamedTuple):
     """What a test asks its isolation strategy for.
 
     Args:
@@ -676,7 +907,7 @@ class Isolation(abc.ABC):
         """Take a worker's database, without touching it, and the loop for connections."""
 
     @abc.abstractmethod
-    def view(self, wish: Wish) -> View:
+    def view(self, wish: ViewRequest) -> View:
         """Open a test's view. Costs no round trip, but for what it is made on."""
 
     def relax(self) -> None:

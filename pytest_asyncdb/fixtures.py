@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._redirect import app_engines, session_options
-from pytest_asyncdb._stash import RUN, of_test
+from pytest_asyncdb._run import messages
+from pytest_asyncdb._run.redirect import app_engines, session_options
+from pytest_asyncdb._run.stash import RUN, state_of
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
         async_sessionmaker,
     )
 
-    from pytest_asyncdb._handle import Asyncdb, AsyncdbBackend
-    from pytest_asyncdb._redirect import AppEngine
-    from pytest_asyncdb._run import Run
+    from pytest_asyncdb._run.handle import Asyncdb, AsyncdbBackend
+    from pytest_asyncdb._run.redirect import AppEngine
+    from pytest_asyncdb._run.run import Run
     from pytest_asyncdb.abc import View
 
 
@@ -65,7 +66,7 @@ def asyncdb_metadata(request: pytest.FixtureRequest) -> Any:
     written = request.config.stash[RUN].settings.metadata
     if not written.value:
         return NOT_GIVEN
-    from pytest_asyncdb._plan import load_metadata
+    from pytest_asyncdb._databases.plan import load_metadata
 
     with plain_errors():
         return load_metadata(written)
@@ -119,7 +120,7 @@ def asyncdb_migrate(request: pytest.FixtureRequest) -> Callable[..., Any] | None
     written = request.config.stash[RUN].settings.migrations
     if written.value is None:
         return None
-    from pytest_asyncdb._migrations import AlembicMigration
+    from pytest_asyncdb._databases.migrations import AlembicMigration
 
     migration = AlembicMigration(written.value, written.source)
     with plain_errors():
@@ -148,7 +149,7 @@ def asyncdb_backend(request: pytest.FixtureRequest) -> AsyncdbBackend:
     Scope: session; parametrised with the backends of the run. Costs nothing; reading
     ``version`` waits for the server. Option: ``--asyncdb``.
     """
-    from pytest_asyncdb._handle import AsyncdbBackend
+    from pytest_asyncdb._run.handle import AsyncdbBackend
 
     run = request.config.stash[RUN]
     spec = getattr(request, "param", None)
@@ -171,9 +172,9 @@ def _asyncdb_view(
     asyncdb_app_engines: Any,
 ) -> Iterator[View]:
     """The test's view of its database; internal to pytest-asyncdb."""
-    from pytest_asyncdb._markers import read_markers
-    from pytest_asyncdb._plan import SchemaPlan, as_metadata, as_seeds
-    from pytest_asyncdb.abc import Wish
+    from pytest_asyncdb._config.markers import read_markers
+    from pytest_asyncdb._databases.plan import SchemaPlan, as_metadata, as_seeds
+    from pytest_asyncdb.abc import ViewRequest
 
     run = request.config.stash[RUN]
     run.times.setting_up()
@@ -184,7 +185,7 @@ def _asyncdb_view(
         if not marking.schema:
             plan = SchemaPlan(empty=True)
         elif asyncdb_metadata is NOT_GIVEN and asyncdb_migrate is None:
-            raise errors.no_metadata()
+            raise messages.no_metadata()
         else:
             given = None if asyncdb_metadata is NOT_GIVEN else asyncdb_metadata
             metadata = as_metadata(given, "the fixture asyncdb_metadata")
@@ -194,7 +195,7 @@ def _asyncdb_view(
             plan,
             asyncdb_engine_options,
             isolation := marking.isolation or run.settings.isolation.value,
-            Wish(
+            ViewRequest(
                 node.nodeid,
                 coming=_coming(node, asyncdb_backend, isolation),
                 restart_ids=marking.reset_sequences,
@@ -207,7 +208,7 @@ def _asyncdb_view(
     except BaseException:
         view.close()
         raise
-    test = of_test(node)
+    test = state_of(node)
     test.strays, test.view = redirection.strays, view
     test.journal = view.journal, f"{asyncdb_backend}, {isolation}"
     run.times.ready()
@@ -309,7 +310,7 @@ def asyncdb(
 
     Scope: test. Costs nothing; in the strategy ``copy``, on a server, some milliseconds.
     """
-    from pytest_asyncdb._handle import Asyncdb
+    from pytest_asyncdb._run.handle import Asyncdb
 
     run = request.config.stash[RUN]
     _asyncdb_view.expect_checkpoints()
@@ -325,8 +326,8 @@ def _app_engines(request: pytest.FixtureRequest, given: Any) -> tuple[AppEngine,
 
 def _parse_parameter(run: Run, word: str) -> Any:
     """A backend that a user's own ``parametrize(..., indirect=True)`` names."""
-    from pytest_asyncdb._config import parse_specs
-    from pytest_asyncdb._types import Sourced
+    from pytest_asyncdb._config.options import parse_specs
+    from pytest_asyncdb.abc import Sourced
 
     return parse_specs(Sourced(word, "parametrize of asyncdb_backend"), run.registry)[0]
 
@@ -337,7 +338,7 @@ def _only_spec(run: Run, request: pytest.FixtureRequest) -> Any:
     A unittest class gets the first one that its marker allows; anything else must leave no
     choice.
     """
-    from pytest_asyncdb._markers import read_markers
+    from pytest_asyncdb._config.markers import read_markers
 
     specs = run.settings.specs
     item = getattr(request, "_pyfuncitem", request.node)
@@ -346,7 +347,7 @@ def _only_spec(run: Run, request: pytest.FixtureRequest) -> Any:
     if not allowed:
         pytest.skip(marking.why_not(specs))
     if len(allowed) > 1 and not isinstance(item, _unittest_function()):
-        raise errors.no_backend_parameter(item.nodeid, [str(spec) for spec in allowed])
+        raise messages.no_backend_parameter(item.nodeid, [str(spec) for spec in allowed])
     if len(allowed) > 1:
         run.unparametrised.add(item.nodeid)
     return allowed[0]
@@ -354,9 +355,9 @@ def _only_spec(run: Run, request: pytest.FixtureRequest) -> Any:
 
 def _coming(node: Any, backend: AsyncdbBackend, isolation: str) -> int:
     """How many databases are worth making ahead: some, where the next test wants one."""
-    from pytest_asyncdb._markers import read_markers
+    from pytest_asyncdb._config.markers import read_markers
 
-    item = of_test(node).next
+    item = state_of(node).next
     run = node.config.stash[RUN]
     callspec = getattr(item, "callspec", None)
     if item is None or callspec is None or callspec.params.get("asyncdb_backend") != backend.spec:
@@ -376,7 +377,7 @@ def _refuse_trio(request: pytest.FixtureRequest) -> None:
         return
     value = request.getfixturevalue("anyio_backend")
     if (value if isinstance(value, str) else value[0]) == "trio":
-        raise errors.trio_backend(request.node.nodeid)
+        raise messages.trio_backend(request.node.nodeid)
 
 
 def _is_known(breach: BaseException, error: BaseException | None) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_asyncdb._registry import Registry
+    from pytest_asyncdb._config.registry import Registry
 
 
 @pytest.hookspec

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import pytest_asyncdb._began  # noqa: F401  # notes the time, before the tests' modules are loaded
+import pytest_asyncdb._databases.began  # noqa: F401  # notes the time, before the tests' modules are loaded
 from pytest_asyncdb import errors
-from pytest_asyncdb._collect import BACKEND, VIEW, Reaching, wants_view, with_view_first
-from pytest_asyncdb._stash import COMPARED, MATRIX, RUN, forget_test, of_test
+from pytest_asyncdb._run.collection import BACKEND, VIEW, Reaching, wants_view, with_view_first
+from pytest_asyncdb._run.stash import COMPARED, MATRIX, RUN, forget_test, state_of
 
 if TYPE_CHECKING:
-    from pytest_asyncdb._markers import Marking
-    from pytest_asyncdb._run import Run
+    from pytest_asyncdb._config.markers import MarkerOptions
+    from pytest_asyncdb._run.run import Run
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -34,15 +34,15 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    from pytest_asyncdb._config import add_options
+    from pytest_asyncdb._config.options import add_options
 
     add_options(parser)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    from pytest_asyncdb._registry import Registry
-    from pytest_asyncdb._run import Run
+    from pytest_asyncdb._config.registry import Registry
+    from pytest_asyncdb._run.run import Run
 
     config.addinivalue_line(
         "markers",
@@ -73,37 +73,37 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     """The doctor takes the place of a run, as pytest's own ``--version`` does."""
     if not config.getoption("asyncdb_doctor"):
         return None
-    from pytest_asyncdb.reports import _doctor
+    from pytest_asyncdb.reports import doctor
 
     config._do_configure()
     run = config.stash[RUN]
-    found = _doctor.examine(config, run)
-    config.get_terminal_writer().line(_doctor.render(found))
+    found = doctor.examine(config, run)
+    config.get_terminal_writer().line(doctor.render(found))
     if run.settings.report.value:
         path = config.invocation_params.dir / run.settings.report.value
-        path.write_text(_doctor.to_json(found), encoding="utf-8")
-    return int(_doctor.is_wrong(found))
+        path.write_text(doctor.to_json(found), encoding="utf-8")
+    return int(doctor.is_wrong(found))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """xdist's controller prepares a worker: a channel to ask for servers."""
-    from pytest_asyncdb import _workers
+    from pytest_asyncdb._run import workers
 
     run = node.config.stash[RUN]
     channel = node.gateway.newchannel()
-    node.workerinput[_workers.CHANNEL] = channel
+    node.workerinput[workers.CHANNEL] = channel
     node.workerinput["asyncdb_run"] = run.id
-    node.workerinput[_workers.PLACE] = _workers.place()
-    node.workerinput[_workers.ENVIRONMENT] = _workers.environment()
-    _workers.serve_channel(channel, run.owned)
+    node.workerinput[workers.PLACE] = workers.place()
+    node.workerinput[workers.ENVIRONMENT] = workers.environment()
+    workers.serve_channel(channel, run.owned)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    from pytest_asyncdb import _report
+    from pytest_asyncdb.reports import header
 
     run = config.stash[RUN]
-    return _report.header(run) if run.owned is not None else []
+    return header.header(run) if run.owned is not None else []
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -180,7 +180,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Remember which test comes next, for what can be prepared meanwhile."""
-    of_test(item).next = nextitem
+    state_of(item).next = nextitem
     item.config.stash[RUN].watch.progress()
 
 
@@ -201,7 +201,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Remember what a test failed with: a breach that it raised is told once. Note engines
     that nobody named."""
-    test = of_test(item)
+    test = state_of(item)
     if call.when == "call" and call.excinfo is not None:
         test.failure = call.excinfo.value
     compared = item.config.stash.get(COMPARED, None)
@@ -213,19 +213,19 @@ def pytest_runtest_makereport(
     if call.excinfo is not None and result.failed:
         _explain(item, call, spec, result)
     if spec is not None and item.config.stash[MATRIX]:
-        from pytest_asyncdb.reports import _outcome
+        from pytest_asyncdb.reports import outcome
 
         error = call.excinfo.value if call.excinfo is not None and result.failed else None
         journal = test.journal[0] if test.journal is not None else None
-        result.__dict__["asyncdb"] = _outcome.of_test(item.nodeid, spec, error, compared, journal)
+        result.__dict__["asyncdb"] = outcome.state_of(item.nodeid, spec, error, compared, journal)
     if result.failed and test.view is not None and item.config.stash[RUN].settings.keep:
         test.view.keeping = True
     if test.kept is not None:
         result.__dict__["asyncdb_kept"] = [*test.kept]  # xdist's workers send it
     if test.strays:
-        from pytest_asyncdb import _report
+        from pytest_asyncdb.reports import header
 
-        _report.note_strays(result, test.strays, item.config.stash[RUN])
+        header.note_strays(result, test.strays, item.config.stash[RUN])
     if call.when == "teardown":
         run = item.config.stash[RUN]
         if (times := run.times.take()) is None:
@@ -248,41 +248,40 @@ def _explain(
     item: pytest.Item, call: pytest.CallInfo[None], spec: object, report: pytest.TestReport
 ) -> None:
     """Add to a failed test's *report* what may tell why it failed."""
-    from pytest_asyncdb import _report
-    from pytest_asyncdb.reports import _sections
+    from pytest_asyncdb.reports import header, sections
 
     assert call.excinfo is not None
     error = call.excinfo.value
-    lost = call.when != "setup" and _report.note_lost(report, error, spec, item.config.stash[RUN])
-    test = of_test(item)
+    lost = call.when != "setup" and header.note_lost(report, error, spec, item.config.stash[RUN])
+    test = state_of(item)
     test.lost = test.lost or lost
-    found = _sections.of_failure(error, test.journal)
-    report.sections += [one for one in found if not (lost and one[0] == _sections.HINT)]
+    found = sections.of_failure(error, test.journal)
+    report.sections += [one for one in found if not (lost and one[0] == sections.HINT)]
     if call.when != "teardown" and test.view is not None and not lost:
-        from pytest_asyncdb.reports import _changed
+        from pytest_asyncdb.reports import changed_rows
 
-        report.sections += _changed.of_failure(test.view, item.config.stash[RUN])
+        report.sections += changed_rows.of_failure(test.view, item.config.stash[RUN])
 
 
 def pytest_assertrepr_compare(config: pytest.Config, op: str, left: object, right: object) -> None:
     """A comparison has failed: remember how, where several backends are compared."""
     if config.stash[MATRIX]:
-        from pytest_asyncdb.reports import _outcome
+        from pytest_asyncdb.reports import outcome
 
-        config.stash[COMPARED] = _outcome.compared(op, left, right)
+        config.stash[COMPARED] = outcome.compared(op, left, right)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    from pytest_asyncdb import _report
+    from pytest_asyncdb.reports import header
 
     run = config.stash[RUN]
     reports = [r for found in terminalreporter.stats.values() for r in found]
-    lines = _report.notes(run, reports)
+    lines = header.notes(run, reports)
     if len(run.settings.specs) > 1 and terminalreporter.stats.keys() & {"failed", "error"}:
-        from pytest_asyncdb.reports import _summary
+        from pytest_asyncdb.reports import summary
 
-        lines += _summary.portability(run, reports)
-    lines += _report.times(run)
+        lines += summary.portability(run, reports)
+    lines += header.times(run)
     for line in lines:
         terminalreporter.write_line(line)
 
@@ -299,7 +298,7 @@ def _watch_outcomes(config: pytest.Config, path: str) -> None:
     """Collect the outcomes of database tests; xdist's workers send theirs to the controller."""
     if hasattr(config, "workerinput") or config.option.asyncdb_doctor:
         return
-    from pytest_asyncdb.reports._matrix import Matrix
+    from pytest_asyncdb.reports.matrix import Matrix
 
     specs = config.stash[RUN].settings.specs
     where = config.invocation_params.dir / path if path else None
@@ -315,8 +314,8 @@ def _parametrised_by_user(metafunc: pytest.Metafunc) -> bool:
     return False
 
 
-def _marking(node: pytest.Item, run: Run) -> Marking:
-    from pytest_asyncdb._markers import read_markers
+def _marking(node: pytest.Item, run: Run) -> MarkerOptions:
+    from pytest_asyncdb._config.markers import read_markers
 
     try:
         return read_markers(node.iter_markers("asyncdb"), _place(node), run.registry)

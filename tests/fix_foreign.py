@@ -19,7 +19,7 @@ import pytest
 from fix_chaos import PLACES
 from fix_servers import Servers, Target
 
-from pytest_asyncdb.servers._owner import Owner
+from pytest_asyncdb._system.process_identity import Owner
 
 SERVERS = ("postgres+asyncpg", "mariadb+asyncmy")
 _IMAGE = "postgres:17"

@@ -22,11 +22,10 @@ import pytest
 from fix_observer import Observer, observer_of
 from sqlalchemy.engine import URL
 
-from pytest_asyncdb._registry import Registry
-from pytest_asyncdb._server import Server
-from pytest_asyncdb._stash import RUN
-from pytest_asyncdb._types import BackendSpec, Sourced
-from pytest_asyncdb._workers import ServerSource
+from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb._run.stash import RUN
+from pytest_asyncdb._run.workers import ServerSource
+from pytest_asyncdb.abc import BackendSpec, Server, Sourced
 from pytest_asyncdb.errors import AsyncdbError
 
 #: The words in ``--asyncdb`` on which every contract test runs.

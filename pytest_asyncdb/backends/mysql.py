@@ -11,14 +11,23 @@ import signal
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pytest_asyncdb._recipes import ContainerRecipe, LocalPlace, LocalRecipe
-from pytest_asyncdb._server import Server
-from pytest_asyncdb._types import Capabilities, Copied
-from pytest_asyncdb.abc import Backend, Copier, Driver, Restorer, Sql
-from pytest_asyncdb.backends._mysql_copy import make_copier
-from pytest_asyncdb.backends._mysql_reset import MySQLRestorer
-from pytest_asyncdb.backends._mysql_state import on_processlist
-from pytest_asyncdb.backends._mysql_waits import HOLDERS, MARIADB_WAITS, MYSQL_WAITS
+from pytest_asyncdb.abc import (
+    Backend,
+    Capabilities,
+    ContainerRecipe,
+    Copier,
+    DatabaseRef,
+    Driver,
+    LocalPlace,
+    LocalRecipe,
+    Restorer,
+    Server,
+    Sql,
+)
+from pytest_asyncdb.backends.mysql_dump import make_copier
+from pytest_asyncdb.backends.mysql_locks import HOLDERS, MARIADB_WAITS, MYSQL_WAITS
+from pytest_asyncdb.backends.mysql_reset import MySQLRestorer
+from pytest_asyncdb.backends.mysql_tables import on_processlist
 
 if TYPE_CHECKING:
     import asyncio
@@ -208,7 +217,7 @@ class _MySQLFamily(Backend):
     async def copier(self, sql: Sql, template: str, server: Server) -> Copier:
         return await make_copier(sql, template)
 
-    def restorer(self, sql: Sql, database: Copied, template: Copied) -> Restorer:
+    def restorer(self, sql: Sql, database: DatabaseRef, template: DatabaseRef) -> Restorer:
         return MySQLRestorer(sql, database.name, template.name, self.live_statistics)
 
     def client(self, server: Server, place: str, database: str) -> tuple[Sequence[str], str]:

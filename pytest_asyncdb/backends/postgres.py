@@ -12,11 +12,20 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_asyncdb._recipes import ContainerRecipe, LocalPlace, LocalRecipe
-from pytest_asyncdb._server import Server
-from pytest_asyncdb._types import Capabilities, Copied
-from pytest_asyncdb.abc import Backend, Copier, Driver, Restorer, Sql
-from pytest_asyncdb.backends._postgres_waits import CANCEL, CONNECTED, HOLDERS, WAITS
+from pytest_asyncdb.abc import (
+    Backend,
+    Capabilities,
+    ContainerRecipe,
+    Copier,
+    DatabaseRef,
+    Driver,
+    LocalPlace,
+    LocalRecipe,
+    Restorer,
+    Server,
+    Sql,
+)
+from pytest_asyncdb.backends.postgres_locks import CANCEL, CONNECTED, HOLDERS, WAITS
 
 if TYPE_CHECKING:
     import asyncio
@@ -335,8 +344,8 @@ class Postgres(Backend):
         strategy = " STRATEGY FILE_COPY" if server.managed and new else ""
         return lambda name: (f'CREATE DATABASE "{name}" TEMPLATE "{template}"{strategy}',)
 
-    def restorer(self, sql: Sql, database: Copied, template: Copied) -> Restorer:
-        from pytest_asyncdb.backends._postgres_reset import PostgresRestorer
+    def restorer(self, sql: Sql, database: DatabaseRef, template: DatabaseRef) -> Restorer:
+        from pytest_asyncdb.backends.postgres_reset import PostgresRestorer
 
         return PostgresRestorer(sql, self.tidy)
 

@@ -11,8 +11,16 @@ import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_asyncdb._types import Capabilities, Copied
-from pytest_asyncdb.abc import LEFT_OPEN, Backend, Closing, Driver, Restorer, Sql
+from pytest_asyncdb.abc import (
+    LEFT_OPEN,
+    Backend,
+    Capabilities,
+    Closing,
+    DatabaseRef,
+    Driver,
+    Restorer,
+    Sql,
+)
 
 if TYPE_CHECKING:
     import asyncio
@@ -20,7 +28,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL
 
-    from pytest_asyncdb._server import Server
+    from pytest_asyncdb.abc import Server
 
 
 class Aiosqlite(Driver):
@@ -162,13 +170,13 @@ class SQLite(Backend):
     def client(self, server: Server, place: str, database: str) -> tuple[Sequence[str], str]:
         return ("sqlite3", place), ""
 
-    def save(self, copied: Copied, path: str) -> None:
+    def save(self, copied: DatabaseRef, path: str) -> None:
         import sqlite3
 
         with contextlib.closing(sqlite3.connect(path)) as file:
             copied.keeper.backup(file)
 
-    def restorer(self, sql: Sql, database: Copied, template: Copied) -> Restorer:
+    def restorer(self, sql: Sql, database: DatabaseRef, template: DatabaseRef) -> Restorer:
         return SQLiteRestorer(database.keeper, template.keeper)
 
     def create_database(self, name: str) -> Sequence[str]:

@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pytest_asyncdb.abc import LEFT_OPEN, Database, Isolation, View, Wish
-from pytest_asyncdb.isolation._connections import RealConnections
-from pytest_asyncdb.isolation._link import Connector
-from pytest_asyncdb.isolation._real import RealView
-from pytest_asyncdb.isolation._restoration import Restoration
+from pytest_asyncdb.abc import LEFT_OPEN, Database, Isolation, View, ViewRequest
+from pytest_asyncdb.isolation.backing_connection import Connector
+from pytest_asyncdb.isolation.direct import DirectView
+from pytest_asyncdb.isolation.direct_pool import DirectPool
+from pytest_asyncdb.isolation.restoring import Restoration
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
-    from pytest_asyncdb._loops import HostLoop
-    from pytest_asyncdb._types import Copied
+    from pytest_asyncdb._engines.host_loop import HostLoop
+    from pytest_asyncdb.abc import DatabaseRef
 
 
 class Copy(Isolation):
@@ -31,24 +31,24 @@ class Copy(Isolation):
     def __init__(self, database: Database, host: HostLoop) -> None:
         self.database = database
         self.host = host
-        self._connections: RealConnections | None = None
+        self._connections: DirectPool | None = None
         #: A database that is as good as a new one, and what makes it so.
-        self._spare: tuple[Copied, Restoration] | None = None
+        self._spare: tuple[DatabaseRef, Restoration] | None = None
 
-    def view(self, wish: Wish) -> View:
+    def view(self, wish: ViewRequest) -> View:
         if self._spare is not None and self._connections is not None:
             (copied, restoration), self._spare = self._spare, None
             return _CopyView(self, self._connections, copied, restoration, wish.test)
         copied = self.database.copy(wish.coming, self._connect_ahead)
         if self._connections is None:
             connector = Connector(self.database, self.host, copied.url)
-            self._connections = RealConnections(connector)
+            self._connections = DirectPool(connector)
         self._connections.lead_to(copied.url)
         whole = self.database.backend.restores_whole
         made = Restoration(self.database, self.host, copied) if whole else None
         return _CopyView(self, self._connections, copied, made, wish.test)
 
-    def _connect_ahead(self, copied: Copied) -> None:
+    def _connect_ahead(self, copied: DatabaseRef) -> None:
         """A copy is there that a later test will get."""
         if self._connections is not None:
             self._connections.open_ahead(copied.url)
@@ -58,7 +58,7 @@ class Copy(Isolation):
             self._connections.close_ahead()
             self._connections.close_retired(aside=False)
 
-    def use_again(self, copied: Copied, restoration: Restoration) -> bool:
+    def use_again(self, copied: DatabaseRef, restoration: Restoration) -> bool:
         """Make the database of a test one for the next test. False: it cannot be had."""
         try:
             changed, restored = restoration.put_back()
@@ -79,12 +79,12 @@ class Copy(Isolation):
             connections.close()
 
 
-class _CopyView(RealView):
+class _CopyView(DirectView):
     def __init__(
         self,
         strategy: Copy,
-        connections: RealConnections,
-        copied: Copied,
+        connections: DirectPool,
+        copied: DatabaseRef,
         restoration: Restoration | None,
         test: str,
     ) -> None:

@@ -10,33 +10,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pytest_asyncdb.abc import Database, View, Wish
-from pytest_asyncdb.isolation._connections import RealConnections
-from pytest_asyncdb.isolation._link import Connector
-from pytest_asyncdb.isolation._real import RealView
-from pytest_asyncdb.isolation._restoration import Kept, Restoration
+from pytest_asyncdb.abc import Database, View, ViewRequest
+from pytest_asyncdb.isolation.backing_connection import Connector
+from pytest_asyncdb.isolation.direct import DirectView
+from pytest_asyncdb.isolation.direct_pool import DirectPool
+from pytest_asyncdb.isolation.restoring import Restoration, SharedDatabaseStrategy
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
-    from pytest_asyncdb._loops import HostLoop
+    from pytest_asyncdb._engines.host_loop import HostLoop
 
 
-class Reset(Kept):
+class Reset(SharedDatabaseStrategy):
     """Everything that a test commits is put back after it."""
 
     name = "reset"
 
     def __init__(self, database: Database, host: HostLoop) -> None:
         super().__init__(database, host)
-        self._connections: RealConnections | None = None
+        self._connections: DirectPool | None = None
         #: Earlier tests have let their counters go on.
         self._ids_moved = False
 
-    def view(self, wish: Wish) -> View:
+    def view(self, wish: ViewRequest) -> View:
         if self._connections is None:
             connector = Connector(self._database, self._host, self._database.url)
-            self._connections = RealConnections(connector)
+            self._connections = DirectPool(connector)
         ids = wish.restart_ids is not False
         if ids and self._ids_moved:
             self.restoration.restart_ids()
@@ -53,8 +53,8 @@ class Reset(Kept):
                 connections.close()
 
 
-class _ResetView(RealView):
-    def __init__(self, strategy: Reset, connections: RealConnections, test: str, ids: bool) -> None:
+class _ResetView(DirectView):
+    def __init__(self, strategy: Reset, connections: DirectPool, test: str, ids: bool) -> None:
         super().__init__(connections, test)
         self._strategy = strategy
         self.ids = ids

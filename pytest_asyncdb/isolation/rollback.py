@@ -1,7 +1,7 @@
 """The strategy ``rollback``: one outer transaction around each test, undone at its end.
 
-The mechanism is in ``_sandbox.py`` and ``_outer.py``; here is its life: a connection kept for
-all tests of a database, one outer transaction for each, and what follows from a breach.
+The mechanism is in ``sandbox.py`` and ``outer_transaction.py``; here is its life: a connection
+kept for all tests of a database, one outer transaction for each, and what follows a breach.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from pytest_asyncdb import errors
-from pytest_asyncdb.abc import UNTIDY, Database, View, Wish
-from pytest_asyncdb.isolation._dbapi import Branch
-from pytest_asyncdb.isolation._link import Connector, Link
-from pytest_asyncdb.isolation._outer import OuterTransaction
-from pytest_asyncdb.isolation._restoration import Kept
-from pytest_asyncdb.isolation._sandbox import sandboxed_engine
+from pytest_asyncdb.abc import UNTIDY, Database, View, ViewRequest
+from pytest_asyncdb.isolation import messages
+from pytest_asyncdb.isolation.backing_connection import BackingConnection, Connector
+from pytest_asyncdb.isolation.dbapi import SandboxConnection
+from pytest_asyncdb.isolation.outer_transaction import OuterTransaction
+from pytest_asyncdb.isolation.restoring import SharedDatabaseStrategy
+from pytest_asyncdb.isolation.sandbox import sandboxed_engine
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection, Dialect
 
-    from pytest_asyncdb._loops import HostLoop
+    from pytest_asyncdb._engines.host_loop import HostLoop
 
 T = TypeVar("T")
 
 
-class Rollback(Kept):
+class Rollback(SharedDatabaseStrategy):
     """Everything of a test happens in one transaction that is rolled back."""
 
     name = "rollback"
@@ -36,22 +36,23 @@ class Rollback(Kept):
 
     def __init__(self, database: Database, host: HostLoop) -> None:
         super().__init__(database, host)
-        self._link: Link | None = None
+        self._link: BackingConnection | None = None
         self._dialect: Dialect | None = None
         #: Was the restoration made before any counter had moved?
         self._knows_ids = False
         #: How many tests have left rows that were undone.
         self._left = 0
 
-    def view(self, wish: Wish) -> View:
+    def view(self, wish: ViewRequest) -> View:
         if wish.restart_ids and not self._database.backend.capabilities.sequences_roll_back:
             self._restart_ids(wish.test)
         if self._link is None:
             connector = Connector(self._database, self._host, self._database.url)
-            self._link = Link(connector)
+            self._link = BackingConnection(connector)
             self._link.adapted  # noqa: B018  # the first connection initialises the dialect
             self._dialect = connector.facade_dialect(
-                Branch.set_isolation_level, lambda branch: branch.set_isolation_level(None)
+                SandboxConnection.set_isolation_level,
+                lambda branch: branch.set_isolation_level(None),
             )
         return _RollbackView(self, self._link, self._dialect, wish.test)
 
@@ -66,7 +67,7 @@ class Rollback(Kept):
     def find_others(self, test: str) -> list[BaseException]:
         """Has anybody else written to the database? It is put back; blocks."""
         changed, breaches = self.put_back(test, ids=False)
-        return [*breaches, errors.second_connection(test, changed)] if changed else breaches
+        return [*breaches, messages.second_connection(test, changed)] if changed else breaches
 
     def _restart_ids(self, test: str) -> None:
         """Counters go on when a transaction is undone, so they are noted on a new copy."""
@@ -88,7 +89,9 @@ class Rollback(Kept):
 class _RollbackView(View):
     independent = False
 
-    def __init__(self, strategy: Rollback, link: Link, dialect: Dialect | None, test: str) -> None:
+    def __init__(
+        self, strategy: Rollback, link: BackingConnection, dialect: Dialect | None, test: str
+    ) -> None:
         self._strategy = strategy
         self._test = test
         self._outer = OuterTransaction(link, test, strategy.turn)

@@ -5,7 +5,7 @@ killed and removed on leaving; where nothing of ours is left to do that, testcon
 own helper Ryuk does it, and where that has not, the next run, by our label.
 
 One that may stay after the run is none of Ryuk's: as for a local server there is a supervisor with
-a folder, and the program that it runs is ``_attend.py``, which lets the container live and end. It
+a folder, and the program that it runs is ``attend.py``, which lets the container live and end. It
 bears the name of the folder.
 """
 
@@ -20,11 +20,18 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pytest_asyncdb._server import Found, Server
-from pytest_asyncdb._types import BackendSpec, Sourced
-from pytest_asyncdb.abc import Backend, Driver, ServerProvider
-from pytest_asyncdb.errors import ProviderUnavailable, ServerStartError, server_start
-from pytest_asyncdb.servers._engine import (
+from pytest_asyncdb._system.process_identity import Owner
+from pytest_asyncdb.abc import (
+    Backend,
+    BackendSpec,
+    Candidate,
+    Driver,
+    Server,
+    ServerProvider,
+    Sourced,
+)
+from pytest_asyncdb.errors import ProviderUnavailable, ServerStartError
+from pytest_asyncdb.servers.docker_api import (
     at_hand,
     engine_address,
     image_id,
@@ -32,11 +39,11 @@ from pytest_asyncdb.servers._engine import (
     is_running,
     ping,
 )
-from pytest_asyncdb.servers._kept import Record, obtained, stays_already
-from pytest_asyncdb.servers._owner import Owner
-from pytest_asyncdb.servers._ready import patience
-from pytest_asyncdb.servers._supervise import Identity, Supervised, supervised
-from pytest_asyncdb.servers._testcontainers import prepare, pull, remove, start
+from pytest_asyncdb.servers.messages import server_start
+from pytest_asyncdb.servers.readiness import patience
+from pytest_asyncdb.servers.reusable import Record, obtained, stays_already
+from pytest_asyncdb.servers.supervised import Identity, Supervised, supervised
+from pytest_asyncdb.servers.testcontainers_api import prepare, pull, remove, start
 
 
 class ContainerProvider(ServerProvider):
@@ -48,7 +55,7 @@ class ContainerProvider(ServerProvider):
     def keeps(self) -> bool:
         return os.name == "posix" and is_plain(engine_address())
 
-    def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Found:
+    def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Candidate:
         recipe = backend.container
         if recipe is None:
             raise ProviderUnavailable(f"{backend.label} has no image")
@@ -60,7 +67,7 @@ class ContainerProvider(ServerProvider):
         if problem is not None:
             raise ProviderUnavailable(f"no Docker engine answers at {engine}: {problem}")
         tag = spec.version or recipe.tag
-        return Found(
+        return Candidate(
             self.name,
             f"Docker answers at {engine}",
             tag,
@@ -69,7 +76,7 @@ class ContainerProvider(ServerProvider):
             at_hand=at_hand(engine, f"{recipe.image}:{tag}"),
         )
 
-    def load(self, found: Found, backend: Backend) -> None:
+    def load(self, found: Candidate, backend: Backend) -> None:
         if self.keeps and self.reuse:
             number = image_id(found.detail)
             if number and stays_already(backend.name, self._words(found, backend, number), _runs):
@@ -79,7 +86,7 @@ class ContainerProvider(ServerProvider):
     @contextlib.contextmanager
     def obtain(
         self,
-        found: Found,
+        found: Candidate,
         spec: BackendSpec,
         backend: Backend,
         driver: Driver,
@@ -145,7 +152,7 @@ class ContainerProvider(ServerProvider):
         with servers as server:
             yield dataclasses.replace(server, seconds=time.monotonic() - began)
 
-    def _words(self, found: Found, backend: Backend, number: str) -> list[str]:
+    def _words(self, found: Candidate, backend: Backend, number: str) -> list[str]:
         """Everything that decides what a container is.
 
         Args:

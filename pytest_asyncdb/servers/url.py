@@ -12,11 +12,17 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from pytest_asyncdb._server import Found, Server
-from pytest_asyncdb._types import BackendSpec, Sourced
-from pytest_asyncdb.abc import Backend, Driver, ServerProvider
+from pytest_asyncdb.abc import (
+    Backend,
+    BackendSpec,
+    Candidate,
+    Driver,
+    Server,
+    ServerProvider,
+    Sourced,
+)
 from pytest_asyncdb.errors import ConfigError, ProviderUnavailable, ServerStartError
-from pytest_asyncdb.servers._ready import NotReady, describe, fits, patience, wait_until_ready
+from pytest_asyncdb.servers.readiness import NotReady, describe, fits, patience, wait_until_ready
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -37,7 +43,7 @@ class UrlProvider(ServerProvider):
 
     name = "url"
 
-    def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Found:
+    def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Candidate:
         """As promised by the base class, and:
 
         Raises:
@@ -60,12 +66,12 @@ class UrlProvider(ServerProvider):
                 [f"write it as {_example(backend)}"],
             )
         _check_single(make_url(url.value), url.source, backend)
-        return Found(self.name, url.source, None, detail=url)
+        return Candidate(self.name, url.source, None, detail=url)
 
     @contextlib.contextmanager
     def obtain(
         self,
-        found: Found,
+        found: Candidate,
         spec: BackendSpec,
         backend: Backend,
         driver: Driver,
@@ -100,7 +106,7 @@ class UrlProvider(ServerProvider):
         yield dataclasses.replace(server, version=version, seconds=time.monotonic() - began)
 
 
-def _server(url: URL, found: Found, backend: Backend) -> Server:
+def _server(url: URL, found: Candidate, backend: Backend) -> Server:
     scheme = url.get_backend_name()
     recipe = backend.local or backend.container
     # Whether the database holds anything is looked at later.

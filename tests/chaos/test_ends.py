@@ -82,7 +82,7 @@ def _in_its_tests(chaos: Chaos, servers: Servers, backend: str) -> tuple[Run, li
 
 
 def _supervisor(run: Run) -> int:
-    (found,) = [pid for pid in run.look() if b"_supervisor.py" in _read(pid, "cmdline")]
+    (found,) = [pid for pid in run.look() if b"supervisor.py" in _read(pid, "cmdline")]
     return found
 
 

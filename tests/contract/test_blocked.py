@@ -13,7 +13,7 @@ import pytest
 from fix_project import Outcome, Project
 from fix_servers import WORDS, Target
 
-from pytest_asyncdb import _pulse
+from pytest_asyncdb._run import liveness
 
 pytestmark = pytest.mark.filterwarnings("default::ResourceWarning")
 
@@ -31,7 +31,7 @@ on_servers = _on(WORDS[1:])
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits are looked for after one second."""
-    monkeypatch.setattr(_pulse, "_STUCK", 1.0)
+    monkeypatch.setattr(liveness, "_STUCK", 1.0)
 
 
 #: The next test, which finds nothing of the one before, and can work.

@@ -13,11 +13,10 @@ from fix_observer import observer_of
 from fix_project import Project
 from fix_servers import Servers, Target
 
-from pytest_asyncdb._budget import Budget
-from pytest_asyncdb._registry import Registry
-from pytest_asyncdb._server import Server
-from pytest_asyncdb._types import BackendSpec
-from pytest_asyncdb._workers import _MANAGED_ROOM
+from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb._databases.connection_limit import Budget
+from pytest_asyncdb._run.workers import _MANAGED_ROOM
+from pytest_asyncdb.abc import BackendSpec, Server
 from pytest_asyncdb.errors import ProviderUnavailable
 
 REGISTRY = Registry()

@@ -16,8 +16,8 @@ from fix_observer import observer_of
 from fix_project import Outcome, Project
 from fix_servers import Servers, Target
 
-from pytest_asyncdb._keeping import records as kept_databases
-from pytest_asyncdb.servers._kept import records
+from pytest_asyncdb._databases.kept_databases import records as kept_databases
+from pytest_asyncdb.servers.reusable import records
 
 #: What each client needs to run a statement and print its rows only.
 ASK = {"psql": "-Atc", "mysql": "-Ne", "mariadb": "-Ne", "sqlite3": "-noheader"}

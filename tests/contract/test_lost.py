@@ -17,8 +17,8 @@ from fix_observer import observer_of
 from fix_project import Outcome, Project
 from fix_servers import WORDS, Servers, Target
 
-from pytest_asyncdb._registry import Registry
-from pytest_asyncdb._types import BackendSpec
+from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb.abc import BackendSpec
 from pytest_asyncdb.backends.mysql import Asyncmy, MariaDB
 
 pytestmark = pytest.mark.filterwarnings("default::ResourceWarning")

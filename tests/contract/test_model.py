@@ -34,15 +34,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from pytest_asyncdb import build_engine, errors
-from pytest_asyncdb._budget import Budget
-from pytest_asyncdb._databases import WorkerDatabase
-from pytest_asyncdb._loops import HostLoop
-from pytest_asyncdb._plan import SchemaPlan
-from pytest_asyncdb._provision import Provisioner, drop_leftovers
-from pytest_asyncdb._registry import Registry
-from pytest_asyncdb._server import Server
-from pytest_asyncdb._types import BackendSpec
-from pytest_asyncdb.abc import Wish
+from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb._databases.connection_limit import Budget
+from pytest_asyncdb._databases.plan import SchemaPlan
+from pytest_asyncdb._databases.provisioner import Provisioner, drop_leftovers
+from pytest_asyncdb._databases.worker_databases import WorkerDatabase
+from pytest_asyncdb._engines.host_loop import HostLoop
+from pytest_asyncdb.abc import BackendSpec, Server, ViewRequest
 from pytest_asyncdb.isolation.rollback import Rollback
 
 #: Programs for each driver; ASYNCDB_TEST_EXAMPLES asks for more.
@@ -247,7 +245,7 @@ class Stage:
 
     def sandboxed(self, program: list[Step], exclusive: bool = False) -> tuple[Play, Rows]:
         """Run *program* in a test of its own, which leaves nothing."""
-        view = self.strategy.view(Wish("model"))
+        view = self.strategy.view(ViewRequest("model"))
         play = Play(view.engine, self.target.backend, False, exclusive)
         with warnings.catch_warnings():
             # A close that raises, a conflict or not, leaves the connection to the collector.

@@ -21,10 +21,8 @@ from fix_servers import Servers, Target
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from pytest_asyncdb._registry import Registry
-from pytest_asyncdb._server import Server
-from pytest_asyncdb._types import BackendSpec, Copied
-from pytest_asyncdb.abc import Backend, Driver, Restorer, Sql
+from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb.abc import Backend, BackendSpec, DatabaseRef, Driver, Restorer, Server, Sql
 
 pytestmark = pytest.mark.asyncio
 WORDS = ("mysql+asyncmy", "mysql+aiomysql", "mariadb+asyncmy")
@@ -157,11 +155,11 @@ class Lab:
         return f"{self.prefix}_copy"
 
     @property
-    def copied(self) -> tuple[Copied, Copied]:
+    def copied(self) -> tuple[DatabaseRef, DatabaseRef]:
         """The copy and its template as the contract names them."""
         names = (self.copy, self.template)
         urls = (self.backend.url(self.server, self.driver.name, name) for name in names)
-        return tuple(map(Copied, names, urls))  # type: ignore[return-value]
+        return tuple(map(DatabaseRef, names, urls))  # type: ignore[return-value]
 
     @contextlib.contextmanager
     def connect(self, database: str | None = None) -> Iterator[Callable[[str], Any]]:

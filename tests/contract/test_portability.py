@@ -29,8 +29,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from pytest_asyncdb.reports._portability import troubles
-from pytest_asyncdb.reports._rules import COLUMNS, TABLES
+from pytest_asyncdb.reports.portability import troubles
+from pytest_asyncdb.reports.portability_rules import COLUMNS, TABLES
 
 DIALECTS = {"sqlite": "sqlite", "postgres": "postgresql", "mysql": "mysql", "mariadb": "mariadb"}
 DRIVERS = {"postgres": "asyncpg", "mysql": "asyncmy", "mariadb": "asyncmy"}

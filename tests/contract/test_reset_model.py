@@ -21,15 +21,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._budget import Budget
-from pytest_asyncdb._databases import WorkerDatabase
-from pytest_asyncdb._loops import HostLoop
-from pytest_asyncdb._plan import SchemaPlan
-from pytest_asyncdb._provision import Provisioner, drop_leftovers
-from pytest_asyncdb._registry import Registry
-from pytest_asyncdb._server import Server
-from pytest_asyncdb._types import BackendSpec
-from pytest_asyncdb.abc import Wish
+from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb._databases.connection_limit import Budget
+from pytest_asyncdb._databases.plan import SchemaPlan
+from pytest_asyncdb._databases.provisioner import Provisioner, drop_leftovers
+from pytest_asyncdb._databases.worker_databases import WorkerDatabase
+from pytest_asyncdb._engines.host_loop import HostLoop
+from pytest_asyncdb.abc import BackendSpec, Server, ViewRequest
 from pytest_asyncdb.isolation.reset import Reset
 
 #: Programs for each driver; ASYNCDB_TEST_EXAMPLES asks for more.
@@ -226,7 +224,7 @@ def test_random_programs_are_put_back(stage: tuple[Reset, WorkerDatabase], targe
     )
     @given(PROGRAMS, st.booleans())
     def check(program: list[Step], ends: bool) -> None:
-        view = strategy.view(Wish("model"))
+        view = strategy.view(ViewRequest("model"))
         before = database.url
         play = Play(target, view)
         with warnings.catch_warnings():

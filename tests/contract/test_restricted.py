@@ -18,7 +18,7 @@ from fix_project import QUIET, Project
 from fix_servers import WORDS, Servers, Target
 from sqlalchemy.engine import URL
 
-from pytest_asyncdb import _pulse
+from pytest_asyncdb._run import liveness
 
 PASSWORD = "little-right"
 
@@ -353,7 +353,7 @@ def test_a_wait_for_a_lock_is_seen(
     project: Project, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the account may not ask the server, the drivers know the test's own connections."""
-    monkeypatch.setattr(_pulse, "_STUCK", 1.0)
+    monkeypatch.setattr(liveness, "_STUCK", 1.0)
     postgres = account.target.backend == "postgres"
     timeout = "" if postgres else ", lock_timeout=2"
     project.tests(

@@ -29,11 +29,11 @@ from fix_observer import Observer, observer_of
 from fix_project import QUIET, Outcome, Project
 from fix_servers import Servers, Target
 
-from pytest_asyncdb._registry import Registry
-from pytest_asyncdb.servers._engine import LABEL
-from pytest_asyncdb.servers._kept import Record
-from pytest_asyncdb.servers._owner import Owner
-from pytest_asyncdb.servers._supervise import data_place
+from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb._system.process_identity import Owner
+from pytest_asyncdb.servers.docker_api import LABEL
+from pytest_asyncdb.servers.reusable import Record
+from pytest_asyncdb.servers.supervised import data_place
 
 LOCAL = ["postgres-local", "mariadb-local"]
 CONTAINER = ["postgres-container", "mysql-container", "mariadb-container"]

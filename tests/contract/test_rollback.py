@@ -12,7 +12,7 @@ import pytest
 from fix_project import QUIET, Project, naive_database
 from fix_servers import Servers, Target
 
-from pytest_asyncdb.backends._postgres_reset import PostgresRestorer
+from pytest_asyncdb.backends.postgres_reset import PostgresRestorer
 from pytest_asyncdb.isolation.rollback import Rollback
 
 pytestmark = pytest.mark.filterwarnings("default::ResourceWarning")

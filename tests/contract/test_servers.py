@@ -37,14 +37,20 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from pytest_asyncdb._registry import Registry
-from pytest_asyncdb._server import Found, Server
-from pytest_asyncdb._types import BackendSpec, Sourced
-from pytest_asyncdb.abc import Backend, Driver, ServerProvider
+from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb._system.process_identity import Owner
+from pytest_asyncdb.abc import (
+    Backend,
+    BackendSpec,
+    Candidate,
+    Driver,
+    Server,
+    ServerProvider,
+    Sourced,
+)
 from pytest_asyncdb.errors import ProviderUnavailable, ServerStartError
 from pytest_asyncdb.servers import local
-from pytest_asyncdb.servers._engine import LABEL
-from pytest_asyncdb.servers._owner import Owner
+from pytest_asyncdb.servers.docker_api import LABEL
 
 REGISTRY = Registry()
 
@@ -71,7 +77,7 @@ class Case:
     word: str
     backend: Backend
     provider: ServerProvider
-    found: Found
+    found: Candidate
 
     @property
     def spec(self) -> BackendSpec:
@@ -330,7 +336,7 @@ def broken(case: Case, **changes: Any) -> Backend:
 @pytest.fixture
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Servers of this test have their folders here, and leave none."""
-    monkeypatch.setattr("pytest_asyncdb.servers._supervise.MEMORY", "/none")
+    monkeypatch.setattr("pytest_asyncdb.servers.supervised.MEMORY", "/none")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     if os.geteuid() == 0:  # as another user the programs must get to the folder
         for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):

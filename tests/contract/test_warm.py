@@ -15,11 +15,10 @@ import pytest
 from fix_observer import Observer, observer_of
 from fix_servers import Servers
 
-from pytest_asyncdb._registry import Registry
-from pytest_asyncdb._server import Server
-from pytest_asyncdb._types import BackendSpec
+from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb.abc import BackendSpec, Server
 from pytest_asyncdb.servers import local
-from pytest_asyncdb.servers._warm import Warm
+from pytest_asyncdb.servers.data_dir_cache import DataDirCache
 
 REGISTRY = Registry()
 
@@ -174,7 +173,7 @@ def test_what_nobody_uses_is_removed(tmp_path: Path, cache: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     (source / "file").write_text("text")
-    kept = [Warm("program", [word]) for word in ("old", "new")]
+    kept = [DataDirCache("program", [word]) for word in ("old", "new")]
     for warm in kept:
         warm.keep(str(source), secrets.token_hex(4))
     half = [cache / f"program-0.{word}" for word in ("old", "new")]
@@ -183,24 +182,24 @@ def test_what_nobody_uses_is_removed(tmp_path: Path, cache: Path) -> None:
     month = time.time() - 40 * 86400
     os.utime(kept[0].entry, (month, month))
     os.utime(half[0], (month, month))
-    Warm("program", ["another"]).keep(str(source), "secret")
+    DataDirCache("program", ["another"]).keep(str(source), "secret")
     assert not kept[0].entry.exists()
     assert not half[0].exists()
     assert kept[1].entry.exists()
     assert half[1].exists()
-    assert Warm("program", ["another"]).take(str(tmp_path / "copy")) == "secret"
+    assert DataDirCache("program", ["another"]).take(str(tmp_path / "copy")) == "secret"
     assert (tmp_path / "copy" / "file").read_text() == "text"
 
 
 def test_so_many_are_kept_that_were_used_last(tmp_path: Path, cache: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    kept = [Warm("program", [str(number)]) for number in range(8)]
+    kept = [DataDirCache("program", [str(number)]) for number in range(8)]
     for number, warm in enumerate(kept):
         warm.keep(str(source), "secret")
         os.utime(warm.entry, (time.time() - 100 + number,) * 2)
-    Warm("program", ["0"]).take(str(tmp_path / "copy"))  # is used
-    Warm("program", ["another"]).keep(str(source), "secret")
+    DataDirCache("program", ["0"]).take(str(tmp_path / "copy"))  # is used
+    DataDirCache("program", ["another"]).keep(str(source), "secret")
     there = [number for number, warm in enumerate(kept) if warm.entry.exists()]
     assert there == [0, 2, 3, 4, 5, 6, 7]
     assert len(list(cache.iterdir())) == 8

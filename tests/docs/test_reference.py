@@ -11,11 +11,14 @@ import pytest
 
 import pytest_asyncdb
 from pytest_asyncdb import errors, fixtures, hookspecs
-from pytest_asyncdb._config import OPTIONS
-from pytest_asyncdb._handle import Asyncdb
-from pytest_asyncdb._markers import _KEYS
-from pytest_asyncdb._registry import Registry
-from pytest_asyncdb._types import Capabilities
+from pytest_asyncdb._config.markers import _KEYS
+from pytest_asyncdb._config.options import OPTIONS
+from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb._databases import messages as database_messages
+from pytest_asyncdb._run import messages as run_messages
+from pytest_asyncdb._run.handle import Asyncdb
+from pytest_asyncdb.abc import Capabilities
+from pytest_asyncdb.isolation import messages
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
@@ -142,31 +145,31 @@ def test_every_exception_is_public() -> None:
 
 BREACHES = {
     "docs/isolation.md": [
-        errors.waited_for_turn("t", 10, "a task", [], "another task", []),
-        errors.refused_statement("…", "MySQL", "t", "it commits by itself", []),
-        errors.lost_transaction("t", "CALL p()", "MySQL", []),
-        errors.lost_connection("t", "…", None, []),
-        errors.undone_by_server("t", "…", ValueError(), []),
-        errors.refused_call("…", "t", "…", []),
-        errors.left_running("t", {"a task": []}),
-        errors.after_the_test("t", []),
-        errors.overlapping_units("t", "…", []),
-        errors.teardown_stuck("t", 10, TimeoutError()),
-        errors.not_dropped("t", "d", TimeoutError()),
-        errors.second_connection("t", []),
-        errors.left_connected("t", []),
-        errors.needs_independent("asyncdb.connections()", "t"),
-        errors.checkpoint_behind_changes("t", []),
-        errors.checkpoint_in_a_transaction("t", []),
-        errors.checkpoint_lost("t", []),
+        messages.waited_for_turn("t", 10, "a task", [], "another task", []),
+        messages.refused_statement("…", "MySQL", "t", "it commits by itself", []),
+        messages.lost_transaction("t", "CALL p()", "MySQL", []),
+        messages.lost_connection("t", "…", None, []),
+        messages.undone_by_server("t", "…", ValueError(), []),
+        messages.refused_call("…", "t", "…", []),
+        messages.left_running("t", {"a task": []}),
+        messages.after_the_test("t", []),
+        messages.overlapping_units("t", "…", []),
+        messages.teardown_stuck("t", 10, TimeoutError()),
+        messages.not_dropped("t", "d", TimeoutError()),
+        messages.second_connection("t", []),
+        messages.left_connected("t", []),
+        run_messages.needs_independent("asyncdb.connections()", "t"),
+        messages.checkpoint_behind_changes("t", []),
+        messages.checkpoint_in_a_transaction("t", []),
+        messages.checkpoint_lost("t", []),
     ],
-    "docs/loops.md": [errors.trio_backend("t")],
+    "docs/loops.md": [run_messages.trio_backend("t")],
     "docs/howto/migrations.md": [
-        errors.foreign_database("…", "…", "asyncdb_migrations in pytest.ini")
+        database_messages.foreign_database("…", "…", "asyncdb_migrations in pytest.ini")
     ],
     "docs/howto/seeds.md": [
-        errors.seed_failed("PostgreSQL", ValueError()),
-        errors.seed_reuses_object("PostgreSQL", "User"),
+        database_messages.seed_failed("PostgreSQL", ValueError()),
+        database_messages.seed_reuses_object("PostgreSQL", "User"),
     ],
 }
 

@@ -1,8 +1,8 @@
 """The thread that closes the last test's connections never gets round to it."""
 
-from pytest_asyncdb.isolation._connections import RealConnections
+from pytest_asyncdb.isolation.direct_pool import DirectPool
 
-_close_retired = RealConnections.close_retired
+_close_retired = DirectPool.close_retired
 
 
 def _close_retired_here(self, aside=True):
@@ -10,4 +10,4 @@ def _close_retired_here(self, aside=True):
         _close_retired(self, aside)
 
 
-RealConnections.close_retired = _close_retired_here
+DirectPool.close_retired = _close_retired_here

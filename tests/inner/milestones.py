@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_asyncdb._stash import RUN
+from pytest_asyncdb._run.stash import RUN
 
 _FILE = Path(os.environ["MILESTONES"])
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_asyncdb._stash import RUN
+from pytest_asyncdb._run.stash import RUN
 
 
 def pytest_report_header(config: pytest.Config) -> str:

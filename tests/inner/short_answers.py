@@ -1,5 +1,5 @@
 """Servers have one second for an answer, instead of ten."""
 
-from pytest_asyncdb import _pulse
+from pytest_asyncdb._run import liveness
 
-_pulse._ANSWER = 1.0
+liveness._ANSWER = 1.0

@@ -1,5 +1,5 @@
 """Waits for locks are looked for after one second without progress, instead of twenty."""
 
-from pytest_asyncdb import _pulse
+from pytest_asyncdb._run import liveness
 
-_pulse._STUCK = 1.0
+liveness._STUCK = 1.0

@@ -78,13 +78,13 @@ def test_what_noting_costs_is_seen(tmp_path: Path) -> None:
     """The control: where to note a statement takes 10 ms, the tests that note are the slow ones."""
     slow = (
         "import time\n"
-        "from pytest_asyncdb._journal import Journal\n"
-        "def add(self, *args, add=Journal.add):\n"
+        "from pytest_asyncdb._record.statement_log import StatementLog\n"
+        "def add(self, *args, add=StatementLog.add):\n"
         "    until = time.process_time() + 0.01\n"
         "    while time.process_time() < until:\n"
         "        pass\n"
         "    add(self, *args)\n"
-        "Journal.add = add\n"
+        "StatementLog.add = add\n"
     )
     code = (
         "import dataclasses, sys; from benchmarks import __main__ as main, cases;"

@@ -9,7 +9,7 @@ import pytest
 from fix_project import Outcome, Project
 from fix_servers import WORDS, Servers, Target
 
-from pytest_asyncdb.reports._hints import HINTS, find, render
+from pytest_asyncdb.reports.hints import HINTS, find, render
 
 # The tests leave connections behind, as the mistakes that they make do.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -12,7 +12,7 @@ import pytest
 from fix_servers import WORDS
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from pytest_asyncdb.reports._html import page as written
+from pytest_asyncdb.reports.html import page as written
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 #: Milliseconds in which a page of 2,000 tests on 6 backends is there.

@@ -18,10 +18,10 @@ from fix_observer import observer_of
 from fix_project import Project
 from fix_servers import Servers, Target
 
-from pytest_asyncdb._reap import reap as reap_machine
-from pytest_asyncdb._registry import Registry
-from pytest_asyncdb._types import BackendSpec
-from pytest_asyncdb.servers._owner import Owner
+from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb._run.leftovers import reap as reap_machine
+from pytest_asyncdb._system.process_identity import Owner
+from pytest_asyncdb.abc import BackendSpec
 
 SERVERS = ("postgres+asyncpg", "mysql+aiomysql", "mariadb+asyncmy")
 
@@ -56,7 +56,7 @@ def reap(*arguments: str) -> list[str]:
 def dead() -> Owner:
     """The owner of something, who has ended."""
     code = (
-        "from pytest_asyncdb.servers._owner import Owner\n"
+        "from pytest_asyncdb._system.process_identity import Owner\n"
         "print(Owner.current('cafe0123', 'a PostgreSQL server').to_json())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -21,8 +21,8 @@ from fix_project import QUIET, Project
 from fix_servers import Servers, Target
 from sqlalchemy.engine import URL
 
-from pytest_asyncdb._registry import Registry
-from pytest_asyncdb._types import BackendSpec
+from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb.abc import BackendSpec
 from pytest_asyncdb.errors import ProviderUnavailable
 
 REGISTRY = Registry()

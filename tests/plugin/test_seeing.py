@@ -8,7 +8,7 @@ import pytest
 from fix_project import Outcome, Project
 from fix_servers import Servers, Target
 
-from pytest_asyncdb import _journal
+from pytest_asyncdb._record import statement_log
 
 FAILING = """
 async def test_it(asyncdb_session):
@@ -287,7 +287,7 @@ def test_many_statements_do_not_add_up(
     project: Project, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that are not kept are counted by their texts; ``count()`` counts all."""
-    monkeypatch.setattr(_journal, "_MOST", 50)
+    monkeypatch.setattr(statement_log, "_MOST", 50)
     project.tests(
         """
         async def test_it(asyncdb_connection, asyncdb):

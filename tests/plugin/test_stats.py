@@ -11,8 +11,8 @@ import pytest
 from fix_project import Outcome, Project
 from fix_servers import Servers, Target
 
-from pytest_asyncdb._stash import RUN
-from pytest_asyncdb.reports import _times
+from pytest_asyncdb._run.stash import RUN
+from pytest_asyncdb.reports import timing_table
 
 THREE = """
 @pytest.mark.parametrize("name", ["ada", "bob", "cyd"])
@@ -53,7 +53,7 @@ class Numbers:
         self.found: dict[str, Any] = {}
 
     def pytest_terminal_summary(self, config: pytest.Config) -> None:
-        self.found = _times.collect(config.stash[RUN])
+        self.found = timing_table.collect(config.stash[RUN])
 
 
 def lines(outcome: Outcome) -> list[str]:
@@ -133,7 +133,7 @@ def test_a_slow_seed_is_named(
     project: Project, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the option, in one line."""
-    monkeypatch.setattr(_times, "TEMPLATE", 0.5)
+    monkeypatch.setattr(timing_table, "TEMPLATE", 0.5)
     project.write("conftest.py", SEED.format(seconds=0.6))
     project.tests(THREE)
     text = project.run(target).passed(3).text
@@ -148,7 +148,7 @@ def test_a_slow_set_up_is_named_with_its_test(
     project: Project, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever takes longer than nothing is slow here."""
-    monkeypatch.setattr(_times, "ONE", 0)
+    monkeypatch.setattr(timing_table, "ONE", 0)
     project.tests(THREE)
     text = project.run(servers.target("sqlite")).passed(3).text
     slow = "\n".join(line for line in text.splitlines() if "asyncdb: slow" in line)
@@ -213,13 +213,13 @@ def numbers(word: str = "postgres", seconds: float = 60.0, **values: Any) -> Map
 def test_what_is_out_of_the_ordinary(values: dict[str, Any], line: str | None) -> None:
     """The limits as the documentation has them; at a limit nothing is said."""
     expected = [] if line is None else [f"asyncdb: slow: {line}"]
-    assert _times.unusual(numbers(**values)) == expected
+    assert timing_table.unusual(numbers(**values)) == expected
 
 
 def test_two_drivers_on_one_server_are_one_slow_server() -> None:
     found = numbers("postgres+asyncpg@17", server=61.0)
     found["backends"]["postgres+psycopg@17"] = found["backends"]["postgres+asyncpg@17"]
-    assert _times.unusual(found) == [
+    assert timing_table.unusual(found) == [
         "asyncdb: slow: postgres@17: the server (container) took 61.00 s to start (over 60 s)"
     ]
 

@@ -8,10 +8,8 @@ import pytest
 from fix_project import QUIET, Project
 from fix_servers import Servers
 
-from pytest_asyncdb._registry import Registry
-from pytest_asyncdb._server import Found, Server
-from pytest_asyncdb._types import BackendSpec, Sourced
-from pytest_asyncdb.abc import Backend, ServerProvider
+from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb.abc import Backend, BackendSpec, Candidate, Server, ServerProvider, Sourced
 from pytest_asyncdb.errors import ProviderUnavailable
 
 REGISTRY = Registry()
@@ -91,8 +89,8 @@ class Distant(ServerProvider):
 
     name = "distant"
 
-    def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Found:
-        return Found(self.name, "far away", "17", at_hand=False)
+    def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Candidate:
+        return Candidate(self.name, "far away", "17", at_hand=False)
 
     def obtain(self, *_: object) -> None:  # type: ignore[override]
         raise NotImplementedError
@@ -103,10 +101,10 @@ class Near(Distant):
 
     name = "near"
 
-    def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Found:
+    def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Candidate:
         if spec.version == "9":
             raise ProviderUnavailable("no version 9")
-        return Found(self.name, "here", spec.version)
+        return Candidate(self.name, "here", spec.version)
 
 
 @pytest.mark.parametrize(

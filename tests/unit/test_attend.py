@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_asyncdb.servers import _supervisor
+from pytest_asyncdb.servers import supervisor
 from pytest_asyncdb.servers.container import ContainerProvider
 
-ATTEND = Path(_supervisor.__file__).with_name("_attend.py")
+ATTEND = Path(supervisor.__file__).with_name("attend.py")
 OK = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
 DONE = b"HTTP/1.1 204 No Content\r\n\r\n"
 #: What the engine says of a program that has printed to both outputs.

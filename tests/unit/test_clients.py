@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from pytest_asyncdb._registry import Registry
-from pytest_asyncdb._server import Server
+from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb.abc import Server
 
 SERVER = Server(
     backend="postgres",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_asyncdb.reports._conftest import RULES, mistakes
+from pytest_asyncdb.reports.conftest_rules import RULES, mistakes
 
 WRONG = {
     "default join mode": """

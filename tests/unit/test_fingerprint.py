@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Column, Enum, ForeignKey, Integer, MetaData, Table
 from sqlalchemy.dialects import postgresql
 
-from pytest_asyncdb._plan import SchemaPlan
+from pytest_asyncdb._databases.plan import SchemaPlan
 
 
 def metadata(*names: str) -> MetaData:

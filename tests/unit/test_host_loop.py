@@ -15,7 +15,7 @@ import uvloop
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from pytest_asyncdb._loops import PATIENCE, HostLoop
+from pytest_asyncdb._engines.host_loop import PATIENCE, HostLoop
 
 LOOPS = [asyncio.SelectorEventLoop, uvloop.new_event_loop]
 

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from pytest_asyncdb._hosts import hosts_of, is_test_host
+from pytest_asyncdb._config.hosts import hosts_of, is_test_host
 
 
 @pytest.mark.parametrize(

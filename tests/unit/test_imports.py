@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,146 +14,179 @@ import pytest
 PACKAGE = "pytest_asyncdb"
 ROOT = Path(__file__).parents[2] / PACKAGE
 
-#: What each layer may import of ours; modules not named here are the pytest side.
-BASE = {
-    "_alarm",
-    "errors",
-    "_types",
-    "_server",
-    "_recipes",
-    "_greenlets",
-    "_journal",
-    "_loops",
-    "_secrets",
+#: The folders from the ground up; modules of a folder import from their own and lower levels.
+LEVELS = {
+    "_system": 1,
+    "_engines": 2,
+    "_record": 3,
+    "servers": 4,
+    "isolation": 4,
+    "backends": 4,
+    "_databases": 5,
+    "_config": 6,
+    "_run": 7,
+    "reports": 8,
 }
-CORE = BASE | {"abc", "_engines"}
-ALLOWED = {
-    "errors": {"_secrets"},
-    "_alarm": set(),
-    "_types": set(),
-    "_server": set(),
-    "_recipes": set(),
-    "_greenlets": set(),
-    "_loops": {"_greenlets"},
-    "_journal": set(),
-    "_counting": {"errors", "_journal", "_secrets"},
-    "_secrets": set(),
-    "reports._sections": {"_journal", "_secrets", "reports", "reports._hints"},
-    "reports._hints": set(),
-    "reports._values": set(),
-    "reports._causes": set(),
-    "reports._outcome": {"_journal", "_secrets", "reports", "reports._values"},
-    "reports._matrix": {"reports._causes", "reports._html"},
-    "reports._html": {"reports._matrix"},
-    "reports._changed": {"errors", "_changes", "_secrets", "reports", "reports._sections"},
-    "abc": BASE,
-    "_engines": BASE,
-    "_registry": CORE,
-    "_names": {"errors"},
-    "_redirect": {"errors", "_names", "_engines"},
-    "_plan": BASE | {"_names"},
-    "_build": CORE | {"_plan"},
-    "_sql": CORE,
-    "_templates": BASE,
-    "_began": set(),
-    "_sources": {"_began"},
-    "_keeping": {"_types", "_server", "servers._cache", "servers._owner"},
-    "_lasting": {"_sources", "_templates", "servers._flock"},
-    "_provision": CORE
-    | {"_plan", "_build", "_sql", "_templates", "_lasting", "_sources"}
-    | {"_keeping"},
-    "_single": CORE | {"_plan", "_sql", "_provision"},
-    "_budget": {"errors", "_server"},
-    "_hosts": {"errors", "_types"},
-    "_databases": CORE | {"_plan", "_sql", "_provision"},
-    "_migrations": {"errors", "_engines", "_loops"},
-    "_differences": set(),
-    "_runs": {"servers._cache", "servers._owner"},
-    "_lease": CORE | {"_lasting", "_provision", "_pulse", "_runs", "_sql"},
-    "_reap": CORE
-    | {"_hosts", "_keeping", "_lease", "_provision", "_registry", "_runs", "_sql"}
-    | {"servers._kept", "servers._traces"},
-    "_times": set(),
-    "_code": set(),
-    "_reach": {"errors", "_code", "_redirect"},
-    "reports._conftest": set(),
-    "reports._rules": set(),
-    "reports._portability": {"_plan", "reports._rules"},
-}
-FOLDERS = ("backends", "servers", "isolation")
-#: Imported by everybody's pytest at start.
-SIDE = {"plugin", "fixtures"}
+#: The files of the root, above all folders.
+FACE = {"__init__", "__main__", "fixtures", "hookspecs", "plugin"}
+#: What every module may import; of these files' own imports only circles are forbidden.
+SHARED = {"abc", "errors", "testing"}
 HEAVY = ("sqlalchemy", "greenlet", "aiosqlite", "asyncpg", "psycopg", "asyncmy", "aiomysql")
 
 
-def modules() -> list[str]:
+def modules(root: Path = ROOT) -> dict[str, Path]:
     """Every module of the package, dotted, without the package's name."""
-    paths = (path.relative_to(ROOT).with_suffix("") for path in sorted(ROOT.rglob("*.py")))
-    names = [".".join(path.parts).removesuffix("__init__").rstrip(".") for path in paths]
-    return [name for name in names if name]
+    names = {}
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        folder = parts[-1] == "__init__" and len(parts) > 1
+        names[".".join(parts[:-1] if folder else parts)] = path
+    return names
 
 
-def imports(module: str) -> Iterator[str]:
-    """What a module imports anywhere, those for type checkers left out."""
-    path = ROOT.joinpath(*module.split("."))
-    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    yield from _imports(ast.parse(path.read_text(encoding="utf-8")))
+def arrows(found: dict[str, Path]) -> dict[str, set[str]]:
+    """What each module imports of the package: anywhere, also for type checkers only."""
+    result = {}
+    for name, path in found.items():
+        wanted = set(_imports(ast.parse(path.read_text(encoding="utf-8")), found))
+        result[name] = wanted - {name}
+    return result
 
 
-def _imports(node: ast.AST) -> Iterator[str]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+def _imports(tree: ast.AST, found: dict[str, Path]) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            dotted = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            dotted = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
             continue
-        if isinstance(child, ast.Import):
-            yield from (alias.name for alias in child.names)
-        elif isinstance(child, ast.ImportFrom):
-            assert child.level == 0, "imports are absolute"
-            assert child.module is not None
-            for alias in child.names:
-                # "from pytest_asyncdb import errors" imports a module, other names are in one.
-                inner = child.module == PACKAGE and (ROOT / f"{alias.name}.py").exists()
-                yield f"{PACKAGE}.{alias.name}" if inner else child.module
-        yield from _imports(child)
+        for one in dotted:
+            if one.split(".")[0] != PACKAGE:
+                continue
+            inner = one.removeprefix(PACKAGE).removeprefix(".") or "__init__"
+            while inner not in found:  # a name in a module
+                inner = inner.rpartition(".")[0] or "__init__"
+            yield inner
 
 
-def ours(module: str) -> set[str]:
-    return {
-        name.removeprefix(f"{PACKAGE}.")
-        for name in imports(module)
-        if name.startswith(f"{PACKAGE}.")
-    }
+def level(module: str) -> int | None:
+    """The level of a module; None: its folder is not in the list."""
+    if module in FACE:
+        return 9
+    return LEVELS.get(module.partition(".")[0]) if "." in module or module in LEVELS else None
 
 
-@pytest.mark.parametrize("module", [name for name in modules() if name in ALLOWED])
-def test_the_lower_layers_import_only_what_is_below(module: str) -> None:
-    """``errors, _types, _server, _loops`` ← ``abc`` ← ``_registry`` ← ``_provision``."""
-    assert ours(module) <= ALLOWED[module]
+def faults(root: Path = ROOT) -> list[str]:
+    """What is against the order: unknown places, upward imports, circles."""
+    found = modules(root)
+    imported = arrows(found)
+    wrong = [
+        f"{name} is in no folder of the list"
+        for name in found
+        if name not in SHARED and level(name) is None
+    ]
+    for name, targets in imported.items():
+        for target in sorted(targets - SHARED):
+            if name in SHARED:
+                continue  # a circle would show below
+            own, other = level(name) or 0, level(target) or 0
+            beside = own == other and own < 9 and name.split(".")[0] != target.split(".")[0]
+            # The package's __init__ loads what it names at first use.
+            if other > own or beside:
+                wrong.append(f"{name} imports {target}")
+    for name in sorted(found):
+        if name != "__init__" and name in _reached(imported, name):
+            wrong.append(f"{name} imports itself in a circle")
+    return wrong
+
+
+def _reached(imported: dict[str, set[str]], start: str) -> set[str]:
+    seen: set[str] = set()
+    waiting = set(imported[start])
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            # A package's __init__ is not a step on the way; its folder's modules are.
+            waiting |= set() if name == "__init__" else imported[name] - seen
+    return seen
+
+
+#: Faults that the move has kept; they go with the changes of substance.
+KNOWN = {
+    "_run.lock_waits imports reports.sections",
+    "_databases.connection_limit imports itself in a circle",
+    "abc imports itself in a circle",
+    "isolation.dbapi imports itself in a circle",
+    "isolation.direct imports itself in a circle",
+    "isolation.direct_connection imports itself in a circle",
+    "isolation.direct_pool imports itself in a circle",
+    "isolation.driver_connection imports itself in a circle",
+    "isolation.outer_transaction imports itself in a circle",
+    "reports.html imports itself in a circle",
+    "reports.matrix imports itself in a circle",
+}
+
+
+def test_imports_run_one_way() -> None:
+    """Between folders and within them, also under ``TYPE_CHECKING``."""
+    assert set(faults()) == KNOWN
 
 
 @pytest.mark.parametrize(
-    "module", [name for name in modules() if name.partition(".")[0] in FOLDERS]
+    ("file", "text", "fault"),
+    [
+        (
+            "_system/deadline.py",
+            "from pytest_asyncdb._system import file_lock\n",
+            "_system.deadline imports itself in a circle",
+        ),
+        (
+            "backends/sqlite.py",
+            "if TYPE_CHECKING:\n    from pytest_asyncdb._run.run import Run\n",
+            "backends.sqlite imports _run.run",
+        ),
+        (
+            "backends/sqlite.py",
+            "def f():\n    from pytest_asyncdb.servers import url\n",
+            "backends.sqlite imports servers.url",
+        ),
+        ("_new/thing.py", "", "_new.thing is in no folder of the list"),
+        ("_new.py", "", "_new is in no folder of the list"),
+    ],
+    ids=["circle", "upward", "beside", "folder", "file"],
 )
-def test_the_axes_do_not_know_each_other(module: str) -> None:
-    """A backend knows no server provider, a strategy no backend, and so on."""
-    folder = module.partition(".")[0]
-    outside = {name for name in ours(module) if name.partition(".")[0] != folder}
-    assert outside <= CORE
+def test_a_planted_fault_is_found(tmp_path: Path, file: str, text: str, fault: str) -> None:
+    """The control of the test above."""
+    root = tmp_path / PACKAGE
+    shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns("__pycache__"))
+    planted = root / file
+    planted.parent.mkdir(exist_ok=True)
+    before = planted.read_text(encoding="utf-8") if planted.exists() else ""
+    planted.write_text(before + text, encoding="utf-8")
+    if "circle" in fault:
+        with (root / "_system/file_lock.py").open("a", encoding="utf-8") as lock:
+            lock.write("from pytest_asyncdb._system import deadline\n")
+    assert fault in faults(root)
 
 
-@pytest.mark.parametrize(
-    "module",
-    [name for name in modules() if name in ALLOWED or name.partition(".")[0] in FOLDERS],
-)
-def test_the_core_does_not_know_pytest(module: str) -> None:
-    """The axes and what is below them work without pytest."""
-    roots = {name.partition(".")[0] for name in imports(module)}
-    assert not roots & {"pytest", "_pytest", "pytest_asyncio", "anyio", "xdist", "execnet"}
+@pytest.mark.parametrize("folder", ["_system", "_engines", "_record", "servers", "isolation"])
+def test_the_lower_folders_do_not_know_pytest(folder: str) -> None:
+    """They work without pytest."""
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            roots = {name.partition(".")[0] for name in names}
+            forbidden = {"pytest", "_pytest", "pytest_asyncio", "anyio", "xdist", "execnet"}
+            assert not roots & forbidden, path
 
 
-@pytest.mark.parametrize("module", [name for name in modules() if name not in SIDE])
-def test_nothing_imports_the_plugin(module: str) -> None:
-    """Fixtures and hooks are at the top; others may read the fixtures' types only."""
-    assert not ours(module) & {"plugin"}
+def test_the_root_holds_the_face_only() -> None:
+    """At most ten files; everything else is in a folder that stands for one idea."""
+    assert len([path for path in ROOT.iterdir() if path.is_file()]) <= 10
 
 
 def loaded(*arguments: str, folder: Path) -> set[str]:

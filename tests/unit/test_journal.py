@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_asyncdb import _journal
-from pytest_asyncdb._journal import Journal, Statement
-from pytest_asyncdb.reports import _sections
+from pytest_asyncdb._record import statement_log
+from pytest_asyncdb._record.statement_log import Statement, StatementLog
+from pytest_asyncdb.reports import sections
 
 
-def filled(*texts: str, checkout: int | None = 1) -> Journal:
+def filled(*texts: str, checkout: int | None = 1) -> StatementLog:
     """COMMIT and ROLLBACK are ends of transactions."""
-    journal = Journal()
+    journal = StatementLog()
     for text in texts:
         if text in ("COMMIT", "ROLLBACK"):
             journal.ended(text, checkout or 0)
@@ -20,7 +20,7 @@ def filled(*texts: str, checkout: int | None = 1) -> Journal:
     return journal
 
 
-def depths(journal: Journal) -> list[tuple[int, str]]:
+def depths(journal: StatementLog) -> list[tuple[int, str]]:
     return [
         (step.depth, step.entry if isinstance(step.entry, str) else step.entry.sql)
         for step in journal.steps()
@@ -57,15 +57,15 @@ def test_an_end_in_which_nothing_ran_is_no_step() -> None:
 def test_the_depth_is_known_when_the_beginning_is_not_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_journal, "_MOST", 2)
+    monkeypatch.setattr(statement_log, "_MOST", 2)
     journal = filled("SELECT 1", "SAVEPOINT a", "SELECT 2", "SELECT 3")
     assert depths(journal) == [(2, "SELECT 2"), (2, "SELECT 3")]
 
 
 def test_the_number_of_statements_and_of_texts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """And what they are together is exact."""
-    monkeypatch.setattr(_journal, "_MOST", 10)
-    monkeypatch.setattr(_journal, "_TEXTS", 5)
+    monkeypatch.setattr(statement_log, "_MOST", 10)
+    monkeypatch.setattr(statement_log, "_TEXTS", 5)
     journal = filled(*(f"SELECT {number}" for number in range(100)), "SELECT 0", "SELECT 0")
     assert journal.number == 102
     assert journal.seconds == 51.0
@@ -77,16 +77,16 @@ def test_the_number_of_statements_and_of_texts_is_bounded(monkeypatch: pytest.Mo
 
 def test_long_texts_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last statement is kept, however long it is."""
-    monkeypatch.setattr(_journal, "_CHARACTERS", 1000)
+    monkeypatch.setattr(statement_log, "_CHARACTERS", 1000)
     journal = filled("SELECT 1", "SELECT " + "2" * 2000)
     assert [len(statement.sql) for statement in journal.statements] == [2007]
     journal.add(Statement("SELECT 3", None, 0.5), None)
     assert [statement.sql for statement in journal.statements] == ["SELECT 3"]
-    assert max(map(len, journal.forgotten)) <= _journal._TEXT
+    assert max(map(len, journal.forgotten)) <= statement_log._TEXT
 
 
 def test_a_range_of_statements_is_what_is_kept_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_journal, "_MOST", 3)
+    monkeypatch.setattr(statement_log, "_MOST", 3)
     journal = filled(*(f"SELECT {number}" for number in range(1, 11)))
     texts = [[s.sql for s in journal.between(*numbers)] for numbers in ((0, 10), (8, 9), (2, 5))]
     assert texts == [["SELECT 8", "SELECT 9", "SELECT 10"], ["SELECT 9"], []]
@@ -94,9 +94,9 @@ def test_a_range_of_statements_is_what_is_kept_of_it(monkeypatch: pytest.MonkeyP
 
 def test_a_text_that_was_cut_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     """The word that tells it may stand behind the cut, and so may the end of the literal."""
-    monkeypatch.setattr(_journal, "_MOST", 1)
+    monkeypatch.setattr(statement_log, "_MOST", 1)
     secret = "hunter2" * 100
     journal = filled(f"SELECT '{secret}' AS password", *["SELECT 1"] * 30)
-    text = _sections.statements(journal, "sqlite, rollback")
+    text = sections.statements(journal, "sqlite, rollback")
     assert "hunter2" not in text
     assert "1 × SELECT '***'" in text

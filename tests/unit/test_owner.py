@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_asyncdb.servers import _owner
-from pytest_asyncdb.servers._owner import Owner, start_time
+from pytest_asyncdb._system import process_identity
+from pytest_asyncdb._system.process_identity import Owner, start_time
 
 HERE = Owner.current("cafe0123", "a PostgreSQL server")
 
@@ -78,7 +78,7 @@ def test_who_cannot_be_looked_at_is_alive(change: dict[str, str]) -> None:
 def test_before_the_last_start_of_this_machine_everybody_is_dead(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_owner, "_host", lambda: "machine/0123")
+    monkeypatch.setattr(process_identity, "_host", lambda: "machine/0123")
     owner = dataclasses.replace(HERE, host="machine/0123", boot="before")
     assert not owner.alive()
 
@@ -86,7 +86,7 @@ def test_before_the_last_start_of_this_machine_everybody_is_dead(
 def test_without_a_machine_id_another_start_may_be_another_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_owner, "_host", lambda: "runner/")
+    monkeypatch.setattr(process_identity, "_host", lambda: "runner/")
     owner = dataclasses.replace(HERE, host="runner/", boot="another")
     assert owner.alive()
 
@@ -97,7 +97,7 @@ def test_the_start_can_be_had_without_a_proc(monkeypatch: pytest.MonkeyPatch) ->
     def no_proc(path: str) -> Path:
         return Path("/nowhere") if path.startswith("/proc") else Path(path)
 
-    monkeypatch.setattr(_owner, "Path", no_proc)
+    monkeypatch.setattr(process_identity, "Path", no_proc)
     began = start_time(os.getpid())
     assert began is not None
     assert began.split()[-1].isdigit()

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects.postgresql import INET, JSONB
 
-from pytest_asyncdb.reports._portability import describe, troubles
+from pytest_asyncdb.reports.portability import describe, troubles
 
 ALL = {"sqlite": "sqlite", "postgres": "postgresql", "mysql": "mysql", "mariadb": "mariadb"}
 

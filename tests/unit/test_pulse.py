@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
-from pytest_asyncdb._pulse import _is_answer, cut
-from pytest_asyncdb._server import Server
-from pytest_asyncdb.errors import server_lost
+from pytest_asyncdb._run.liveness import _is_answer, cut
+from pytest_asyncdb._run.messages import server_lost
+from pytest_asyncdb.abc import Server
 
 
 @pytest.mark.parametrize(

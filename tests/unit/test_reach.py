@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from pytest_asyncdb import _reach
-from pytest_asyncdb._reach import Reach
-from pytest_asyncdb._redirect import app_engines
+from pytest_asyncdb._run import reach as reach_module
+from pytest_asyncdb._run.reach import Reach
+from pytest_asyncdb._run.redirect import app_engines
 
 DB = """
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -161,7 +161,7 @@ def test_what_is_imported_later_is_found(make: Make, reach: Reach) -> None:
 
 
 def test_the_walk_is_bounded(reach: Reach, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_reach, "LIMIT", 10)
+    monkeypatch.setattr(reach_module, "LIMIT", 10)
     engine = sys.modules["shop.db"].engine
     assert reach.starts_at([[[n] for n in range(8)] + [engine]])
     assert not reach.starts_at([[[engine], *([n] for n in range(30))]])

@@ -15,16 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from pytest_asyncdb._registry import Registry
-from pytest_asyncdb._types import BackendSpec, Sourced
+from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb._system.process_identity import Owner
+from pytest_asyncdb.abc import BackendSpec, Sourced
 from pytest_asyncdb.errors import ConfigError, ProviderUnavailable
-from pytest_asyncdb.servers import _ready, url
-from pytest_asyncdb.servers._engine import engine_address
-from pytest_asyncdb.servers._owner import Owner
-from pytest_asyncdb.servers._supervise import Identity, Supervised, supervised
+from pytest_asyncdb.servers import readiness, url
 from pytest_asyncdb.servers.container import ContainerProvider
+from pytest_asyncdb.servers.docker_api import engine_address
 from pytest_asyncdb.servers.local import EmbeddedProvider, LocalProvider
 from pytest_asyncdb.servers.memory import MemoryProvider
+from pytest_asyncdb.servers.supervised import Identity, Supervised, supervised
 from pytest_asyncdb.servers.url import UrlProvider
 
 REGISTRY = Registry()
@@ -55,11 +55,11 @@ def unavailable(provider: object, backend: object, spec: BackendSpec | None = No
 def test_a_version_is_asked_for_by_its_beginning(
     version: str, wanted: str | None, expected: bool
 ) -> None:
-    assert _ready.fits(version, wanted) is expected
+    assert readiness.fits(version, wanted) is expected
 
 
 def test_a_long_wait_gives_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_ready, "_PATIENCE", 0.0)
+    monkeypatch.setattr(readiness, "_PATIENCE", 0.0)
     lines: list[str] = []
     told = threading.Event()
 
@@ -67,14 +67,14 @@ def test_a_long_wait_gives_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         lines.append(line)
         told.set()
 
-    with _ready.patience(progress, "getting the image"):
+    with readiness.patience(progress, "getting the image"):
         assert told.wait(10)
     assert lines == ["getting the image"]
 
 
 def test_a_short_wait_gives_no_line_and_leaves_no_thread() -> None:
     before = threading.active_count()
-    with _ready.patience(pytest.fail, "never"):
+    with readiness.patience(pytest.fail, "never"):
         pass
     assert threading.active_count() == before
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_asyncdb.isolation._statements import (
+from pytest_asyncdb._record.sql_text import (
     ends_transaction,
     keeps_session_state,
     only_reads,

@@ -1,0 +1,112 @@
+"""Names to classes, imported on use: backends, drivers, server providers, strategies.
+
+Third parties add to it through the hook ``pytest_asyncdb_register``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+from pytest_asyncdb._config import messages
+
+if TYPE_CHECKING:
+    from pytest_asyncdb.abc import Backend, BackendSpec, Driver, Isolation, ServerProvider
+
+_PACKAGE = "pytest_asyncdb"
+
+
+class Registry:
+    """What there is, by name. Values are ``module:Class``."""
+
+    def __init__(self) -> None:
+        self._backends = {
+            "sqlite": f"{_PACKAGE}.backends.sqlite:SQLite",
+            "postgres": f"{_PACKAGE}.backends.postgres:Postgres",
+            "mysql": f"{_PACKAGE}.backends.mysql:MySQL",
+            "mariadb": f"{_PACKAGE}.backends.mysql:MariaDB",
+        }
+        self._providers = {
+            "memory": f"{_PACKAGE}.servers.memory:MemoryProvider",
+            "url": f"{_PACKAGE}.servers.url:UrlProvider",
+            "embedded": f"{_PACKAGE}.servers.local:EmbeddedProvider",
+            "container": f"{_PACKAGE}.servers.container:ContainerProvider",
+            "local": f"{_PACKAGE}.servers.local:LocalProvider",
+        }
+        self._isolations = {
+            "rollback": f"{_PACKAGE}.isolation.rollback:Rollback",
+            "reset": f"{_PACKAGE}.isolation.reset:Reset",
+            "copy": f"{_PACKAGE}.isolation.copy:Copy",
+        }
+        self._loaded: dict[str, Any] = {}
+
+    def add_backend(self, name: str, target: str) -> None:
+        """Add a backend.
+
+        Args:
+            name: The word for ``--asyncdb``.
+            target: ``module:Class`` of a :class:`~pytest_asyncdb.abc.Backend`.
+        """
+        self._backends[name] = target
+
+    def add_provider(self, name: str, target: str) -> None:
+        """Add a server provider; ``auto`` tries it after the others.
+
+        Args:
+            name: The word for ``--asyncdb-server``.
+            target: ``module:Class`` of a :class:`~pytest_asyncdb.abc.ServerProvider`.
+        """
+        self._providers[name] = target
+
+    @property
+    def backends(self) -> list[str]:
+        """The words for backends."""
+        return list(self._backends)
+
+    @property
+    def providers(self) -> list[str]:
+        """The names of providers, in the order in which ``auto`` tries them."""
+        return list(self._providers)
+
+    def backend(self, name: str) -> Backend:
+        """The backend called *name*, or one of its aliases; KeyError if there is none."""
+        if name not in self._backends:
+            for known in self._backends:
+                if name in self.backend(known).aliases:
+                    name = known
+        backend: Backend = self._load(self._backends[name])
+        return backend
+
+    def provider(self, name: str) -> ServerProvider:
+        """The server provider called *name*."""
+        provider: ServerProvider = self._load(self._providers[name])
+        return provider
+
+    def isolation(self, name: str) -> type[Isolation]:
+        """The isolation strategy called *name*."""
+        module, _, attribute = self._isolations[name].partition(":")
+        isolation: type[Isolation] = getattr(importlib.import_module(module), attribute)
+        return isolation
+
+    def driver(self, spec: BackendSpec, preferred: str | None = None) -> Driver:
+        """The driver that *spec* names, else *preferred*, else the first installed one.
+
+        Raises:
+            DriverMissing: It, or every driver of the backend, is not installed.
+        """
+        backend = self.backend(spec.backend)
+        wanted = spec.driver or preferred
+        for driver in backend.drivers:
+            if (wanted is None or driver.name == wanted) and importlib.util.find_spec(
+                driver.module
+            ):
+                return driver()
+        named = next((d for d in backend.drivers if d.name == wanted), backend.drivers[0])
+        raise messages.driver_missing(named.name, named.extra, backend.label, spec.source)
+
+    def _load(self, target: str) -> Any:
+        if target not in self._loaded:
+            module, _, attribute = target.partition(":")
+            self._loaded[target] = getattr(importlib.import_module(module), attribute)()
+        return self._loaded[target]

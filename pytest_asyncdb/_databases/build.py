@@ -1,0 +1,117 @@
+"""Building a template: its schema, by ``create_all`` or a migration, and its seed.
+
+Everything runs on our own loop, on an engine without a pool that is gone afterwards.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_asyncdb import errors
+from pytest_asyncdb._databases import messages
+from pytest_asyncdb._engines.build_engine import POOL_OPTIONS, build_engine
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+    from pytest_asyncdb._databases.plan import SchemaPlan
+    from pytest_asyncdb.abc import Backend
+
+
+def building_engine(url: URL, options: Mapping[str, Any]) -> AsyncEngine:
+    """An engine for provisioning with the user's options, as far as they suit it."""
+    from sqlalchemy.pool import NullPool
+
+    left = {k: v for k, v in options.items() if k not in POOL_OPTIONS and k != "isolation_level"}
+    return build_engine(url, poolclass=NullPool, **left)
+
+
+async def build_schema(engine: AsyncEngine, backend: Backend, plan: SchemaPlan) -> None:
+    """Build the schema in an empty database.
+
+    Raises:
+        SchemaError: With what the server, or the migration, said.
+    """
+    try:
+        if plan.migrate is not None:
+            await _migrate(engine, plan.migrate)
+        else:
+            async with engine.begin() as connection:
+                await _create_schemas(connection, backend, plan)
+                for metadata in plan.metadata:
+                    await connection.run_sync(metadata.create_all)
+    except Exception as error:
+        what = "the migration" if plan.migrate else "create_all"
+        raise messages.schema_failed(backend.label, what, error) from error
+
+
+async def fill(engine: AsyncEngine, backend: Backend, seeds: Sequence[Callable[..., Any]]) -> None:
+    """Run the user's seeds, each in a session and transaction of its own.
+
+    Raises:
+        SchemaError: With what a seed raised.
+    """
+    from sqlalchemy import event
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    def refuse(session: object, instance: object) -> None:
+        # It would count as stored already, and nothing would be inserted.
+        raise messages.seed_reuses_object(backend.label, type(instance).__name__)
+
+    for seed in seeds:
+        try:
+            async with AsyncSession(engine, expire_on_commit=False) as session:
+                event.listen(session.sync_session, "detached_to_persistent", refuse)
+                result = seed(session)
+                if inspect.isawaitable(result):
+                    await result
+                await session.commit()
+        except errors.SchemaError:
+            raise
+        except Exception as error:
+            raise messages.seed_failed(backend.label, error) from error
+
+
+async def _create_schemas(connection: AsyncConnection, backend: Backend, plan: SchemaPlan) -> None:
+    if not backend.capabilities.schemas:
+        return
+    from sqlalchemy.schema import CreateSchema
+
+    tables = itertools.chain.from_iterable(m.tables.values() for m in plan.metadata)
+    for schema in sorted({table.schema for table in tables if table.schema}):
+        await connection.execute(CreateSchema(schema, if_not_exists=True))
+
+
+async def _migrate(engine: AsyncEngine, migrate: Callable[..., Any]) -> None:
+    """Call the user's function with what its parameters are named after."""
+    names = list(inspect.signature(migrate).parameters)
+    unknown = [name for name in names if name not in ("connection", "engine", "url")]
+    if unknown:
+        raise errors.ConfigError(
+            f"asyncdb_migrate: a function with the unknown parameter {unknown[0]!r}",
+            ["Known: connection, engine, url."],
+            ["name its parameters after what it needs"],
+        )
+    given: dict[str, Any] = {}
+    if "url" in names:
+        given["url"] = engine.url
+    is_async = inspect.iscoroutinefunction(migrate)
+    if "engine" in names:
+        given["engine"] = engine if is_async else engine.sync_engine
+    if "connection" in names:
+        async with engine.begin() as connection:
+            if is_async:
+                await migrate(connection=connection, **given)
+            else:
+                await connection.run_sync(lambda sync: migrate(connection=sync, **given))
+    elif is_async:
+        await migrate(**given)
+    else:
+        # A sync function may run a loop of its own (Alembic's async env.py does).
+        import asyncio
+
+        await asyncio.to_thread(migrate, **given)

@@ -1,0 +1,89 @@
+"""A connection of ours to one database, on which each statement commits by itself.
+
+For provisioning and for the restorers of ``isolation="reset"``; tests never get it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_asyncdb._engines.build_engine import OURS, build_engine
+from pytest_asyncdb.abc import Driver, Sql
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+
+class Connection(Sql):
+    """Opened at its first statement, kept until it is closed; of one event loop.
+
+    Args:
+        url: The database.
+        driver: The driver that the URL names.
+    """
+
+    def __init__(self, url: URL, driver: Driver) -> None:
+        self._url = url
+        self._driver = driver
+        self._engine: AsyncEngine | None = None
+        self._connection: AsyncConnection | None = None
+        #: The driver's own.
+        self._own: Any = None
+
+    async def fetch(self, query: str) -> list[tuple[Any, ...]]:
+        connection = await self._open()
+        return [tuple(row) for row in await connection.exec_driver_sql(query)]
+
+    async def script(self, statements: Sequence[str]) -> Sequence[Sequence[tuple[Any, ...]]]:
+        await self._open()
+        return await self._driver.run(self._own, statements)
+
+    async def ask(self, query: str) -> Sequence[tuple[Any, ...]]:
+        await self._open()
+        return await self._driver.ask(self._own, query)
+
+    async def each(self, statements: Sequence[str]) -> None:
+        """Run statements that must not share a round trip with others."""
+        connection = await self._open()
+        for statement in statements:
+            await connection.exec_driver_sql(statement)
+
+    async def close(self) -> None:
+        """May be called twice; the next statement would open another one."""
+        connection, self._connection = self._connection, None
+        engine, self._engine = self._engine, None
+        if connection is not None:
+            with contextlib.suppress(Exception):  # the server may have ended it
+                await connection.close()
+        if engine is not None:
+            await engine.dispose()
+
+    async def __aenter__(self) -> Connection:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _open(self) -> AsyncConnection:
+        if self._connection is not None and not self._connection.invalidated:
+            if not self._driver.is_closed(self._own) and not self._driver.was_ended(self._own):
+                return self._connection
+            await self._connection.invalidate()
+        from sqlalchemy.pool import NullPool
+
+        await self.close()
+        engine = self._engine = build_engine(
+            self._url,
+            poolclass=NullPool,
+            isolation_level="AUTOCOMMIT",
+            connect_args=dict(self._driver.connect_args()),
+            # A "%" is a "%"; the redirection of engines leaves it alone.
+            execution_options={"no_parameters": True, OURS: True},
+        )
+        self._connection = await engine.connect()
+        raw = await self._connection.get_raw_connection()
+        self._own = raw.driver_connection
+        return self._connection

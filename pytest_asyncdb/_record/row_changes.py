@@ -1,0 +1,120 @@
+"""Which rows a test has changed: its tables beside those of an untouched database."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pytest_asyncdb._engines.build_engine import build_engine
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from sqlalchemy.engine import URL
+
+T = TypeVar("T")
+Row = dict[str, Any]
+#: Rows by their primary key; without one, by all they hold and a number.
+_Rows = dict[tuple[Any, ...], Row]
+
+
+@dataclasses.dataclass(frozen=True)
+class TableChanges:
+    """The rows of one table that a test has changed, each as a mapping of its columns.
+
+    Args:
+        inserted: Rows that were not there.
+        updated: Rows before and after.
+        deleted: Rows that are not there any more.
+    """
+
+    inserted: list[Row] = dataclasses.field(default_factory=list)
+    updated: list[tuple[Row, Row]] = dataclasses.field(default_factory=list)
+    deleted: list[Row] = dataclasses.field(default_factory=list)
+
+
+def read_tables(connection: Connection) -> dict[str, _Rows]:
+    """Every table with its rows; for ``run_sync``."""
+    return {name: dict(_rows(connection, *where)) for name, where in _tables(connection).items()}
+
+
+def read_small_tables(connection: Connection, most: int, until: float) -> dict[str, _Rows | None]:
+    """Every table with its rows; None for one that was left out; for ``run_sync``.
+
+    Args:
+        most: A table with more rows is left out.
+        until: ``time.monotonic()`` after which no other table is read.
+    """
+    found: dict[str, _Rows | None] = {}
+    for name, where in _tables(connection).items():
+        rows = dict(_rows(connection, *where, most=most + 1)) if time.monotonic() < until else None
+        found[name] = rows if rows is not None and len(rows) <= most else None
+    return found
+
+
+async def read_untouched(url: URL, read: Callable[[Connection], T]) -> T:
+    """What *read* finds in the database at *url*, which is nobody else's."""
+    from sqlalchemy.pool import NullPool
+
+    engine = build_engine(url, poolclass=NullPool)
+    try:
+        async with engine.connect() as connection:
+            return await connection.run_sync(read)
+    finally:
+        await engine.dispose()
+
+
+def differences(before: Mapping[str, _Rows], after: Mapping[str, _Rows]) -> dict[str, TableChanges]:
+    """What differs, by table; tables without a difference are left out."""
+    found = {}
+    for name in sorted({*before, *after}):
+        was, rows = before.get(name, {}), after.get(name, {})
+        changes = TableChanges(
+            inserted=[row for key, row in rows.items() if key not in was],
+            updated=[(was[key], row) for key, row in rows.items() if was.get(key, row) != row],
+            deleted=[row for key, row in was.items() if key not in rows],
+        )
+        if changes != TableChanges():
+            found[name] = changes
+    return found
+
+
+def _tables(connection: Connection) -> dict[str, tuple[str | None, str, list[str]]]:
+    """Schema, name and key columns of every table, by the name that users write."""
+    from sqlalchemy import inspect
+
+    inspector = inspect(connection)
+    schemas: list[str | None] = [None]
+    if connection.dialect.name == "postgresql":
+        system = ("information_schema", inspector.default_schema_name)
+        schemas += [name for name in inspector.get_schema_names() if name not in system]
+    found = {}
+    for schema in schemas:
+        for (_, name), key in inspector.get_multi_pk_constraint(schema=schema).items():
+            columns = list(key["constrained_columns"])
+            found[f"{schema}.{name}" if schema else name] = schema, name, columns
+    return found
+
+
+def _rows(
+    connection: Connection,
+    schema: str | None,
+    table: str,
+    key: list[str],
+    most: int | None = None,
+) -> Iterator[tuple[tuple[Any, ...], Row]]:
+    quote = connection.dialect.identifier_preparer.quote
+    name = f"{quote(schema)}.{quote(table)}" if schema else quote(table)
+    limit = "" if most is None else f" LIMIT {most}"
+    result = connection.exec_driver_sql(
+        f"SELECT * FROM {name}{limit}", execution_options={"no_parameters": True}
+    )
+    seen: dict[str, int] = {}
+    for row in result.mappings():
+        if key:
+            yield tuple(row[column] for column in key), dict(row)
+            continue
+        text = repr(list(row.values()))
+        seen[text] = seen.get(text, 0) + 1
+        yield (text, seen[text]), dict(row)

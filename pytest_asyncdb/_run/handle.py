@@ -1,0 +1,191 @@
+"""The public objects that fixtures give besides SQLAlchemy's own: backend and handle."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Collection
+from typing import TYPE_CHECKING, Any
+
+from pytest_asyncdb._run import messages
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+    from pytest_asyncdb._record.row_changes import TableChanges
+    from pytest_asyncdb._record.statement_count import Count
+    from pytest_asyncdb._record.statement_log import Statement
+    from pytest_asyncdb._run.run import Run
+    from pytest_asyncdb.abc import BackendSpec, Capabilities, View
+
+
+class AsyncdbBackend:
+    """Which backend a test runs on; the value of the fixture ``asyncdb_backend``."""
+
+    def __init__(self, run: Run, spec: BackendSpec) -> None:
+        self._run = run
+        self.spec = spec
+
+    @property
+    def name(self) -> str:
+        """``sqlite``, ``postgres``, ``mysql``, ``mariadb`` or a third party's word."""
+        return self.spec.backend
+
+    @property
+    def driver(self) -> str:
+        """The driver in use, such as ``asyncpg``."""
+        return self._run.driver(self.spec).name
+
+    @property
+    def version(self) -> str:
+        """The version that the server reports, such as ``17.11``; waits for the server."""
+        return self._run.server(self.spec).version
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the backend can do."""
+        return self._run.backend(self.spec).capabilities
+
+    def __str__(self) -> str:
+        return str(self.spec)
+
+    def __repr__(self) -> str:
+        return f"<AsyncdbBackend {self.spec}>"
+
+
+class Asyncdb:
+    """The handle of a test's database; the value of the fixture ``asyncdb``."""
+
+    def __init__(
+        self, run: Run, backend: AsyncdbBackend, view: View, test: str, metadata: Any
+    ) -> None:
+        self.backend = backend
+        self._run = run
+        self._view = view
+        self._test = test
+        #: The rows of an untouched database.
+        self._before: dict[str, Any] | None = None
+        self._metadata = metadata
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """The engine on the test's database."""
+        return self._view.engine
+
+    @property
+    def url(self) -> URL:
+        """The URL of the test's database."""
+        self._view.watch()
+        return self._view.url
+
+    @property
+    def statements(self) -> list[Statement]:
+        """What the test has run on the database so far, in order: the application's statements,
+        without what the plugin adds, and without BEGIN, COMMIT and ROLLBACK. Of more than 10,000
+        the last ones."""
+        return self._view.journal.statements
+
+    def count(
+        self,
+        max: int | None = None,  # noqa: A002
+        min: int | None = None,  # noqa: A002
+    ) -> contextlib.AbstractContextManager[Count]:
+        """Count the statements of a block: ``with asyncdb.count(max=2):``.
+
+        Its value has ``statements`` and a length, in the block and after it.
+
+        Args:
+            max: The block may run so many statements.
+            min: It has to run so many.
+
+        Raises:
+            AssertionError: At the end of the block: there were more or fewer. It shows them,
+                equal ones together.
+        """
+        from pytest_asyncdb._record.statement_count import Counting
+
+        return Counting(self._view.journal, max, min)
+
+    @contextlib.asynccontextmanager
+    async def connections(
+        self, number: int, *, lock_timeout: float = 3.0
+    ) -> AsyncIterator[tuple[AsyncConnection, ...]]:
+        """Open *number* connections with transactions of their own, for tests of concurrency.
+
+        Not in the strategy ``rollback``.
+
+        Args:
+            number: How many.
+            lock_timeout: Seconds for which each waits for a lock; a mistake then fails
+                instead of hanging. MySQL and MariaDB know whole seconds.
+
+        Raises:
+            IsolationConflict: The strategy is ``rollback``.
+        """
+        if not self._view.independent:
+            raise messages.needs_independent("asyncdb.connections()", self._test)
+        statements = self._run.backend(self.backend.spec).lock_timeout(lock_timeout)
+        async with contextlib.AsyncExitStack() as stack:
+            found = []
+            for _ in range(number):
+                connection = await stack.enter_async_context(self.engine.connect())
+                for statement in statements:
+                    await connection.exec_driver_sql(statement)
+                await connection.commit()
+                found.append(connection)
+            yield tuple(found)
+
+    @contextlib.asynccontextmanager
+    async def checkpoint(self) -> AsyncIterator[None]:
+        """Put the data back, on leaving, to what it was on entering.
+
+        For the rounds of a loop, or the examples of hypothesis. Transactions that are open
+        when it is left are undone. In ``reset`` and ``copy`` nothing may be committed before
+        it is entered.
+
+        Raises:
+            IsolationConflict: A transaction is open (``rollback``), or something is committed
+                already (``reset``, ``copy``).
+        """
+        with self._view.checkpoint():
+            yield
+
+    async def changes(self) -> dict[str, TableChanges]:
+        """The rows that the test has inserted, updated and deleted so far, by table.
+
+        What other transactions have not committed is not seen. Reads every table, so it is
+        nothing for millions of rows.
+        """
+        from pytest_asyncdb._record import row_changes
+
+        if self._before is None:
+            reading = row_changes.read_untouched(self._view.reference(), row_changes.read_tables)
+            self._before = self._run.host.run(reading)
+        async with self.engine.connect() as connection:
+            after = await connection.run_sync(row_changes.read_tables)
+        return row_changes.differences(self._before, after)
+
+    async def schema_differences(self, *, ignore: Collection[str] = ()) -> list[str]:
+        """Where the models and the test's database differ, each a line; none: they agree.
+
+        Alembic compares ``asyncdb_metadata`` with what the migrations have built: tables,
+        columns, types, NULL, server defaults, indexes and constraints. Its own table
+        ``alembic_version`` is left out. What a backend cannot say is not compared.
+
+        Args:
+            ignore: Names of tables to leave out.
+
+        Raises:
+            ConfigError: Alembic is not installed.
+            MetadataError: There is no ``asyncdb_metadata``.
+        """
+        from pytest_asyncdb._databases.migrations import require_alembic
+        from pytest_asyncdb._databases.plan import as_metadata
+        from pytest_asyncdb._databases.schema_diff import differences
+
+        require_alembic("asyncdb.schema_differences()")
+        metadata = as_metadata(self._metadata, "the fixture asyncdb_metadata")
+        if not metadata:
+            raise messages.nothing_to_compare()
+        async with self.engine.connect() as connection:
+            return await connection.run_sync(differences, metadata, ignore)

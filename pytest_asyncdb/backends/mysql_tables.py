@@ -1,0 +1,228 @@
+"""What has changed in a MySQL or MariaDB database, seen from the server, at little cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pytest_asyncdb.abc import LEFT_TEXT, Sql
+from pytest_asyncdb.backends.mysql_dump import (
+    TABLES,
+    Definitions,
+    define,
+    literal,
+    quoted,
+    stored_columns,
+)
+
+#: Statements of anybody, in procedures, too, that may change a schema. TRUNCATE cannot.
+#: performance_schema.global_status of MySQL has none of these counters.
+_COUNTERS = [
+    *("Com_rename_table", "Com_alter_db"),
+    *(
+        f"Com_{verb}_{what}"
+        for verb in ("create", "alter", "drop")
+        for what in (
+            *("table", "index", "view", "trigger", "procedure", "function", "event"),
+            *("sequence", "package", "package_body"),
+        )
+    ),
+]
+_NAMES = ", ".join(map(literal, _COUNTERS))
+DDL = f"SHOW GLOBAL STATUS WHERE variable_name IN ({_NAMES}) AND value > 0"
+
+
+#: Tells, among much else, who is in a transaction. It takes the right PROCESS.
+INNODB = "SHOW ENGINE INNODB STATUS"
+
+#: The number of a connection in InnoDB's list of transactions. information_schema has a copy of
+#: it, which stays as it is for as long as somebody reads it every 100 ms.
+_ACTIVE = re.compile(
+    r"^---TRANSACTION \d+, ACTIVE.*\n(?:(?!---).*\n)*?\w+ thread id (\d+)", re.MULTILINE
+)
+
+
+Rows = Sequence[tuple[Any, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What one query tells about the rows and counters of a database."""
+
+    #: The server's time in seconds.
+    now: int
+    filled: frozenset[str]
+    #: When tables were last written, in seconds; None: not known.
+    written: dict[str, int | None]
+    #: What the AUTO_INCREMENT counter or the sequence of that name gives next.
+    ids: dict[str, int]
+
+
+def on_processlist(query: str) -> tuple[str, ...]:
+    """Statements of which the last one has the rows of *query*, in which ``{processlist}`` is a
+    table of every session that one may see.
+
+    MySQL has two. One is deprecated, and the drivers hand on the server's warning; the other one
+    is empty where the performance schema is switched off, and not there before 8.0.22 and on
+    MariaDB, which takes the condition for a comment.
+    """
+    before, after = map(literal, query.split("{processlist}"))
+    which = "if(0 /*!80022 OR @@performance_schema */, 'performance', 'information')"
+    return (
+        f"SET @asyncdb_query = concat({before}, {which}, '_schema.processlist', {after})",
+        "PREPARE asyncdb_query FROM @asyncdb_query",
+        "EXECUTE asyncdb_query",
+    )
+
+
+async def left_open(sql: Sql, database: str, status: Rows) -> list[tuple[int, str]]:
+    """Connections of others that are in a transaction in *database*, with what they do.
+
+    Args:
+        status: What the server said to INNODB.
+    """
+    ((_, _, text),) = status
+    numbers = _ACTIVE.findall(text)
+    if not numbers:
+        return []
+    rows = await sql.answer(
+        on_processlist(
+            f"SELECT id, coalesce(left(info, {LEFT_TEXT}), 'in a transaction') "
+            f"FROM {{processlist}} WHERE db = {literal(database)} "
+            f"AND id <> connection_id() AND id IN ({', '.join(numbers)})"
+        )
+    )
+    return [(int(number), str(what)) for number, what in rows]
+
+
+def count_ddl(rows: Rows) -> int:
+    """How many statements that may change a schema the server has run, by its answer to
+    :data:`DDL`."""
+    return sum(int(value) for _, value in rows)
+
+
+class Catalog:
+    """What a database consists of, as long as nobody changes its schema."""
+
+    def __init__(self, sql: Sql, database: str, definitions: Definitions) -> None:
+        self._sql = sql
+        self._database = database
+        self._lasting = definitions.lasting
+        self.tables = definitions.names(*TABLES)
+        #: Tables of MariaDB that keep the rows that were deleted.
+        self.versioned = frozenset(definitions.names("SYSTEM VERSIONED"))
+        self.sequences = frozenset(definitions.names("SEQUENCE"))
+        self.triggers = bool(definitions.names("TRIGGER"))
+        #: The query for :meth:`read`; fails where a table is gone.
+        self.probe = self._probe("")
+        #: One that tells nothing but which tables have rows.
+        self.rows = " UNION ALL ".join(["SELECT 'now', NULL, 0, NULL", *self._filled()])
+        #: The columns that can be written, and their types.
+        self.columns: dict[str, dict[str, str]] = {}
+        #: The columns of primary keys.
+        self.keys: dict[str, list[str]] = {}
+        #: The AUTO_INCREMENT columns.
+        self.counting: dict[str, str] = {}
+
+    @classmethod
+    async def of(cls, sql: Sql, database: str) -> Catalog:
+        """Read the catalog, on a session that SETTLE was run on."""
+        self = cls(sql, database, await define(sql, database))
+        self.columns = await stored_columns(sql, database)
+        for table, column, extra, key in await sql.fetch(
+            "SELECT c.table_name, c.column_name, c.extra, k.ordinal_position "
+            "FROM information_schema.columns AS c "
+            "LEFT JOIN information_schema.key_column_usage AS k ON k.constraint_name = 'PRIMARY' "
+            "AND k.table_schema = c.table_schema AND k.table_name = c.table_name "
+            f"AND k.column_name = c.column_name WHERE c.table_schema = {literal(database)} "
+            "ORDER BY c.table_name, k.ordinal_position"
+        ):
+            if "auto_increment" in extra:
+                self.counting[table] = column
+            if key is not None:
+                self.keys.setdefault(table, []).append(column)
+        return self
+
+    def look_out_for(self, start: State) -> None:
+        """Have the probe tell of tables that were empty only what differs from *start*: fewer rows
+        for the driver to read."""
+        told = [*start.filled, *(name for name, number in start.ids.items() if number != 1)]
+        names = "".join(f", {literal(name)}" for name in sorted({*told} & {*self.tables}))
+        self.probe = self._probe(f" AND (auto_increment > 1 OR table_name IN (''{names}))")
+
+    async def redefined(self) -> bool:
+        """Has somebody changed the schema?"""
+        try:
+            return (await define(self._sql, self._database)).lasting != self._lasting
+        except Exception:
+            # A view whose table is gone, a database that is gone.
+            return True
+
+    async def state(self) -> State:
+        """Fails where a table is gone."""
+        return self.read(await self._sql.fetch(self.probe))
+
+    def read(self, rows: Rows) -> State:
+        """What the answer to the probe says."""
+        now = 0
+        filled = set()
+        written: dict[str, int | None] = {}
+        ids = dict.fromkeys(self.counting, 1)
+        for kind, name, time, number in rows:
+            if kind == "now":
+                now = int(time)
+            elif kind == "row":
+                filled.add(name)
+            elif kind == "sequence":
+                ids[name] = int(number)
+            else:
+                written[name] = None if time is None else int(time)
+                if name in self.counting:
+                    # After TRUNCATE MySQL knows none.
+                    ids[name] = int(number or 1)
+        return State(now, frozenset(filled), written, ids)
+
+    async def checksums(self, tables: Sequence[str]) -> dict[str, int | None]:
+        """The server's checksums of all rows of some tables."""
+        if not tables:
+            return {}
+        names = ", ".join(quoted(self._database, name) for name in tables)
+        rows = await self._sql.fetch(f"CHECKSUM TABLE {names}")
+        return {name: row[1] for name, row in zip(tables, rows, strict=True)}
+
+    async def size(self, table: str) -> tuple[int, int]:
+        """How many rows a table has, and the id that follows the largest."""
+        column = self.counting.get(table)
+        follows = f"coalesce(max({quoted(column)}), 0) + 1" if column else "1"
+        ((rows, following),) = await self._sql.fetch(
+            f"SELECT count(*), {follows} FROM {quoted(self._database, table)}"
+        )
+        return int(rows), int(following)
+
+    def _probe(self, only: str) -> str:
+        return " UNION ALL ".join(
+            [
+                "SELECT 'now', NULL, unix_timestamp(), NULL",
+                "SELECT 'table', table_name, "
+                "CASE WHEN engine = 'InnoDB' THEN unix_timestamp(update_time) END, auto_increment "
+                "FROM information_schema.tables "
+                f"WHERE table_schema = {literal(self._database)}{only}",
+                *self._filled(),
+                *(
+                    f"SELECT 'sequence', {literal(name)}, NULL, next_not_cached_value "
+                    f"FROM {quoted(self._database, name)}"
+                    for name in sorted(self.sequences)
+                ),
+            ]
+        )
+
+    def _filled(self) -> list[str]:
+        """Queries for a row of each table that has one, deleted ones that it keeps included."""
+        found = []
+        for name in self.tables:
+            history = " FOR SYSTEM_TIME ALL" if name in self.versioned else ""
+            source = quoted(self._database, name) + history
+            found.append(f"(SELECT 'row', {literal(name)}, NULL, NULL FROM {source} LIMIT 1)")
+        return found
