@@ -177,7 +177,7 @@ def _asyncdb_view(
     from pytest_asyncdb.abc import ViewRequest
 
     run = request.config.stash[RUN]
-    run.times.setting_up()
+    run.timer.setting_up()
     node = request.node
     with plain_errors(run.settings.missing.value):
         _refuse_trio(request)
@@ -211,9 +211,9 @@ def _asyncdb_view(
     test = state_of(node)
     test.strays, test.view = redirection.strays, view
     test.journal = view.journal, f"{asyncdb_backend}, {isolation}"
-    run.times.ready()
+    run.timer.ready()
     yield view
-    run.times.ending()
+    run.timer.ending()
     run.redirector.end()
     run.watch.lookout = None
     if view.keeping and (why := run.why_not_kept(asyncdb_backend.spec)) is not None:
@@ -222,7 +222,7 @@ def _asyncdb_view(
     breaches = [b for b in view.close() if not _is_known(b, test.failure)]
     if view.kept is not None:
         test.kept = run.keep(view.kept, asyncdb_backend.spec, node.nodeid)
-    run.times.ended(str(asyncdb_backend), isolation)
+    run.timer.ended(str(asyncdb_backend), isolation)
     if breaches and (lost := run.watch.lost(asyncdb_backend.spec)) is not None:
         first = [] if test.lost else [lost]  # it explains what could not be undone
         breaches = [*first, *(b for b in breaches if not getattr(b, "not_undone", False))]

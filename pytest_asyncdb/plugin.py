@@ -62,7 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Reaching(run.named_engines), "asyncdb-reaching")
     if run.owned is not None:
         _end_on_sigterm(config)
-        config.pluginmanager.register(run.noted, "asyncdb-times")
+        config.pluginmanager.register(run.timing_totals, "asyncdb-times")
     path = run.settings.report.value
     if config.stash.setdefault(MATRIX, len(run.settings.specs) > 1 or bool(path)):
         _watch_outcomes(config, path)
@@ -216,8 +216,8 @@ def pytest_runtest_makereport(
         from pytest_asyncdb.reports import outcome
 
         error = call.excinfo.value if call.excinfo is not None and result.failed else None
-        journal = test.journal[0] if test.journal is not None else None
-        result.__dict__["asyncdb"] = outcome.state_of(item.nodeid, spec, error, compared, journal)
+        log = test.journal[0] if test.journal is not None else None
+        result.__dict__["asyncdb"] = outcome.outcome_of(item.nodeid, spec, error, compared, log)
     if result.failed and test.view is not None and item.config.stash[RUN].settings.keep:
         test.view.keeping = True
     if test.kept is not None:
@@ -228,10 +228,10 @@ def pytest_runtest_makereport(
         header.note_strays(result, test.strays, item.config.stash[RUN])
     if call.when == "teardown":
         run = item.config.stash[RUN]
-        if (times := run.times.take()) is None:
+        if (times := run.timer.take()) is None:
             pass
         elif run.owned is not None:
-            run.noted.add(times, item.nodeid)
+            run.timing_totals.add(times, item.nodeid)
         else:
             result.__dict__["asyncdb_times"] = times  # is sent to xdist's controller
         forget_test(item)
@@ -276,13 +276,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
     run = config.stash[RUN]
     reports = [r for found in terminalreporter.stats.values() for r in found]
-    lines = header.notes(run, reports)
-    if len(run.settings.specs) > 1 and terminalreporter.stats.keys() & {"failed", "error"}:
-        from pytest_asyncdb.reports import summary
-
-        lines += summary.portability(run, reports)
-    lines += header.times(run)
-    for line in lines:
+    for line in header.notes(run, reports):
         terminalreporter.write_line(line)
 
 

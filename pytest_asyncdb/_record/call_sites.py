@@ -1,8 +1,9 @@
-"""Where in the user's code a statement comes from, seen through SQLAlchemy's greenlets."""
+"""The lines of the user's code that led to a statement, also across SQLAlchemy's greenlets."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from types import FrameType
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     import greenlet
 
-#: Packages whose frames say nothing to the user.
+#: Packages whose frames are not the user's code.
 _FOREIGN = frozenset(
     {
         *("sqlalchemy", "greenlet", "asyncio", "uvloop", "contextlib", "threading"),
@@ -23,20 +24,19 @@ _FOREIGN = frozenset(
         *("aiosqlite", "asyncpg", "psycopg", "psycopg_pool", "asyncmy", "aiomysql", "pymysql"),
     }
 )
-
-#: Where the user's own frames end: an event loop, or pytest, runs them.
+#: Modules that call the user's code: an event loop, or pytest. Frames outside of these are none.
 _ENDS = frozenset({"asyncio.events", "asyncio.base_events", "asyncio.runners", "_pytest.runner"})
 
 
 def user_frames(limit: int = 3) -> list[str]:
-    """The innermost lines of the user's code in this task, the innermost last."""
+    """The innermost lines of the user's code in the current task, the innermost last."""
     return lines_of(user_places(limit))
 
 
 def user_places(limit: int = 3) -> list[Place]:
-    """The same before it is put in words, which only errors need; the innermost first.
+    """Like :func:`user_frames`, not yet as text, the innermost first.
 
-    SQLAlchemy runs its sync code in a greenlet; the coroutine that awaits it stands in that
+    SQLAlchemy runs its sync code in a greenlet; the coroutine that awaits it is in that
     greenlet's parent.
     """
     import greenlet
@@ -46,7 +46,7 @@ def user_places(limit: int = 3) -> list[Place]:
     frame: FrameType | None = sys._getframe(1)
     while current is not None:
         while frame is not None:
-            kind = _kind(frame.f_globals.get("__name__", ""))
+            kind = _kind(frame)
             if kind == "end":
                 return places
             if kind == "user":
@@ -60,59 +60,59 @@ def user_places(limit: int = 3) -> list[Place]:
 
 
 def lines_of(places: Sequence[Place]) -> list[str]:
-    """Places in words, the innermost last."""
+    """Places as text, the innermost last."""
     return [line_of(place) for place in reversed(places)]
 
 
 def standing(
     task: asyncio.Task[Any] | None, thread: int, inner: greenlet.greenlet | None
 ) -> list[str]:
-    """Where a task stands, or a thread without one: like :func:`user_frames`, from anywhere.
+    """Where any task, or a thread without a task, is now; like :func:`user_frames`.
 
     Args:
-        thread: Its thread's number.
-        inner: The greenlet of the task's call that is under way, if there is one.
+        thread: The identifier of the task's thread.
+        inner: The greenlet of the task's current call, if there is one.
     """
     if task is not None:
         if _is_current(task):
             return user_frames()
         if not getattr(task.get_coro(), "cr_running", False):
             return suspended_frames(task, inner)
-    places: list[Place] = []
-    frame = sys._current_frames().get(thread)
-    while frame is not None and _kind(frame.f_globals.get("__name__", "")) != "end":
-        if _is_users(frame):
-            places.append(_place(frame))
-        frame = frame.f_back
-    return lines_of(places[:3])
+    frames = _callers(sys._current_frames().get(thread))
+    inside = itertools.takewhile(lambda frame: _kind(frame) != "end", frames)
+    return lines_of([_place(frame) for frame in inside if _kind(frame) == "user"][:3])
 
 
 def _is_current(task: asyncio.Task[Any]) -> bool:
     import asyncio
 
-    loop = asyncio._get_running_loop()
-    return loop is not None and asyncio.current_task(loop) is task
+    try:
+        return asyncio.current_task() is task
+    except RuntimeError:  # no loop runs in this thread
+        return False
 
 
 def suspended_frames(
     task: asyncio.Task[Any] | None, inner: greenlet.greenlet | None, limit: int = 3
 ) -> list[str]:
-    """Where a task that waits stands: like :func:`user_frames`, from outside of it.
+    """Where a suspended task is; like :func:`user_frames`.
 
     Args:
-        inner: SQLAlchemy's greenlet, in which sync code of the user may stand.
+        inner: SQLAlchemy's greenlet of the task, which may contain sync code of the user.
     """
-    frames = list(_awaiting(task.get_coro() if task is not None else None))
-    inside: list[FrameType] = []
-    frame = None if inner is None else inner.gr_frame
-    while frame is not None:
-        inside.append(frame)
-        frame = frame.f_back
-    places = [_place(frame) for frame in (*frames, *reversed(inside)) if _is_users(frame)]
+    sync = [] if inner is None else [*_callers(inner.gr_frame)]
+    frames = (*_awaited(task.get_coro() if task is not None else None), *reversed(sync))
+    places = [_place(frame) for frame in frames if _kind(frame) == "user"]
     return [line_of(place) for place in places[-limit:]]
 
 
-def _awaiting(work: Any) -> Iterator[FrameType]:
+def _callers(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _awaited(work: Any) -> Iterator[FrameType]:
     """The frames of a suspended coroutine and of what it awaits, the innermost last."""
     while work is not None:
         for kind in ("cr", "gi", "ag"):
@@ -125,15 +125,15 @@ def _awaiting(work: Any) -> Iterator[FrameType]:
         work = getattr(work, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
 
 
-def _is_users(frame: FrameType) -> bool:
-    return _kind(frame.f_globals.get("__name__", "")) == "user"
+def _kind(frame: FrameType) -> str:
+    return _kind_of_module(frame.f_globals.get("__name__", ""))
 
 
 @functools.cache
-def _kind(module: str) -> str:
-    if module in _ENDS:
+def _kind_of_module(name: str) -> str:
+    if name in _ENDS:
         return "end"
-    return "foreign" if module.partition(".")[0] in _FOREIGN else "user"
+    return "foreign" if name.partition(".")[0] in _FOREIGN else "user"
 
 
 def _place(frame: FrameType) -> Place:

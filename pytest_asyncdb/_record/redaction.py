@@ -1,22 +1,22 @@
-"""Texts of statements as they may be shown: what may be a secret is masked."""
+"""Masks texts that may be secrets in statements, messages and URLs."""
 
 from __future__ import annotations
 
 import re
 
-#: A statement that names one of these may carry a secret among its texts.
+#: A statement that contains one of these words may carry a secret among its string literals.
 SECRET = re.compile(r"passw|pwd|secret|token|api_?key|credential|identified\s+by", re.IGNORECASE)
 _LITERAL = re.compile(r"'(?:[^']|'')*(?:'|$)")
 
 
 def masked(sql: str) -> tuple[str, bool]:
-    """A statement's text in one line, masked where it names a secret, and whether it does."""
+    """A statement on one line, masked if it names a secret, and whether it names one."""
     text = " ".join(sql.split())
     secret = SECRET.search(text) is not None
-    return without_texts(text) if secret else text, secret
+    return without_literals(text) if secret else text, secret
 
 
-def without_texts(sql: str) -> str:
-    """*sql* with every text in it masked: whether a statement that is cut names a secret cannot be
-    told."""
+def without_literals(sql: str) -> str:
+    """*sql* with every string literal masked, for statements that are no longer complete: whether
+    the missing part names a secret is unknown."""
     return _LITERAL.sub("'***'", sql)

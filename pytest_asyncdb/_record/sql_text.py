@@ -1,7 +1,7 @@
-"""What a statement's text says about its effect on the outer transaction.
+"""What the text of a statement says about its effect on transactions and sessions.
 
-Reads the first words only: a hidden effect (a procedure that commits) is found by the
-driver's transaction flag and by the guard savepoint instead.
+Only the first words are read. A hidden effect, such as a procedure that commits, is found by the
+driver's transaction flag and by the guard savepoint.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 _COMMENTS = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|/\*(?!!).*?\*/)+", re.DOTALL)
+_LITERAL = re.compile(r"'[^']*'")
 
 #: Statements that end or begin a transaction, but not ROLLBACK TO.
 _CONTROL = re.compile(
@@ -17,13 +18,12 @@ _CONTROL = re.compile(
     r"|set\b(?:[^;']*[\s,.]|\s+@@)autocommit\s*:?=",
     re.IGNORECASE,
 )
-#: The same as a whole statement, for the later ones of several in one text.
+#: The same as a whole statement, for the second and later statements in one text.
 _CONTROL_WHOLE = re.compile(
     r"(?:commit|end|abort|rollback|begin|start\s+transaction)"
     r"(?:\s+(?:work|transaction|and\s+chain))?\s*$",
     re.IGNORECASE,
 )
-_LITERAL = re.compile(r"'[^']*'")
 #: https://dev.mysql.com/doc/refman/9.4/en/implicit-commit.html
 _IMPLICIT_COMMIT = re.compile(
     r"(?:create|alter|drop|truncate|rename|grant|revoke|lock\s+tables?|unlock\s+tables?"
@@ -32,36 +32,34 @@ _IMPLICIT_COMMIT = re.compile(
     re.IGNORECASE,
 )
 _TEMPORARY = re.compile(r"(?:create|drop)\s+temporary\s+table\b", re.IGNORECASE)
-#: Statements that leave nothing behind to undo.
-_READ = re.compile(
-    r"(?:select|show|explain|values|pragma|savepoint|release|rollback\s+to|set|describe)\b",
-    re.IGNORECASE,
-)
 
-
-#: Statements that only look.
 _QUERY = re.compile(r"(?:select|show|explain|values|pragma|describe|with)\b", re.IGNORECASE)
 _CHANGE = re.compile(r"\b(?:insert|update|delete|replace)\b", re.IGNORECASE)
-#: What stays in the session of a connection behind the end of its transaction. ``SET LOCAL`` and
-#: ``SET TRANSACTION`` do not.
+#: Statements besides queries that leave no data behind.
+_NO_DATA = re.compile(r"(?:savepoint|release|rollback\s+to|set)\b", re.IGNORECASE)
+#: Statements that cannot end a transaction, whatever they call: no function and no trigger can.
+_PLAIN = re.compile(r"(?:select|insert|update|delete|with|values)\b", re.IGNORECASE)
+#: Session state that outlives the transaction. ``SET LOCAL`` and ``SET TRANSACTION`` do not.
 _SESSION = re.compile(
     r"(?:^|;)\s*(?:set\s+(?!local\b|transaction\b|constraints\b)|reset|listen|prepare|use|attach"
     r"|pragma|handler|lock\s+tables?|declare|load|create\s+(?:or\s+replace\s+|local\s+|global\s+)?temp)"
     r"|\b(?:pg_(?:try_)?advisory_lock|set_config|get_lock)|@\w+\s*:=|\binto\s+@",
     re.IGNORECASE,
 )
-#: Statements that cannot end a transaction, whatever they call: no function and no trigger can.
-_PLAIN = re.compile(r"(?:select|insert|update|delete|with|values)\b", re.IGNORECASE)
+_SAVEPOINT = re.compile(
+    r"\s*(savepoint|release|rollback(?=.*\sto\b))\s(?:.*\s)?(\S+?)\s*;?\s*$",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def first_words(statement: str) -> str:
-    """*statement* from its first word on, without what comments it."""
+    """*statement* without leading white space and comments."""
     match = _COMMENTS.match(statement)
     return statement[match.end() :] if match else statement
 
 
 def ends_transaction(statement: str, implicit_commits: bool) -> str | None:
-    """Why *statement* would end the outer transaction, a clause; None: it does not seem to.
+    """Why *statement* would end the outer transaction, as a clause; None: it does not seem to.
 
     Args:
         implicit_commits: DDL commits on this backend.
@@ -77,24 +75,31 @@ def ends_transaction(statement: str, implicit_commits: bool) -> str | None:
     return None
 
 
+def cannot_end_transaction(statement: str) -> bool:
+    """Does *statement* leave the transaction open? False if that is uncertain."""
+    return ";" not in statement and _PLAIN.match(first_words(statement)) is not None
+
+
 def only_queries(statement: str) -> bool:
-    """Does *statement* need no transaction to be undone? False where that is not sure."""
+    """Is *statement* a query? False if that is uncertain."""
     text = first_words(statement)
     if _QUERY.match(text) is None:
         return False
     return text[:4].lower() != "with" or _CHANGE.search(text) is None
 
 
-def cannot_end_transaction(statement: str) -> bool:
-    """Is *statement* one that leaves the transaction open? False where that is not sure."""
-    return ";" not in statement and _PLAIN.match(first_words(statement)) is not None
+def only_reads(statement: str) -> bool:
+    """Does *statement* leave no data to undo? False if that is uncertain."""
+    return only_queries(statement) or _NO_DATA.match(first_words(statement)) is not None
 
 
 def keeps_session_state(statement: str) -> bool:
-    """Does *statement* leave something in the connection's session?"""
+    """Does *statement* change the state of the connection's session?"""
     return _SESSION.search(first_words(statement)) is not None
 
 
-def only_reads(statement: str) -> bool:
-    """Does *statement* leave nothing to undo? False where that is not sure."""
-    return _READ.match(first_words(statement)) is not None
+def savepoint(statement: str) -> tuple[str, str] | None:
+    """The verb (``savepoint``, ``release`` or ``rollback``) and the savepoint's name; None: it is
+    no statement about a savepoint."""
+    match = _SAVEPOINT.match(statement)
+    return (match[1].lower(), match[2]) if match else None

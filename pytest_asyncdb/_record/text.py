@@ -1,12 +1,17 @@
-"""Shortening and wrapping of text for people."""
+"""Text for people: wrapped, shortened, with units."""
 
 from __future__ import annotations
 
+import textwrap
+
 from pytest_asyncdb._record.redaction import masked
+
+#: Columns of a section in a report.
+WIDTH = 80
 
 
 def error_text(error: BaseException) -> str:
-    """What the driver said, without what SQLAlchemy adds to it."""
+    """The driver's message, without what SQLAlchemy adds to it."""
     while isinstance(original := getattr(error, "orig", None), BaseException):
         error = original
     first = (str(error).splitlines() or [""])[0]
@@ -14,10 +19,43 @@ def error_text(error: BaseException) -> str:
 
 
 def one_line(statement: str, width: int = 80) -> str:
+    """A statement on one line of at most *width* characters, with secrets masked."""
     return shorten(masked(statement)[0], width)
 
 
 def shorten(text: str, width: int = 80) -> str:
     """*text* on one line of at most *width* characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= width else line[: width - 1] + "…"
+    return cut(" ".join(text.split()), width)
+
+
+def cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def wrap(text: str, first: str = "", rest: str | None = None, width: int = WIDTH) -> list[str]:
+    """*text* as lines of at most *width* columns; longer words are not broken.
+
+    Args:
+        first: The beginning of the first line.
+        rest: The beginning of the other lines; None: spaces, as many as *first* is long.
+    """
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=first,
+        subsequent_indent=" " * len(first) if rest is None else rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def duration(seconds: float) -> str:
+    """``1.25 s``, ``53 ms``, ``0.25 ms``."""
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
+    return f"{seconds * 1000:.{0 if seconds >= 0.01 else 2}f} ms"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 statement``, ``2 statements``."""
+    return f"{number} {noun}{'s' * (number != 1)}"

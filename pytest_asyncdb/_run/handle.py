@@ -102,9 +102,9 @@ class Asyncdb:
             AssertionError: At the end of the block: there were more or fewer. It shows them,
                 equal ones together.
         """
-        from pytest_asyncdb._record.statement_count import Counting
+        from pytest_asyncdb._record.statement_count import Count
 
-        return Counting(self._view.journal, max, min)
+        return Count(self._view.journal, max, min)
 
     @contextlib.asynccontextmanager
     async def connections(

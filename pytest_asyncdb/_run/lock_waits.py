@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from pytest_asyncdb import errors
 from pytest_asyncdb._databases.sql import Connection
 from pytest_asyncdb._record import text
-from pytest_asyncdb._record.redaction import masked
 from pytest_asyncdb._record.sql_text import only_queries
+from pytest_asyncdb._record.statement_text import last_lines
 from pytest_asyncdb._run import messages
-from pytest_asyncdb.reports import sections
 
 if TYPE_CHECKING:
     from pytest_asyncdb._record.statement_log import Statement
@@ -79,7 +78,7 @@ class LockMonitor:
 
     def timed_out(self, waiter: Session | None, statement: str, seconds: float) -> None:
         """Note who holds locks, as a driver has given up waiting for one. Blocks."""
-        lines = sections.wrap(f"no lock within {seconds:.1f} s: {_short(statement)}", "", "  ")
+        lines = text.wrap(f"no lock within {seconds:.1f} s: {_short(statement)}", "", "  ")
         lines += [] if waiter is None else self._by(waiter)
         holders = self._holders(waiter)
         for holder in holders:
@@ -107,7 +106,7 @@ class LockMonitor:
         waiter = sessions.get(first.waiter)
         lines = self._by(waiter or _other(first.waiter, first.user, first.application))
         if waiter is not None and waiter.statement is not None:
-            lines += sections.wrap(f"for the statement: {_short(waiter.statement)}", "", "  ")
+            lines += text.wrap(f"for the statement: {_short(waiter.statement)}", "", "  ")
         held = []
         for one in waits:
             found = sessions.get(one.holder)
@@ -174,11 +173,7 @@ class LockMonitor:
         ran = [step for step in ran if _locks(step.entry)] or ran
         return [
             *_placed(f"{what}: {_name(holder)}", "which stands at", holder),
-            *(
-                ["and has run in its transaction", *sections.last_of(ran, journal.hidden)]
-                if ran
-                else []
-            ),
+            *(["and has run in its transaction", *last_lines(ran, journal.hidden)] if ran else []),
         ]
 
 
@@ -207,4 +202,4 @@ def _name(session: Session) -> str:
 
 
 def _short(statement: str) -> str:
-    return text.shorten(masked(statement)[0], 200)
+    return text.one_line(statement, 200)

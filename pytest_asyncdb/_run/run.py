@@ -91,9 +91,9 @@ class Run:
         self._occupants: dict[tuple[str, str | None], Any] = {}
         self._provisioners: dict[BackendSpec, Provisioner] = {}
         #: How long our own work takes in this process.
-        self.times = Timer(self.worker)
+        self.timer = Timer(self.worker)
         #: How long it took in all processes, for the summary.
-        self.noted = TimingTotals()
+        self.timing_totals = TimingTotals()
         #: The rows of untouched databases, for reports, by URL.
         self.untouched: dict[Any, Any] = {}
         #: How many databases of failed tests this process has kept.
@@ -153,7 +153,7 @@ class Run:
                 new = self._occupy(key) or new
             if new:
                 self._databases[key].prepare()
-                self.times.prepared()
+                self.timer.prepared()
             view = self._strategies[key].view(wish)
         self.watch.lookout = self._lookout(spec, view, wish.test)
         return view
@@ -211,7 +211,7 @@ class Run:
                 workers.ServerClaims(self.servers, spec),
                 self._budget(spec),
             )
-            provisioner.built = self.times.templates.setdefault(str(spec), [])
+            provisioner.built = self.timer.templates.setdefault(str(spec), [])
             if not self.here:
                 provisioner.reach()
             self._provisioners[spec] = provisioner

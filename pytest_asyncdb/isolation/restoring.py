@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pytest_asyncdb._record.redaction import masked, without_texts
+from pytest_asyncdb._record.redaction import masked, without_literals
 from pytest_asyncdb.abc import IDS, LEFT_OPEN, LEFT_TEXT, Isolation
 from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.backing_connection import PATIENCE
@@ -60,7 +60,7 @@ class Restoration:
 
 def _shown(word: str) -> str:
     """A connection with its last statement, as :meth:`Restorer.changed` tells it."""
-    return without_texts(word) if len(word) >= LEFT_TEXT else masked(word)[0]
+    return without_literals(word) if len(word) >= LEFT_TEXT else masked(word)[0]
 
 
 class SharedDatabaseStrategy(Isolation):

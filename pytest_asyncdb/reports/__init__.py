@@ -1,1 +1,1 @@
-"""What the plugin tells about a run, a project, a failure. Everything here reads, never acts."""
+"""What a person sees of a run, a project, a failure. Modules here read; none of them acts."""

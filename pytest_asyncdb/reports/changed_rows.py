@@ -1,4 +1,4 @@
-"""What a failed test has changed: rows inserted, updated and deleted, by table."""
+"""The rows that a failed test has inserted, updated and deleted, by table."""
 
 from __future__ import annotations
 
@@ -10,31 +10,34 @@ from typing import TYPE_CHECKING, Any
 from pytest_asyncdb import errors
 from pytest_asyncdb._record import row_changes
 from pytest_asyncdb._record.redaction import SECRET
-from pytest_asyncdb.reports.sections import value_of, wrap
+from pytest_asyncdb._record.sql_text import only_reads
+from pytest_asyncdb._record.statement_text import value_text
+from pytest_asyncdb._record.text import wrap
 
 if TYPE_CHECKING:
     from pytest_asyncdb._record.row_changes import Row, TableChanges
     from pytest_asyncdb._run.run import Run
     from pytest_asyncdb.abc import View
 
-#: So many rows of a table are shown.
+#: Number of rows of a table that are shown.
 _SHOWN = 10
-#: A table with more rows is not compared, nor are those that come after so many seconds.
+#: Tables with more rows are not compared, nor are tables that are reached after this many seconds.
 _MOST, _SECONDS = 5000, 5.0
 
 
 def of_failure(view: View, run: Run) -> Iterator[tuple[str, str]]:
-    """Title and text of the section; nothing for a test that has only read."""
-    ran = [statement.sql for statement in view.journal.statements]
-    if not any(_may_write(sql) for sql in (*ran, *view.journal.forgotten)):
+    """Title and text of the section; nothing for a test that only read."""
+    log = view.journal
+    kept = log.statements
+    if len(kept) == log.number and all(only_reads(statement.sql) for statement in kept):
         return
     try:
         text = _look(view, run)
     except errors.AsyncdbError:
-        return  # there is no untouched database, or no room for another connection
+        return  # no untouched database, or no connection left
     except Exception as error:
-        words = str(error).partition("\n")[0]
-        text = "\n".join(wrap(f"they could not be read: {type(error).__name__}: {words}", ""))
+        message = str(error).partition("\n")[0]
+        text = "\n".join(wrap(f"they could not be read: {type(error).__name__}: {message}"))
     if text:
         yield "asyncdb: changed rows", text
 
@@ -50,15 +53,11 @@ def _look(view: View, run: Run) -> str:
     if reference not in run.untouched:
         run.untouched[reference] = run.host.run(row_changes.read_untouched(reference, read))
     before = run.untouched[reference]
-    both = [
-        name
-        for name in {*before, *after}
-        if None not in (before.get(name, ()), after.get(name, ()))
-    ]
-    left_out = sorted({*before, *after}.difference(both))
+    names = sorted({*before, *after})
+    left_out = [name for name in names if None in (before.get(name, ()), after.get(name, ()))]
     found = row_changes.differences(
-        {name: before[name] for name in both if name in before},
-        {name: after[name] or {} for name in both if name in after},
+        {name: rows for name, rows in before.items() if rows is not None and name not in left_out},
+        {name: rows for name, rows in after.items() if rows is not None and name not in left_out},
     )
     seen = "committed " if view.independent else ""
     return render(found, left_out, seen, 0 if view.journal.hidden else _SHOWN)
@@ -71,30 +70,30 @@ def render(
 
     Args:
         left_out: Tables that were not compared.
-        seen: Which rows: ``committed``, or all.
-        shown: So many rows of a table are shown; 0: they are only counted.
+        seen: ``committed `` if only committed rows were compared, else empty.
+        shown: Number of rows of a table that are shown; 0: rows are only counted.
     """
     lines = []
-    for table, of_table in changes.items():
-        counts = (
-            ("inserted", of_table.inserted),
-            ("updated", of_table.updated),
-            ("deleted", of_table.deleted),
-        )
-        lines.append(f"{table}: {', '.join(f'{len(r)} {word}' for word, r in counts if r)}")
+    for table, rows_of in changes.items():
+        counts = {
+            "inserted": len(rows_of.inserted),
+            "updated": len(rows_of.updated),
+            "deleted": len(rows_of.deleted),
+        }
+        lines.append(f"{table}: {', '.join(f'{n} {word}' for word, n in counts.items() if n)}")
         rows = [
-            *(("  + ", _row(row)) for row in of_table.inserted),
-            *(("  ~ ", _update(*rows)) for rows in of_table.updated),
-            *(("  - ", _row(row)) for row in of_table.deleted),
+            *(("  + ", _row(row)) for row in rows_of.inserted),
+            *(("  ~ ", _update(*rows)) for rows in rows_of.updated),
+            *(("  - ", _row(row)) for row in rows_of.deleted),
         ]
-        for before, text in rows[:shown]:
-            lines += wrap(text, before)
+        for sign, text in rows[:shown]:
+            lines += wrap(text, sign)
         if len(rows) > shown > 0:
             lines.append(f"  and {len(rows) - shown} more")
     if not lines:
         lines.append(f"no {seen}row differs from an untouched database")
     if left_out:
-        lines += wrap(f"not compared, too large or too many: {', '.join(left_out)}", "")
+        lines += wrap(f"not compared, too large or too many: {', '.join(left_out)}")
     return "\n".join(lines)
 
 
@@ -103,20 +102,15 @@ def _row(row: Row) -> str:
 
 
 def _update(before: Row, after: Row) -> str:
-    """The first column, which tells the row, and those that differ."""
-    words = []
+    """The first column, which identifies the row, and the columns that differ."""
+    cells = []
     for number, (name, value) in enumerate(after.items()):
         if before.get(name) != value:
-            was = _value(name, before.get(name))
-            words.append(f"{name}={was} -> {_value(name, value)}")
+            cells.append(f"{name}={_value(name, before.get(name))} -> {_value(name, value)}")
         elif number == 0:
-            words.append(f"{name}={_value(name, value)}")
-    return ", ".join(words)
+            cells.append(f"{name}={_value(name, value)}")
+    return ", ".join(cells)
 
 
 def _value(name: str, value: Any) -> str:
-    return value_of(value, SECRET.search(name) is not None)
-
-
-def _may_write(sql: str) -> bool:
-    return not sql.lstrip("( \n\t").upper().startswith("SELECT")
+    return value_text(value, SECRET.search(name) is not None)

@@ -1,17 +1,15 @@
-"""What the plugin prints: the header, and notes at the end. Reads, never acts.
-
-Passwords never get here: a server's is not part of any line.
-"""
+"""The header of a run, the notes at its end, and notes in the reports of tests."""
 
 from __future__ import annotations
 
-import importlib.metadata
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._record.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import pytest
 
@@ -33,77 +31,79 @@ def _line(run: Run, spec: BackendSpec) -> str:
         provider, found = run.owned.find(spec)
     except errors.AsyncdbError as error:
         return f"asyncdb: {spec}: {error.headline}"
-    version = f" {found.version}" if found.version else ""
-    kept = {True: "kept for later runs", False: "not kept: a server of this provider cannot be"}
-    stays = kept[provider.keeps] if run.settings.reuse and found.tuning else ""
-    why = "; ".join(filter(None, [found.reason, found.tuning, stays]))
-    driver_version = importlib.metadata.version(driver.module)
-    return (
-        f"asyncdb: {spec}: {backend.label}{version}, {driver.name} {driver_version}, "
-        f"{provider.name} ({why}), {run.settings.isolation.value}"
-    )
+    server = f"{backend.label} {found.version}" if found.version else backend.label
+    kept = "" if not run.settings.reuse or not found.tuning else "kept for later runs"
+    if kept and not provider.keeps:
+        kept = "not kept: a server of this provider cannot be"
+    why = "; ".join(filter(None, [found.reason, found.tuning, kept]))
+    driver_text = " ".join(filter(None, [driver.name, version_of(driver.module)]))
+    strategy = run.settings.isolation.value
+    return f"asyncdb: {spec}: {server}, {driver_text}, {provider.name} ({why}), {strategy}"
+
+
+def version_of(module: str) -> str | None:
+    """The version of the distribution of the same name; None: there is none, as for a driver
+    inside an application."""
+    try:
+        return version(module)
+    except PackageNotFoundError:
+        return None
 
 
 def notes(run: Run, reports: Iterable[object]) -> list[str]:
     """Lines for the end of the run.
 
     Args:
-        reports: pytest's, of all tests; what :func:`note_strays` noted comes with them, from
-            xdist's workers too.
+        reports: pytest's reports of all tests, with what :func:`note_strays` has added to them,
+            also in xdist's workers.
     """
     lines = []
-    reports = list(reports)
     if run.unparametrised:
         lines.append(
             f"asyncdb: {len(run.unparametrised)} unittest tests ran on "
             f"{run.settings.specs[0]} only: pytest cannot parametrise unittest classes"
         )
+    reports = list(reports)
     lines += _kept(reports)
+    lines += _strays(reports, run)
+    if run.settings.stats:
+        from pytest_asyncdb.reports import timing_table
+
+        lines += timing_table.table(timing_table.collect(run))
+    return lines
+
+
+def _strays(reports: Iterable[object], run: Run) -> Iterator[str]:
+    """The engines that connected without being redirected, and what to do about each."""
     strays: dict[tuple[str, str | None], set[str]] = {}
     for report in reports:
         for url, name in getattr(report, "asyncdb_strays", ()):
             strays.setdefault((url, name), set()).add(report.nodeid)  # type: ignore[attr-defined]
     for (url, name), tests in strays.items():
-        count = f"{len(tests)} test{'s' * (len(tests) > 1)}"
-        lines += [
-            f"asyncdb: in {count} an engine connected that is not redirected: {url}",
-            *(f"  {line}" for line in _remedies(url, name, run)),
-        ]
-    return lines
+        where = f"asyncdb: in {counted(len(tests), 'test')}"
+        yield f"{where} an engine connected that is not redirected: {url}"
+        yield from (f"  {line}" for line in _remedies(url, name, run))
 
 
-def times(run: Run) -> list[str]:
-    """Lines for the end of the run: how long our own work took, if that was asked for, or if
-    something of it was out of the ordinary."""
-    started = run.owned is not None and any(map(run.owned.started, run.settings.specs))
-    if not (run.settings.stats or started or run.noted.workers):
-        return []  # what shows them is not imported for nothing
-    from pytest_asyncdb.reports import timing_table
-
-    found = timing_table.collect(run)
-    return [
-        *(timing_table.table(found) if run.settings.stats else ()),
-        *timing_table.unusual(found),
-    ]
-
-
-def _kept(reports: Iterable[object]) -> list[str]:
-    """What was kept of failed tests, and how to open it."""
-    lines = []
+def _kept(reports: Iterable[object]) -> Iterator[str]:
+    """The databases that were kept of failed tests, and how to open them."""
     found = [(r.nodeid, *r.asyncdb_kept) for r in reports if hasattr(r, "asyncdb_kept")]  # type: ignore[attr-defined]
     for test, kept, text in found:
-        lines += [f"asyncdb: {'kept' if kept else 'not kept'}: {test}", f"  {text}"]
+        yield f"asyncdb: {'kept' if kept else 'not kept'}: {test}"
+        yield f"  {text}"
     if any(kept for _, kept, _ in found):
-        lines.append("asyncdb: what is kept is removed by: python -m pytest_asyncdb reap")
-    return lines
+        yield "asyncdb: what is kept is removed by: python -m pytest_asyncdb reap"
 
 
 def note_lost(report: pytest.TestReport, error: BaseException, spec: object, run: Run) -> bool:
-    """Note in a failed test's *report* that its server is gone, if it is, and say whether it is.
+    """Note in a failed test's *report* that its server is gone.
 
     Args:
-        error: What the test failed with; a failed assertion has nothing to do with it.
+        error: The test's exception; a failed assertion is about something else.
         spec: The test's backend.
+
+    Returns:
+        Whether the server is gone.
     """
     if isinstance(error, AssertionError) or (lost := run.watch.lost(spec)) is None:
         return False
@@ -113,14 +113,12 @@ def note_lost(report: pytest.TestReport, error: BaseException, spec: object, run
 
 
 def note_strays(report: pytest.TestReport, strays: Sequence[Stray], run: Run) -> None:
-    """Note in a test's *report* that engines connected which nobody named.
+    """Note in a test's *report* that engines connected which are not redirected.
 
-    A report is sent from xdist's workers with its attributes.
+    xdist sends a report with its attributes.
     """
     report.__dict__["asyncdb_strays"] = [[stray.url, stray.name] for stray in strays]
-    if not report.failed:
-        return
-    for stray in strays:
+    for stray in strays if report.failed else ():
         lines = [
             "An engine connected during this test that is not redirected to its database.",
             f"URL: {stray.url}",
@@ -131,11 +129,9 @@ def note_strays(report: pytest.TestReport, strays: Sequence[Stray], run: Run) ->
 
 
 def _remedies(url: str, name: str | None, run: Run) -> list[str]:
-    def line(word: str) -> str:
-        written = run.settings.app_engines.value.replace(",", " ").split()
-        return f"asyncdb_app_engines = {', '.join([*written, word])}"
-
+    written = ", ".join(run.settings.app_engines.value.replace(",", " ").split())
+    option = "asyncdb_app_engines = " + f"{written}, " * bool(written)
     return [
-        f"to redirect it, write in the ini file: {line(name or 'module:attribute')}",
-        f"to leave it alone: {line(f'-{name or url}')}",
+        f"to redirect it, write in the ini file: {option}{name or 'module:attribute'}",
+        f"to leave it alone: {option}-{name or url}",
     ]

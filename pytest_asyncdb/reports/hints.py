@@ -1,207 +1,183 @@
-"""For errors whose cause is known: what it means here, and what to change.
+"""Hints for errors whose cause is known: what the error means in a test, and what to change.
 
-A hint says something only where its error cannot come from much else; the first one that fits,
-from the test's own exception to what caused it, is shown.
+A hint matches only if its error can hardly have another cause. The first match along the chain of
+exceptions is shown.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-import textwrap
-from collections.abc import Iterator
 
-#: Whose words are known; an application may use the same ones.
+from pytest_asyncdb._record.text import wrap
+from pytest_asyncdb.reports.causes import chain, code_of, package
+
+#: Packages whose exceptions are known; an application may use the same class names and words.
 _DATABASE = frozenset(
     {
         *("sqlalchemy", "sqlite3", "aiosqlite", "asyncpg", "psycopg", "psycopg_pool"),
         *("asyncmy", "aiomysql", "pymysql"),
     }
 )
-_PYTHON = frozenset({"builtins"})
 
 
 @dataclasses.dataclass(frozen=True)
 class Hint:
-    """One known error.
+    """One known error, recognised by any of the last four arguments.
 
     Args:
-        pattern: In ``module.Class: message`` of an exception of one of *raised_by*.
         means: What it means in a test.
         change: What to do.
-        raised_by: Top-level modules of exceptions; the default: SQLAlchemy's and the drivers'.
+        classes: Names of exception classes of SQLAlchemy or a driver.
+        codes: SQLSTATEs or error numbers.
+        message: A pattern in the message of an exception of SQLAlchemy or a driver.
+        python: A pattern in ``Class: message`` of a built-in exception, or one of pytest, which
+            pretends to be built in.
     """
 
-    pattern: str
     means: str
     change: str
-    raised_by: frozenset[str] = _DATABASE
+    classes: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
+    message: str | None = None
+    python: str | None = None
+
+    def fits(self, error: BaseException) -> bool:
+        name = type(error).__name__
+        if package(error) == "builtins":
+            return self.python is not None and bool(re.match(self.python, f"{name}: {error}"))
+        return package(error) in _DATABASE and (
+            name in self.classes
+            or code_of(error) in self.codes
+            or (self.message is not None and bool(re.search(self.message, str(error), re.DOTALL)))
+        )
 
 
 HINTS = (
     Hint(
-        r"no such table: ",
         "each connection to an in-memory SQLite database has a database of its own, and the tables "
-        "were made over another one; or nobody has made this table",
-        "on an engine of your own: use asyncdb_engine instead, on which all connections share one; "
-        "else see that asyncdb_metadata or the migrations hold this table",
+        "were created on another one; or the table was never created",
+        "on an engine of your own: use asyncdb_engine instead, whose connections share one "
+        "database; else check that asyncdb_metadata or the migrations contain this table",
+        message=r"no such table: ",
     ),
     Hint(
-        r"database (table )?is locked",
-        "another connection to this SQLite database holds a transaction that has written; SQLite "
-        "lets one write at a time",
+        "another connection to this SQLite database has a transaction that has written; SQLite "
+        "allows one writer at a time",
         "end that transaction first, or use asyncdb_engine in rollback, where units of work take "
         "turns on one connection",
+        message=r"database (table )?is locked",
     ),
     Hint(
-        r"LockNotAvailable|\b1205\b.*Lock wait timeout",
-        "another transaction holds a lock that this statement needs, and has not ended in time",
+        "another transaction holds a lock that this statement needs, and did not end in time",
         "end that transaction first: commit or roll back its session, or close it",
+        codes=("55P03", "1205"),
     ),
     Hint(
-        r"ConnectionDoesNotExistError|\b(2006|2013)\b.*(gone away|Lost connection)|"
-        r"MySQL server has gone away|Lost connection to MySQL server|"
-        r"server closed the connection unexpectedly|terminating connection due to administrator",
-        "the server has closed this connection: it was idle for too long, was ended by somebody, "
-        "or the server was started anew",
+        "the server has closed this connection: it was idle for too long, an administrator ended "
+        "it, or the server was restarted",
         "for an engine of your own: pool_pre_ping=True, and on MySQL pool_recycle below the "
         "server's wait_timeout",
+        classes=("ConnectionDoesNotExistError",),
+        codes=("2006", "2013", "57P01"),
+        message=r"MySQL server has gone away|Lost connection to MySQL server|"
+        r"server closed the connection unexpectedly|terminating connection due to administrator",
     ),
     Hint(
-        r"\b1366\b.*Incorrect string value",
-        "the column's character set cannot hold this text: latin1 or utf8mb3 instead of utf8mb4",
+        "the column's character set cannot store this text: latin1 or utf8mb3 instead of utf8mb4",
         'give the table mysql_charset="utf8mb4", and the database the same default',
+        message=r"Incorrect string value",
     ),
     Hint(
-        r"prepared statement \"__asyncpg_\w+\" (does not exist|already exists)|"
-        r"prepared statement \"_pg3_\w+\" (does not exist|already exists)",
         "the server does not know a statement that the driver has prepared: behind PgBouncer each "
-        "transaction may be on another connection, or somebody ran DEALLOCATE or DISCARD ALL",
+        "transaction may use another connection, or DEALLOCATE or DISCARD ALL was run",
         'for an engine of your own behind PgBouncer: connect_args={"statement_cache_size": 0} and '
         "prepared_statement_name_func (asyncpg), or prepare_threshold=None (psycopg)",
+        message=r'prepared statement "_(_asyncpg|pg3)_\w+" (does not exist|already exists)',
     ),
     Hint(
-        r"^(?!builtins\.).*(another operation is in progress|Command Out of Sync|"
-        r"another command is already in progress|concurrent operations are not permitted|"
-        r"IllegalStateChangeError|is already in progress)|"
-        r"^builtins\.RuntimeError: \w+\(\) called while another coroutine is already waiting for "
-        r"incoming data$",
-        "two tasks use one connection or one session at the same time; neither can do two things "
-        "at once",
+        "two tasks use one connection or one session at the same time; neither supports that",
         "give each task a session of its own: async_sessionmaker(asyncdb_engine), or "
         "asyncdb_sessionmaker",
-        _DATABASE | _PYTHON,
+        classes=("IllegalStateChangeError",),
+        codes=("2014",),
+        message=r"another operation is in progress|Command Out of Sync|is already in progress|"
+        r"concurrent operations are not permitted",
+        python=r"RuntimeError: \w+\(\) called while another coroutine is already waiting for "
+        r"incoming data$",
     ),
     Hint(
-        r"^builtins\.RuntimeError: .*(attached to a different loop|"
-        r"is bound to a different event loop)",
         "an engine, a connection or a lock was first used on one event loop and is now used on "
-        "another: pytest-asyncio gives each test its own",
+        "another: pytest-asyncio runs each test on its own",
         "use asyncdb_engine, which works on every loop; name the application's engine in "
         "asyncdb_app_engines; or give tests and fixtures one loop scope",
-        _DATABASE | _PYTHON,
+        python=r"RuntimeError: .*(attached to a different loop|is bound to a different event loop)",
     ),
     Hint(
-        r"^builtins\.RuntimeError: Event loop is closed$",
-        "a connection was opened on the loop of an earlier test, which has ended; an engine keeps "
+        "a connection was opened on the loop of an earlier test, which is closed; an engine keeps "
         "it in its pool",
         "use asyncdb_engine, which works on every loop; name the application's engine in "
         "asyncdb_app_engines; or dispose of yours in the test that opened it",
-        _DATABASE | _PYTHON,
+        python=r"RuntimeError: Event loop is closed$",
     ),
     Hint(
-        r"MissingGreenlet",
         "an attribute was loaded from the database outside of an await: a relationship, or a "
         "column that a commit has expired",
         "load it with the query (selectinload(), joinedload()), await session.refresh(object), or "
-        "make sessions with expire_on_commit=False",
+        "create sessions with expire_on_commit=False",
+        classes=("MissingGreenlet",),
     ),
     Hint(
-        r"TooManyConnectionsError|too many clients already|too many connections for|"
-        r"remaining connection slots are reserved|\b1040\b.*Too many connections|"
-        r"\b(1203|1226)\b.*connections",
-        "the server, or the account, has no connection left: pools of several engines or workers "
-        "add up, or connections were not given back",
+        "the server, or the account, has reached its connection limit: the pools of several "
+        "engines or workers add up, or connections were not closed",
         "make pools smaller (pool_size, max_overflow), run with fewer workers, close what tests "
         "open; asyncdb_engine needs one connection in rollback",
+        codes=("53300", "1040", "1203"),
+        message=r"too many clients already|too many connections for|"
+        r"remaining connection slots are reserved|exceeded the 'max_(user_)?connections",
     ),
     Hint(
-        r"lost synchronization with server|Packet sequence number wrong",
         "two processes read from one connection: it was open when one of them was forked",
         "open connections after the fork; in the child first engine.dispose(close=False), or "
         "start processes with the method spawn",
+        message=r"lost synchronization with server|Packet sequence number wrong",
     ),
     Hint(
-        r"^builtins\.Failed: ScopeMismatch: You tried to access the \w+ scoped fixture "
-        r"_(function|class|module|package)_scoped_runner",
         "a fixture that lives longer than one test runs on an event loop that does not",
         'give it a loop as long as its scope, such as loop_scope="session" beside scope="session"',
-        _PYTHON,
+        python=r"Failed: ScopeMismatch: You tried to access the \w+ scoped fixture "
+        r"_(function|class|module|package)_scoped_runner",
     ),
     Hint(
-        r"^builtins\.Failed: ScopeMismatch: You tried to access the function scoped fixture "
-        r"(asyncdb_\w+|_asyncdb_view)",
-        "a fixture that lives longer than one test asks for the database of one test",
+        "a fixture that lives longer than one test requests the database of one test",
         "make that fixture function-scoped, or fill the database once for all tests with "
         "asyncdb_seed",
-        _PYTHON,  # pytest gives its own that module
+        python=r"Failed: ScopeMismatch: You tried to access the function scoped fixture "
+        r"(asyncdb_\w+|_asyncdb_view)",
     ),
     Hint(
-        r"^builtins\.RuntimeError: 'cryptography' package is required",
         "MySQL's account logs in with caching_sha2_password, for which the driver needs a package",
         "pip install cryptography",
-        _DATABASE | _PYTHON,
+        python=r"RuntimeError: 'cryptography' package is required",
     ),
 )
-_PATTERNS = tuple((re.compile(hint.pattern, re.DOTALL), hint) for hint in HINTS)
 
 
 def find(error: BaseException) -> Hint | None:
-    """The hint for an error, or for what has caused it; none where we have told the cause."""
-    causes = list(_causes(error))
-    if any(map(_is_told, causes)):
+    """The hint for an error or for one that led to it; None if the plugin has explained it."""
+    causes = list(chain(error))
+    if any(map(_is_explained, causes)):
         return None
-    for one in causes:
-        text = f"{type(one).__module__}.{type(one).__qualname__}: {one}"
-        for pattern, hint in _PATTERNS:
-            if _root(one) in hint.raised_by and pattern.search(text):
-                return hint
-    return None
+    return next((hint for one in causes for hint in HINTS if hint.fits(one)), None)
 
 
-def _is_told(error: BaseException) -> bool:
-    """Is it an error of ours, or one with a note of ours?"""
+def _is_explained(error: BaseException) -> bool:
+    """Is it the plugin's own error, or one with the plugin's note?"""
     notes = getattr(error, "__notes__", ())
-    return _root(error) == "pytest_asyncdb" or any("To fix this" in note for note in notes)
-
-
-def _root(error: BaseException) -> str:
-    return type(error).__module__.partition(".")[0]
+    return package(error) == "pytest_asyncdb" or any("To fix this" in note for note in notes)
 
 
 def render(hint: Hint) -> str:
-    """The text of the section, at 80 columns."""
-    return "\n".join(
-        line
-        for before, text in (("It means: ", hint.means), ("To fix this: ", hint.change))
-        for line in textwrap.wrap(before + text, 80, subsequent_indent="  ", break_on_hyphens=False)
-    )
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    hidden: list[BaseException | None] = []
-    while waiting or hidden:
-        one = waiting.pop(0) if waiting else hidden.pop(0)
-        if one is None or id(one) in seen:
-            continue
-        seen.add(id(one))
-        yield one
-        orig = getattr(one, "orig", None)
-        waiting += [orig if isinstance(orig, BaseException) else None]
-        waiting += [one.__cause__ or (None if one.__suppress_context__ else one.__context__)]
-        waiting += getattr(one, "exceptions", ())
-        if _root(one) == "sqlalchemy":
-            # A ROLLBACK on the way out fails on a connection that the error before has closed.
-            hidden.append(one.__context__)
+    """The text of the section."""
+    lines = wrap(hint.means, "It means: ", "  ") + wrap(hint.change, "To fix this: ", "  ")
+    return "\n".join(lines)

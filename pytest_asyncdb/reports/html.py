@@ -1,4 +1,4 @@
-"""The report as a page: one file that needs no network, and no script to be read."""
+"""The report as one HTML page, which loads nothing and runs no script."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
-from pytest_asyncdb.reports.matrix import said
+from pytest_asyncdb._record.text import duration
+from pytest_asyncdb.reports.outcome import summary
 
 _STYLE = """
 :root { color-scheme: light dark; --back: #fff; --text: #1b1b1f; --soft: #5a5a66;
@@ -20,11 +21,9 @@ body { margin: 1rem; background: var(--back); color: var(--text);
   font: 15px/1.45 system-ui, sans-serif; }
 h1 { font-size: 1.3rem; }
 :focus-visible { outline: 3px solid var(--focus); outline-offset: 1px; }
-form { display: flex; flex-wrap: wrap; gap: 1rem; align-items: center; margin: 1rem 0; }
-input[type=search] { font: inherit; min-width: 16rem; padding: .25rem .5rem; }
 .wide { overflow-x: auto; }
 table, thead, tbody { display: block; min-width: calc(28rem + var(--backends) * 8rem); }
-/* What is not in view is not laid out: a page of thousands of tests opens at once. */
+/* The browser lays out visible rows only: a page of thousands of tests opens at once. */
 tbody { content-visibility: auto; contain-intrinsic-size: auto 100rem; }
 tr { display: grid; border-bottom: 1px solid var(--line);
   grid-template-columns: minmax(20rem, 1fr) 8rem repeat(var(--backends), 8rem); }
@@ -37,45 +36,13 @@ td small { color: var(--soft); }
 .bad { color: var(--bad); background: var(--mark); font-weight: 600; }
 summary { cursor: pointer; word-break: break-all; }
 details p { margin: .5rem 0 .5rem 1rem; font-size: .9rem; white-space: pre-wrap; }
-[hidden] { display: none !important; }
+body:has(#only:checked) tbody tr:not([data-cause]) { display: none; }
 """
 
-_SCRIPT = """
-const words = document.getElementById("words"), only = document.getElementById("only");
-const rows = [...document.querySelectorAll("tbody tr")], count = document.getElementById("count");
-const backends = [...document.querySelectorAll("thead th")].slice(2).map(th => th.textContent);
-let texts;
-function text(row) {
-  const [cause, ...cells] = [...row.querySelectorAll("td")].map(td => td.textContent);
-  const outcomes = cells.map((cell, n) => backends[n] + ":" + cell);
-  return [row.querySelector("summary").textContent, cause, ...outcomes].join(" ").toLowerCase();
-}
-function filter() {
-  const sought = words.value.toLowerCase().split(/\\s+/).filter(Boolean);
-  texts ??= rows.map(text);
-  let shown = 0;
-  rows.forEach((row, n) => {
-    const there = (!only.checked || "cause" in row.dataset)
-      && sought.every(word => texts[n].includes(word));
-    if (row.hidden === there) row.hidden = !there;
-    shown += there;
-  });
-  count.textContent = shown + " of " + rows.length + " tests";
-}
-words.addEventListener("input", filter);
-only.addEventListener("change", filter);
-document.querySelector("form").addEventListener("submit", event => event.preventDefault());
-document.addEventListener("keydown", event => {
-  if (event.key === "/" && event.target !== words) { event.preventDefault(); words.focus(); }
-});
-count.textContent = rows.length + " tests";
-document.querySelector("form").hidden = false;
-"""
-
-#: Rows that the browser lays out, or leaves out, together.
+#: Rows of one tbody, which the browser lays out together.
 _TOGETHER = 50
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def page(content: dict[str, Any]) -> str:
@@ -97,12 +64,7 @@ def _page(content: dict[str, Any]) -> Iterator[str]:
         yield f"<ul>{''.join(causes)}</ul>"
     if content["left_out"]:
         yield f"<p>Not compared, no test was set up: {escape(', '.join(content['left_out']))}</p>"
-    yield (
-        '<form hidden role="search"><label>Filter <kbd>/</kbd> '
-        '<input type="search" id="words" autocomplete="off"></label>'
-        '<label><input type="checkbox" id="only"> only tests that differ</label>'
-        '<output id="count" aria-live="polite"></output></form>'
-    )
+    yield '<label><input type="checkbox" id="only"> only tests that differ</label>'
     yield '<div class="wide" tabindex="0" role="region" aria-label="Tests">'
     yield f'<table style="--backends: {len(backends)}"><thead><tr>'
     yield '<th scope="col">Test</th><th scope="col">Cause</th>'
@@ -114,7 +76,7 @@ def _page(content: dict[str, Any]) -> Iterator[str]:
         for test in tests[start : start + _TOGETHER]:
             yield _row(test, backends)
         yield "</tbody>"
-    yield f"</table></div>\n</main>\n<script>{_SCRIPT}</script>\n</body>\n</html>"
+    yield "</table></div>\n</main>\n</body>\n</html>"
 
 
 def _row(test: dict[str, Any], backends: list[str]) -> str:
@@ -135,20 +97,16 @@ def _cell(cell: dict[str, Any] | None) -> str:
     outcome = cell["outcome"]
     style = {"passed": "good", "failed": "bad", "error": "bad"}.get(outcome, "")
     seconds = sum(cell["seconds"].values())
-    return f'<td class="{style}">{outcome} <small>{_milliseconds(seconds)}</small></td>'
+    return f'<td class="{style}">{outcome} <small>{duration(seconds)}</small></td>'
 
 
 def _details(backend: str, cell: dict[str, Any]) -> str:
-    times = ", ".join(f"{when} {_milliseconds(s)}" for when, s in cell["seconds"].items())
+    times = ", ".join(f"{when} {duration(s)}" for when, s in cell["seconds"].items())
     lines = [f"{cell['outcome']}: {times}"]
     if error := cell["error"]:
-        lines.append(f"in {error['when']}: {said(error)}")
+        lines.append(f"in {error['when']}: {summary(error)}")
         if error["code"]:
             lines.append(f"code {error['code']}")
         if error["statement"]:
             lines.append(error["statement"])
     return f"{backend} " + "\n    ".join(lines)
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms"

@@ -1,28 +1,27 @@
-"""Where several backends ran: every test's outcomes, and which of them differ, and why."""
+"""The outcomes of every test on each backend, and which tests differ."""
 
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_asyncdb.reports.causes import CAUSES, cause
+from pytest_asyncdb._record.text import counted, shorten, wrap
+from pytest_asyncdb.reports.causes import CAUSES
+from pytest_asyncdb.reports.outcome import summary
 
-#: So many tests of one cause are shown.
+#: Number of tests that the terminal shows for each cause.
 _SHOWN = 10
-_WIDTH = 80
-#: By what pytest calls the outcome: the ones that tests are told apart by.
 _BAD = ("failed", "error")
 
 
 class Matrix:
-    """Collects in the controller, writes at the end. A plugin of pytest.
+    """A pytest plugin of the controller: collects outcomes, writes the report at the end.
 
     Args:
-        backends: Those of the run, as they were written.
-        path: Where to write the report, or None.
+        backends: The backends of the run, as the user wrote them.
+        path: The file of the report, or None.
     """
 
     def __init__(self, backends: Sequence[str], path: Path | None) -> None:
@@ -37,7 +36,7 @@ class Matrix:
             return
         found = self.tests.setdefault(about["test"], {})
         backend = about["backend"]
-        if report.when == "setup" or backend not in found:  # the first, or run again
+        if report.when == "setup" or backend not in found:  # the first run, or a rerun
             found[backend] = {"outcome": "passed", "seconds": {}, "error": None}
         cell = found[backend]
         cell["seconds"][report.when] = round(report.duration, 6)
@@ -48,11 +47,7 @@ class Matrix:
         elif report.skipped:
             cell["outcome"] = "skipped"
         if report.failed and cell["error"] is None and "error" in about:
-            cell["error"] = {
-                "when": report.when,
-                "cause": cause(about["error"], backend.partition("@")[0].partition("+")[0]),
-                **about["error"],
-            }
+            cell["error"] = {"when": report.when, **about["error"]}
 
     def pytest_sessionfinish(self) -> None:
         if self.path is None:
@@ -72,34 +67,30 @@ class Matrix:
 
     @property
     def left_out(self) -> list[str]:
-        """Backends on which no test was set up: they say nothing about a test."""
-        reached = {
-            backend
-            for found in self.tests.values()
-            for backend, cell in found.items()
-            if "call" in cell["seconds"]
-        }
-        ran = {backend for found in self.tests.values() for backend in found}
-        return [backend for backend in self.backends if backend in ran - reached]
+        """Backends on which every test failed in its set-up: they tell nothing about a test."""
+        cells = [item for found in self.tests.values() for item in found.items()]
+        ran = {backend for backend, _ in cells}
+        called = {backend for backend, cell in cells if "call" in cell["seconds"]}
+        return [backend for backend in self.backends if backend in ran - called]
 
     def differences(self) -> dict[str, list[str]]:
-        """By cause the tests that passed on one backend and failed on another."""
+        """The tests that passed on one backend and failed on another, by cause."""
         left_out = set(self.left_out)
         found: dict[str, list[str]] = {name: [] for name in CAUSES}
         for test, cells in self.tests.items():
             seen = [cell for backend, cell in cells.items() if backend not in left_out]
             bad = [cell for cell in seen if cell["outcome"] in _BAD]
             if bad and any(cell["outcome"] == "passed" for cell in seen):
-                causes = [(cell["error"] or {"cause": "other"})["cause"] for cell in bad]
-                found[min(causes, key=lambda name: (name == "other", causes.index(name)))] += [test]
+                causes = [cell["error"]["cause"] for cell in bad if cell["error"]]
+                found[next((name for name in causes if name != "other"), "other")].append(test)
         return {name: tests for name, tests in found.items() if tests}
 
     def content(self) -> dict[str, Any]:
-        """The report, in the form of docs/howto/matrix.md."""
+        """The report; docs/howto/matrix.md describes it."""
         differences = self.differences()
         causes = {test: name for name, tests in differences.items() for test in tests}
         return {
-            "asyncdb_report": 1,
+            "asyncdb_report": 2,
             "backends": self.backends,
             "left_out": self.left_out,
             "differences": differences,
@@ -110,13 +101,13 @@ class Matrix:
         }
 
     def lines(self) -> list[str]:
-        """The section of the terminal's summary; none where no test differs."""
+        """The section of the terminal's summary; empty if no test differs."""
         differences = self.differences()
         number = sum(map(len, differences.values()))
         if not number:
             return []
-        verb = "test differs" if number == 1 else "tests differ"
-        lines = [f"asyncdb: {number} {verb} between backends"]
+        verb = "differs" if number == 1 else "differ"
+        lines = [f"asyncdb: {counted(number, 'test')} {verb} between backends"]
         for name, tests in differences.items():
             lines.append(f"  {name} ({len(tests)})")
             for test in tests[:_SHOWN]:
@@ -128,35 +119,19 @@ class Matrix:
         return lines
 
     def _test(self, test: str) -> list[str]:
+        """Where it passed, and the error of each backend where it failed, side by side."""
         cells = self.tests[test]
-        bad = [backend for backend, cell in cells.items() if cell["outcome"] in _BAD]
         good = [backend for backend, cell in cells.items() if cell["outcome"] == "passed"]
         lines = [*_wrap(test, 4), *_wrap(f"passed on {', '.join(good)}", 6)]
-        for backend in bad:
-            error = cells[backend]["error"]
-            if error is None:
-                lines += _wrap(f"failed on {backend}", 6)
-            else:
-                lines += _wrap(f"failed on {backend}: {said(error)}", 6)
-                if error["statement"]:
-                    lines += _wrap(error["statement"], 8)
+        for backend, cell in cells.items():
+            if cell["outcome"] not in _BAD:
+                continue
+            error = cell["error"]
+            lines += _wrap(f"failed on {backend}" + (f": {summary(error)}" if error else ""), 6)
+            if error and error["statement"]:
+                lines += _wrap(error["statement"], 8)
         return lines
 
 
-def said(error: dict[str, Any]) -> str:
-    """The values that differ, or what the database said."""
-    if values := error["values"]:
-        return f"{values['left']} {values['operator']} {values['right']}"
-    if error["type"] == "AssertionError":
-        return str(error["message"])
-    return f"{error['type'].rpartition('.')[2]}: {error['message']}"
-
-
 def _wrap(text: str, indent: int) -> list[str]:
-    return textwrap.wrap(
-        textwrap.shorten(text, 400, placeholder=" …") or text,
-        _WIDTH,
-        initial_indent=" " * indent,
-        subsequent_indent=" " * (indent + 2),
-        break_on_hyphens=False,
-    )
+    return wrap(shorten(text, 400), " " * indent, " " * (indent + 2))

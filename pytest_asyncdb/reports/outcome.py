@@ -1,65 +1,57 @@
-"""What a database test's report carries to the controller: plain JSON values.
+"""What the report of a database test carries to the controller, as JSON values, and its text.
 
-Cheap for tests that pass: two texts. Nothing here asks a database.
+A test that passes costs two texts. No database is asked.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._record.redaction import SECRET
-from pytest_asyncdb._record.statement_log import Statement, StatementLog
-from pytest_asyncdb.reports import values as value_kinds
+from pytest_asyncdb._record.statement_log import StatementLog
+from pytest_asyncdb._record.statement_text import value_text
+from pytest_asyncdb._record.text import cut
+from pytest_asyncdb.reports.causes import cause, chain, code_of
 
 if TYPE_CHECKING:
     from pytest_asyncdb.abc import BackendSpec
 
-#: Characters of a message, a statement, a value.
-_LONG = 300
-#: Characters of a message that are looked at.
-_LOOKED_AT = 10_000
-#: So many of the last statements' parameters are looked at.
-_LOOKED_BACK = 50
+#: Characters of a message, a statement or a value; of a message only the beginning is read.
+_LONG, _READ = 300, 10_000
 _PASSWORD = re.compile(r"(://[^:/@\s]*:)[^\s]+@")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
 
-def compared(operator: str, left: Any, right: Any) -> dict[str, Any]:
-    """What a failed comparison had on both sides."""
-    return {
-        "kind": value_kinds.kind(operator, left, right),
-        "operator": operator,
-        "left": _repr(left),
-        "right": _repr(right),
-        "twins": value_kinds.twins([left, right]),
-    }
+def compared(operator: str, left: Any, right: Any) -> dict[str, str]:
+    """Both sides of a failed comparison."""
+    first, second = (value_text(value, secret=False, width=_LONG) for value in (left, right))
+    return {"left": first, "operator": operator, "right": second}
 
 
-def state_of(
+def outcome_of(
     nodeid: str,
     spec: BackendSpec | str,
     error: BaseException | None,
-    values: dict[str, Any] | None,
-    journal: StatementLog | None,
+    values: dict[str, str] | None,
+    log: StatementLog | None,
 ) -> dict[str, Any]:
-    """The attribute ``asyncdb`` of a report; its form is in docs/howto/matrix.md.
+    """The attribute ``asyncdb`` of a report; docs/howto/matrix.md describes it.
 
     Args:
-        error: What the test failed with, if it did.
-        values: What :func:`compared` said of the last comparison.
-        journal: What the test has run.
+        error: The test's exception, if it failed.
+        values: What :func:`compared` returned for the last comparison.
+        log: The test's statements.
     """
     word = spec if isinstance(spec, str) else spec.id
-    outcome: dict[str, Any] = {"backend": str(spec), "test": without(nodeid, word)}
+    outcome: dict[str, Any] = {"backend": str(spec), "test": without_backend(nodeid, word)}
     if error is not None:
-        outcome["error"] = _failure(error, values, journal)
+        outcome["error"] = _error(error, values, log)
     return outcome
 
 
-def without(nodeid: str, word: str) -> str:
-    """A test's id without its backend's word, which is the first of its parameters."""
+def without_backend(nodeid: str, word: str) -> str:
+    """A test's id without its backend, which is the first of its parameters."""
     name, bracket, parameters = nodeid.partition("[")
     if not bracket:
         return nodeid
@@ -67,101 +59,53 @@ def without(nodeid: str, word: str) -> str:
     return f"{name}[{rest}]" if rest else name
 
 
-def _failure(
-    error: BaseException, values: dict[str, Any] | None, journal: StatementLog | None
+def summary(error: dict[str, Any]) -> str:
+    """One line for an error of :func:`outcome_of`: the values that differ, or the message."""
+    if values := error["values"]:
+        return f"{values['left']} {values['operator']} {values['right']}"
+    if error["type"] == "AssertionError":
+        return str(error["message"])
+    return f"{error['type'].rpartition('.')[2]}: {error['message']}"
+
+
+def _error(
+    error: BaseException, values: dict[str, str] | None, log: StatementLog | None
 ) -> dict[str, Any]:
-    text = _text(error)
+    text = _message(error)
     if not isinstance(error, AssertionError) or (values and values["operator"] not in text):
         values = None
-    statement, code = None, None
-    for found in _chain(error):
-        if hasattr(found, "orig") and hasattr(found, "statement"):  # SQLAlchemy's
-            statement, code = found.statement, _code(found.orig)
+    statement = log.statements[-1].sql if log is not None and log.number else None
+    code = None
+    for one in chain(error):
+        if hasattr(one, "orig") and hasattr(one, "statement"):  # a DBAPIError of SQLAlchemy
+            statement, code = one.statement or statement, code_of(one.orig)
             break
-    last = next(_backwards(journal), None)
-    if statement is None and last is not None:
-        statement = last.sql
-    signs = _signs(values, journal, last)
-    # SQLite's "unrecognized token" is none.
+    # SQLite's message "unrecognized token" names no secret.
     hide = SECRET.search(f"{text} {statement}".replace("unrecognized token", "")) is not None
-    if values:
-        both = {side: _safe(values[side], hide) for side in ("left", "right")}
-        values = {"kind": values["kind"], "operator": values["operator"], **both}
+    cls = type(error)
+    name = cls.__name__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__name__}"
     return {
-        "type": _name(type(error)),
+        "cause": cause(name, code),
+        "type": name,
         "message": _safe(text, hide),
         "code": code,
         "statement": None if statement is None else _safe(" ".join(statement.split()), hide),
-        "values": values,
-        "signs": signs,
+        "values": values and {part: _safe(value, hide) for part, value in values.items()},
     }
 
 
-def _text(error: BaseException) -> str:
-    """The first line; what pytest writes below ``assert False`` belongs to it."""
-    lines = (str(error)[:_LOOKED_AT] or type(error).__name__).strip().splitlines()
+def _message(error: BaseException) -> str:
+    """The first line, and what pytest writes below ``assert False``."""
+    lines = (str(error)[:_READ] or type(error).__name__).strip().splitlines()
     where = (line.strip(" +") for line in lines[1:] if line.strip().startswith("+  where "))
     return " ".join([*lines[:1], *list(where)[:1]])
 
 
-def _signs(
-    values: dict[str, Any] | None, journal: StatementLog | None, last: Statement | None
-) -> list[str]:
-    if journal is None or last is None:
-        return []
-    signs = []
-    ran = [step for step in journal.steps() if step.entry != "BEGIN"][-_LOOKED_BACK:]
-    if (values and values["twins"]) or value_kinds.twins([step.parameters for step in ran]):
-        signs.append("twins")
-    entries = [step.entry for step in ran]
-    reads = [n for n, e in enumerate(entries) if isinstance(e, Statement) and e.sql == last.sql]
-    between = entries[reads[0] : reads[-1]] if reads else []
-    if last.sql.lstrip()[:6].upper() == "SELECT" and "COMMIT" in between:
-        signs.append("read again")
-    return signs
-
-
-def _backwards(journal: StatementLog | None) -> Iterator[Statement]:
-    if journal is not None:
-        yield from reversed(journal.statements)
-
-
-def _chain(error: BaseException) -> Iterator[Any]:
-    """The exception and what led to it, as a traceback shows them."""
-    seen: set[int] = set()
-    found: BaseException | None = error
-    while found is not None and id(found) not in seen:
-        seen.add(id(found))
-        yield found
-        if isinstance(found, BaseExceptionGroup):
-            found = found.exceptions[0]
-        else:
-            found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
-
-
-def _code(error: Any) -> str | None:
-    """The server's number, which says more than MySQL's SQLSTATE; else that, or SQLite's name."""
-    first = next(iter(getattr(error, "args", ())), None)
-    if isinstance(first, int):
-        return str(first)
-    states = (getattr(error, name, None) for name in ("sqlstate", "sqlite_errorname"))
-    return next((state for state in states if isinstance(state, str)), None)
-
-
-def _name(cls: type) -> str:
-    return cls.__name__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__name__}"
-
-
-def _repr(value: Any) -> str:
-    try:
-        return repr(value)
-    except Exception as error:  # the user's own type
-        return f"<{type(value).__name__}: {type(error).__name__} in repr()>"
-
-
 def _safe(text: str, hide: bool) -> str:
-    """*text* without passwords, cut; every quoted text may be a secret where *hide* says so."""
+    """*text* without passwords of URLs, shortened.
+
+    Args:
+        hide: Mask every quoted text.
+    """
     text = _PASSWORD.sub(r"\1***@", text)
-    if hide:
-        text = _QUOTED.sub("'***'", text)
-    return text if len(text) <= _LONG else f"{text[:_LONG]}…"
+    return cut(_QUOTED.sub("'***'", text) if hide else text, _LONG)

@@ -1,16 +1,16 @@
-"""What of the metadata a backend cannot hold or treats differently; no server is asked.
+"""Which parts of the metadata a backend cannot store or treats differently. No server is asked.
 
-Each table is compiled with the backend's dialect: what SQLAlchemy itself refuses is found so.
-What it lets pass, and the server refuses or understands otherwise, is in ``portability_rules.py``.
+Each table is compiled with the backend's dialect, which finds what SQLAlchemy itself refuses;
+``portability_rules.py`` knows which columns the servers refuse or treat differently.
 """
 
 from __future__ import annotations
 
-import dataclasses
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_asyncdb.reports.portability_rules import ALTERNATIVES, COLUMNS, TABLES
+from pytest_asyncdb.reports.portability_rules import ALTERNATIVES, RULES
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData, Table
@@ -18,54 +18,53 @@ if TYPE_CHECKING:
 
     from pytest_asyncdb._run.run import Run
 
+#: Number of places that are named.
+_PLACES = 6
 
-@dataclasses.dataclass(frozen=True)
-class Trouble:
-    """What one backend makes of some parts of the metadata.
+
+class Problem(NamedTuple):
+    """Parts of the metadata that are not portable for one reason.
 
     Args:
-        backends: Those that do.
-        refused: They cannot hold it; else they treat it differently.
-        says: What happens.
+        backends: The backends concerned.
+        refused: They cannot store it; else they treat it differently.
+        means: What happens.
         instead: The portable alternative.
-        places: ``users.tags``, or the name of a table.
+        places: Columns such as ``users.tags``, or tables.
     """
 
     backends: tuple[str, ...]
     refused: bool
-    says: str
+    means: str
     instead: str
     places: tuple[str, ...]
 
 
-def troubles(metadata: Iterable[MetaData], dialects: dict[str, str]) -> list[Trouble]:
-    """Everything that is not portable, equal ones put together, the refused ones first.
+def problems(metadata: Iterable[MetaData], dialects: dict[str, str]) -> list[Problem]:
+    """Everything that is not portable, refused parts first.
 
     Args:
-        dialects: By a backend's word, the name of SQLAlchemy's dialect.
+        dialects: The name of SQLAlchemy's dialect by backend.
     """
+    from sqlalchemy.engine import make_url
+
     tables = [table for one in metadata for table in one.tables.values()]
-    found: dict[tuple[bool, str, str], dict[str, dict[str, None]]] = {}
+    found: defaultdict[tuple[Any, ...], list[str]] = defaultdict(list)
     for backend, name in dialects.items():
-        dialect = _dialect(name)
+        dialect = make_url(f"{name}://").get_dialect()()
+        places: defaultdict[tuple[bool, str, str], list[str]] = defaultdict(list)
         for table in tables:
-            for refused, says, instead, place in _of_table(table, backend, dialect):
-                key = (refused, says, instead)
-                found.setdefault(key, {}).setdefault(place, {})[backend] = None
-    grouped: dict[tuple[bool, str, str, tuple[str, ...]], list[str]] = {}
-    for (refused, says, instead), places in found.items():
-        for place, backends in places.items():
-            grouped.setdefault((refused, says, instead, tuple(backends)), []).append(place)
-    result = [
-        Trouble(backends, refused, says, instead, tuple(places))
-        for (refused, says, instead, backends), places in grouped.items()
-    ]
-    return sorted(result, key=lambda trouble: not trouble.refused)
+            for refused, means, instead, place in _in_table(table, backend, dialect):
+                places[refused, means, instead].append(place)
+        for reason, several in places.items():
+            found[*reason, tuple(several)].append(backend)
+    result = [Problem(tuple(backends), *key) for key, backends in found.items()]
+    return sorted(result, key=lambda problem: not problem.refused)
 
 
-def of_run(run: Run) -> list[Trouble]:
-    """Of the metadata that the ini file names, on the run's backends; none where there is none, or
-    it cannot be imported, which others say."""
+def of_run(run: Run) -> list[Problem]:
+    """Problems of the metadata in the ini file on the run's backends; empty if it names none, or
+    it cannot be imported, which others report."""
     from pytest_asyncdb._databases.plan import load_metadata
 
     if not run.settings.metadata.value:
@@ -74,77 +73,52 @@ def of_run(run: Run) -> list[Trouble]:
         metadata = load_metadata(run.settings.metadata)
     except Exception:
         return []
-    return troubles(
-        metadata, {spec.backend: run.backend(spec).dialect for spec in run.settings.specs}
-    )
+    dialects = {spec.backend: run.backend(spec).dialect for spec in run.settings.specs}
+    return problems(metadata, dialects)
 
 
-def _dialect(name: str) -> Dialect:
-    from sqlalchemy.engine import make_url
+def describe(problem: Problem) -> str:
+    """The backends and the places."""
+    differ = "treat differently" if len(problem.backends) > 1 else "treats differently"
+    places = ", ".join(problem.places[:_PLACES])
+    if len(problem.places) > _PLACES:
+        places += f" and {len(problem.places) - _PLACES} more"
+    return f"{', '.join(problem.backends)} {'cannot hold' if problem.refused else differ}: {places}"
 
-    dialect: Dialect = make_url(f"{name}://").get_dialect()()
-    return dialect
 
-
-def _of_table(table: Table, backend: str, dialect: Dialect) -> Iterator[tuple[bool, str, str, str]]:
+def _in_table(table: Table, backend: str, dialect: Dialect) -> Iterator[tuple[bool, str, str, str]]:
+    """Refused or not, meaning, alternative and place of each problem."""
     from sqlalchemy.exc import CompileError
     from sqlalchemy.schema import CreateIndex, CreateTable
+    from sqlalchemy.types import TypeDecorator
 
-    uncompiled = False
+    complete = True
     for column in table.columns:
-        native = native_type(column.type, dialect)
+        place = f"{table.name}.{column.name}"
+        native: Any = column.type.dialect_impl(dialect)
+        while isinstance(native, TypeDecorator):
+            native = native.impl_instance
         try:
-            dialect.type_compiler_instance.process(native, type_expression=column)
+            column.type.compile(dialect)
         except (CompileError, NotImplementedError):
-            uncompiled = True
-            yield True, *_refusal(native), f"{table.name}.{column.name}"
+            complete = False
+            yield True, *_missing_type(native), place
             continue
-        for rule in COLUMNS:
-            if backend in rule.backends and rule.matches(column, native):
-                yield rule.refused, rule.says, rule.instead, f"{table.name}.{column.name}"
-    for other in TABLES:
-        if backend in other.backends:
-            for place in other.places(table):
-                yield other.refused, other.says, other.instead, f"{table.name}: {place}"
-    if uncompiled:
-        return  # that table says no more
+        for rule in RULES:
+            if backend in rule.backends.split() and rule.fits(column, native):
+                yield rule.refused, rule.means, rule.instead, place
     constructs: list[Any] = [CreateTable(table), *map(CreateIndex, table.indexes)]
-    for construct in constructs:
+    for construct in constructs if complete else []:
         try:
             str(construct.compile(dialect=dialect))
         except (CompileError, NotImplementedError) as error:
-            says = str(error).partition("\n")[0].strip()
-            yield True, f"SQLAlchemy refuses it: {says}", "leave it out there", table.name
+            reason = str(error).partition("\n")[0].strip()
+            yield True, f"SQLAlchemy refuses it: {reason}", "leave it out there", table.name
 
 
-def native_type(given: Any, dialect: Dialect) -> Any:
-    """The type that a column has on one backend: variants and decorators resolved."""
-    from sqlalchemy.types import TypeDecorator
-
-    while True:
-        variant = given._variant_mapping.get(dialect.name)
-        if variant is not None:
-            given = variant
-        elif isinstance(given, TypeDecorator):
-            given = given.load_dialect_impl(dialect)
-        else:
-            return given
-
-
-def _refusal(native: Any) -> tuple[str, str]:
-    name = type(native).__name__
+def _missing_type(native: Any) -> tuple[str, str]:
     if getattr(native, "length", 0) is None:
         return "text without a length", "String(255), or Text"
-    return f"the type {name} does not exist there", ALTERNATIVES.get(
-        name.upper(), "a type of sqlalchemy itself, this one by with_variant()"
-    )
-
-
-def describe(trouble: Trouble, most: int = 6) -> list[str]:
-    """Some lines: what, where (at most so many places), what instead."""
-    several = len(trouble.backends) > 1
-    verb = "cannot hold" if trouble.refused else f"treat{'' if several else 's'} differently"
-    places = ", ".join(trouble.places[:most])
-    if len(trouble.places) > most:
-        places += f" and {len(trouble.places) - most} more"
-    return [f"{', '.join(trouble.backends)} {verb}: {places}", trouble.says, trouble.instead]
+    name = type(native).__name__.upper()
+    instead = ALTERNATIVES.get(name, "a type of sqlalchemy itself, with this one by with_variant()")
+    return f"the type {name} does not exist there", instead

@@ -71,7 +71,7 @@ def numbered(outcome: Outcome) -> Outcome:
     lines = outcome.result.outlines
     for number, line in enumerate(lines):
         line = re.sub(r"\b(session|Task|another session)([ -]\(?)\d+", r"\1\2#", line)
-        line = re.sub(r"(\d rows?, )?\d+\.\d (m?s)\b", r"# \2", line)
+        line = re.sub(r"(\d rows?, )?(?:\d+\.\d+|\d+(?= ms)) (m?s)\b", r"# \2", line)
         lines[number] = re.sub(r"\bwaited \d+ s\b", "waited # s", line)
     return outcome
 

@@ -66,31 +66,6 @@ def test_a_server_that_cannot_be_had_is_wrong(project: Project) -> None:
     assert doctor(project, "--asyncdb=sqlite", "--asyncdb-server=url").ret == 0
 
 
-def test_mistakes_of_conftests_are_told_with_their_place(project: Project) -> None:
-    project.write(
-        "tests/conftest.py",
-        """
-        import pytest
-
-        @pytest.fixture
-        def event_loop():
-            yield
-        """,
-    )
-    result = doctor(project)
-    assert result.ret == 1
-    shows(
-        result,
-        """
-          wrong  tests/conftest.py:4: event_loop override
-                 the fixture event_loop is overridden: since version 1 pytest-asyncio
-                 ignores it
-                 to fix this: remove it, and set asyncio_default_fixture_loop_scope in
-                 the ini file
-        """,
-    )
-
-
 def test_no_line_is_longer_than_80_columns(project: Project) -> None:
     """But for words that are longer."""
     for line in doctor(project, "--asyncdb=all").outlines:

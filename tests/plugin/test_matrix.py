@@ -1,4 +1,4 @@
-"""What differs between backends, reported by likely cause; the tests are an ordinary project's."""
+"""What differs between backends, reported by cause; the tests are those of an ordinary project."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def add(session, *rows):
 #: Cause, words of the backends on which it fails, the body of a test.
 CORPUS = {
     "nulls_first": (
-        "ordering",
+        "values",
         "postgres",
         """
         await add(s, {"name": "b"}, {"name": "a", "nick": "x"})
@@ -71,7 +71,7 @@ CORPUS = {
         """,
     ),
     "nulls_first_of_one": (
-        "ordering",
+        "values",
         "postgres",
         """
         await add(s, {"name": "b"}, {"name": "a", "nick": "x"})
@@ -79,7 +79,7 @@ CORPUS = {
         """,
     ),
     "capitals_first": (
-        "ordering",
+        "values",
         "mysql mariadb",
         """
         await add(s, {"name": "a"}, {"name": "B"})
@@ -88,7 +88,7 @@ CORPUS = {
         """,
     ),
     "equal_but_for_case": (
-        "case",
+        "values",
         "mysql mariadb",
         """
         await add(s, {"name": "ada"})
@@ -96,7 +96,7 @@ CORPUS = {
         """,
     ),
     "equal_but_for_accents": (
-        "case",
+        "values",
         "mysql mariadb",
         """
         await add(s, {"name": "jose"})
@@ -104,14 +104,14 @@ CORPUS = {
         """,
     ),
     "unique_but_for_case": (
-        "case",
+        "constraint",
         "mysql mariadb",
         """
         await add(s, {"name": "ada"}, {"name": "Ada"})
         """,
     ),
     "like": (
-        "case",
+        "values",
         "sqlite mysql mariadb",
         """
         await add(s, {"name": "ada"})
@@ -140,14 +140,14 @@ CORPUS = {
         """,
     ),
     "division": (
-        "type",
+        "values",
         "mysql mariadb",
         """
         assert (await sql(s, "SELECT 7 / 2")).scalar() == 3
         """,
     ),
     "decimals": (
-        "type",
+        "values",
         "sqlite",
         """
         await add(s, {"name": "a", "price": 1}, {"name": "b", "price": 2})
@@ -155,14 +155,14 @@ CORPUS = {
         """,
     ),
     "truth": (
-        "type",
+        "values",
         "sqlite mysql mariadb",
         """
         assert (await sql(s, "SELECT 1 = 1")).scalar() is True
         """,
     ),
     "fractions_of_a_second": (
-        "type",
+        "values",
         "mysql mariadb",
         """
         made = datetime(2024, 1, 1, 12, 0, 0, 250000)
@@ -178,7 +178,7 @@ CORPUS = {
         """,
     ),
     "refused": (
-        "constraint",
+        "other",
         "sqlite mysql mariadb",
         """
         with pytest.raises(IntegrityError):
@@ -186,7 +186,7 @@ CORPUS = {
         """,
     ),
     "aware": (
-        "time zone",
+        "values",
         "sqlite mysql mariadb",
         """
         seen = datetime(2024, 1, 1, tzinfo=timezone.utc)
@@ -195,7 +195,7 @@ CORPUS = {
         """,
     ),
     "aware_difference": (
-        "time zone",
+        "other",
         "sqlite mysql mariadb",
         """
         seen = datetime(2024, 1, 1, tzinfo=timezone.utc)
@@ -204,14 +204,14 @@ CORPUS = {
         """,
     ),
     "naive": (
-        "time zone",
+        "type",
         "postgres",
         """
         await add(s, {"name": "ada", "made": datetime(2024, 1, 1, tzinfo=timezone.utc)})
         """,
     ),
     "concatenation": (
-        "dialect-only SQL",
+        "values",
         "mysql mariadb",
         """
         assert (await sql(s, "SELECT 'a' || 'b'")).scalar() == "ab"
@@ -246,7 +246,7 @@ CORPUS = {
         """,
     ),
     "read_again": (
-        "isolation level",
+        "values",
         "mysql mariadb",
         """
         async with asyncdb.connections(2) as (one, two):
@@ -469,7 +469,7 @@ def test_the_section_says_what_differs(two: Project, servers: Servers) -> None:
     result = run(two, *arguments(servers, "sqlite", "postgres+asyncpg"), "-k", "b and two")
     assert section(result) == [
         "asyncdb: 1 test differs between backends",
-        "  type (1)",
+        "  values (1)",
         "    test_it.py::test_two[b]",
         "      passed on postgres+asyncpg",
         "      failed on sqlite: 1 is True",
@@ -499,7 +499,7 @@ def test_the_page_has_every_test_escaped(two: Project, servers: Servers, workers
     outcomes = {
         (t["cause"], *(cell["outcome"] for cell in t["on"].values())) for t in found["tests"]
     }
-    assert outcomes == {(None, "passed", "passed"), ("type", "failed", "passed")}
+    assert outcomes == {(None, "passed", "passed"), ("values", "failed", "passed")}
 
 
 def test_no_password_gets_into_a_report(two: Project, servers: Servers) -> None:

@@ -66,7 +66,7 @@ def section(outcome: Outcome) -> str:
         if line.startswith(("---", "===")):
             break
         assert len(line) <= 80 or "/" in line, line
-        lines.append(re.sub(r"\d+\.\d ms", "# ms", line))
+        lines.append(re.sub(r"\d+(\.\d+)? m?s\b", "# ms", line))
     return "\n".join(lines)
 
 
@@ -286,7 +286,7 @@ def test_the_last_ones_are_shown_in_full_and_equal_ones_before_them_together(
 def test_many_statements_do_not_add_up(
     project: Project, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that are not kept are counted by their texts; ``count()`` counts all."""
+    """Those that are not kept are counted; ``count()`` counts all."""
     monkeypatch.setattr(statement_log, "_MOST", 50)
     project.tests(
         """
@@ -306,13 +306,12 @@ def test_many_statements_do_not_add_up(
     assert re.search(
         r"E +10 before these, which are not kept\nE +50 × SELECT 'hunter2'", outcome.text
     ), outcome.text
-    assert section(outcome).splitlines()[:6] == [
+    assert section(outcome).splitlines()[:5] == [
         "sqlite, rollback: 260 statements, # ms",
         "Before the last 20, equal ones together:",
-        "      100 × SELECT 0",
-        "      100 × SELECT 1",
-        "      10 × SELECT '***'",
+        "      210 others",
         " 211  30 × SELECT 'hunter2'",
+        "The last 20:",
     ]
 
 

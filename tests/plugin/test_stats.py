@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -90,12 +89,10 @@ def test_the_times_are_shown(project: Project, target: Target, strategy: str) ->
 
 
 def test_nothing_is_shown_without_the_option(project: Project, target: Target) -> None:
-    """Nor is anything of an ordinary run out of the ordinary."""
     project.write("conftest.py", SEED.format(seconds=0))
     project.tests(THREE)
     text = project.run(target).passed(3).text
     assert "asyncdb: times" not in text
-    assert "asyncdb: slow" not in text
 
 
 def test_workers_times_come_together(project: Project, servers: Servers) -> None:
@@ -129,99 +126,10 @@ def test_server_and_template_are_no_tests_set_up(project: Project, target: Targe
     assert sum(parts[name]["total"] for name in ("database", "set_up", "teardown")) < 0.5
 
 
-def test_a_slow_seed_is_named(
-    project: Project, target: Target, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without the option, in one line."""
-    monkeypatch.setattr(timing_table, "TEMPLATE", 0.5)
-    project.write("conftest.py", SEED.format(seconds=0.6))
-    project.tests(THREE)
-    text = project.run(target).passed(3).text
-    slow = [line for line in text.splitlines() if "asyncdb: slow" in line]
-    assert len(slow) == 1
-    word = re.escape(target.word)
-    assert re.fullmatch(rf"asyncdb: slow: {word}: the seed took \d+ ms \(over 0\.5 s\)", slow[0])
-    assert "asyncdb: times" not in text
-
-
-def test_a_slow_set_up_is_named_with_its_test(
-    project: Project, servers: Servers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever takes longer than nothing is slow here."""
-    monkeypatch.setattr(timing_table, "ONE", 0)
-    project.tests(THREE)
-    text = project.run(servers.target("sqlite")).passed(3).text
-    slow = "\n".join(line for line in text.splitlines() if "asyncdb: slow" in line)
-    assert re.fullmatch(
-        r"asyncdb: slow: sqlite, rollback: a set-up took [\d.]+ ms \(over 0 s\): "
-        r"test_it\.py::test_each\[sqlite-\w+\]\n"
-        r"asyncdb: slow: sqlite, rollback: a teardown took [\d.]+ ms \(over 0 s\): "
-        r"test_it\.py::test_each\[sqlite-\w+\]",
-        slow,
-    ), slow
-
-
 def test_a_run_without_a_database_says_so(project: Project, servers: Servers) -> None:
     project.tests("def test_it():\n    pass\n")
     text = project.run(servers.target("sqlite"), "--asyncdb-stats").passed(1).text
     assert "asyncdb: no times: the run used no database" in text
-
-
-def series(**values: Any) -> dict[str, Any]:
-    return {"count": 1, "total": 0.0, "median": 0.0, "longest": 0.0, "test": "t", **values}
-
-
-def numbers(word: str = "postgres", seconds: float = 60.0, **values: Any) -> Mapping[str, Any]:
-    """Those of a run on one backend in ``reset``."""
-    backend = {
-        "server": {"provider": "container", "seconds": values.get("server", 60.0)},
-        "schema": series(longest=values.get("schema", 10.0)),
-        "seed": series(longest=values.get("seed", 10.0)),
-        "strategies": {
-            "reset": {
-                "database": series(longest=values.get("database", 10.0)),
-                "set_up": series(longest=3.0, total=values.get("set_up", 3.0)),
-                "teardown": series(longest=3.0, total=values.get("teardown", 7.0)),
-            }
-        },
-    }
-    return {"seconds": seconds, "workers": values.get("workers", 1), "backends": {word: backend}}
-
-
-@pytest.mark.parametrize(
-    ("values", "line"),
-    [
-        ({}, None),
-        ({"server": 61.0}, "postgres: the server (container) took 61.00 s to start (over 60 s)"),
-        ({"schema": 11.0}, "postgres: the schema took 11.00 s (over 10 s)"),
-        ({"seed": 11.0}, "postgres: the seed took 11.00 s (over 10 s)"),
-        (
-            {"database": 11.0},
-            "postgres, reset: a worker's first database took 11.00 s (over 10 s): t",
-        ),
-        ({"set_up": 20.0, "teardown": 10.0}, None),
-        (
-            {"set_up": 20.0, "teardown": 11.0},
-            "postgres, reset: set-up and teardown took 31.00 s, over half of the run's 60.00 s",
-        ),
-        # Two workers had twice the time.
-        ({"set_up": 20.0, "teardown": 11.0, "workers": 2}, None),
-        # A short run whose tests do nothing else.
-        ({"set_up": 3.0, "teardown": 7.0, "seconds": 11.0}, None),
-    ],
-)
-def test_what_is_out_of_the_ordinary(values: dict[str, Any], line: str | None) -> None:
-    """The limits as the documentation has them; at a limit nothing is said."""
-    expected = [] if line is None else [f"asyncdb: slow: {line}"]
-    assert timing_table.unusual(numbers(**values)) == expected
-
-
-def test_two_drivers_on_one_server_are_one_slow_server() -> None:
-    found = numbers("postgres+asyncpg@17", server=61.0)
-    found["backends"]["postgres+psycopg@17"] = found["backends"]["postgres+asyncpg@17"]
-    assert timing_table.unusual(found) == [
-        "asyncdb: slow: postgres@17: the server (container) took 61.00 s to start (over 60 s)"
-    ]
 
 
 def test_the_numbers_are_plain_data(project: Project, servers: Servers) -> None:

@@ -7,7 +7,9 @@ import pytest
 from pytest_asyncdb._record.sql_text import (
     ends_transaction,
     keeps_session_state,
+    only_queries,
     only_reads,
+    savepoint,
 )
 
 
@@ -80,6 +82,29 @@ def test_a_statement_reads_only_where_that_is_sure() -> None:
     assert only_reads("/* x */ show tables")
     assert not only_reads("WITH x AS (INSERT INTO t VALUES (1) RETURNING id) SELECT * FROM x")
     assert not only_reads("CALL fill()")
+
+
+def test_a_query_begins_no_change() -> None:
+    assert only_queries("WITH x AS (SELECT 1) SELECT * FROM x")
+    assert only_reads("WITH x AS (SELECT 1) SELECT * FROM x")
+    assert only_reads("SAVEPOINT a")
+    assert not only_queries("SAVEPOINT a")
+    assert not only_queries("WITH x AS (DELETE FROM t RETURNING id) SELECT * FROM x")
+
+
+@pytest.mark.parametrize(
+    ("statement", "found"),
+    [
+        ("SAVEPOINT a", ("savepoint", "a")),
+        ("release savepoint sa_savepoint_1;", ("release", "sa_savepoint_1")),
+        ("RELEASE a", ("release", "a")),
+        ("ROLLBACK WORK TO SAVEPOINT a", ("rollback", "a")),
+        ("ROLLBACK", None),
+        ("SELECT 'to'", None),
+    ],
+)
+def test_savepoints_are_recognised(statement: str, found: tuple[str, str] | None) -> None:
+    assert savepoint(statement) == found
 
 
 @pytest.mark.parametrize(

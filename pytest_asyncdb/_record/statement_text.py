@@ -1,0 +1,83 @@
+"""The statements of a log as lines of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pytest_asyncdb._record.redaction import SECRET, masked
+from pytest_asyncdb._record.statement_log import Step, line_of
+from pytest_asyncdb._record.text import counted, cut, duration, wrap
+
+#: Characters of a statement or of its parameters, and of one value.
+_LONG, _VALUE = 600, 60
+#: Number of statements that :func:`last_lines` shows.
+_LAST = 5
+
+
+def step_lines(step: Step, connections: Mapping[int | None, str], hidden: bool) -> list[str]:
+    """One entry of the log, indented by its depth.
+
+    Args:
+        connections: Names of connections by their numbers; empty: they are not shown.
+        hidden: Leave the parameters out.
+    """
+    entry = step.entry
+    first = f"{step.number or '':>4}  " + "  " * step.depth
+    where = [connections[step.checkout]] if step.checkout in connections else []
+    if isinstance(entry, str):
+        return [first + " -- ".join([entry, *where])]
+    indent = " " * len(first)
+    sql, secret = masked(entry.sql)
+    lines = wrap(cut(sql, _LONG), first)
+    if step.parameters and not hidden:
+        lines += wrap(cut(_parameters(step.parameters, secret, entry.many), _LONG), indent)
+    facts = [duration(entry.seconds), *where]
+    if entry.rows is not None:
+        facts.insert(0, counted(entry.rows, "row"))
+    if entry.places:
+        facts.append(line_of(entry.places[0]))
+    lines += wrap(f"-- {', '.join(facts)}", indent)
+    return lines if entry.error is None else [*lines, *wrap(f"-- {entry.error}", indent)]
+
+
+def last_lines(steps: Sequence[Step], hidden: bool) -> list[str]:
+    """The last statements of a transaction, with their numbers in the log.
+
+    Args:
+        hidden: Leave the parameters out.
+    """
+    lines = ["      …"] if len(steps) > _LAST else []
+    for step in steps[-_LAST:]:
+        lines += step_lines(step._replace(depth=0), {}, hidden)
+    return lines
+
+
+def _parameters(parameters: Any, secret: bool, many: bool) -> str:
+    if many:
+        first = _parameters(parameters[0], secret, many=False) if parameters else ""
+        return f"{len(parameters)} × {first}"
+    if isinstance(parameters, Mapping):
+        named = (
+            f"{name}={value_text(value, secret or SECRET.search(str(name)) is not None)}"
+            for name, value in parameters.items()
+        )
+        return f"[{', '.join(named)}]"
+    if isinstance(parameters, Sequence):
+        return f"[{', '.join(value_text(value, secret) for value in parameters)}]"
+    return value_text(parameters, secret)
+
+
+def value_text(value: Any, secret: bool, width: int = _VALUE) -> str:
+    """``repr()`` of *value*, shortened.
+
+    Args:
+        secret: Mask it if it is text. Text that names a secret, such as JSON with a password, is
+            masked in any case.
+    """
+    if isinstance(value, str | bytes | bytearray) and (secret or SECRET.search(str(value))):
+        return "***"
+    try:
+        return cut(repr(value), width)
+    except Exception as error:  # __repr__ of the user's own type
+        return f"<{type(value).__name__}: {type(error).__name__} in repr()>"
