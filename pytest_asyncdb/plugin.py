@@ -209,7 +209,7 @@ def pytest_runtest_makereport(
     spec = getattr(getattr(item, "callspec", None), "params", {}).get(BACKEND)
     result = yield
     if spec is not None and (call.when == "teardown" or result.failed):
-        result.user_properties.append(_property(str(spec)))  # for junit's file, and our summary
+        result.user_properties.append(_property(str(spec)))  # for junit's file
     if call.excinfo is not None and result.failed:
         _explain(item, call, spec, result)
     if spec is not None and item.config.stash[MATRIX]:

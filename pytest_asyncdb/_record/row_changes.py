@@ -1,4 +1,4 @@
-"""Which rows a test has changed: its tables beside those of an untouched database."""
+"""The rows that a test has changed: its tables compared with those of an untouched database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Row = dict[str, Any]
-#: Rows by their primary key; without one, by all they hold and a number.
+#: Rows by primary key; without one, by all values and a number that counts equal rows.
 _Rows = dict[tuple[Any, ...], Row]
 
 
@@ -24,9 +24,9 @@ class TableChanges:
     """The rows of one table that a test has changed, each as a mapping of its columns.
 
     Args:
-        inserted: Rows that were not there.
-        updated: Rows before and after.
-        deleted: Rows that are not there any more.
+        inserted: Rows that only exist after the test.
+        updated: Rows before and after the test.
+        deleted: Rows that only existed before the test.
     """
 
     inserted: list[Row] = dataclasses.field(default_factory=list)
@@ -35,16 +35,16 @@ class TableChanges:
 
 
 def read_tables(connection: Connection) -> dict[str, _Rows]:
-    """Every table with its rows; for ``run_sync``."""
+    """Every table with its rows. For ``run_sync``."""
     return {name: dict(_rows(connection, *where)) for name, where in _tables(connection).items()}
 
 
 def read_small_tables(connection: Connection, most: int, until: float) -> dict[str, _Rows | None]:
-    """Every table with its rows; None for one that was left out; for ``run_sync``.
+    """Every table with its rows; None for a table that is left out. For ``run_sync``.
 
     Args:
         most: A table with more rows is left out.
-        until: ``time.monotonic()`` after which no other table is read.
+        until: The ``time.monotonic()`` after which no further table is read.
     """
     found: dict[str, _Rows | None] = {}
     for name, where in _tables(connection).items():
@@ -54,7 +54,7 @@ def read_small_tables(connection: Connection, most: int, until: float) -> dict[s
 
 
 async def read_untouched(url: URL, read: Callable[[Connection], T]) -> T:
-    """What *read* finds in the database at *url*, which is nobody else's."""
+    """The result of *read* on the database at *url*, which no test uses."""
     from sqlalchemy.pool import NullPool
 
     engine = build_engine(url, poolclass=NullPool)
@@ -66,7 +66,7 @@ async def read_untouched(url: URL, read: Callable[[Connection], T]) -> T:
 
 
 def differences(before: Mapping[str, _Rows], after: Mapping[str, _Rows]) -> dict[str, TableChanges]:
-    """What differs, by table; tables without a difference are left out."""
+    """The changes by table; tables without changes are left out."""
     found = {}
     for name in sorted({*before, *after}):
         was, rows = before.get(name, {}), after.get(name, {})
