@@ -137,21 +137,18 @@ class StatementLog:
         for entry in entries:
             checkout = entry.checkout
             if isinstance(entry, End):
-                if entry.checkout in open_:
+                if open_.pop(entry.checkout, None) is not None:
                     steps.append(Step(0, entry.how, 0, checkout))
-                _follow(open_, entry)
                 continue
             number += 1
             depth = 0
-            if checkout is None:
-                pass
-            elif checkout not in open_:
-                steps.append(Step(0, "BEGIN", 0, checkout))
-            else:
-                depth = 1 + len(open_[checkout])
-            _follow(open_, entry)
-            if checkout is not None:  # SAVEPOINT and its end are not inside of it
-                depth = min(depth or 1, 1 + len(open_[checkout]))
+            if checkout is not None:
+                if checkout not in open_:
+                    steps.append(Step(0, "BEGIN", 0, checkout))
+                names = open_.setdefault(checkout, [])
+                before = len(names)
+                _follow(names, entry)
+                depth = 1 + min(before, len(names))  # SAVEPOINT and its end are not inside of it
             steps.append(Step(number, entry, depth, checkout, parameters.get(number)))
         return steps
 
@@ -172,15 +169,9 @@ class StatementLog:
         return found
 
 
-def _follow(open_: dict[int, list[str]], entry: Statement | End) -> None:
-    """Update the savepoints of open transactions, by checkout, after *entry*."""
-    if isinstance(entry, End):
-        open_.pop(entry.checkout, None)
-        return
-    if entry.checkout is None:
-        return
-    names = open_.setdefault(entry.checkout, [])
-    found = savepoint(entry.sql) if entry.error is None else None
+def _follow(names: list[str], statement: Statement) -> None:
+    """Update the open savepoints of a transaction after *statement*."""
+    found = savepoint(statement.sql) if statement.error is None else None
     if found is None:
         return
     verb, name = found
