@@ -231,7 +231,7 @@ PROVOKED = {
                 await asyncdb_connection.commit()
         """,
     ),
-    "a fixture that lives longer than one test asks": (
+    "a fixture that lives longer than one test requests": (
         ["sqlite"],
         """
         @pytest.fixture(scope="session")
