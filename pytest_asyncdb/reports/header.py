@@ -37,11 +37,19 @@ def _line(run: Run, spec: BackendSpec) -> str:
     kept = {True: "kept for later runs", False: "not kept: a server of this provider cannot be"}
     stays = kept[provider.keeps] if run.settings.reuse and found.tuning else ""
     why = "; ".join(filter(None, [found.reason, found.tuning, stays]))
-    driver_version = importlib.metadata.version(driver.module)
+    driver_version = _version(driver.module)
     return (
-        f"asyncdb: {spec}: {backend.label}{version}, {driver.name} {driver_version}, "
+        f"asyncdb: {spec}: {backend.label}{version}, {driver.name}{driver_version}, "
         f"{provider.name} ({why}), {run.settings.isolation.value}"
     )
+
+
+def _version(module: str) -> str:
+    """The driver's version; empty if no distribution has the name of its module."""
+    try:
+        return f" {importlib.metadata.version(module)}"
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def notes(run: Run, reports: Iterable[object]) -> list[str]:
