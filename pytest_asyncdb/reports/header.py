@@ -63,8 +63,8 @@ def notes(run: Run, reports: Iterable[object]) -> list[str]:
     reports = list(reports)
     if run.unparametrised:
         lines.append(
-            f"asyncdb: {len(run.unparametrised)} unittest tests ran on "
-            f"{run.settings.specs[0]} only: pytest cannot parametrise unittest classes"
+            f"asyncdb: {len(run.unparametrised)} tests ran on {run.settings.specs[0]} only: "
+            "pytest cannot parametrise unittest classes and doctests"
         )
     lines += _kept(reports)
     strays: dict[tuple[str, str | None], set[str]] = {}

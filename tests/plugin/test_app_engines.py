@@ -255,7 +255,8 @@ def test_every_test_of_a_project_may_be_a_database_test(app: Project, sqlite: Ta
                     await add(session, "one")
 
         def double(n):
-            '''>>> double(2)
+            '''
+            >>> double(2)
             4
             '''
             return 2 * n

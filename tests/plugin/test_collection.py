@@ -188,5 +188,8 @@ def test_a_unittest_class_runs_on_the_first_backend_and_the_run_says_so(
     result = project.pytester.runpytest_inprocess("-p", "no:randomly", "--asyncdb=sqlite,postgres")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
-        ["asyncdb: 1 unittest tests ran on sqlite only: pytest cannot parametrise unittest classes"]
+        [
+            "asyncdb: 1 tests ran on sqlite only: "
+            "pytest cannot parametrise unittest classes and doctests"
+        ]
     )
