@@ -53,11 +53,10 @@ def hosts_of(url: str, environment: Mapping[str, str]) -> list[str]:
     """
     scheme, _, rest = url.partition("://")
     authority, _, query = re.split(r"[/?#]", rest, maxsplit=1)[0], *rest.partition("?")[1:]
-    parameters = parse_qsl(query)
     hosts = [unquote(_without_port(authority.rpartition("@")[2]))]
-    for key in _HOST_KEYS:
-        values = ",".join(value for name, value in parameters if name == key)
-        hosts += map(_without_port, values.split(","))
+    parameters = parse_qsl(query)
+    for value in (value for key, value in parameters if key in _HOST_KEYS):
+        hosts += map(_without_port, value.split(","))
     named = any(hosts)
     hosts += [f"{key}={value}" for key, value in parameters if key in _INDIRECT_KEYS]
     if scheme.startswith("postgres"):  # libpq's variables; a host in the URL overrides two of them
@@ -82,10 +81,11 @@ def is_local(host: str) -> bool:
 def only_here(url: Sourced[str]) -> str | None:
     """Why only this machine can reach the server of *url*, or None."""
     hosts = hosts_of(url.value, {})
-    local, own = next(filter(is_local, hosts), None), "each host's own address"
+    local = next(filter(is_local, hosts), None)
     if local is None:
         return None if hosts else "the URL names no host"
-    return f"{local} is {'a socket of this host' if local[0] in '/@' else own}"
+    kind = "a socket of this host" if local[0] in "/@" else "each host's own address"
+    return f"{local} is {kind}"
 
 
 def _without_port(address: str) -> str:
