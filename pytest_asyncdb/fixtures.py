@@ -7,6 +7,7 @@ session-scoped ones, except ``asyncdb_backend``, are meant to be overridden in a
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -154,11 +155,12 @@ def asyncdb_backend(request: pytest.FixtureRequest) -> AsyncdbBackend:
 
     run = request.config.stash[RUN]
     spec = getattr(request, "param", None)
-    with plain_errors():
-        if isinstance(spec, str):
+    if spec is None:
+        # Chosen for each test, since pytest caches the fixture's value and its exception.
+        return AsyncdbBackend(run, functools.partial(_only_spec, run, request.config))
+    if isinstance(spec, str):
+        with plain_errors():
             spec = parse_spec(spec, "parametrize of asyncdb_backend", run.registry)
-        if spec is None:
-            spec = _only_spec(run, request)
     return AsyncdbBackend(run, spec)
 
 
@@ -325,8 +327,8 @@ def _app_engines(request: pytest.FixtureRequest, given: Any) -> tuple[AppEngine,
     return app_engines(given, source)
 
 
-def _only_spec(run: Run, request: pytest.FixtureRequest) -> Any:
-    """The backend of a test that pytest could not parametrise.
+def _only_spec(run: Run, config: pytest.Config) -> BackendSpec:
+    """The backend of the running test, which pytest could not parametrise.
 
     A unittest method or a doctest gets the first backend that its marker allows; for any other
     test there must be no choice.
@@ -335,8 +337,9 @@ def _only_spec(run: Run, request: pytest.FixtureRequest) -> Any:
 
     from pytest_asyncdb._config.markers import read_markers
 
-    specs, item = run.settings.specs, request.config.stash[ITEM]
-    marking = read_markers(item.iter_markers("asyncdb"), item.nodeid, run.registry)
+    specs, item = run.settings.specs, config.stash[ITEM]
+    with plain_errors():
+        marking = read_markers(item.iter_markers("asyncdb"), item.nodeid, run.registry)
     allowed = [spec for spec in specs if marking.allows(spec, run.registry)]
     if not allowed:
         pytest.skip(marking.why_not(specs))
@@ -344,7 +347,8 @@ def _only_spec(run: Run, request: pytest.FixtureRequest) -> Any:
         if isinstance(item, pytest.Function) and not issubclass(
             item.cls or object, unittest.TestCase
         ):
-            raise messages.no_backend_parameter(item.nodeid, [str(spec) for spec in allowed])
+            error = messages.no_backend_parameter(item.nodeid, [str(spec) for spec in allowed])
+            pytest.fail(str(error), pytrace=False)
         run.unparametrised.add(item.nodeid)
     return allowed[0]
 

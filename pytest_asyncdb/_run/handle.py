@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._run import messages
@@ -22,9 +22,14 @@ if TYPE_CHECKING:
 class AsyncdbBackend:
     """Which backend a test runs on; the value of the fixture ``asyncdb_backend``."""
 
-    def __init__(self, run: Run, spec: BackendSpec) -> None:
+    def __init__(self, run: Run, spec: BackendSpec | Callable[[], BackendSpec]) -> None:
         self._run = run
-        self.spec = spec
+        self._spec = spec
+
+    @property
+    def spec(self) -> BackendSpec:
+        """The backend as it was named; of a test that is not parametrised, the running test's."""
+        return self._spec() if callable(self._spec) else self._spec
 
     @property
     def name(self) -> str:
