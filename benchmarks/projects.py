@@ -76,7 +76,7 @@ ASYNCDB = Source(
     "asyncdb_session",
     ini=("asyncdb_metadata = app:Base",),
     plugin="asyncdb",
-    arguments=("--asyncdb={word}", "--asyncdb-url={url}"),
+    arguments=("--asyncdb={word}", "--asyncdb-url={url}", "--asyncdb-allow-hosts=*"),
 )
 #: As a user without a server starts it.
 ASYNCDB_LOCAL, ASYNCDB_CONTAINER = (

@@ -1,4 +1,4 @@
-"""pytest-asyncdb: database tests of async SQLAlchemy code, on every backend, undone."""
+"""pytest-asyncdb: test async SQLAlchemy code on every backend, with a clean database each time."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ __all__ = [
     "build_engine",
 ]
 
-#: Where the names are that are imported at first use: every run of pytest imports this package.
+#: Modules of names that are imported on use: every pytest run imports this package.
 _LAZY = {
     "Asyncdb": "_run.handle",
     "AsyncdbBackend": "_run.handle",

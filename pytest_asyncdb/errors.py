@@ -1,6 +1,6 @@
-"""Every error of the plugin. Each takes objects and makes its own text and remedy.
+"""The exception classes. Their texts are in the ``messages`` modules beside the code that raises.
 
-The form: one line that says what failed and where the value came from, then what was seen
+A text has one line that says what failed and where the value came from, then what was seen
 or tried, then ``To fix this:`` with the exact option, command or code.
 """
 
@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 
 class AsyncdbError(Exception):
-    """The base of all errors of this package.
+    """The base class of all errors of this package.
 
     Args:
         headline: What failed, with the value and its source.
         seen: What was seen or tried, one per line.
-        remedies: What to do; one suffices.
-        seen_title: The line above *seen*; none: *seen* stands by itself.
+        remedies: What to do; the user needs one of them.
+        seen_title: The line above *seen*, which is then shown as a list.
     """
 
     def __init__(
@@ -39,15 +39,15 @@ class MarkerError(AsyncdbError):
 
 
 class ProviderUnavailable(AsyncdbError):
-    """A provider cannot give this server; the text fits behind ``container: ``."""
+    """A provider cannot provide this server; the text is shown after the provider's name."""
 
 
 class ServerUnavailable(AsyncdbError):
-    """No provider could give the server."""
+    """No provider can provide the server."""
 
 
 class ServerStartError(AsyncdbError):
-    """A provider was chosen, and its server did not come up."""
+    """The server of the chosen provider did not start."""
 
 
 class DriverMissing(AsyncdbError):
@@ -55,7 +55,7 @@ class DriverMissing(AsyncdbError):
 
 
 class MetadataError(AsyncdbError):
-    """``asyncdb_metadata`` does not lead to tables."""
+    """``asyncdb_metadata`` names no tables."""
 
 
 class SchemaError(AsyncdbError):
@@ -63,22 +63,22 @@ class SchemaError(AsyncdbError):
 
 
 class LoopError(AsyncdbError):
-    """The test runs on something that the drivers do not know."""
+    """The test runs on an async library that the drivers do not support."""
 
 
 class IsolationBreach(AsyncdbError):
-    """A test got around its isolation, or would have."""
+    """A test got around its isolation, or tried to."""
 
-    #: What a test did could not be undone: no news where its server is gone.
+    #: A change could not be undone, which is not reported if the server is gone.
     not_undone = False
 
 
 class IsolationConflict(AsyncdbError):
-    """Units of work that cannot share one connection overlap."""
+    """Units of work overlap that cannot share one connection."""
 
 
 class StatementBlocked(AsyncdbError):
-    """A statement waited too long for a lock, and was cancelled."""
+    """A statement waited too long for a lock and was cancelled."""
 
 
 def _text(headline: str, seen: Sequence[str], remedies: Sequence[str], seen_title: str) -> str:

@@ -1,12 +1,13 @@
-"""Every fixture that users see; the docstrings are the reference.
+"""The fixtures; their docstrings are the reference.
 
-All of them are plain sync fixtures: they need no event loop, and what they give may be
-used on any. The session-scoped ones are there to be overridden in a conftest.
+All of them are plain sync fixtures: they need no event loop, and their values work on any. The
+session-scoped ones, except ``asyncdb_backend``, are meant to be overridden in a conftest.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,9 @@ import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._run import messages
+from pytest_asyncdb._run.collection import spec_of
 from pytest_asyncdb._run.redirect import app_engines, session_options
-from pytest_asyncdb._run.stash import RUN, state_of
+from pytest_asyncdb._run.stash import ITEM, RUN, state_of
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -29,11 +31,11 @@ if TYPE_CHECKING:
     from pytest_asyncdb._run.handle import Asyncdb, AsyncdbBackend
     from pytest_asyncdb._run.redirect import AppEngine
     from pytest_asyncdb._run.run import Run
-    from pytest_asyncdb.abc import View
+    from pytest_asyncdb.abc import BackendSpec, View
 
 
 class _NotGiven:
-    """The value of ``asyncdb_metadata`` where nothing names any tables."""
+    """The value of ``asyncdb_metadata`` if no tables are named."""
 
 
 NOT_GIVEN = _NotGiven()
@@ -41,7 +43,7 @@ NOT_GIVEN = _NotGiven()
 
 @contextlib.contextmanager
 def plain_errors(missing: str = "error") -> Iterator[None]:
-    """Our errors as pytest failures without a traceback; missing servers as skips."""
+    """Turn the plugin's errors into failures without a traceback, or missing servers into skips."""
     try:
         yield
     except (errors.ServerUnavailable, errors.ServerStartError, errors.DriverMissing) as error:
@@ -52,16 +54,15 @@ def plain_errors(missing: str = "error") -> Iterator[None]:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
-# Decisions of a project, to be overridden.
+# For projects to override.
 
 
 @pytest.fixture(scope="session")
 def asyncdb_metadata(request: pytest.FixtureRequest) -> Any:
     """The tables: a ``MetaData``, a declarative base, or a list of these.
 
-    Scope: session. Default: what the ini option ``asyncdb_metadata`` names. A conftest
-    further down may override it for its folder, whose tests then get a database of their
-    own. None: no tables.
+    Scope: session. Default: what the ini option ``asyncdb_metadata`` names. A conftest in a
+    subfolder may override it for its tests, which then use another database. None: no tables.
     """
     written = request.config.stash[RUN].settings.metadata
     if not written.value:
@@ -89,7 +90,7 @@ def asyncdb_session_options(
     """Arguments for ``async_sessionmaker``; default: those of the application's own.
 
     Scope: session. The application's own is the first sessionmaker that
-    ``asyncdb_app_engines`` names; where it names none, ``expire_on_commit=False``.
+    ``asyncdb_app_engines`` names; if it names none, ``expire_on_commit=False``.
     """
     with plain_errors():
         own = session_options(_app_engines(request, asyncdb_app_engines))
@@ -98,12 +99,12 @@ def asyncdb_session_options(
 
 @pytest.fixture(scope="session")
 def asyncdb_app_engines(request: pytest.FixtureRequest) -> Any:
-    """The application's own engines, which lead to the test's database during a test.
+    """The application's own engines, which connect to the test's database during a test.
 
     Scope: session. An ``AsyncEngine``, an ``async_sessionmaker``, a function that returns
-    one, ``module:attribute`` of such, or a list of these; with ``-`` before the text, an
-    engine that is to be left alone. Default: what the ini option ``asyncdb_app_engines``
-    names. Costs some microseconds for each test and engine.
+    one, ``module:attribute`` of any of them, or a list of these; a text that begins with ``-``
+    names an engine that keeps its own database. Default: what the ini option
+    ``asyncdb_app_engines`` names. Costs some microseconds for each test and engine.
     """
     return request.config.stash[RUN].settings.app_engines.value
 
@@ -112,8 +113,8 @@ def asyncdb_app_engines(request: pytest.FixtureRequest) -> Any:
 def asyncdb_migrate(request: pytest.FixtureRequest) -> Callable[..., Any] | None:
     """A function that builds the schema instead of ``create_all``.
 
-    Scope: session. The function is sync or async and gets what its parameters are named
-    after: ``connection``, ``engine`` or ``url``. It runs once for each run and server.
+    Scope: session. The function is sync or async, and has parameters named ``connection``,
+    ``engine`` or ``url``. It runs once for each run and server.
     Default: Alembic with the file that the ini option ``asyncdb_migrations`` names, else
     None.
     """
@@ -132,14 +133,14 @@ def asyncdb_migrate(request: pytest.FixtureRequest) -> Callable[..., Any] | None
 def asyncdb_seed() -> Callable[..., Any] | None:
     """An async function that fills the new database, given a session; default None.
 
-    Scope: session. It runs once for each run and server, and what it leaves is committed and
-    there for every test. A module or class may override it; a list of functions is a list of
-    layers, of which each is set up once: ``return [asyncdb_seed, more]``.
+    Scope: session. It runs once for each run and server, and every test starts with its rows. A
+    module or class may override it; a list of functions is a list of layers, each of which runs
+    once: ``return [asyncdb_seed, more]``.
     """
     return None
 
 
-# What tests use.
+# For tests.
 
 
 @pytest.fixture(scope="session")
@@ -149,15 +150,17 @@ def asyncdb_backend(request: pytest.FixtureRequest) -> AsyncdbBackend:
     Scope: session; parametrised with the backends of the run. Costs nothing; reading
     ``version`` waits for the server. Option: ``--asyncdb``.
     """
+    from pytest_asyncdb._config.specs import parse_spec
     from pytest_asyncdb._run.handle import AsyncdbBackend
 
     run = request.config.stash[RUN]
     spec = getattr(request, "param", None)
-    with plain_errors():
-        if isinstance(spec, str):
-            spec = _parse_parameter(run, spec)
-        if spec is None:
-            spec = _only_spec(run, request)
+    if spec is None:
+        # Chosen for each test, since pytest caches the fixture's value and its exception.
+        return AsyncdbBackend(run, functools.partial(_only_spec, run, request.config))
+    if isinstance(spec, str):
+        with plain_errors():
+            spec = parse_spec(spec, "parametrize of asyncdb_backend", run.registry)
     return AsyncdbBackend(run, spec)
 
 
@@ -197,7 +200,7 @@ def _asyncdb_view(
             isolation := marking.isolation or run.settings.isolation.value,
             ViewRequest(
                 node.nodeid,
-                coming=_coming(node, asyncdb_backend, isolation),
+                coming=_prefetch(node, asyncdb_backend.spec, isolation),
                 restart_ids=marking.reset_sequences,
             ),
         )
@@ -224,7 +227,7 @@ def _asyncdb_view(
         test.kept = run.keep(view.kept, asyncdb_backend.spec, node.nodeid)
     run.timer.ended(str(asyncdb_backend), isolation)
     if breaches and (lost := run.watch.lost(asyncdb_backend.spec)) is not None:
-        first = [] if test.lost else [lost]  # it explains what could not be undone
+        first = [] if test.lost else [lost]  # explains what was not undone
         breaches = [*first, *(b for b in breaches if not getattr(b, "not_undone", False))]
     if breaches:
         pytest.fail("\n\n".join(map(str, breaches)), pytrace=False)
@@ -235,8 +238,8 @@ def asyncdb_url(_asyncdb_view: View) -> URL:
     """The SQLAlchemy URL of the test's database.
 
     Scope: test. Costs nothing. In the ``rollback`` strategy a connection of another engine
-    sees none of the test's work, and what it commits itself is put back and reported, which
-    costs a round trip.
+    does not see the test's work. What it commits is undone and reported, which costs a round
+    trip.
     """
     _asyncdb_view.watch()
     return _asyncdb_view.url
@@ -246,9 +249,9 @@ def asyncdb_url(_asyncdb_view: View) -> URL:
 def asyncdb_engine(_asyncdb_view: View) -> AsyncEngine:
     """An ``AsyncEngine`` on the test's database; its work is gone after the test.
 
-    Scope: test. Costs nothing until its first statement. In the ``rollback`` strategy each
-    checkout is a branch of the test's one transaction: begin, commit and rollback are
-    savepoints, units of work of several tasks take turns.
+    Scope: test. Costs nothing until its first statement. In the ``rollback`` strategy all
+    connections share the test's outer transaction: begin, commit and rollback are savepoints,
+    and units of work of several tasks take turns.
     """
     return _asyncdb_view.engine
 
@@ -308,7 +311,7 @@ def asyncdb(
 ) -> Asyncdb:
     """A handle of the test's database: connections, checkpoints, changes, schema differences.
 
-    Scope: test. Costs nothing; in the strategy ``copy``, on a server, some milliseconds.
+    Scope: test. Costs nothing; in the ``copy`` strategy, on a server, some milliseconds.
     """
     from pytest_asyncdb._run.handle import Asyncdb
 
@@ -324,52 +327,41 @@ def _app_engines(request: pytest.FixtureRequest, given: Any) -> tuple[AppEngine,
     return app_engines(given, source)
 
 
-def _parse_parameter(run: Run, word: str) -> Any:
-    """A backend that a user's own ``parametrize(..., indirect=True)`` names."""
-    from pytest_asyncdb._config.options import parse_specs
-    from pytest_asyncdb.abc import Sourced
+def _only_spec(run: Run, config: pytest.Config) -> BackendSpec:
+    """The backend of the running test, which pytest could not parametrise.
 
-    return parse_specs(Sourced(word, "parametrize of asyncdb_backend"), run.registry)[0]
-
-
-def _only_spec(run: Run, request: pytest.FixtureRequest) -> Any:
-    """The backend of a test that pytest could not parametrise.
-
-    A unittest class gets the first one that its marker allows; anything else must leave no
-    choice.
+    A unittest method or a doctest gets the first backend that its marker allows; for any other
+    test there must be no choice.
     """
+    import unittest
+
     from pytest_asyncdb._config.markers import read_markers
 
-    specs = run.settings.specs
-    item = getattr(request, "_pyfuncitem", request.node)
-    marking = read_markers(item.iter_markers("asyncdb"), item.nodeid, run.registry)
+    specs, item = run.settings.specs, config.stash[ITEM]
+    with plain_errors():
+        marking = read_markers(item.iter_markers("asyncdb"), item.nodeid, run.registry)
     allowed = [spec for spec in specs if marking.allows(spec, run.registry)]
     if not allowed:
         pytest.skip(marking.why_not(specs))
-    if len(allowed) > 1 and not isinstance(item, _unittest_function()):
-        raise messages.no_backend_parameter(item.nodeid, [str(spec) for spec in allowed])
     if len(allowed) > 1:
+        if isinstance(item, pytest.Function) and not issubclass(
+            item.cls or object, unittest.TestCase
+        ):
+            error = messages.no_backend_parameter(item.nodeid, [str(spec) for spec in allowed])
+            pytest.fail(str(error), pytrace=False)
         run.unparametrised.add(item.nodeid)
     return allowed[0]
 
 
-def _coming(node: Any, backend: AsyncdbBackend, isolation: str) -> int:
-    """How many databases are worth making ahead: some, where the next test wants one."""
+def _prefetch(node: Any, spec: BackendSpec, isolation: str) -> int:
+    """How many databases to prepare ahead: some, if the next test needs one of the same kind."""
     from pytest_asyncdb._config.markers import read_markers
 
-    item = state_of(node).next
-    run = node.config.stash[RUN]
-    callspec = getattr(item, "callspec", None)
-    if item is None or callspec is None or callspec.params.get("asyncdb_backend") != backend.spec:
+    item, run = state_of(node).next, node.config.stash[RUN]
+    if item is None or spec_of(item) != spec:
         return 0
     marking = read_markers(item.iter_markers("asyncdb"), item.nodeid, run.registry)
     return 2 if (marking.isolation or run.settings.isolation.value) == isolation else 0
-
-
-def _unittest_function() -> type[pytest.Function]:
-    from _pytest.unittest import TestCaseFunction
-
-    return TestCaseFunction
 
 
 def _refuse_trio(request: pytest.FixtureRequest) -> None:
@@ -381,7 +373,7 @@ def _refuse_trio(request: pytest.FixtureRequest) -> None:
 
 
 def _is_known(breach: BaseException, error: BaseException | None) -> bool:
-    """Is *error*, with which the test itself failed, this breach, or does it tell it?"""
+    """Did the test itself fail with this breach, or with an error that reports it?"""
     while error is not None:
         if error is breach or str(breach) in getattr(error, "__notes__", ()):
             return True

@@ -1,4 +1,4 @@
-"""Hooks for third parties."""
+"""The hook for plugins that add backends and server providers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @pytest.hookspec
 def pytest_asyncdb_register(registry: Registry) -> None:
-    """Add backends and server providers, before any option is read.
+    """Add backends and server providers. Called before the options are read.
 
     Example, in a plugin or the root ``conftest.py``::
 
@@ -21,5 +21,5 @@ def pytest_asyncdb_register(registry: Registry) -> None:
             registry.add_provider("kubernetes", "our_plugin.provider:KubernetesProvider")
 
     Args:
-        registry: Takes ``module:Class`` targets, imported on use.
+        registry: Its targets are ``module:Class``, and are imported on use.
     """

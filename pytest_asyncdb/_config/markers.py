@@ -1,8 +1,8 @@
-"""The marker ``asyncdb``: its check, its merging, and which backends it leaves.
+"""The marker ``asyncdb``: checks its arguments, merges markers, and selects backends.
 
 ``@pytest.mark.asyncdb(*backends, exclude=…, isolation=…, requires=…, schema=…,
-reset_sequences=…, reason=…)`` on a function, class, module or parameter; the closest wins, key
-by key.
+reset_sequences=…, reason=…)`` on a function, class, module or parameter; for each argument, the
+closest marker wins.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._config.options import ISOLATIONS
-from pytest_asyncdb._system import messages
+from pytest_asyncdb._config.option_table import ISOLATIONS
+from pytest_asyncdb._config.specs import matches, parse_spec
+from pytest_asyncdb._system.messages import near_miss
 from pytest_asyncdb.abc import BackendSpec, Capabilities
 
 if TYPE_CHECKING:
@@ -27,20 +28,20 @@ _CAPABILITIES = Capabilities._fields
 
 @dataclasses.dataclass(frozen=True)
 class MarkerOptions:
-    """What a test's markers say together.
+    """The merged arguments of a test's markers.
 
     Args:
-        backends: The words that the test is for; none: all.
-        exclude: The words that it is not for.
+        backends: The backends that the test is for; empty: all.
+        exclude: The backends that it is not for.
         requires: Capabilities that a backend must have.
-        isolation: The strategy, where the markers name one.
+        isolation: The strategy, or None for the run's.
         schema: False for an empty database.
-        reset_sequences: Ids start anew; None: as the strategy does by itself.
-        reason: Why, for the skip.
+        reset_sequences: True restarts sequences; None leaves it to the strategy.
+        reason: The reason of a skip.
     """
 
-    backends: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
+    backends: tuple[BackendSpec, ...] = ()
+    exclude: tuple[BackendSpec, ...] = ()
     requires: tuple[str, ...] = ()
     isolation: str | None = None
     schema: bool = True
@@ -51,20 +52,15 @@ class MarkerOptions:
         """May the test run on *spec*?"""
         capabilities = registry.backend(spec.backend).capabilities
         return (
-            (not self.backends or any(_matches(word, spec, registry) for word in self.backends))
-            and not any(_matches(word, spec, registry) for word in self.exclude)
+            (not self.backends or any(matches(one, spec, registry) for one in self.backends))
+            and not any(matches(one, spec, registry) for one in self.exclude)
             and all(getattr(capabilities, name) for name in self.requires)
         )
 
     def why_not(self, specs: Sequence[BackendSpec]) -> str:
-        """The reason of a skip: names both sets."""
-        parts = []
-        if self.backends:
-            parts.append(f"only {', '.join(self.backends)}")
-        if self.exclude:
-            parts.append(f"not {', '.join(self.exclude)}")
-        if self.requires:
-            parts.append(f"requires {', '.join(self.requires)}")
+        """The reason of a skip: what the marker says, and the run's backends."""
+        sets = {"only": self.backends, "not": self.exclude, "requires": self.requires}
+        parts = [f"{word} {', '.join(map(str, them))}" for word, them in sets.items() if them]
         run = ", ".join(map(str, specs))
         reason = f": {self.reason}" if self.reason else ""
         return f"marked {'; '.join(parts)}{reason}; this run has {run} ({specs[0].source})"
@@ -87,60 +83,29 @@ def read_markers(marks: Iterable[pytest.Mark], where: str, registry: Registry) -
 
 
 def _check(mark: pytest.Mark, where: str, registry: Registry) -> dict[str, Any]:
-    values: dict[str, Any] = {}
     for key in mark.kwargs:
         if key not in _KEYS:
-            raise _mistake("argument", key, _KEYS, where)
+            raise _mistake("argument", key, where, _KEYS)
+    values = dict(mark.kwargs)
     if mark.args:
-        values["backends"] = _words(mark.args, where, registry)
-    if "exclude" in mark.kwargs:
-        values["exclude"] = _words(_as_tuple(mark.kwargs["exclude"]), where, registry)
-    if "requires" in mark.kwargs:
-        values["requires"] = _as_tuple(mark.kwargs["requires"])
-        for name in values["requires"]:
-            if name not in _CAPABILITIES:
-                raise _mistake("capability", name, _CAPABILITIES, where)
-    if "isolation" in mark.kwargs:
-        name = mark.kwargs["isolation"]
-        if name not in ISOLATIONS:
-            raise _mistake("isolation strategy", name, ISOLATIONS, where)
-        values["isolation"] = name
-    for key in ("schema", "reset_sequences", "reason"):
-        if key in mark.kwargs:
-            values[key] = mark.kwargs[key]
+        values["backends"] = mark.args
+    for key in ("exclude", "requires"):
+        if isinstance(values.get(key), str):
+            values[key] = (values[key],)
+    for key in values.keys() & {"backends", "exclude"}:
+        words = map(str, values[key])
+        values[key] = tuple(parse_spec(word, where, registry, _mistake) for word in words)
+    for name in values.get("requires", ()):
+        if name not in _CAPABILITIES:
+            raise _mistake("capability", name, where, _CAPABILITIES)
+    if values.get("isolation", ISOLATIONS[0]) not in ISOLATIONS:
+        raise _mistake("isolation strategy", values["isolation"], where, ISOLATIONS)
     return values
 
 
-def _words(words: Sequence[Any], where: str, registry: Registry) -> tuple[str, ...]:
-    for word in words:
-        name, _, driver = str(word).partition("@")[0].partition("+")
-        try:
-            backend = registry.backend(name)
-        except KeyError:
-            raise _mistake("backend", str(word), registry.backends, where) from None
-        drivers = [d.name for d in backend.drivers]
-        if driver and driver not in drivers:
-            raise _mistake(f"driver for {backend.label}", driver, drivers, where)
-    return tuple(words)
-
-
-def _as_tuple(value: Any) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
-
-
-def _matches(word: str, spec: BackendSpec, registry: Registry) -> bool:
-    rest, _, version = word.partition("@")
-    name, _, driver = rest.partition("+")
-    if registry.backend(name).name != spec.backend:
-        return False
-    if version and version != spec.version:
-        return False
-    return not driver or driver == registry.driver(spec).name
-
-
-def _mistake(what: str, word: Any, allowed: Sequence[str], where: str) -> errors.MarkerError:
+def _mistake(what: str, word: str, where: str, allowed: Sequence[str]) -> errors.MarkerError:
     return errors.MarkerError(
-        f"@pytest.mark.asyncdb: unknown {what} {word!r}{messages.near_miss(str(word), allowed)}",
+        f"@pytest.mark.asyncdb: unknown {what} {word!r}{near_miss(str(word), allowed)}",
         [f"at {where}", f"Known: {', '.join(allowed)}."],
         ["use one of the known words in the marker"],
     )

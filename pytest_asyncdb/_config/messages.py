@@ -1,4 +1,4 @@
-"""Texts of errors in what the user asked for."""
+"""Texts of errors in the configuration."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._system.messages import near_miss
+from pytest_asyncdb.abc import BackendSpec, Sourced
 
 
 def unknown_word(
@@ -15,7 +16,7 @@ def unknown_word(
 
     Args:
         what: What the word should have been, such as ``backend``.
-        hint: What to write instead where the near miss says too little.
+        hint: The remedy, if it is not one of the known words.
     """
     return errors.ConfigError(
         f"unknown {what} {word!r}{near_miss(word, allowed)} ({source})",
@@ -34,20 +35,20 @@ def driver_missing(driver: str, extra: str, label: str, source: str) -> errors.D
 
 
 def not_a_test_server(host: str, source: str, allowed: Sequence[str]) -> errors.ConfigError:
-    """A URL leads to what may be somebody's real server.
+    """A URL leads to a server that may hold real data.
 
     Args:
-        host: What it leads to, and what would have to be allowed.
-        allowed: What is allowed already.
+        host: The host, or a word for it, as the user would allow it.
+        allowed: Hosts and patterns that are allowed already.
     """
     return refused_host(
         host,
         source,
-        "Databases of a run's own would be made and dropped there.",
+        "A run would create and drop databases there.",
         [
             f"if it is for tests, say so: --asyncdb-allow-hosts={','.join([*allowed, host])}",
             f"or in the ini file: asyncdb_allow_hosts = {', '.join([*allowed, host])}",
-            f"or leave {source} out and let a server be started",
+            f"or leave out {source}, and the plugin starts a server",
         ],
     )
 
@@ -55,21 +56,40 @@ def not_a_test_server(host: str, source: str, allowed: Sequence[str]) -> errors.
 def refused_host(
     host: str, source: str, danger: str, remedies: Sequence[str]
 ) -> errors.ConfigError:
+    """The text that runs and ``reap`` have in common."""
     return errors.ConfigError(
         f"{host} is not known as a test server ({source})",
         [
             f"Nothing was sent to it. {danger}",
-            "Known are this machine, names such as postgres, mysql or db without a dot, and "
-            "names with the word test or ci.",
+            "Known are this machine and names without a dot, such as postgres or db.",
         ],
         remedies,
     )
 
 
 def no_migrations_file(name: str, path: object, source: str) -> errors.ConfigError:
-    """``asyncdb_migrations`` names no file."""
+    """``asyncdb_migrations`` names a file that does not exist."""
     return errors.ConfigError(
         f"there is no file {name!r} ({source})",
         [f"Looked for {path}."],
         ["name an alembic.ini or pyproject.toml, relative to the ini file's folder"],
+    )
+
+
+def url_without_backend(name: str, specs: Sequence[BackendSpec]) -> errors.ConfigError:
+    """``--asyncdb-url`` is for a backend that the run does not use."""
+    words = [str(spec) for spec in specs]
+    return errors.ConfigError(
+        f"a URL for {name}, which is not a backend of this run (--asyncdb-url)",
+        [f"The run's backends: {', '.join(words)} ({specs[0].source})."],
+        [f"add it: --asyncdb={','.join([*words, name])}"],
+    )
+
+
+def url_not_used(name: str, provider: Sourced[str]) -> errors.ConfigError:
+    """``--asyncdb-url`` and ``--asyncdb-server`` contradict each other."""
+    return errors.ConfigError(
+        f"a URL for {name} (--asyncdb-url), but {provider.source}",
+        [f"The provider {provider.value!r} starts a server and uses no URL."],
+        ["leave out one of the two options"],
     )

@@ -1,6 +1,6 @@
-"""Names to classes, imported on use: backends, drivers, server providers, strategies.
+"""The names of backends, drivers, server providers and strategies; classes are imported on use.
 
-Third parties add to it through the hook ``pytest_asyncdb_register``.
+Third parties add names in the hook ``pytest_asyncdb_register``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PACKAGE = "pytest_asyncdb"
 
 
 class Registry:
-    """What there is, by name. Values are ``module:Class``."""
+    """Backends, server providers and strategies by name, as ``module:Class``."""
 
     def __init__(self) -> None:
         self._backends = {
@@ -61,7 +61,7 @@ class Registry:
 
     @property
     def backends(self) -> list[str]:
-        """The words for backends."""
+        """The names of backends."""
         return list(self._backends)
 
     @property
@@ -70,7 +70,7 @@ class Registry:
         return list(self._providers)
 
     def backend(self, name: str) -> Backend:
-        """The backend called *name*, or one of its aliases; KeyError if there is none."""
+        """The backend with that name or alias; KeyError if there is none."""
         if name not in self._backends:
             for known in self._backends:
                 if name in self.backend(known).aliases:

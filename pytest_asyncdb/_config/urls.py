@@ -1,6 +1,6 @@
-"""URLs of servers that are already there: which backend, which driver, and is it a URL?
+"""Checks the URLs of running servers, and finds the backend that each is for.
 
-Read without SQLAlchemy, whose import a run without database tests must not pay for.
+Without SQLAlchemy: a run without database tests must not pay for its import.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._config import messages
+from pytest_asyncdb._config.specs import parse_spec
 from pytest_asyncdb.abc import Sourced
 
 if TYPE_CHECKING:
     from pytest_asyncdb._config.registry import Registry
 
-#: Drivers that SQLAlchemy knows and no async engine can use.
+#: SQLAlchemy's sync drivers, which an async engine cannot use.
 _SYNC_DRIVERS = (
     *("psycopg2", "pg8000", "psycopg2cffi"),
     *("pymysql", "mysqldb", "mysqlconnector", "mariadbconnector", "pyodbc"),
@@ -25,35 +26,38 @@ _SYNC_DRIVERS = (
 
 
 def add_url(
-    urls: dict[str, Sourced[str]], word: str, source: str, name: str | None, registry: Registry
+    urls: dict[str, Sourced[str]], word: str, source: str, name: str, registry: Registry
 ) -> None:
-    """Check ``[BACKEND[@VERSION]=]URL`` and put it into *urls* under what it is for.
+    """Check ``[BACKEND[@VERSION]=]URL`` and add it to *urls* under its backend and version.
 
     Args:
         source: Where the word was written; the word itself is never shown.
-        name: The backend, where the source says it already.
+        name: The backend, if the source says it; else empty.
 
     Raises:
-        ConfigError: It is no URL, its dialect or driver is unknown or not async, or its
-            password is cut in two by the URL's syntax.
+        ConfigError: It is not a URL, its dialect or driver is unknown or not async, or its
+            password has a character that must be percent-encoded.
     """
-    match = re.match(r"(?:(\w+)(@[\w.-]+)?=)?((\w+)(?:\+(\w+))?://(.*))", word.strip(), re.DOTALL)
+    match = re.match(r"(?:(\w+(?:@[\w.-]+)?)=)?((\w+)(?:\+(\w+))?://(.*))", word.strip(), re.DOTALL)
     if match is None:
         raise errors.ConfigError(
             f"this is not a database URL ({source})",
             ["(It is not shown, since it may hold a password.)"],
             ["write dialect+driver://user:password@host:port/name"],
         )
-    prefix, version, url, scheme, driver, rest = match.groups()
-    schemes = {s: b for b in registry.backends for s in registry.backend(b).schemes}
+    prefix, url, scheme, driver, rest = match.groups()
+    schemes: dict[str, str] = {}
+    for known in registry.backends:  # a backend that inherits another's schemes comes later
+        for own in registry.backend(known).schemes:
+            schemes.setdefault(own, known)
     if scheme not in schemes:
         raise messages.unknown_word("dialect in a URL", scheme, source, list(schemes))
-    backend = registry.backend(prefix or name or schemes[scheme])
-    known = [d.name for d in backend.drivers]
-    if driver and driver not in known:
-        raise _wrong_driver(scheme, driver, known, source)
+    spec = parse_spec(prefix or name or schemes[scheme], source, registry)
+    drivers = [one.name for one in registry.backend(spec.backend).drivers]
+    if driver and driver not in drivers:
+        raise _wrong_driver(scheme, driver, drivers, source)
     _check_userinfo(rest, source)
-    urls[backend.name + (version or "")] = Sourced(url, source)
+    urls[spec.backend + (f"@{spec.version}" if spec.version else "")] = Sourced(url, source)
 
 
 def _wrong_driver(
@@ -69,7 +73,7 @@ def _wrong_driver(
 
 
 def _check_userinfo(rest: str, source: str) -> None:
-    """Refuse a password that the URL's syntax would cut in two."""
+    """Refuse a user name or password with a character that must be percent-encoded."""
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if authority.count("@") > 1 or ("@" in rest and "@" not in authority):
         raise errors.ConfigError(

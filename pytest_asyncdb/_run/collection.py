@@ -1,14 +1,23 @@
-"""Which tests are database tests: by their fixtures, by the marker, by what they reach."""
+"""Which tests are database tests, and on which backends each runs.
+
+A database test uses a fixture of the plugin, also through a fixture of its own or through
+pytest's ``usefixtures``, or carries the marker ``asyncdb``. Nothing else decides it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_asyncdb import errors
+from pytest_asyncdb._run.pytest_internals import has_function_scope
+from pytest_asyncdb._run.stash import RUN
+
 if TYPE_CHECKING:
-    from pytest_asyncdb._run.redirect import AppEngine
+    from pytest_asyncdb._config.markers import MarkerOptions
+    from pytest_asyncdb.abc import BackendSpec
 
 #: The fixture that makes a test a database test: every other one depends on it.
 BACKEND = "asyncdb_backend"
@@ -16,95 +25,87 @@ BACKEND = "asyncdb_backend"
 #: The fixture that opens the test's database and redirects the application's engines.
 VIEW = "_asyncdb_view"
 
-#: What pytest and unittest call by its name.
-_SETUPS = (
-    *("setup_class", "setup_method", "teardown_method", "teardown_class"),
-    *("setUpClass", "setUp", "asyncSetUp", "asyncTearDown", "tearDown", "tearDownClass"),
-)
+
+def apply_marker(collector: pytest.Module | pytest.Class, name: str, obj: object) -> None:
+    """Let a marked function, class or module use the view.
+
+    Before pytest creates the item and reads its fixtures; anyio's plugin does the same.
+    """
+    for node in collector.listchain():
+        if _needs_view(node.own_markers):
+            node.add_marker(pytest.mark.usefixtures(VIEW))
+    function = getattr(obj, "__func__", obj)
+    if collector.istestfunction(obj, name) and _needs_view(getattr(function, "pytestmark", ())):
+        pytest.mark.usefixtures(VIEW)(function)
 
 
-def wants_view(marks: Iterable[Any]) -> bool:
-    """Is our marker among *marks*, and has it had no effect yet?"""
-    marks = [mark for mark in marks if hasattr(mark, "name")]
+def _needs_view(marks: Iterable[pytest.Mark]) -> bool:
+    """Is the marker among *marks*, and not applied yet?"""
     names = {mark.name for mark in marks}
     return "asyncdb" in names and not any(
         mark.name == "usefixtures" and VIEW in mark.args for mark in marks
     )
 
 
-def with_view_first(item: pytest.Function, names: list[str]) -> list[str]:
-    """*names* with our view before the first that has the scope of a function.
+def open_view_first(item: pytest.Item) -> None:
+    """Set up the view before all other fixtures with the scope of a function.
 
-    pytest has sorted them by scope.
+    An application that a fixture starts then finds its engines redirected. pytest calls
+    :func:`apply_marker` for no method of a unittest class; such a method gets the view here.
     """
-    definitions = item._fixtureinfo.name2fixturedefs
-    wider = (n for n in names if n in definitions and definitions[n][-1].scope != "function")
-    at = sum(1 for _ in wider)
-    return [*names[:at], VIEW, *names[at:]]
+    if not isinstance(item, pytest.Function):
+        return
+    names = [name for name in item.fixturenames if name != VIEW]  # pytest has sorted them by scope
+    if (
+        VIEW in item.fixturenames
+        or (BACKEND in names and item.config.stash[RUN].named_engines)
+        or (spec_of(item) is None and item.get_closest_marker("asyncdb") is not None)
+    ):
+        wider = [name for name in names if not has_function_scope(item, name)]
+        item.fixturenames = [*wider, VIEW, *(name for name in names if name not in wider)]
 
 
-class Reaching:
-    """Hooks of a run that names the application's engines.
-
-    A test from which one can be reached is treated as if it bore the marker. Where the
-    fixture ``asyncdb_app_engines`` is overridden, the engines are not known before tests
-    run, and nothing is guessed.
-    """
-
-    def __init__(self, entries: Sequence[AppEngine]) -> None:
-        from pytest_asyncdb._run.reach import Reach
-
-        self._reach = Reach(entries)
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Give the test our view, before anybody looks at its fixtures."""
-        definition = metafunc.definition
-        if not self._reaches(definition, metafunc.function, metafunc.cls):
-            return
-        definition.add_marker(pytest.mark.usefixtures(VIEW))
-        manager = definition.session._fixturemanager
-        info = definition._fixtureinfo
-        anew = manager.getfixtureinfo(definition, definition.obj, metafunc.cls)
-        # The test's items will have this very object.
-        info.names_closure[:] = anew.names_closure
-        info.name2fixturedefs.update(anew.name2fixturedefs)
-        object.__setattr__(info, "initialnames", anew.initialnames)
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_itemcollected(self, item: pytest.Item) -> None:
-        """The same for a test of a unittest class, for which the other hook is not called."""
-        from _pytest.unittest import TestCaseFunction
-
-        if isinstance(item, TestCaseFunction) and item.cls is not None:
-            function = getattr(item.cls, item.originalname)
-            if self._reaches(item, function, item.cls):
-                item.fixturenames = [*item.fixturenames, VIEW]
-
-    def pytest_collection_finish(self) -> None:
-        self._reach.forget()
-
-    def _reaches(self, node: pytest.Function, function: Any, cls: type | None) -> bool:
-        if BACKEND in node.fixturenames:
-            return False
-        manager = node.session._fixturemanager
-        engines = manager.getfixturedefs("asyncdb_app_engines", node) or ()
-        if len(engines) > 1:
-            return False
-        return self._reach.starts_at(_code_of(node, function, cls), cls)
+def parametrize(metafunc: pytest.Metafunc) -> None:
+    """Run a database test once for each backend that its markers allow."""
+    if BACKEND not in metafunc.fixturenames:
+        return
+    for mark in metafunc.definition.iter_markers("parametrize"):
+        names = mark.args[0] if mark.args else mark.kwargs["argnames"]
+        if BACKEND in (names.split(",") if isinstance(names, str) else names):
+            return  # the user chooses the backend
+    run = metafunc.config.stash[RUN]
+    marker = marker_options(metafunc.definition)
+    specs: list[Any] = [spec for spec in run.settings.specs if marker.allows(spec, run.registry)]
+    ids = [spec.id for spec in specs]
+    if not specs:
+        skip = pytest.mark.skip(reason=marker.why_not(run.settings.specs))
+        specs, ids = [pytest.param(None, marks=skip)], ["no-backend"]
+    metafunc.parametrize(BACKEND, specs, ids=ids, indirect=True, scope="session")
 
 
-def _code_of(node: pytest.Function, function: Any, cls: type | None) -> Iterator[Any]:
-    """What runs in a test: fixtures, setups, the function, and what it is parametrised with."""
-    for name, definitions in node._fixtureinfo.name2fixturedefs.items():
-        for definition in reversed(definitions):
-            yield getattr(definition.func, "__func__", definition.func)
-            yield definition.params
-            if name not in definition.argnames:
-                break  # what it overrides does not run
-    for name in _SETUPS:
-        setup = getattr(cls, name, None)
-        yield getattr(setup, "__func__", setup)
-    for mark in node.iter_markers("parametrize"):
-        yield mark.args
-    yield getattr(function, "__func__", function)
+def is_allowed(item: pytest.Item) -> bool:
+    """Does the marker of a parameter, which comes after :func:`parametrize`, allow the backend?"""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or not any(mark.name == "asyncdb" for mark in callspec.marks):
+        return True
+    spec = callspec.params.get(BACKEND)
+    run = item.config.stash[RUN]
+    return spec is None or isinstance(spec, str) or marker_options(item).allows(spec, run.registry)
+
+
+def spec_of(item: pytest.Item | None) -> BackendSpec | None:
+    """The backend with which pytest has parametrised *item*."""
+    spec: BackendSpec | None = getattr(getattr(item, "callspec", None), "params", {}).get(BACKEND)
+    return spec
+
+
+def marker_options(item: pytest.Item) -> MarkerOptions:
+    """The merged markers of a test that is being collected."""
+    from pytest_asyncdb._config.markers import read_markers
+
+    path, line, name = item.location
+    where = f"{path}:{(line or 0) + 1} ({name})"
+    try:
+        return read_markers(item.iter_markers("asyncdb"), where, item.config.stash[RUN].registry)
+    except errors.AsyncdbError as error:
+        raise pytest.Collector.CollectError(str(error)) from None

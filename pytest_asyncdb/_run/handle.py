@@ -1,9 +1,9 @@
-"""The public objects that fixtures give besides SQLAlchemy's own: backend and handle."""
+"""The values of the fixtures ``asyncdb_backend`` and ``asyncdb``."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._run import messages
@@ -22,9 +22,14 @@ if TYPE_CHECKING:
 class AsyncdbBackend:
     """Which backend a test runs on; the value of the fixture ``asyncdb_backend``."""
 
-    def __init__(self, run: Run, spec: BackendSpec) -> None:
+    def __init__(self, run: Run, spec: BackendSpec | Callable[[], BackendSpec]) -> None:
         self._run = run
-        self.spec = spec
+        self._spec = spec
+
+    @property
+    def spec(self) -> BackendSpec:
+        """The backend as it was named; of a test that is not parametrised, the running test's."""
+        return self._spec() if callable(self._spec) else self._spec
 
     @property
     def name(self) -> str:
@@ -38,12 +43,12 @@ class AsyncdbBackend:
 
     @property
     def version(self) -> str:
-        """The version that the server reports, such as ``17.11``; waits for the server."""
+        """The server's version, such as ``17.11``; waits until the server is started."""
         return self._run.server(self.spec).version
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the backend can do."""
+        """The backend's capabilities."""
         return self._run.backend(self.spec).capabilities
 
     def __str__(self) -> str:
@@ -63,13 +68,13 @@ class Asyncdb:
         self._run = run
         self._view = view
         self._test = test
-        #: The rows of an untouched database.
+        #: The rows of a database that no test has changed.
         self._before: dict[str, Any] | None = None
         self._metadata = metadata
 
     @property
     def engine(self) -> AsyncEngine:
-        """The engine on the test's database."""
+        """The engine of the test's database, as ``asyncdb_engine``."""
         return self._view.engine
 
     @property
@@ -80,9 +85,10 @@ class Asyncdb:
 
     @property
     def statements(self) -> list[Statement]:
-        """What the test has run on the database so far, in order: the application's statements,
-        without what the plugin adds, and without BEGIN, COMMIT and ROLLBACK. Of more than 10,000
-        the last ones."""
+        """The statements that the test has run so far, in order; of more than 10,000 the last ones.
+
+        Without the plugin's own statements, BEGIN, COMMIT and ROLLBACK.
+        """
         return self._view.journal.statements
 
     def count(
@@ -95,12 +101,12 @@ class Asyncdb:
         Its value has ``statements`` and a length, in the block and after it.
 
         Args:
-            max: The block may run so many statements.
-            min: It has to run so many.
+            max: The largest number of statements that the block may run.
+            min: The smallest number.
 
         Raises:
-            AssertionError: At the end of the block: there were more or fewer. It shows them,
-                equal ones together.
+            AssertionError: At the end of the block, if the number is not within these limits. It
+                shows the statements, equal ones together.
         """
         from pytest_asyncdb._record.statement_count import Count
 
@@ -110,14 +116,13 @@ class Asyncdb:
     async def connections(
         self, number: int, *, lock_timeout: float = 3.0
     ) -> AsyncIterator[tuple[AsyncConnection, ...]]:
-        """Open *number* connections with transactions of their own, for tests of concurrency.
+        """Open *number* connections with separate transactions, for tests of concurrency.
 
-        Not in the strategy ``rollback``.
+        Not in the ``rollback`` strategy.
 
         Args:
-            number: How many.
-            lock_timeout: Seconds for which each waits for a lock; a mistake then fails
-                instead of hanging. MySQL and MariaDB know whole seconds.
+            lock_timeout: Seconds for which each waits for a lock, so that a deadlock fails
+                instead of hanging. MySQL and MariaDB round to whole seconds.
 
         Raises:
             IsolationConflict: The strategy is ``rollback``.
@@ -137,15 +142,14 @@ class Asyncdb:
 
     @contextlib.asynccontextmanager
     async def checkpoint(self) -> AsyncIterator[None]:
-        """Put the data back, on leaving, to what it was on entering.
+        """Undo, at the end of the block, all changes of the block.
 
-        For the rounds of a loop, or the examples of hypothesis. Transactions that are open
-        when it is left are undone. In ``reset`` and ``copy`` nothing may be committed before
-        it is entered.
+        For the rounds of a loop, or the examples of hypothesis. Transactions that are open at
+        the end are rolled back. In ``reset`` and ``copy`` nothing may be committed before.
 
         Raises:
-            IsolationConflict: A transaction is open (``rollback``), or something is committed
-                already (``reset``, ``copy``).
+            IsolationConflict: A transaction is open (``rollback``), or the test has committed
+                before (``reset``, ``copy``).
         """
         with self._view.checkpoint():
             yield
@@ -153,8 +157,8 @@ class Asyncdb:
     async def changes(self) -> dict[str, TableChanges]:
         """The rows that the test has inserted, updated and deleted so far, by table.
 
-        What other transactions have not committed is not seen. Reads every table, so it is
-        nothing for millions of rows.
+        Without changes that other transactions have not committed. It reads every table, so it
+        is not for millions of rows.
         """
         from pytest_asyncdb._record import row_changes
 
@@ -166,11 +170,11 @@ class Asyncdb:
         return row_changes.differences(self._before, after)
 
     async def schema_differences(self, *, ignore: Collection[str] = ()) -> list[str]:
-        """Where the models and the test's database differ, each a line; none: they agree.
+        """The differences between the models and the test's database, one per line.
 
-        Alembic compares ``asyncdb_metadata`` with what the migrations have built: tables,
-        columns, types, NULL, server defaults, indexes and constraints. Its own table
-        ``alembic_version`` is left out. What a backend cannot say is not compared.
+        Alembic compares ``asyncdb_metadata`` with the schema that the migrations have built:
+        tables, columns, types, NULL, server defaults, indexes and constraints, as far as the
+        backend reports them. Its own table ``alembic_version`` is left out.
 
         Args:
             ignore: Names of tables to leave out.

@@ -136,11 +136,11 @@ def blocked(
 
 
 def not_an_app_engine(word: str, source: str, found: str, sync: bool) -> errors.ConfigError:
-    """``asyncdb_app_engines`` leads to something that cannot be redirected.
+    """``asyncdb_app_engines`` names an object that cannot be redirected.
 
     Args:
-        found: The type of what was found.
-        sync: It is of SQLAlchemy's sync API.
+        found: The object's type.
+        sync: It belongs to SQLAlchemy's sync API.
     """
     return errors.ConfigError(
         f"asyncdb_app_engines={word!r} is not an AsyncEngine but {found} ({source})",
@@ -153,7 +153,7 @@ def not_an_app_engine(word: str, source: str, found: str, sync: bool) -> errors.
 
 
 def app_engine_failed(word: str, source: str, error: BaseException) -> errors.ConfigError:
-    """A function that ``asyncdb_app_engines`` names raised."""
+    """A function that ``asyncdb_app_engines`` names raised an error."""
     return errors.ConfigError(
         f"asyncdb_app_engines={word!r}: calling it failed ({source})",
         [f"{type(error).__name__}: {error}"],
@@ -162,23 +162,26 @@ def app_engine_failed(word: str, source: str, error: BaseException) -> errors.Co
 
 
 def used_outside(word: str, url: str, where: str) -> errors.IsolationBreach:
-    """An engine that should be redirected connects where there is no test's database.
+    """A named engine connects while no test's database is open.
 
     Args:
-        where: The test that runs, or what else is known.
+        where: The test that runs, or the last one.
     """
     return errors.IsolationBreach(
         f"the application's engine connects outside of a database test ({word})",
         [where, f"Nothing was sent to {url}."],
         [
-            "make it a database test: @pytest.mark.asyncdb on the function, class or module",
-            "in a fixture of a wider scope: give it the scope of a function",
+            "let the fixture that starts the application use asyncdb_engine: "
+            "def client(asyncdb_engine)",
+            "for every test, write in the ini file: usefixtures = asyncdb_engine",
+            "mark the function, class or module: @pytest.mark.asyncdb",
+            "give a fixture of a wider scope the scope of a function",
         ],
     )
 
 
 def no_metadata() -> errors.ConfigError:
-    """A database test, and nothing says what its tables are."""
+    """A database test has no tables."""
     return errors.ConfigError(
         "no tables are named for database tests (asyncdb_metadata is not set)",
         [],
@@ -192,7 +195,7 @@ def no_metadata() -> errors.ConfigError:
 
 
 def nothing_to_compare() -> errors.MetadataError:
-    """The schema was to be compared, and nothing says what the models are."""
+    """``asyncdb.schema_differences()`` without models."""
     return errors.MetadataError(
         "asyncdb.schema_differences() compares the models with the database, "
         "and asyncdb_metadata is not set",
@@ -202,7 +205,7 @@ def nothing_to_compare() -> errors.MetadataError:
 
 
 def no_backend_parameter(test: str, words: Sequence[str]) -> errors.ConfigError:
-    """A fixture was asked for by ``getfixturevalue``, so the test was not parametrised."""
+    """A test requests a fixture by ``getfixturevalue``, so pytest has not parametrised it."""
     return errors.ConfigError(
         "a database fixture was requested while the test ran, on several backends",
         [f"test: {test}", f"The run's backends: {', '.join(words)}."],
@@ -213,7 +216,7 @@ def no_backend_parameter(test: str, words: Sequence[str]) -> errors.ConfigError:
 def trio_backend(test: str) -> errors.LoopError:
     """anyio runs the test on trio."""
     return errors.LoopError(
-        "the test runs on trio, which no async SQLAlchemy driver knows (anyio_backend)",
+        "the test runs on trio, which no async SQLAlchemy driver supports (anyio_backend)",
         [f"test: {test}"],
         ["keep database tests on asyncio: override anyio_backend to return 'asyncio'"],
     )

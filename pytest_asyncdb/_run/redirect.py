@@ -1,30 +1,34 @@
-"""The application's own engines, led to the test's database for the time of a test.
+"""Connects the application's engines to the test's database during a test.
 
-What SQLAlchemy keeps in public attributes of an ``Engine``, its pool, dialect and URL, is
-exchanged for that of the test's engine and put back afterwards. So everybody who holds the
-engine is redirected, and what else belongs to it stays: its execution options, the
-listeners on it, its cache of compiled statements (whose keys hold the dialect), echo. Each
-checkout of any engine passes ``Engine.raw_connection``, which is wrapped in a run that has
-such tests: there engines are found that came into being during the test, those that
-nobody named, and those that are used outside of a database test. No pytest here.
+A redirected engine has the pool, the dialect and the URL of the test's engine. So whoever holds
+the engine is redirected, and the rest of it stays: execution options, listeners, echo, and the
+cache of compiled statements, whose keys contain the dialect. Every checkout of every engine is
+watched, which finds engines that are created during the test, engines that are not named, and
+named engines that are used outside of a database test. No pytest here.
 """
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._engines.build_engine import OURS
+from pytest_asyncdb._engines.engine_internals import (
+    connect_isolation_level,
+    root_engine,
+    watch_checkouts,
+)
 from pytest_asyncdb._run import messages
 from pytest_asyncdb._system.import_string import Naming
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
-    from sqlalchemy.pool import PoolProxiedConnection
 
 NAMING = Naming(
     "asyncdb_app_engines",
@@ -33,7 +37,7 @@ NAMING = Naming(
     errors.ConfigError,
 )
 
-#: Before what is meant to keep its own database.
+#: The prefix of an engine that keeps its own database.
 FOREIGN = "-"
 
 
@@ -41,8 +45,8 @@ class AppEngine:
     """One entry of ``asyncdb_app_engines``.
 
     Args:
-        given: ``module:attribute``, with ``-`` before it if the engine is foreign; or an
-            AsyncEngine, an async_sessionmaker, a function that returns one.
+        given: ``module:attribute``, with ``-`` before it if the engine keeps its own database;
+            or an AsyncEngine, an async_sessionmaker, a function that returns one of them.
         source: Where it was given, for errors.
     """
 
@@ -54,18 +58,17 @@ class AppEngine:
 
     @property
     def is_loaded(self) -> bool:
-        """Can it be looked up without importing anything?"""
+        """Is its module imported?"""
         return not isinstance(self.given, str) or self.given.partition(":")[0] in sys.modules
 
     def matches(self, engine: Engine) -> bool:
-        """Is *engine* what this names? A foreign one may be named by its URL, too."""
+        """Is *engine* the engine that this names? A foreign one may be named by its URL."""
         if self.foreign and "://" in self.word:
             return self.word == shown_url(engine)
         return any(engine is one for one in self.engines())
 
     def engines(self) -> list[Engine]:
-        """The sync engines behind it, of which there are none yet where the application
-        makes its engine later.
+        """The sync engines behind it; none as long as the application has created none.
 
         Raises:
             ConfigError: It is something else.
@@ -73,27 +76,22 @@ class AppEngine:
         from sqlalchemy.ext.asyncio import AsyncEngine
 
         value = self._value()
-        if value is None:
-            return []
-        if isinstance(value, AsyncEngine):
-            return [_root(value.sync_engine)]
-        binds = [value.kw.get("bind"), *(value.kw.get("binds") or {}).values()]
-        return [_root(bind.sync_engine) for bind in binds if isinstance(bind, AsyncEngine)]
+        options = getattr(value, "kw", {})  # of a sessionmaker
+        found = [value, options.get("bind"), *(options.get("binds") or {}).values()]
+        return [root_engine(one.sync_engine) for one in found if isinstance(one, AsyncEngine)]
 
     def session_options(self) -> dict[str, Any] | None:
-        """The arguments of the sessionmaker that it names, if it names one."""
-        if self.foreign:
-            return None
-        from sqlalchemy.ext.asyncio import AsyncEngine
+        """The arguments of the sessionmaker that it names, or None."""
+        from sqlalchemy.ext.asyncio import async_sessionmaker
 
-        value = self._value()
-        if value is None or isinstance(value, AsyncEngine):
+        value = None if self.foreign else self._value()
+        if not isinstance(value, async_sessionmaker):
             return None
         options = {k: v for k, v in value.kw.items() if k not in ("bind", "binds")}
         return {"class_": value.class_, **options}
 
     def _value(self) -> Any:
-        """An AsyncEngine, an async_sessionmaker, or None where it is not made yet."""
+        """An AsyncEngine, an async_sessionmaker, or None if it is not created yet."""
         from sqlalchemy.engine import Engine
         from sqlalchemy.ext.asyncio import AsyncEngine, async_scoped_session, async_sessionmaker
         from sqlalchemy.orm import Session, sessionmaker
@@ -111,20 +109,18 @@ class AppEngine:
         if isinstance(value, async_scoped_session):
             value = value.session_factory
         if value is not None and not isinstance(value, kinds):
-            if hasattr(value, "close") and hasattr(value, "cr_code"):
-                value.close()  # a coroutine, of which Python would warn
-            found = type(value).__name__
+            if inspect.iscoroutine(value):
+                value.close()  # else Python warns that it was never awaited
             raise messages.not_an_app_engine(
-                self.word, self._source, found, isinstance(value, sync)
+                self.word, self._source, type(value).__name__, isinstance(value, sync)
             )
         return value
 
 
 def app_engines(given: Any, source: str) -> tuple[AppEngine, ...]:
-    """What the fixture ``asyncdb_app_engines`` returned: one or several; words with commas."""
+    """The entries in a value of ``asyncdb_app_engines``: words, an object, or a list of these."""
     if isinstance(given, str):
-        words = given.replace(",", " ").split()
-        return tuple(AppEngine(word, source) for word in words)
+        return tuple(AppEngine(word, source) for word in given.replace(",", " ").split())
     if given is None:
         return ()
     if isinstance(given, Iterable):
@@ -133,37 +129,41 @@ def app_engines(given: Any, source: str) -> tuple[AppEngine, ...]:
 
 
 def session_options(entries: Sequence[AppEngine]) -> dict[str, Any] | None:
-    """The arguments of the first sessionmaker among *entries*, if there is one."""
+    """The arguments of the first sessionmaker among *entries*, or None."""
     found = (entry.session_options() for entry in entries)
     return next((options for options in found if options is not None), None)
 
 
-class Stray:
-    """An engine that nobody named and that connected during a database test.
+class Stray(NamedTuple):
+    """An engine that is not named and that connected during a database test.
 
     Args:
         url: Its URL without the password.
-        name: ``module:attribute`` under which the application holds it, if that is known.
+        name: ``module:attribute`` of the application that leads to it, if it was found.
     """
 
-    def __init__(self, url: str, name: str | None) -> None:
-        self.url = url
-        self.name = name
+    url: str
+    name: str | None
 
 
 class Redirection:
-    """The engines of one test: redirected from the beginning, or when they come up."""
+    """The engines of one test: redirected at its start, or when they are created.
+
+    Args:
+        other_engine: Called before an engine that is not redirected connects to the test's
+            database.
+    """
 
     def __init__(
-        self, target: AsyncEngine, entries: Sequence[AppEngine], beside: Callable[[], None]
+        self, target: AsyncEngine, entries: Sequence[AppEngine], other_engine: Callable[[], None]
     ) -> None:
-        self._beside = beside
         self.strays: list[Stray] = []
+        self._other_engine = other_engine
         self._target = target.sync_engine
         self._named = [entry for entry in entries if not entry.foreign]
         self._foreign = [entry for entry in entries if entry.foreign]
-        self._swaps: dict[Engine, _Swap] = {}
-        self._passed: set[Engine] = set()
+        self._known = {self._target}
+        self._undo = contextlib.ExitStack()
         self._lock = threading.RLock()
         try:
             self._redirect()
@@ -172,81 +172,67 @@ class Redirection:
             raise
 
     def connecting(self, engine: Engine) -> None:
-        """*engine* is about to check a connection out."""
+        """*engine* is about to check out a connection."""
         with self._lock:
-            if engine is self._target or engine in self._swaps or engine in self._passed:
+            if engine not in self._known:
+                self._redirect()
+            if engine in self._known:
                 return
-            self._redirect()
-            if engine in self._swaps:
-                return
-            self._passed.add(engine)
-            if self._is_same_database(engine):
-                self._beside()
-                return
-            if any(entry.matches(engine) for entry in self._foreign):
-                return
-            self.strays.append(Stray(shown_url(engine), _find_name(engine)))
+            self._known.add(engine)
+            own, other = engine.url, self._target.url
+            if (own.host, own.port, own.database) == (other.host, other.port, other.database):
+                self._other_engine()
+            elif not any(entry.matches(engine) for entry in self._foreign):
+                self.strays.append(Stray(shown_url(engine), _find_name(engine)))
 
     def undo(self) -> None:
-        """Put everything back."""
+        """Give every engine its own pool, dialect and URL again."""
         with self._lock:
-            for swap in reversed(self._swaps.values()):
-                swap.undo()
-            self._swaps.clear()
+            self._undo.close()
 
     def _redirect(self) -> None:
         for entry in self._named:
             for engine in entry.engines():
-                if engine not in self._swaps and engine is not self._target:
-                    self._swaps[engine] = _Swap(engine, self._target)
-
-    def _is_same_database(self, engine: Engine) -> bool:
-        """Was it made from ``asyncdb_url``, on purpose?"""
-        one, other = engine.url, self._target.url
-        return (one.host, one.port, one.database) == (other.host, other.port, other.database)
+                if engine not in self._known:
+                    self._known.add(engine)
+                    self._undo.enter_context(_redirected(engine, self._target))
 
 
-class _Swap:
-    """An engine whose pool, dialect and URL are those of another one."""
+@contextlib.contextmanager
+def _redirected(engine: Engine, target: Engine) -> Iterator[None]:
+    """Let *engine* have the pool, the dialect and the URL of *target*."""
+    from sqlalchemy import event
 
-    def __init__(self, engine: Engine, target: Engine) -> None:
-        from sqlalchemy import event
+    before = engine.pool, engine.dialect, engine.url
+    own: Any = engine.dialect
+    dialect = target.dialect
+    level = connect_isolation_level(own)
 
-        self._engine = engine
-        self._was = engine.pool, engine.dialect, engine.url
-        dialect = target.dialect
-        # Told to create_engine, this is part of the dialect, and nothing public says it.
-        level = getattr(engine.dialect, "_on_connect_isolation_level", None)
+    def connected(connection: Connection) -> None:
+        # An engine derived by execution_options() shares the pool, and has its own dialect.
+        connection.dialect = dialect
+        if level == "AUTOCOMMIT":
+            sandbox: Any = connection.connection.dbapi_connection
+            dialect.set_isolation_level(sandbox, level)
 
-        def connected(connection: Connection) -> None:
-            # An engine made by execution_options() shares its pool with this one and has
-            # kept the dialect.
-            connection.dialect = dialect
-            if level == "AUTOCOMMIT":
-                branch: Any = connection.connection.dbapi_connection
-                dialect.set_isolation_level(branch, level)
-
-        self._connected = connected
-        event.listen(engine, "engine_connect", connected, insert=True)
-        # A listener for execution_options(isolation_level=…) has kept the dialect, too.
-        own: Any = engine.dialect
-        own.set_isolation_level = dialect.set_isolation_level
-        own.reset_isolation_level = dialect.reset_isolation_level
-        engine.pool, engine.dialect, engine.url = target.pool, dialect, target.url
-
-    def undo(self) -> None:
-        from sqlalchemy import event
-
-        self._engine.pool, self._engine.dialect, self._engine.url = self._was
-        del self._was[1].set_isolation_level, self._was[1].reset_isolation_level
-        event.remove(self._engine, "engine_connect", self._connected)
+    event.listen(engine, "engine_connect", connected, insert=True)
+    # The listener for execution_options(isolation_level=…) holds the engine's own dialect.
+    own.set_isolation_level = dialect.set_isolation_level
+    own.reset_isolation_level = dialect.reset_isolation_level
+    engine.pool, engine.dialect, engine.url = target.pool, dialect, target.url
+    try:
+        yield
+    finally:
+        engine.pool, engine.dialect, engine.url = before
+        del own.set_isolation_level, own.reset_isolation_level
+        event.remove(engine, "engine_connect", connected)
 
 
 class Redirector:
-    """Redirections of a process, one after the other, and the watch over all engines.
+    """The redirections of a process, one test after the other, and the watch over all engines.
 
     Args:
-        is_own: Is this code of ours that connects, rather than the application's?
+        is_own: Is it the plugin that connects now, rather than the application?
     """
 
     def __init__(self, is_own: Callable[[], bool]) -> None:
@@ -254,71 +240,51 @@ class Redirector:
         self._active: Redirection | None = None
         self._entries: Sequence[AppEngine] = ()
         self._where = ""
-        self._original: Callable[[Engine], PoolProxiedConnection] | None = None
+        self._stop_watching: Callable[[], None] | None = None
 
     def begin(
         self,
         target: AsyncEngine,
         entries: Sequence[AppEngine],
         test: str,
-        beside: Callable[[], None],
+        other_engine: Callable[[], None],
     ) -> Redirection:
-        """Redirect *entries* to *target* until :meth:`end`.
-
-        Args:
-            beside: Called before another engine connects to the same database.
+        """Redirect *entries* to *target* until :meth:`end`; see :class:`Redirection`.
 
         Raises:
             ConfigError: An entry is not an engine.
         """
-        self._watch()
-        self._entries = entries
-        self._active = Redirection(target, entries, beside)
-        self._where = f"test: {test}, which has ended"
+        self._watch(entries, f"test: {test}, which has ended")
+        self._active = Redirection(target, entries, other_engine)
         return self._active
 
     def end(self) -> None:
-        """Put the engines back. May be called twice."""
+        """End the redirection. May be called twice."""
         active, self._active = self._active, None
         if active is not None:
             active.undo()
 
     def guard(self, entries: Sequence[AppEngine], test: str) -> None:
-        """Refuse *entries* in a test that has no database."""
-        self._watch()
-        self._entries = self._entries or entries
-        self._where = f"test: {test}"
+        """Refuse *entries* until the test's database is open."""
+        self._watch(self._entries or entries, f"test: {test}")
 
     def close(self) -> None:
         """Stop watching. May be called twice."""
         self.end()
-        if self._original is not None:
-            from sqlalchemy.engine import Engine
+        if self._stop_watching is not None:
+            self._stop_watching()
+            self._stop_watching = None
 
-            Engine.raw_connection = self._original  # type: ignore[method-assign,assignment]
-            self._original = None
-
-    def _watch(self) -> None:
-        """See every checkout before it happens: no event of SQLAlchemy's says that, the
-        earliest comes when there is a connection already, or does not know the engine."""
-        if self._original is not None:
-            return
-        from sqlalchemy.engine import Engine
-
-        original = self._original = Engine.raw_connection
-
-        def raw_connection(engine: Engine) -> PoolProxiedConnection:
-            self._connecting(engine)
-            return original(engine)
-
-        Engine.raw_connection = raw_connection  # type: ignore[method-assign,assignment]
+    def _watch(self, entries: Sequence[AppEngine], where: str) -> None:
+        self._entries, self._where = entries, where
+        if self._stop_watching is None:
+            self._stop_watching = watch_checkouts(self._connecting)
 
     def _connecting(self, engine: Engine) -> None:
-        if not engine.dialect.is_async or self._is_own():
+        own = OURS in engine.get_execution_options() or self._is_own()
+        if own or not engine.dialect.is_async:
             return
-        if OURS in engine.get_execution_options():
-            return
-        root = _root(engine)
+        root = root_engine(engine)
         if self._active is not None:
             self._active.connecting(root)
             return
@@ -332,26 +298,14 @@ def shown_url(engine: Engine) -> str:
     return engine.url.render_as_string(hide_password=True)
 
 
-def _root(engine: Engine) -> Engine:
-    """The engine that another one was derived from by ``execution_options()``."""
-    while (parent := getattr(engine, "_proxied", None)) is not None:
-        engine = parent
-    return engine
-
-
 def _find_name(engine: Engine) -> str | None:
-    """``module:attribute`` of something that leads to *engine*."""
+    """``module:attribute`` of a loaded module that leads to *engine*."""
     from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
-    for kinds in ((AsyncEngine,), (async_sessionmaker,)):
-        for name, value in _attributes():
-            # Not isinstance(): that would ask lazy proxies for what they stand for.
-            if issubclass(type(value), kinds) and AppEngine(value, "").matches(engine):
-                return name
+    for kind in (AsyncEngine, async_sessionmaker):
+        for module, loaded in list(sys.modules.items()):
+            for name, value in list(getattr(loaded, "__dict__", {}).items()):
+                # Not isinstance(): it would evaluate lazy proxies.
+                if issubclass(type(value), kind) and AppEngine(value, "").matches(engine):
+                    return f"{module}:{name}"
     return None
-
-
-def _attributes() -> Iterator[tuple[str, Any]]:
-    for module_name, module in list(sys.modules.items()):
-        for name, value in list(getattr(module, "__dict__", {}).items()):
-            yield f"{module_name}:{name}", value

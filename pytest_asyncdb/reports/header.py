@@ -60,8 +60,8 @@ def notes(run: Run, reports: Iterable[object]) -> list[str]:
     lines = []
     if run.unparametrised:
         lines.append(
-            f"asyncdb: {len(run.unparametrised)} unittest tests ran on "
-            f"{run.settings.specs[0]} only: pytest cannot parametrise unittest classes"
+            f"asyncdb: {len(run.unparametrised)} tests ran on {run.settings.specs[0]} only: "
+            "pytest cannot parametrise unittest classes and doctests"
         )
     reports = list(reports)
     lines += _kept(reports)

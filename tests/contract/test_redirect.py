@@ -27,13 +27,10 @@ def note(connection, cursor, statement, parameters, context, executemany):
 """
 
 STATE = """
-import sys
 from app import db
 
 
 def state():
-    # By this name, for a test that reads it is to stay outside of the database.
-    db = sys.modules["app.db"]
     engine = db.engine.sync_engine
     return {
         "pool": engine.pool, "dialect": engine.dialect, "url": engine.url,
@@ -99,6 +96,7 @@ async def test_raw_connection(asyncdb_engine):
     raw.close()
 
 
+@pytest.mark.asyncdb
 async def test_that_names_no_fixture():
     async with db.Session.begin() as session:
         assert await names(session) == []
@@ -182,7 +180,7 @@ def test_an_engine_that_the_lifespan_makes(app: Project, target: Target) -> None
         from app import db
 
         @pytest.mark.parametrize("n", [1, 2])
-        async def test_it(n):
+        async def test_it(n, asyncdb_engine):
             async with db.lifespan():
                 async with db.engine.connect() as connection:
                     assert (await connection.execute(select(User))).all() == []
@@ -211,7 +209,6 @@ def test_an_engine_that_a_function_makes_at_first_use(app: Project, target: Targ
     app.ini(asyncdb_app_engines="app.db:get_engine")
     app.tests(
         """
-        import sys
         from app import db
 
         async def test_it(asyncdb_session):
@@ -220,7 +217,7 @@ def test_an_engine_that_a_function_makes_at_first_use(app: Project, target: Targ
             assert await names(asyncdb_session) == ["one"]
 
         def test_afterwards():
-            assert sys.modules["app.db"].get_engine().url.port == 1
+            assert db.get_engine().url.port == 1
         """
     )
     app.run(target).passed(2)
@@ -273,16 +270,16 @@ def test_a_real_engine_that_is_named_is_not_touched(app: Project, target: Target
         app.ini(asyncdb_app_engines="app.db:engine")
         app.tests(
             """
-            import sys
+            from app import db
 
             async def here():
-                async with sys.modules["app.db"].engine.connect() as connection:
+                async with db.engine.connect() as connection:
                     await connection.execute(text("SELECT 1"))
                     return connection.engine.url
 
             async def test_redirected(asyncdb_url):
                 assert await here() == asyncdb_url
-                async with sys.modules["app.db"].engine.begin() as connection:
+                async with db.engine.begin() as connection:
                     await connection.run_sync(Base.metadata.create_all)
                     await connection.execute(insert(User).values(name="one"))
 

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncdb
 from pytest_asyncdb import errors, fixtures, hookspecs
 from pytest_asyncdb._config.markers import _KEYS
-from pytest_asyncdb._config.options import OPTIONS
+from pytest_asyncdb._config.option_table import OPTIONS
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._databases import messages as database_messages
 from pytest_asyncdb._run import messages as run_messages

@@ -37,18 +37,6 @@ async def client():
         await add(session, "at end")
 """
 
-#: Nothing in its code leads to the engine.
-HIDDEN_CLIENT = """
-import importlib
-
-
-@pytest.fixture
-async def client():
-    async with importlib.import_module("app.db").Session.begin() as session:
-        await add(session, "at start")
-    yield
-"""
-
 
 @pytest.fixture
 def sqlite(servers: Servers) -> Target:
@@ -128,11 +116,99 @@ def test_a_marked_unittest_class_is_a_database_test(app: Project, sqlite: Target
     app.run(sqlite).passed(1)
 
 
+def test_a_marked_unittest_method_is_a_database_test(app: Project, sqlite: Target) -> None:
+    """pytest offers plugins no way to change such a method before it is an item."""
+    app.tests(
+        """
+        import unittest
+        from app import db
+
+        class TestIt(unittest.IsolatedAsyncioTestCase):
+            @pytest.mark.asyncdb
+            async def test_it(self):
+                async with db.Session.begin() as session:
+                    await add(session, "one")
+
+            async def test_other(self):
+                with self.assertRaisesRegex(Exception, "outside of a database test"):
+                    async with db.engine.connect():
+                        pass
+        """
+    )
+    app.run(sqlite).passed(2)
+
+
+def collected(project: Project, *arguments: str) -> list[str]:
+    result = project.pytester.runpytest_inprocess(
+        "--collect-only", "-q", "-p", "no:randomly", *arguments
+    )
+    return [line.partition("::")[2] for line in result.outlines if "::" in line]
+
+
 def test_a_test_without_the_marker_stays_as_it_is(app: Project, sqlite: Target) -> None:
-    app.tests("def test_it(): pass", "@pytest.mark.asyncdb\ndef test_marked(): pass")
-    result = app.pytester.runpytest_inprocess("--collect-only", "-q", "-p", "no:randomly")
-    ids = [line.partition("::")[2] for line in result.outlines if "::" in line]
-    assert ids == ["test_it", "test_marked[sqlite]"]
+    """Also one whose code names the application's engine: nothing is guessed from it."""
+    app.tests(
+        "from app import db",
+        "def test_it(): assert db.engine",
+        "@pytest.mark.asyncdb\ndef test_marked(): pass",
+    )
+    assert collected(app) == ["test_it", "test_marked[sqlite]"]
+    app.run(sqlite).passed(2)
+
+
+def test_a_fixture_that_starts_the_application_makes_database_tests(
+    app: Project, sqlite: Target
+) -> None:
+    """It depends on ``asyncdb_engine``, and the tests need nothing else."""
+    client = CLIENT.replace("def client():", "def client(asyncdb_engine):")
+    app.tests(
+        client,
+        """
+        async def test_it(client):
+            async with client.begin() as session:
+                assert await names(session) == ["at start"]
+
+        async def test_again(client):
+            await test_it(client)
+
+        def test_other(): pass
+        """,
+    )
+    assert sorted(collected(app, "--asyncdb=sqlite,postgres")) == [
+        *("test_again[postgres]", "test_again[sqlite]"),
+        *("test_it[postgres]", "test_it[sqlite]", "test_other"),
+    ]
+    app.run(sqlite).passed(3)
+
+
+@pytest.mark.parametrize("way", ["strict", "anyio"])
+def test_strict_mode_and_anyio(app: Project, sqlite: Target, way: str) -> None:
+    """The view is open before the async fixtures of both plugins."""
+    app.ini(asyncio_mode="strict", usefixtures="asyncdb_engine")
+    fixture = "pytest_asyncio.fixture" if way == "strict" else "pytest.fixture"
+    app.tests(
+        f"""
+        import pytest_asyncio
+        from app import db
+
+        pytestmark = pytest.mark.{"asyncio" if way == "strict" else "anyio"}
+
+        @pytest.fixture
+        def anyio_backend():
+            return "asyncio"
+
+        @{fixture}
+        async def one({"" if way == "strict" else "anyio_backend"}):
+            async with db.Session.begin() as session:
+                await add(session, "one")
+
+        @pytest.mark.parametrize("n", [1, 2])
+        async def test_it(one, n):
+            async with db.Session.begin() as session:
+                assert await names(session) == ["one"]
+        """
+    )
+    app.run(sqlite, "-p", "anyio").passed(2)
 
 
 @pytest.mark.parametrize(
@@ -160,17 +236,46 @@ def test_the_users_fixtures_find_the_engines_redirected(
 
 
 def test_every_test_of_a_project_may_be_a_database_test(app: Project, sqlite: Target) -> None:
-    """pytest's own ini option ``usefixtures`` says so."""
+    """pytest's own ini option ``usefixtures`` says so, also for tests that need no database;
+    those that pytest cannot parametrise run on the first backend."""
     app.ini(usefixtures="asyncdb_engine")
-    app.tests(CLIENT, "async def test_it(client): pass")
-    app.run(sqlite).passed(1)
+    app.tests(
+        CLIENT,
+        """
+        import unittest
+
+        async def test_it(client): pass
+
+        def test_other(): pass
+
+        class TestIt(unittest.IsolatedAsyncioTestCase):
+            async def test_it(self):
+                async with db.Session.begin() as session:
+                    assert await names(session) == []
+                    await add(session, "one")
+
+        def double(n):
+            '''
+            >>> double(2)
+            4
+            '''
+            return 2 * n
+        """,
+    )
+    assert sorted(collected(app, "--doctest-modules", "--asyncdb=sqlite,postgres")) == [
+        *("TestIt::test_it", "test_it.double", "test_it[postgres]", "test_it[sqlite]"),
+        *("test_other[postgres]", "test_other[sqlite]"),
+    ]
+    app.run(sqlite, "--doctest-modules").passed(4)
+    quiet = ("--doctest-modules", "-k", "double or TestIt")
+    app.run(sqlite, *quiet, "--asyncdb=sqlite,postgres").passed(2)
 
 
 def test_an_engine_that_is_used_outside_of_a_database_test_is_refused(
     app: Project, sqlite: Target
 ) -> None:
-    """Where nothing at collection showed that it would."""
-    app.tests(HIDDEN_CLIENT, "async def test_it(client): pass")
+    """The error names every way to make it a database test."""
+    app.tests(CLIENT, "async def test_it(client): pass")
     app.run(sqlite).had(errors=1).shows(
         """
         the application's engine connects outside of a database test (app.db:engine)
@@ -179,8 +284,10 @@ def test_an_engine_that_is_used_outside_of_a_database_test_is_refused(
         Nothing was sent to postgresql+asyncpg://app:***@127.0.0.1:1/app.
 
         To fix this, do one of:
-          - make it a database test: @pytest.mark.asyncdb on the function, class or module
-          - in a fixture of a wider scope: give it the scope of a function
+          - let the fixture that starts the application use asyncdb_engine: def client(asyncdb_engine)
+          - for every test, write in the ini file: usefixtures = asyncdb_engine
+          - mark the function, class or module: @pytest.mark.asyncdb
+          - give a fixture of a wider scope the scope of a function
         """
     )
 
@@ -209,13 +316,13 @@ def test_a_task_that_outlives_its_test_does_not_reach_the_applications_database(
     app.ini(asyncio_default_test_loop_scope="session")
     app.tests(
         """
-        import importlib
+        from app import db
 
         async def test_first(asyncdb_session): pass
 
         async def test_then():
             with pytest.raises(Exception) as caught:
-                async with importlib.import_module("app.db").engine.connect():
+                async with db.engine.connect():
                     pass
             assert "outside of a database test" in str(caught.value)
         """

@@ -188,5 +188,49 @@ def test_a_unittest_class_runs_on_the_first_backend_and_the_run_says_so(
     result = project.pytester.runpytest_inprocess("-p", "no:randomly", "--asyncdb=sqlite,postgres")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
-        ["asyncdb: 1 unittest tests ran on sqlite only: pytest cannot parametrise unittest classes"]
+        [
+            "asyncdb: 1 tests ran on sqlite only: "
+            "pytest cannot parametrise unittest classes and doctests"
+        ]
     )
+
+
+def test_each_unittest_class_gets_the_backend_of_its_own_marker(
+    project: Project, servers: Servers
+) -> None:
+    """Whatever the classes before it got, or for whatever reason they were skipped."""
+    project.tests(
+        """
+        import unittest
+
+        class Case(unittest.TestCase):
+            expected = "sqlite"
+
+            @pytest.fixture(autouse=True)
+            def _database(self, asyncdb_engine, asyncdb_backend):
+                self.backend = asyncdb_backend
+                assert asyncdb_engine.dialect.name.startswith(asyncdb_backend.name)
+
+            def test_it(self):
+                assert self.backend.name == self.expected
+
+        @pytest.mark.asyncdb("mysql")
+        class TestNone(Case): pass
+
+        class TestFirst(Case): pass
+
+        @pytest.mark.asyncdb("postgres")
+        class TestPostgres(Case):
+            expected = "postgres"
+
+        class TestLast(Case): pass
+
+        del Case
+        """
+    )
+    postgres = servers.target("postgres+asyncpg")
+    _, *rest = postgres.arguments
+    result = project.pytester.runpytest_inprocess(
+        "-p", "no:randomly", "--asyncdb=sqlite,postgres+asyncpg", *rest
+    )
+    result.assert_outcomes(passed=3, skipped=1)

@@ -154,18 +154,6 @@ def test_a_url_and_a_provider_that_starts_servers_contradict_each_other(project:
     )
 
 
-def test_the_provider_url_without_a_url_is_refused(project: Project) -> None:
-    assert usage_error(project, "--asyncdb=mysql", "--asyncdb-server=url") == text(
-        """
-        no URL for mysql, but --asyncdb-server=url
-
-        To fix this, do one of:
-          - give one: --asyncdb-url=mysql=…://user:password@host/name
-          - or set ASYNCDB_MYSQL_URL
-        """
-    )
-
-
 def test_a_wrong_answer_to_whether_servers_stay_is_refused(project: Project) -> None:
     project.ini(asyncdb_reuse="maybe")
     assert usage_error(project) == text(
@@ -318,7 +306,7 @@ def test_trio_is_refused_with_the_reason(project: Project, sqlite: Target) -> No
     )
     project.run(sqlite, "-p", "anyio").had(errors=1).shows(
         """
-        the test runs on trio, which no async SQLAlchemy driver knows (anyio_backend)
+        the test runs on trio, which no async SQLAlchemy driver supports (anyio_backend)
 
         test: test_it.py::test_it[sqlite]
 
@@ -387,18 +375,18 @@ FOREIGN = "postgresql+asyncpg://app:secret@db.example.com/shop"
 
 
 def test_a_server_that_may_be_a_real_one_is_refused(project: Project) -> None:
-    """Whoever gives the URL of his application's database is asked first."""
+    """A host whose name has a dot is used only if the user allows it."""
     assert usage_error(project, "--asyncdb=postgres", f"--asyncdb-url={FOREIGN}") == text(
         """
         db.example.com is not known as a test server (--asyncdb-url)
 
-        Nothing was sent to it. Databases of a run's own would be made and dropped there.
-        Known are this machine, names such as postgres, mysql or db without a dot, and names with the word test or ci.
+        Nothing was sent to it. A run would create and drop databases there.
+        Known are this machine and names without a dot, such as postgres or db.
 
         To fix this, do one of:
           - if it is for tests, say so: --asyncdb-allow-hosts=db.example.com
           - or in the ini file: asyncdb_allow_hosts = db.example.com
-          - or leave --asyncdb-url out and let a server be started
+          - or leave out --asyncdb-url, and the plugin starts a server
         """
     )
 

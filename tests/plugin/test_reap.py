@@ -386,7 +386,7 @@ REFUSED = """\
 db.example.com is not known as a test server ({source})
 
 Nothing was sent to it. Databases that dead runs have left would be dropped there.
-Known are this machine, names such as postgres, mysql or db without a dot, and names with the word test or ci.
+Known are this machine and names without a dot, such as postgres or db.
 
 To fix this, do one of:
   - if it is for tests, say so: --allow-hosts={allowed}db.example.com

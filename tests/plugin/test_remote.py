@@ -148,6 +148,7 @@ def test_a_url_works(
     """The other host gets it from the controller, also from its environment."""
     project.tests(ONE)
     monkeypatch.setenv("ASYNCDB_POSTGRES_URL", str(reachable.url))
+    monkeypatch.setenv("ASYNCDB_ALLOW_HOSTS", host.here)
     monkeypatch.setenv("ASYNCDB_BACKENDS", "postgres,sqlite")
     run_there(project, host).assert_outcomes(passed=4)
     assert reachable.observer.databases() == set()
@@ -225,7 +226,8 @@ def test_a_server_that_does_not_answer_there_is_told(
     project.tests(ONE)
     own = _address_elsewhere(host.here)
     there = server.set(host=own).render_as_string(hide_password=False)
-    result = run_there(project, host, "--asyncdb=postgres", f"--asyncdb-url={there}")
+    arguments = ["--asyncdb=postgres", f"--asyncdb-url={there}", f"--asyncdb-allow-hosts={own}"]
+    result = run_there(project, host, *arguments)
     result.assert_outcomes(errors=2)
     result.stdout.fnmatch_lines(
         [

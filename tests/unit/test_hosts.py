@@ -1,12 +1,12 @@
-"""Which hosts a URL leads to, and which of them are taken for test servers."""
+"""Which hosts a URL leads to, and which of them are known as test servers."""
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 
-from pytest_asyncdb._config.hosts import hosts_of, is_test_host
+from pytest_asyncdb._config.hosts import check_host, hosts_of, only_here
+from pytest_asyncdb.abc import Sourced
+from pytest_asyncdb.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,8 @@ from pytest_asyncdb._config.hosts import hosts_of, is_test_host
         ("postgresql+psycopg:///?service=live", ["service=live"]),
         ("mysql://u:p@localhost/n?read_default_file=/my.cnf", ["localhost", "read_default_file=/my.cnf"]),
         ("mysql://u:p%40q@a%2Db/n", ["a-b"]),
+        ("mysql://u:p[q@db:3306/n", ["db"]),
+        ("postgresql+psycopg://u@localhost,db.example.com/n", ["localhost,db.example.com"]),
     ],
 )  # fmt: skip
 def test_every_place_that_a_url_leads_to_is_found(url: str, hosts: list[str]) -> None:
@@ -34,6 +36,7 @@ def test_every_place_that_a_url_leads_to_is_found(url: str, hosts: list[str]) ->
     [
         ("postgresql:///n", {"PGHOST": "db.example.com,/tmp"}, ["db.example.com", "/tmp"]),
         ("postgresql:///n", {"PGSERVICE": "live"}, ["PGSERVICE=live"]),
+        ("postgresql:///n", {"PGHOST": "db", "PGSERVICE": "live"}, ["db", "PGSERVICE=live"]),
         ("postgresql://localhost/n", {"PGHOST": "db", "PGSERVICE": "live"}, ["localhost"]),
         ("postgresql://localhost/n", {"PGHOSTADDR": "10.1.2.3"}, ["localhost", "10.1.2.3"]),
         ("mysql:///n", {"PGHOST": "db.example.com"}, []),
@@ -45,40 +48,55 @@ def test_variables_of_the_drivers_lead_elsewhere(
     assert hosts_of(url, environment) == hosts
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
-        *("localhost", "LOCALHOST", "127.0.0.1", "127.8.0.1", "::1", "/var/run/postgresql"),
-        *("pg.localhost", "host.docker.internal"),
-        *("postgres", "postgres-16", "mysql8", "db", "test_db", "database-server", "docker"),
-        *("test.example.com", "postgres-test.example.com", "ci1.internal", "testdb.internal"),
-    ],
-)
-def test_known_as_test_servers(host: str) -> None:
-    assert is_test_host(host)
+def check(host: str) -> None:
+    where = f"[{host}]" if ":" in host else host.replace("/", "%2F")
+    check_host(Sourced(f"mysql://user@{where}/name", "--asyncdb-url"), "", {})
 
 
 @pytest.mark.parametrize(
     "host",
     [
-        *("db.example.com", "10.0.0.1", "192.168.1.5", "2001:db8::1", "postgres.internal"),
-        *("shop", "shop-db", "contest.example.com", "latest", "city.example.com"),
-        *("prod-db-test", "test.production.example.com", "live-test", "staging"),
-        *("service=test", "read_default_file=/test", "", "127.0.0.1.example.com"),
+        *("localhost", "LOCALHOST", "127.0.0.1", "127.8.0.1", "::1", "0.0.0.0"),
+        *("/var/run/postgresql", "pg.localhost", ""),
+        *("postgres", "postgres-16", "mysql8", "db", "test_db", "shop-db"),
     ],
 )
-def test_not_known_as_test_servers(host: str) -> None:
-    """A word within a word does not count, a word for a real one counts more."""
-    assert not is_test_host(host)
+def test_this_machine_and_names_without_a_dot_are_known(host: str) -> None:
+    """A service of CI or of Docker Compose has such a name."""
+    check(host)
 
 
-def test_an_address_of_this_machine_is_known() -> None:
-    """There Docker publishes ports; nothing is sent to find it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("203.0.113.1", 9))
-        except OSError:
-            pytest.skip("this machine is in no network")
-        own = probe.getsockname()[0]
-    assert is_test_host(own)
-    assert not is_test_host("203.0.113.1")
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("db.example.com", "10.0.0.1", "192.168.1.5", "2001:db8::1", "test.example.com"),
+        *("host.docker.internal", "127.0.0.1.example.com", "localhost.example.com"),
+        *("167772161", "0x0a000001", "localhost,db.example.com"),
+    ],
+)
+def test_other_hosts_are_not_known(host: str) -> None:
+    """A number is an address: C libraries read 167772161 as 10.0.0.1."""
+    with pytest.raises(ConfigError, match="is not known as a test server"):
+        check(host)
+
+
+@pytest.mark.parametrize("query", ["service=test", "read_default_file=/test", "host=a.example"])
+def test_a_parameter_that_leads_elsewhere_is_not_known(query: str) -> None:
+    url = Sourced(f"postgresql://user@localhost/name?{query}", "--asyncdb-url")
+    with pytest.raises(ConfigError, match="is not known as a test server"):
+        check_host(url, "", {})
+    check_host(url, "*=*, *.example", {})
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("mysql:///n", "the URL names no host"),
+        ("mysql://u@127.0.0.1/n", "127.0.0.1 is each host's own address"),
+        ("postgresql:///n?host=/run/pg", "/run/pg is a socket of this host"),
+        ("mysql://u@db.example.com/n", None),
+    ],
+)
+def test_a_server_that_only_this_machine_reaches_is_found(url: str, reason: str | None) -> None:
+    """xdist's workers on other hosts cannot use it."""
+    assert only_here(Sourced(url, "--asyncdb-url")) == reason

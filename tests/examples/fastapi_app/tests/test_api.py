@@ -15,7 +15,7 @@ pytestmark = pytest.mark.asyncio
 
 
 @pytest_asyncio.fixture
-async def client():
+async def client(asyncdb_engine):
     transport = ASGITransport(app)
     async with (
         app.router.lifespan_context(app),

@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 
 @pytest.fixture
-def client():
+def client(asyncdb_engine):
     with TestClient(app) as client:
         yield client
 

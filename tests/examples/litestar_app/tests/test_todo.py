@@ -6,7 +6,7 @@ from todo import Item, app
 
 
 @pytest.fixture
-async def client():
+async def client(asyncdb_engine):
     async with AsyncTestClient(app) as client:
         yield client
 
@@ -24,6 +24,7 @@ async def test_with_a_session_of_the_test(client, asyncdb_session):
     assert (await client.get("/items")).json() == ["bread"]
 
 
+@pytest.mark.asyncdb
 def test_with_the_sync_client():
     with TestClient(app) as client:
         assert client.post("/items/milk").status_code == 201

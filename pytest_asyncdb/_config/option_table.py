@@ -1,0 +1,156 @@
+"""The table of options: pytest's options, ``--help`` and the reading of values are made from
+it, and docs/reference.md is compared with it. Nothing here imports SQLAlchemy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import pytest
+
+ISOLATIONS = ("rollback", "reset", "copy")
+PROVIDERS = ("auto", "url", "container", "local")
+
+#: Flags and variables that do not follow from the option's name.
+_FLAGS = {"backends": "--asyncdb", "urls": "--asyncdb-url"}
+_VARIABLES = {"urls": "ASYNCDB_<BACKEND>_URL"}
+
+
+class Option(NamedTuple):
+    """One setting, with the same word on the command line, in the environment and in the ini file.
+
+    Args:
+        places: Where it may be given: ``flag``, ``env``, ``ini``.
+        metavar: Its value in ``--help``; None: a switch.
+        choices: The allowed values; empty: checked elsewhere.
+        what: What a value is called in errors.
+        repeated: The flag may be repeated.
+    """
+
+    name: str
+    help: str
+    places: str = "flag env ini"
+    metavar: str | None = None
+    default: str = ""
+    choices: tuple[str, ...] = ()
+    what: str = ""
+    repeated: bool = False
+
+    @property
+    def flag(self) -> str | None:
+        word = _FLAGS.get(self.name, f"--asyncdb-{self.name.replace('_', '-')}")
+        return word if "flag" in self.places else None
+
+    @property
+    def env(self) -> str | None:
+        word = _VARIABLES.get(self.name, f"ASYNCDB_{self.name.upper()}")
+        return word if "env" in self.places else None
+
+    @property
+    def ini(self) -> str | None:
+        return f"asyncdb_{self.name}" if "ini" in self.places else None
+
+    @property
+    def is_switch(self) -> bool:
+        return "flag" in self.places and self.metavar is None
+
+
+OPTIONS = (
+    Option(
+        "backends",
+        "backends that database tests run on: backend[+driver][@version], separated by commas, "
+        "or all",
+        metavar="SPECS",
+        default="sqlite",
+    ),
+    Option(
+        "urls", "URL of a running server; may be repeated", metavar="[BACKEND=]URL", repeated=True
+    ),
+    Option(
+        "allow_hosts",
+        "hosts of test servers, besides this machine and names without a dot; separated by "
+        "commas, * matches anything",
+        metavar="HOSTS",
+    ),
+    Option(
+        "server",
+        "where servers come from: auto, url, container or local; separated by commas",
+        metavar="[BACKEND=]PROVIDER",
+        default="auto",
+    ),
+    Option(
+        "isolation",
+        "how tests are isolated from each other: rollback, reset or copy",
+        metavar="STRATEGY",
+        default="rollback",
+        choices=ISOLATIONS,
+        what="isolation strategy",
+    ),
+    Option(
+        "missing",
+        "outcome of tests whose backend is not available",
+        metavar="error|skip",
+        default="error",
+        choices=("error", "skip"),
+        what="answer to a missing backend",
+    ),
+    Option("reuse", "keep servers and template databases for the next run", default="false"),
+    Option(
+        "keep",
+        "keep the databases of failed tests, and print the commands that open them",
+        "flag",
+        default="false",
+    ),
+    Option(
+        "report",
+        "write the outcomes of database tests by backend to a .json or .html file; with "
+        "--asyncdb-doctor, its findings to a .json file",
+        "flag",
+        metavar="FILE",
+    ),
+    Option("doctor", "check installation and configuration, run no test", "flag", default="false"),
+    Option(
+        "stats",
+        "show how long servers, schemas, set-up and teardown took",
+        "flag",
+        default="false",
+    ),
+    Option(
+        "metadata",
+        "the tables: module:attribute of a MetaData or declarative base, separated by commas",
+        "ini",
+    ),
+    Option(
+        "migrations",
+        "Alembic's configuration, an alembic.ini or pyproject.toml: build the tables with it "
+        "instead of create_all",
+        "ini",
+    ),
+    Option(
+        "app_engines",
+        "the application's engines, which connect to the test's database during a test: "
+        "module:attribute of an AsyncEngine, an async_sessionmaker or a function that returns one, "
+        "separated by commas, with - before an engine that keeps its own database",
+        "ini",
+    ),
+)
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Register :data:`OPTIONS` with pytest."""
+    group = parser.getgroup("asyncdb", "async databases (pytest-asyncdb)")
+    for option in OPTIONS:
+        if option.flag is not None:
+            action = "append" if option.repeated else "store_true" if option.is_switch else "store"
+            metavar = {} if option.is_switch else {"metavar": option.metavar}
+            group.addoption(
+                option.flag,
+                action=action,
+                help=option.help,
+                dest=f"asyncdb_{option.name}",
+                default=None,
+                **metavar,
+            )
+        if option.ini is not None:
+            parser.addini(option.ini, option.help, type="string", default="")

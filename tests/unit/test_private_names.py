@@ -1,0 +1,95 @@
+"""The private names of pytest and of SQLAlchemy's Engine that the plugin needs are there.
+
+Each text says what breaks without the name; the modules ``*_internals`` are the only places
+that use one.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.engine import Engine
+
+import pytest_asyncdb
+from pytest_asyncdb._engines.engine_internals import (
+    connect_isolation_level,
+    root_engine,
+    watch_checkouts,
+)
+from pytest_asyncdb._run.pytest_internals import has_function_scope
+
+#: Attributes of pytest's objects that begin with an underscore, and imports of its modules.
+PRIVATE = re.compile(
+    r"\b(?:config|item|node|request|session|metafunc|definition|collector|manager)\._[a-z]\w*"
+    r"|\b(?:from|import) _pytest\b|\b_pyfuncitem\b"
+)
+
+
+def test_fixture_scopes_are_found(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """pytest's ``Function._fixtureinfo.name2fixturedefs``."""
+    item = request.node
+    gone = "pytest has no Function._fixtureinfo any more: change _run/pytest_internals.py"
+    assert hasattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs"), gone
+    assert has_function_scope(item, "tmp_path")
+    assert not has_function_scope(item, "tmp_path_factory")
+    assert has_function_scope(item, "request")
+
+
+def test_the_doctor_can_configure_pytest() -> None:
+    """pytest's ``Config._do_configure``."""
+    gone = "pytest has no Config._do_configure any more: change _run/pytest_internals.py"
+    assert hasattr(pytest.Config, "_do_configure"), gone
+
+
+def test_the_root_of_a_derived_engine_is_found() -> None:
+    """SQLAlchemy's ``OptionEngine._proxied``."""
+    engine = create_engine("sqlite://")
+    derived = engine.execution_options(a=1).execution_options(b=2)
+    gone = "SQLAlchemy has no OptionEngine._proxied any more: change _engines/engine_internals.py"
+    assert root_engine(derived) is engine, gone
+    assert root_engine(engine) is engine
+
+
+def test_the_isolation_level_of_an_engine_is_found() -> None:
+    """SQLAlchemy's ``DefaultDialect._on_connect_isolation_level``."""
+    engine = create_engine("sqlite://", isolation_level="AUTOCOMMIT")
+    gone = (
+        "SQLAlchemy has no Dialect._on_connect_isolation_level any more: "
+        "change _engines/engine_internals.py"
+    )
+    assert connect_isolation_level(engine.dialect) == "AUTOCOMMIT", gone
+    assert connect_isolation_level(create_engine("sqlite://").dialect) is None
+
+
+def test_every_checkout_is_seen_before_it_happens() -> None:
+    """SQLAlchemy's ``Engine.raw_connection``: connections and raw connections call it."""
+    original, seen = Engine.raw_connection, []
+    engine = create_engine("sqlite://")
+    derived = engine.execution_options(a=1)
+    stop = watch_checkouts(seen.append)
+    try:
+        engine.connect().close()
+        derived.connect().close()
+        engine.raw_connection().close()
+    finally:
+        stop()
+    assert seen == [engine, derived, engine], (
+        "Engine.raw_connection is not called for every checkout any more: "
+        "change _engines/engine_internals.py"
+    )
+    assert Engine.raw_connection is original
+
+
+def test_private_names_of_pytest_stand_in_one_module() -> None:
+    """Everywhere else there is none."""
+    root = Path(pytest_asyncdb.__path__[0])
+    found = {
+        f"{path.relative_to(root)}: {name}"
+        for path in root.rglob("*.py")
+        if path.name != "pytest_internals.py"
+        for name in PRIVATE.findall(path.read_text(encoding="utf-8"))
+    }
+    assert found == set()
