@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
-from pytest_asyncdb.abc import LEFT_OPEN, LEFT_TEXT, UNTIDY, Restorer, Sql
+from pytest_asyncdb.abc import LEFT_OPEN, LEFT_TEXT, VACUUM_EVERY, Restorer, Sql
 
 #: Objects of users have numbers from here on (``FirstNormalObjectId``).
 _FIRST = 16384
@@ -44,6 +44,11 @@ _CATALOGS = {
     "pg_event_trigger": "oid",
     "pg_largeobject_metadata": "oid",
 }
+
+#: A query for the rows of all catalogs that describe the user's schema.
+_OF_SCHEMA = " UNION ALL ".join(
+    f"SELECT xmin FROM {name} WHERE {column} >= {_FIRST}" for name, column in _CATALOGS.items()
+)
 
 #: How often it is looked again whether a connection is still in a transaction.
 _CLOSING = 25
@@ -162,22 +167,22 @@ class _Table:
 
 
 class PostgresRestorer(Restorer):
-    """Puts one PostgreSQL database back, over one connection that is kept.
+    """Puts one PostgreSQL database back, over one connection that stays open.
 
     Args:
-        tidy: Gives the place of rows that are gone free for others.
+        vacuum: Removes dead rows.
     """
 
-    untidy: ClassVar[int] = UNTIDY
+    vacuum_every: ClassVar[int] = VACUUM_EVERY
 
-    def __init__(self, sql: Sql, tidy: str) -> None:
+    def __init__(self, sql: Sql, vacuum: str) -> None:
         self._sql = sql
-        self._tidy = tidy
+        self._vacuum = vacuum
         self._tables: dict[str, _Table] = {}
         #: Where each sequence stood, as arguments of ``setval``, by its name.
         self._sequences: dict[str, str] = {}
-        #: What was seen in each catalog that has rows, and in all of them.
-        self._catalogs: dict[str, str] = {}
+        #: The number of rows in all catalogs and the age of the youngest.
+        self._catalogs = ""
         #: Its rows are what differs, and seeded tables as they are.
         self._query = ""
         #: The transaction that ages are compared with.
@@ -186,8 +191,8 @@ class PostgresRestorer(Restorer):
         self._replica = False
         #: Is there the function that does all in one round trip?
         self._function = False
-        #: How many tests have left rows that were deleted.
-        self._left = 0
+        #: The number of tests since the last VACUUM.
+        self._tests = 0
 
     async def remember(self) -> None:
         ((self._ours, direct, _),) = await self._sql.fetch(
@@ -213,17 +218,19 @@ class PostgresRestorer(Restorer):
             for word in numbers
         )
         self._sequences = dict(await self._sql.fetch(values)) if values else {}
-        self._catalogs = await self._look_at_catalogs()
+        ((self._catalogs,),) = await self._sql.fetch(
+            f"SELECT {self._seen} FROM ({_OF_SCHEMA}) AS c"
+        )
         moved = self._moved_by_number(numbers) if direct else self._moved()
         self._query = self._differences(moved)
         self._function = self._replica and await self._make_function()
 
     async def put_back(self, ids: bool) -> tuple[Sequence[str], bool]:
-        self._left += 1
-        if self._left >= self.untidy:
-            self._left = 0
+        self._tests += 1
+        if self._tests >= self.vacuum_every:
+            self._tests = 0
             with contextlib.suppress(Exception):  # the next tests are slower
-                await self._sql.script([self._tidy])
+                await self._sql.script([self._vacuum])
         if self._function:
             seeded = ((word, table) for word, table in self._tables.items() if table.shadow)
             known = ", ".join(_literal(f"{word} {table.seen}") for word, table in seeded)
@@ -286,11 +293,6 @@ class PostgresRestorer(Restorer):
                 name = word.partition(_PREPARED.strip("'"))[2]
                 await self._sql.script([f"ROLLBACK PREPARED {name}"])
 
-    async def restart_ids(self) -> None:
-        moved = [word for word in await self.changed() if word in self._sequences]
-        if moved:
-            await self._sql.script(list(self._setval(moved)))
-
     async def _look(self) -> list[str]:
         from sqlalchemy.exc import DBAPIError
 
@@ -298,24 +300,11 @@ class PostgresRestorer(Restorer):
             found = await self._sql.fetch(self._query)
         except DBAPIError:  # a table is not there any more, or is locked
             return [_SCHEMA, *(f"{word}: {seen}" for word, seen in await self._sql.fetch(_LEFT))]
-        if any(word == _SCHEMA for word, _ in found):
-            now = await self._look_at_catalogs()
-            differing = [n for n in _CATALOGS if now.get(n) != self._catalogs.get(n)]
-            found = [(f"{_SCHEMA} ({name})", "") for name in differing] + found
         return [
             f"{word}: {seen}" if word.startswith(LEFT_OPEN) else word
             for word, seen in found
-            if word != _SCHEMA and (word not in self._tables or self._tables[word].seen != seen)
+            if word not in self._tables or self._tables[word].seen != seen
         ]
-
-    async def _look_at_catalogs(self) -> dict[str, str]:
-        return dict(
-            await self._sql.fetch(
-                f"SELECT coalesce(name, '{_SCHEMA}'), {self._seen} "
-                f"FROM ({_of_schema('tableoid::regclass::text AS name, xmin')}) AS catalogs "
-                "GROUP BY ROLLUP (name)"
-            )
-        )
 
     def _setval(self, words: Iterable[str]) -> Iterable[str]:
         return [
@@ -344,8 +333,8 @@ class PostgresRestorer(Restorer):
             *(self._seen_in(table) for table in tables if table.shadow),
             moved,
             # One query for all catalogs: several would cost half as much again.
-            f"SELECT '{_SCHEMA}', '' FROM ({_of_schema('xmin')}) AS catalogs "
-            f"HAVING {self._seen} <> '{self._catalogs[_SCHEMA]}'",
+            f"SELECT '{_SCHEMA}', '' FROM ({_OF_SCHEMA}) AS catalogs "
+            f"HAVING {self._seen} <> '{self._catalogs}'",
             _LEFT,
         ]
         return " UNION ALL ".join(part for part in parts if part)
@@ -423,14 +412,6 @@ def _literal(text: str) -> str:
 def _named(word: str) -> str:
     """The table or sequence that a word is about."""
     return word.partition(" ")[2]
-
-
-def _of_schema(columns: str) -> str:
-    """A query for the rows of all catalogs that are the user's."""
-    return " UNION ALL ".join(
-        f"SELECT {columns} FROM {name} WHERE {column} >= {_FIRST}"
-        for name, column in _CATALOGS.items()
-    )
 
 
 def _is_filled(table: _Table) -> str:

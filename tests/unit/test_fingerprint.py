@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Column, Enum, ForeignKey, Integer, MetaData, Table
 from sqlalchemy.dialects import postgresql
 
+from pytest_asyncdb._databases import fingerprint as fingerprints
 from pytest_asyncdb._databases.plan import SchemaPlan
 
 
@@ -15,7 +16,7 @@ def metadata(*names: str) -> MetaData:
 
 
 def fingerprint(made: MetaData) -> str:
-    return SchemaPlan((made,)).fingerprint(postgresql.dialect(), {})
+    return fingerprints.fingerprint(SchemaPlan((made,)), postgresql.dialect(), {})
 
 
 def test_the_order_of_a_tables_indexes_does_not_count() -> None:
