@@ -1,9 +1,9 @@
-"""How PostgreSQL tells what changed in a database, and how it is put back.
+"""Finds what changed in a PostgreSQL database, and puts it back.
 
-Every row knows the transaction that wrote it (``xmin``), rows of the catalogs too. So a table,
-or a catalog, is unchanged where its number of rows and its youngest ``xmin`` are: a row that
-was inserted or updated has a younger one, and a deleted one is missing. How old one is, compared
-with a transaction of ours, ``age`` tells; a cast of ``xmin`` to a number goes by way of text.
+Every row, also of a catalog, holds the number of the transaction that wrote it (``xmin``). A table
+is unchanged if the number of its rows and its youngest ``xmin`` are: an inserted or updated row has
+a younger one, and a deleted row is missing. ``age`` compares ``xmin`` with a transaction of the
+plugin; it is cheaper than a cast of ``xmin``, which goes through text.
 https://www.postgresql.org/docs/current/ddl-system-columns.html
 """
 
@@ -16,10 +16,10 @@ from typing import ClassVar
 
 from pytest_asyncdb.abc import LEFT_OPEN, LEFT_TEXT, VACUUM_EVERY, Restorer, Sql
 
-#: Objects of users have numbers from here on (``FirstNormalObjectId``).
+#: The lowest oid of an object that a user creates (``FirstNormalObjectId``).
 _FIRST = 16384
 
-#: Catalogs that hold the schema, with the column that has the object's number.
+#: Catalogs that hold the schema, with the column that holds the object's oid.
 _CATALOGS = {
     "pg_class": "oid",
     "pg_attribute": "attnum > 0 AND attrelid",
@@ -50,10 +50,10 @@ _OF_SCHEMA = " UNION ALL ".join(
     f"SELECT xmin FROM {name} WHERE {column} >= {_FIRST}" for name, column in _CATALOGS.items()
 )
 
-#: How often it is looked again whether a connection is still in a transaction.
+#: How often to check again whether a connection is still in a transaction.
 _CLOSING = 25
 
-#: A word for the connection of a prepared transaction, and what it is told with.
+#: Stand for the connection of a prepared transaction, and for its statement.
 _GONE = "that is gone"
 _PREPARED = "'PREPARE TRANSACTION '"
 
@@ -79,8 +79,8 @@ WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname NOT LIKE 'pg\\_%
 ORDER BY c.oid
 """
 
-#: Who may hold locks, or hold up an end: connections in a transaction, and transactions that
-#: are prepared, which have no connection any more.
+#: What may hold locks: connections in a transaction, and prepared transactions, which have no
+#: connection any more.
 _LEFT = f"""
 SELECT '{LEFT_OPEN}' || pid, state || ': ' || left(query, {LEFT_TEXT}) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -89,20 +89,21 @@ UNION ALL SELECT '{LEFT_OPEN}{_GONE}', {_PREPARED} || quote_literal(gid)
 FROM pg_prepared_xacts WHERE database = current_database()
 """
 
-#: How long a look waits for a lock that somebody has left.
+#: How long a query waits for the locks of other sessions.
 _PATIENCE = "3s"
 
-#: The word for catalogs that differ, and of what was seen in all of them.
+#: The word for changed catalogs.
 _SCHEMA = "schema"
 
-#: How a table is told that was empty, and the word for "all is put back".
+#: What the query returns for a table that was empty and has rows, and the word for "everything
+#: is put back".
 _ROWS = "rows"
 _DONE = "done"
 
-#: Empties tables that were empty, and sets sequences back, in the round trip of the query that
-#: finds them. Where anything else has changed it only tells. Seeded tables are told always;
-#: *known* are those that are as they were. Without *ids* sequences may stand anywhere. No
-#: statement has a text that is made at run time: the server would plan each of them anew.
+#: In one round trip, finds what changed, empties the tables that were empty, and sets sequences
+#: back. If anything else has changed, it only returns the changes. The query always returns seeded
+#: tables; *known* holds those that are unchanged. Without *ids*, sequences are ignored. The server
+#: plans each statement once, as no text is composed at run time.
 _PUT_BACK = """
 CREATE FUNCTION pg_temp.asyncdb_put_back(known text[], ids boolean)
 RETURNS TABLE (word text, seen text) LANGUAGE plpgsql AS $asyncdb$
@@ -144,13 +145,13 @@ END $asyncdb$
 
 @dataclasses.dataclass
 class _Table:
-    """A table as it was remembered.
+    """The remembered state of a table.
 
     Args:
-        columns: Those that can be written.
-        key: How a row ``t`` equals a row ``s``; None: there is no primary key.
-        seen: Number of rows and how much younger the youngest is than our transaction; None
-            where it was empty.
+        columns: The writable columns.
+        key: The condition that row ``t`` has the key of row ``s``; None: there is no primary key.
+        seen: The number of rows, and by how much the youngest is younger than the plugin's
+            transaction; None: the table was empty.
         shadow: A temporary table with its rows.
     """
 
@@ -183,13 +184,13 @@ class PostgresRestorer(Restorer):
         self._sequences: dict[str, str] = {}
         #: The number of rows in all catalogs and the age of the youngest.
         self._catalogs = ""
-        #: Its rows are what differs, and seeded tables as they are.
+        #: Returns what differs, and the state of seeded tables.
         self._query = ""
-        #: The transaction that ages are compared with.
+        #: The plugin's transaction, with which ages are compared.
         self._ours = ""
-        #: May this role keep triggers from firing?
+        #: May the account switch triggers off?
         self._replica = False
-        #: Is there the function that does all in one round trip?
+        #: Does the function exist that does everything in one round trip?
         self._function = False
         #: The number of tests since the last VACUUM.
         self._tests = 0
@@ -206,7 +207,7 @@ class PostgresRestorer(Restorer):
         for number, word in enumerate(filled):
             table = self._tables[word]
             table.shadow = f"pg_temp.asyncdb_{number}"
-            # ONLY: the rows of tables that inherit from it are theirs.
+            # ONLY: without the rows of tables that inherit from it.
             await self._sql.script(
                 [f"CREATE TEMP TABLE asyncdb_{number} AS SELECT * FROM ONLY {table.name}"]
             )
@@ -234,7 +235,7 @@ class PostgresRestorer(Restorer):
         if self._function:
             seeded = ((word, table) for word, table in self._tables.items() if table.shadow)
             known = ", ".join(_literal(f"{word} {table.seen}") for word, table in seeded)
-            # An error is that of the query, which looks again below.
+            # If it fails, the query below fails, too, and says why.
             with contextlib.suppress(Exception):
                 *found, (last, _) = await self._sql.ask(
                     f"SELECT * FROM pg_temp.asyncdb_put_back(ARRAY[{known}]::text[], {ids})"
@@ -248,7 +249,7 @@ class PostgresRestorer(Restorer):
         for _ in range(_CLOSING):
             if not any(word.startswith(LEFT_OPEN) for word in found):
                 break
-            # The server may not have read yet that a connection was closed.
+            # The server may not have noticed yet that a connection was closed.
             await self._sql.fetch("SELECT pg_sleep(0.02)")
             if not await self._sql.fetch(_LEFT):
                 found = await self._look()
@@ -276,11 +277,11 @@ class PostgresRestorer(Restorer):
             ]
         )
         await self._note_rows(seeded)
-        # Where triggers of the user have fired, they may have written elsewhere.
+        # The user's triggers, if they have fired, may have changed other tables.
         return self._replica or not await self.changed()
 
     async def _end(self, left: Sequence[str]) -> None:
-        """End connections, and prepared transactions, as :data:`_LEFT` tells them."""
+        """End connections and prepared transactions, as :data:`_LEFT` returns them."""
         pids = [word.partition(":")[0] for word in left if not word.startswith(_GONE)]
         if pids:
             # Its second argument, to wait, is of version 14; changed() waits.
@@ -298,7 +299,7 @@ class PostgresRestorer(Restorer):
 
         try:
             found = await self._sql.fetch(self._query)
-        except DBAPIError:  # a table is not there any more, or is locked
+        except DBAPIError:  # a table was dropped, or is locked
             return [_SCHEMA, *(f"{word}: {seen}" for word, seen in await self._sql.fetch(_LEFT))]
         return [
             f"{word}: {seen}" if word.startswith(LEFT_OPEN) else word
@@ -316,23 +317,23 @@ class PostgresRestorer(Restorer):
         return [row[0] for row in await self._sql.fetch(query)] if query else []
 
     async def _note_rows(self, words: Sequence[str]) -> None:
-        """Remember the rows of tables as they are now."""
+        """Remember the present rows of some tables."""
         query = " UNION ALL ".join(self._seen_in(self._tables[word]) for word in words)
         for word, value in await self._sql.fetch(query) if query else ():
             self._tables[word].seen = value
 
     def _differences(self, moved: str) -> str:
-        """The query of :meth:`changed`. Its text stays, so that the server plans it once.
+        """The query of :meth:`changed`. Its text is constant, so that the server plans it once.
 
         Args:
-            moved: The query for sequences that stand elsewhere.
+            moved: The query for changed sequences.
         """
         tables = self._tables.values()
         parts = [
             *(_is_filled(table) for table in tables if not table.shadow),
             *(self._seen_in(table) for table in tables if table.shadow),
             moved,
-            # One query for all catalogs: several would cost half as much again.
+            # One query for all catalogs; several cost 1.5 times as much.
             f"SELECT '{_SCHEMA}', '' FROM ({_OF_SCHEMA}) AS catalogs "
             f"HAVING {self._seen} <> '{self._catalogs}'",
             _LEFT,
@@ -347,7 +348,7 @@ class PostgresRestorer(Restorer):
         )
 
     def _moved_by_number(self, numbers: Mapping[str, int]) -> str:
-        """The same since version 18, at a third of the cost: no sequence is opened as a table."""
+        """The same since version 18, at a third of the cost: no sequence is opened."""
         rows = ", ".join(
             f"({numbers[word]}, {_literal(word)}, {_literal(value)})"
             for word, value in self._sequences.items()
@@ -360,14 +361,14 @@ class PostgresRestorer(Restorer):
 
     @property
     def _seen(self) -> str:
-        """An expression: the number of rows, and how much younger than ours the youngest is."""
+        """An expression for the number of rows and the relative age of the youngest."""
         return f"count(*) || ':' || coalesce(age('{self._ours}'::xid) - min(age(xmin)), 0)"
 
     def _seen_in(self, table: _Table) -> str:
         return f"SELECT {_literal(f'table {table.name}')}, {self._seen} FROM ONLY {table.name}"
 
     def _put_back(self, table: _Table) -> list[str]:
-        """Statements that give a seeded table its rows again."""
+        """Statements that restore the rows of a seeded table."""
         insert = (
             f"INSERT INTO {table.name} ({table.columns}) OVERRIDING SYSTEM VALUE "
             f"SELECT {table.columns} FROM {table.shadow} s"
@@ -392,9 +393,9 @@ class PostgresRestorer(Restorer):
         return True
 
     async def _be_replica(self) -> bool:
-        """Keep triggers from firing for what this connection does, if it may.
+        """Switch triggers off for this connection, if the account may.
 
-        For good: each change of the role makes the server plan everything anew.
+        Once and for all: after each change of the role the server plans every statement again.
         """
         from sqlalchemy.exc import DBAPIError
 
@@ -410,7 +411,7 @@ def _literal(text: str) -> str:
 
 
 def _named(word: str) -> str:
-    """The table or sequence that a word is about."""
+    """The table or sequence of a word."""
     return word.partition(" ")[2]
 
 
@@ -420,7 +421,7 @@ def _is_filled(table: _Table) -> str:
 
 
 def _delete(tables: Sequence[_Table]) -> list[str]:
-    """One statement: foreign keys are checked at its end, whatever their direction."""
+    """One statement, as foreign keys are checked at its end."""
     if not tables:
         return []
     parts = [f"d{n} AS (DELETE FROM ONLY {table.name})" for n, table in enumerate(tables)]
