@@ -53,7 +53,7 @@ class AlembicMigration:
         require_alembic(self.source)
         from alembic.script import ScriptDirectory
 
-        with _restored_path():
+        with _restored():
             try:
                 script = ScriptDirectory.from_config(self._config())
                 heads = script.get_heads()
@@ -69,7 +69,7 @@ class AlembicMigration:
         """The files that decide what the migration does: the configuration and the scripts."""
         from alembic.script import ScriptDirectory
 
-        with _restored_path():
+        with _restored():
             config = self._config()
             folders = [ScriptDirectory.from_config(config).dir]
             folders += config.get_version_locations_list() or []
@@ -84,7 +84,7 @@ class AlembicMigration:
         """
         host = HostLoop()
         try:
-            with _restored_path(), _unchanged_logging(), _Refusal(url, self.source) as refusal:
+            with _restored(), _Refusal(url, self.source) as refusal:
                 try:
                     host.call(self._upgrade, url, engine, refusal, host.loop, as_running=False)
                 except Exception as error:
@@ -206,27 +206,20 @@ def require_alembic(source: str) -> None:
 
 
 @contextlib.contextmanager
-def _restored_path() -> Iterator[None]:
-    """Restore ``sys.path``: Alembic's ``prepend_sys_path`` must not affect tests."""
-    before = list(sys.path)
-    try:
-        yield
-    finally:
-        sys.path[:] = before
+def _restored() -> Iterator[None]:
+    """Undo what Alembic does to the process.
 
-
-@contextlib.contextmanager
-def _unchanged_logging() -> Iterator[None]:
-    """Make ``fileConfig`` do nothing: in Alembic's standard ``env.py`` it would remove pytest's
-    handlers and disable loggers."""
+    ``prepend_sys_path`` must not affect tests; and ``fileConfig``, which its standard ``env.py``
+    calls, would remove pytest's handlers and disable loggers, so it does nothing.
+    """
     import logging.config
 
-    original = logging.config.fileConfig
+    path, file_config = list(sys.path), logging.config.fileConfig
     logging.config.fileConfig = lambda *args, **kwargs: None
     try:
         yield
     finally:
-        logging.config.fileConfig = original
+        sys.path[:], logging.config.fileConfig = path, file_config
 
 
 def _escaped(value: str) -> str:

@@ -7,6 +7,7 @@ runs, in files that all runs share. Nothing here knows databases or pytest.
 
 from __future__ import annotations
 
+import concurrent.futures
 import itertools
 import os
 import threading
@@ -47,14 +48,6 @@ class Claims(Protocol):
         """End a claim: the template is complete, or building it failed with *error*."""
 
 
-class _Entry:
-    def __init__(self, name: str, builder: Any) -> None:
-        self.name = name
-        self.builder = builder
-        self.complete = False
-        self.error: str | None = None
-
-
 class TemplateBook:
     """The templates of a run.
 
@@ -64,9 +57,11 @@ class TemplateBook:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
-        self._entries: dict[Any, _Entry] = {}
+        #: For each template its name, its builder, and whether it is complete: False if the
+        #: builder has died, a SchemaError if building it failed.
+        self._entries: dict[Any, tuple[str, Any, concurrent.futures.Future[bool]]] = {}
         self._numbers = itertools.count(1)
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
 
     def claim(self, key: Any, builder: Any) -> Claim:
         """The template for *key*; waits while another builder builds it.
@@ -74,33 +69,31 @@ class TemplateBook:
         Raises:
             SchemaError: Building it has failed before.
         """
-        with self._changed:
-            while True:
-                entry = self._entries.get(key)
-                if entry is None:
+        while True:
+            with self._lock:
+                if key not in self._entries:
                     name = f"{self._prefix}t{next(self._numbers)}"
-                    self._entries[key] = _Entry(name, builder)
+                    self._entries[key] = name, builder, concurrent.futures.Future()
                     return Claim(name, mine=True)
-                if entry.error is not None:
-                    raise errors.SchemaError(entry.error)
-                if entry.complete:
-                    return Claim(entry.name, mine=False)
-                self._changed.wait()
+                name, _, complete = self._entries[key]
+            if complete.result():
+                return Claim(name, mine=False)
 
     def settle(self, key: Any, error: str | None) -> None:
         """The builder of *key* is done, or has failed with *error*."""
-        with self._changed:
-            entry = self._entries[key]
-            entry.complete, entry.error = error is None, error
-            self._changed.notify_all()
+        complete = self._entries[key][2]
+        if error is None:
+            complete.set_result(True)
+        else:
+            complete.set_exception(errors.SchemaError(error))
 
     def abandon(self, builder: Any) -> None:
         """*builder* has died: the next process that asks builds what it had not completed."""
-        with self._changed:
-            for key, entry in list(self._entries.items()):
-                if entry.builder is builder and not entry.complete and entry.error is None:
+        with self._lock:
+            for key, (_, its_builder, complete) in list(self._entries.items()):
+                if its_builder is builder and not complete.done():
                     del self._entries[key]
-            self._changed.notify_all()
+                    complete.set_result(False)
 
 
 class KeptTemplates:
