@@ -126,16 +126,16 @@ def no_revisions(name: str, source: str, where: str) -> errors.ConfigError:
     )
 
 
-def foreign_database(url: str, ours: str, source: str) -> errors.ConfigError:
+def foreign_database(url: str, own: str, source: str) -> errors.ConfigError:
     """``env.py`` would have migrated another database than the test's.
 
     Args:
         url: The URL that an engine was about to connect to, without its password.
-        ours: The URL of the test's database.
+        own: The URL of the test's database.
     """
     return errors.ConfigError(
         f"refused: env.py connects to another database ({source})",
-        [f"Nothing was sent to {url}.", f"The tests' database is {ours}."],
+        [f"Nothing was sent to {url}.", f"The tests' database is {own}."],
         [
             'take the URL that is set: config.get_main_option("sqlalchemy.url")',
             'take the connection that is given: config.attributes["connection"]',

@@ -183,10 +183,11 @@ class _Refusal:
             engine.dispose()
 
     def _connecting(self, engine: Engine) -> None:
-        one, ours = engine.url, self._url
-        if (one.host, one.port, one.database) != (ours.host, ours.port, ours.database):
-            there, here = (url.render_as_string(hide_password=True) for url in (one, ours))
-            error = messages.foreign_database(there, here, self._source)
+        url, own = engine.url, self._url
+        if (url.host, url.port, url.database) != (own.host, own.port, own.database):
+            error = messages.foreign_database(
+                url.render_as_string(), own.render_as_string(), self._source
+            )
             self._refused.append(error)
             raise error
         try:

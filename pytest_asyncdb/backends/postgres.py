@@ -52,12 +52,8 @@ _LOCKS = 0x61736462
 _TUNING = "no fsync, no full-page writes, no autovacuum"
 
 
-class Asyncpg(Driver):
-    """https://magicstack.github.io/asyncpg/."""
-
-    name = "asyncpg"
-    module = "asyncpg"
-    extra = "asyncpg"
+class _PostgresDriver(Driver):
+    """What asyncpg and psycopg have in common."""
 
     def adapt(self, adapted: Any) -> None:
         adapted.autocommit = True
@@ -65,6 +61,25 @@ class Asyncpg(Driver):
     async def run(self, connection: Any, statements: Sequence[str]) -> Sequence[Any]:
         await connection.execute("; ".join(statements))
         return ()
+
+    async def cancel(
+        self,
+        connection: Any,
+        statement: asyncio.Future[Any],
+        side: Callable[[str], Coroutine[Any, Any, None]],
+    ) -> None:
+        statement.cancel()  # both cancel it on the server, and wait until that is done
+
+    def error_code(self, error: BaseException) -> int | str | None:
+        return getattr(error, "sqlstate", None)
+
+
+class Asyncpg(_PostgresDriver):
+    """https://magicstack.github.io/asyncpg/."""
+
+    name = "asyncpg"
+    module = "asyncpg"
+    extra = "asyncpg"
 
     async def ask(self, connection: Any, query: str) -> Sequence[tuple[Any, ...]]:
         return [tuple(row) for row in await connection.fetch(query)]
@@ -80,33 +95,19 @@ class Asyncpg(Driver):
         # it is used, and the test fails.
         return connection._transport.get_extra_info("socket")
 
-    async def cancel(
-        self,
-        connection: Any,
-        statement: asyncio.Future[Any],
-        side: Callable[[str], Coroutine[Any, Any, None]],
-    ) -> None:
-        statement.cancel()  # asyncpg cancels it on the server and waits before the next one
-
-    def error_code(self, error: BaseException) -> int | str | None:
-        return getattr(error, "sqlstate", None)
-
     def session(self, connection: Any) -> int | None:
         return int(connection.get_server_pid())
 
 
-class Psycopg(Driver):
+class Psycopg(_PostgresDriver):
     """https://www.psycopg.org/psycopg3/docs/."""
 
     name = "psycopg"
     module = "psycopg"
     extra = "psycopg"
 
-    def adapt(self, adapted: Any) -> None:
-        adapted.autocommit = True
-
     async def run(self, connection: Any, statements: Sequence[str]) -> Sequence[Any]:
-        await connection.execute("; ".join(statements))
+        await super().run(connection, statements)
         if statements[-1] == "ROLLBACK" and hasattr(connection, "_prepared"):
             # No public name. psycopg's own rollback() does this too: without it, statements that
             # come in every test are prepared again and again, a round trip each.
@@ -125,17 +126,6 @@ class Psycopg(Driver):
 
     def socket(self, connection: Any) -> Any:
         return connection.fileno()
-
-    async def cancel(
-        self,
-        connection: Any,
-        statement: asyncio.Future[Any],
-        side: Callable[[str], Coroutine[Any, Any, None]],
-    ) -> None:
-        statement.cancel()  # psycopg cancels it on the server and waits for the answer
-
-    def error_code(self, error: BaseException) -> int | str | None:
-        return getattr(error, "sqlstate", None)
 
     def session(self, connection: Any) -> int | None:
         return int(connection.info.backend_pid)
@@ -177,7 +167,7 @@ def _serve(place: LocalPlace, port: int) -> list[str]:
         f"port={port}",
         "listen_addresses=127.0.0.1",
         "unix_socket_directories=",
-        "dynamic_shared_memory_type=mmap",  # files in the data folder, gone with it
+        "dynamic_shared_memory_type=mmap",  # files, removed with the data folder
         *_THROW_AWAY,
     )
     return [
