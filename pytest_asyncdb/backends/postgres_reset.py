@@ -14,133 +14,21 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
-from pytest_asyncdb.abc import LEFT_OPEN, LEFT_TEXT, VACUUM_EVERY, Restorer, Sql
-
-#: The lowest oid of an object that a user creates (``FirstNormalObjectId``).
-_FIRST = 16384
-
-#: Catalogs that hold the schema, with the column that holds the object's oid.
-_CATALOGS = {
-    "pg_class": "oid",
-    "pg_attribute": "attnum > 0 AND attrelid",
-    "pg_attrdef": "adrelid",
-    "pg_constraint": "oid",
-    "pg_type": "oid",
-    "pg_enum": "oid",
-    "pg_proc": "pronamespace <> pg_my_temp_schema() AND oid",
-    "pg_trigger": "oid",
-    "pg_rewrite": "oid",
-    "pg_namespace": "nspname !~ '^pg_' AND oid",  # those for temporary tables stay
-    "pg_sequence": "seqrelid",
-    "pg_policy": "oid",
-    "pg_extension": "oid",
-    "pg_index": "indexrelid",
-    "pg_statistic_ext": "oid",
-    "pg_collation": "oid",
-    "pg_operator": "oid",
-    "pg_cast": "oid",
-    "pg_description": "objoid",
-    "pg_default_acl": "oid",
-    "pg_event_trigger": "oid",
-    "pg_largeobject_metadata": "oid",
-}
-
-#: A query for the rows of all catalogs that describe the user's schema.
-_OF_SCHEMA = " UNION ALL ".join(
-    f"SELECT xmin FROM {name} WHERE {column} >= {_FIRST}" for name, column in _CATALOGS.items()
+from pytest_asyncdb.abc import LEFT_OPEN, VACUUM_EVERY, Restorer, Sql
+from pytest_asyncdb.backends.postgres_catalogs import (
+    CLOSING,
+    DONE,
+    GONE,
+    LEFT,
+    OF_SCHEMA,
+    PATIENCE,
+    PREPARED,
+    PUT_BACK,
+    ROWS,
+    SCHEMA,
+    SEQUENCES,
+    TABLES,
 )
-
-#: How often to check again whether a connection is still in a transaction.
-_CLOSING = 25
-
-#: Stand for the connection of a prepared transaction, and for its statement.
-_GONE = "that is gone"
-_PREPARED = "'PREPARE TRANSACTION '"
-
-
-_TABLES = """
-SELECT c.oid::bigint, format('%I.%I', n.nspname, c.relname),
-    (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum)
-     FROM pg_attribute a
-     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
-    (SELECT string_agg(format('t.%1$I = s.%1$I', a.attname), ' AND ')
-     FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
-     WHERE i.indrelid = c.oid AND i.indisprimary)
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema'
-    AND n.nspname NOT LIKE 'pg\\_%'
-ORDER BY c.oid
-"""
-
-_SEQUENCES = """
-SELECT c.oid::bigint, format('%I.%I', n.nspname, c.relname)
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname NOT LIKE 'pg\\_%'
-ORDER BY c.oid
-"""
-
-#: What may hold locks: connections in a transaction, and prepared transactions, which have no
-#: connection any more.
-_LEFT = f"""
-SELECT '{LEFT_OPEN}' || pid, state || ': ' || left(query, {LEFT_TEXT}) FROM pg_stat_activity
-WHERE datname = current_database() AND pid <> pg_backend_pid()
-    AND backend_type = 'client backend' AND state <> 'idle'
-UNION ALL SELECT '{LEFT_OPEN}{_GONE}', {_PREPARED} || quote_literal(gid)
-FROM pg_prepared_xacts WHERE database = current_database()
-"""
-
-#: How long a query waits for the locks of other sessions.
-_PATIENCE = "3s"
-
-#: The word for changed catalogs.
-_SCHEMA = "schema"
-
-#: What the query returns for a table that was empty and has rows, and the word for "everything
-#: is put back".
-_ROWS = "rows"
-_DONE = "done"
-
-#: In one round trip, finds what changed, empties the tables that were empty, and sets sequences
-#: back. If anything else has changed, it only returns the changes. The query always returns seeded
-#: tables; *known* holds those that are unchanged. Without *ids*, sequences are ignored. The server
-#: plans each statement once, as no text is composed at run time.
-_PUT_BACK = """
-CREATE FUNCTION pg_temp.asyncdb_put_back(known text[], ids boolean)
-RETURNS TABLE (word text, seen text) LANGUAGE plpgsql AS $asyncdb$
-DECLARE
-    filled text[] := '{{}}';
-    moved text[] := '{{}}';
-    starts text[] := '{{}}';
-    here bigint;
-    only_these boolean := true;
-BEGIN
-    FOR word, seen IN {query} LOOP
-        IF seen = '{rows}' THEN
-            filled := filled || word;
-        ELSIF word LIKE 'ids %' THEN
-            CONTINUE WHEN NOT ids;
-            moved := moved || substr(word, 5);
-            starts := starts || seen;
-        ELSIF word || ' ' || seen = ANY (known) THEN
-            CONTINUE;
-        ELSE
-            only_these := false;
-        END IF;
-        RETURN NEXT;
-    END LOOP;
-    IF only_these THEN
-        FOREACH word IN ARRAY filled LOOP
-            {delete}
-        END LOOP;
-        FOR n IN 1..cardinality(moved) LOOP
-            here := setval(moved[n]::regclass, split_part(starts[n], ', ', 1)::bigint,
-                split_part(starts[n], ', ', 2)::boolean);
-        END LOOP;
-        word := '{done}';
-        RETURN NEXT;
-    END IF;
-END $asyncdb$
-"""
 
 
 @dataclasses.dataclass
@@ -199,9 +87,9 @@ class PostgresRestorer(Restorer):
         ((self._ours, direct, _),) = await self._sql.fetch(
             "SELECT (txid_current() % (2 ^ 32)::bigint)::text, "
             "to_regproc('pg_catalog.pg_get_sequence_data') IS NOT NULL, "
-            f"set_config('lock_timeout', '{_PATIENCE}', false)"
+            f"set_config('lock_timeout', '{PATIENCE}', false)"
         )
-        tables = [_Table(*row[1:]) for row in await self._sql.fetch(_TABLES)]
+        tables = [_Table(*row[1:]) for row in await self._sql.fetch(TABLES)]
         self._tables = {f"table {table.name}": table for table in tables}
         filled = await self._fetch(_is_filled(table) for table in tables)
         for number, word in enumerate(filled):
@@ -213,15 +101,13 @@ class PostgresRestorer(Restorer):
             )
         self._replica = await self._be_replica()
         await self._note_rows(filled)
-        numbers = {f"ids {name}": oid for oid, name in await self._sql.fetch(_SEQUENCES)}
+        numbers = {f"ids {name}": oid for oid, name in await self._sql.fetch(SEQUENCES)}
         values = " UNION ALL ".join(
             f"SELECT {_literal(word)}, last_value || ', ' || is_called FROM {_named(word)}"
             for word in numbers
         )
         self._sequences = dict(await self._sql.fetch(values)) if values else {}
-        ((self._catalogs,),) = await self._sql.fetch(
-            f"SELECT {self._seen} FROM ({_OF_SCHEMA}) AS c"
-        )
+        ((self._catalogs,),) = await self._sql.fetch(f"SELECT {self._seen} FROM ({OF_SCHEMA}) AS c")
         moved = self._moved_by_number(numbers) if direct else self._moved()
         self._query = self._differences(moved)
         self._function = self._replica and await self._make_function()
@@ -240,18 +126,18 @@ class PostgresRestorer(Restorer):
                 *found, (last, _) = await self._sql.ask(
                     f"SELECT * FROM pg_temp.asyncdb_put_back(ARRAY[{known}]::text[], {ids})"
                 )
-                if last == _DONE:
+                if last == DONE:
                     return [word for word, _ in found], True
         return await super().put_back(ids)
 
     async def changed(self) -> Sequence[str]:
         found = await self._look()
-        for _ in range(_CLOSING):
+        for _ in range(CLOSING):
             if not any(word.startswith(LEFT_OPEN) for word in found):
                 break
             # The server may not have noticed yet that a connection was closed.
             await self._sql.fetch("SELECT pg_sleep(0.02)")
-            if not await self._sql.fetch(_LEFT):
+            if not await self._sql.fetch(LEFT):
                 found = await self._look()
         return found
 
@@ -281,8 +167,8 @@ class PostgresRestorer(Restorer):
         return self._replica or not await self.changed()
 
     async def _end(self, left: Sequence[str]) -> None:
-        """End connections and prepared transactions, as :data:`_LEFT` returns them."""
-        pids = [word.partition(":")[0] for word in left if not word.startswith(_GONE)]
+        """End connections and prepared transactions, as :data:`LEFT` returns them."""
+        pids = [word.partition(":")[0] for word in left if not word.startswith(GONE)]
         if pids:
             # Its second argument, to wait, is of version 14; changed() waits.
             await self._sql.fetch(
@@ -290,8 +176,8 @@ class PostgresRestorer(Restorer):
                 f"WHERE datname = current_database() AND pid IN ({', '.join(pids)})"
             )
         for word in left:
-            if word.startswith(_GONE):
-                name = word.partition(_PREPARED.strip("'"))[2]
+            if word.startswith(GONE):
+                name = word.partition(PREPARED.strip("'"))[2]
                 await self._sql.script([f"ROLLBACK PREPARED {name}"])
 
     async def _look(self) -> list[str]:
@@ -300,7 +186,7 @@ class PostgresRestorer(Restorer):
         try:
             found = await self._sql.fetch(self._query)
         except DBAPIError:  # a table was dropped, or is locked
-            return [_SCHEMA, *(f"{word}: {seen}" for word, seen in await self._sql.fetch(_LEFT))]
+            return [SCHEMA, *(f"{word}: {seen}" for word, seen in await self._sql.fetch(LEFT))]
         return [
             f"{word}: {seen}" if word.startswith(LEFT_OPEN) else word
             for word, seen in found
@@ -334,9 +220,9 @@ class PostgresRestorer(Restorer):
             *(self._seen_in(table) for table in tables if table.shadow),
             moved,
             # One query for all catalogs; several cost 1.5 times as much.
-            f"SELECT '{_SCHEMA}', '' FROM ({_OF_SCHEMA}) AS catalogs "
+            f"SELECT '{SCHEMA}', '' FROM ({OF_SCHEMA}) AS catalogs "
             f"HAVING {self._seen} <> '{self._catalogs}'",
-            _LEFT,
+            LEFT,
         ]
         return " UNION ALL ".join(part for part in parts if part)
 
@@ -385,7 +271,7 @@ class PostgresRestorer(Restorer):
         words = (word for word, table in self._tables.items() if not table.shadow)
         cases = [f"WHEN {_literal(word)} THEN DELETE FROM ONLY {_named(word)};" for word in words]
         delete = f"CASE word {' '.join(cases)} END CASE;" if cases else ""
-        text = _PUT_BACK.format(query=self._query, rows=_ROWS, done=_DONE, delete=delete)
+        text = PUT_BACK.format(query=self._query, rows=ROWS, done=DONE, delete=delete)
         try:
             await self._sql.script([text])
         except Exception:  # no temporary objects, or no PL/pgSQL
@@ -417,7 +303,7 @@ def _named(word: str) -> str:
 
 def _is_filled(table: _Table) -> str:
     word = _literal(f"table {table.name}")
-    return f"(SELECT {word}, '{_ROWS}' FROM ONLY {table.name} LIMIT 1)"
+    return f"(SELECT {word}, '{ROWS}' FROM ONLY {table.name} LIMIT 1)"
 
 
 def _delete(tables: Sequence[_Table]) -> list[str]:
