@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-import pytest_asyncdb._databases.began  # noqa: F401  # notes the time, before the tests' modules are loaded
 from pytest_asyncdb import errors
 from pytest_asyncdb._run import collection
 from pytest_asyncdb._run.stash import COMPARED, ITEM, MATRIX, RUN, state_of

@@ -4,7 +4,7 @@ it, and docs/reference.md is compared with it. Nothing here imports SQLAlchemy.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import pytest
@@ -26,6 +26,7 @@ class Option(NamedTuple):
         choices: The allowed values; empty: checked elsewhere.
         what: What a value is called in errors.
         repeated: The flag may be repeated.
+        listed: The ini file may give text or, in TOML, a list.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Option(NamedTuple):
     choices: tuple[str, ...] = ()
     what: str = ""
     repeated: bool = False
+    listed: bool = False
 
     @property
     def flag(self) -> str | None:
@@ -128,6 +130,13 @@ OPTIONS = (
         "ini",
     ),
     Option(
+        "inputs",
+        "files and folders that asyncdb_migrate and asyncdb_seed read or import, as patterns "
+        "relative to rootdir: when one changes, --asyncdb-reuse builds the databases again",
+        "ini",
+        listed=True,
+    ),
+    Option(
         "app_engines",
         "the application's engines, which connect to the test's database during a test: "
         "module:attribute of an AsyncEngine, an async_sessionmaker or a function that returns one, "
@@ -153,4 +162,5 @@ def add_options(parser: pytest.Parser) -> None:
                 **metavar,
             )
         if option.ini is not None:
-            parser.addini(option.ini, option.help, type="string", default="")
+            kind: Literal["args", "string"] = "args" if option.listed else "string"
+            parser.addini(option.ini, option.help, type=kind, default="")

@@ -15,6 +15,7 @@ from pytest_asyncdb._config import messages
 from pytest_asyncdb._config.option_table import OPTIONS, PROVIDERS, Option
 from pytest_asyncdb._config.specs import parse_spec, parse_specs
 from pytest_asyncdb._config.urls import add_url
+from pytest_asyncdb._databases.fingerprint import files_in
 from pytest_asyncdb.abc import BackendSpec, Sourced
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Settings(NamedTuple):
     metadata: Sourced[str]
     #: The absolute path of Alembic's configuration, or None.
     migrations: Sourced[Path | None]
+    #: The files that ``asyncdb_inputs`` names.
+    inputs: tuple[Path, ...]
     app_engines: Sourced[str]
     #: Run the doctor instead of the tests?
     doctor: bool
@@ -81,6 +84,7 @@ def read_settings(
         urls=_urls(config, registry, environment),
         providers=_providers(values.pop("server"), registry),
         migrations=_migrations(config, values.pop("migrations")),
+        inputs=_inputs(config, values.pop("inputs")),
         **values,
     )
     _check_contradictions(settings)
@@ -113,11 +117,15 @@ def _read(config: pytest.Config, option: Option, environment: Mapping[str, str])
             value = Sourced("true", option.flag)
     elif option.env is not None and option.env in environment:
         value = Sourced(environment[option.env].strip(), f"{option.env}={environment[option.env]}")
-    elif option.ini and (written := str(config.getini(option.ini)).strip()):
+    elif option.ini and (written := _text(config.getini(option.ini))):
         value = Sourced(written, f"{option.ini} in {_ini_name(config)}")
     if option.choices and value.value not in option.choices:
         raise messages.unknown_word(option.what, value.value, value.source, option.choices)
     return value
+
+
+def _text(value: object) -> str:
+    return (" ".join(value) if isinstance(value, list) else str(value)).strip()
 
 
 def _ini_name(config: pytest.Config) -> str:
@@ -145,6 +153,21 @@ def _providers(written: Sourced[str], registry: Registry) -> dict[str, Sourced[s
         key = parse_spec(name, written.source, registry).backend if name else "*"
         providers[key] = Sourced(provider, written.source)
     return providers
+
+
+def _inputs(config: pytest.Config, written: Sourced[str]) -> tuple[Path, ...]:
+    """The files that match the patterns of ``asyncdb_inputs``."""
+    found: list[Path] = []
+    for pattern in written.value.split():
+        matches = sorted(config.rootpath.glob(pattern))
+        if not matches:
+            raise errors.ConfigError(
+                f"no file matches {pattern!r} ({written.source})",
+                [f"Patterns are relative to {config.rootpath}."],
+                ["name files or folders, such as schema/*.sql or migrations"],
+            )
+        found += files_in(matches)
+    return tuple(found)
 
 
 def _migrations(config: pytest.Config, written: Sourced[str]) -> Sourced[Path | None]:

@@ -86,10 +86,10 @@ class ServerProbe:
                 problem.append(error)
 
     async def _question(self) -> None:
-        from pytest_asyncdb._databases.sql import Connection
+        from pytest_asyncdb._databases.connection import AutocommitConnection
 
         url = self._backend.url(self._server, self._driver.name, None)
-        sql = Connection(url, self._driver)
+        sql = AutocommitConnection(url, self._driver)
         try:
             async with asyncio.timeout(_ANSWER):
                 await sql.fetch(self._backend.version_query())

@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._databases.sql import Connection
+from pytest_asyncdb._databases.connection import AutocommitConnection
 from pytest_asyncdb._record import text
 from pytest_asyncdb._record.sql_text import only_queries
 from pytest_asyncdb._record.statement_text import last_lines
@@ -63,8 +63,6 @@ class LockMonitor:
         self._driver = driver
         self._test = test
         self._database = view.url.database or ""
-        #: Is nobody in the database but the run?
-        self._ours = server.single is None
         view.waits.timed_out = self.timed_out
 
     def look(self, limit: float) -> float | None:
@@ -87,15 +85,14 @@ class LockMonitor:
             lines.append("Nobody else is in a transaction, as far as can be seen.")
         self._view.journal.waits.append("\n".join(lines))
 
-    async def _look(self, sql: Connection, query: str, limit: float) -> float | None:
+    async def _look(self, sql: AutocommitConnection, query: str, limit: float) -> float | None:
         waits = [_Wait(*row) for row in await sql.fetch(query)]
         sessions = self._sessions()
         for number in {one.waiter for one in waits if one.seconds >= limit}:
             waiter = sessions.get(number)
-            if waiter is not None or self._ours:
-                mine = [one for one in waits if one.waiter == number]
-                self._view.waits.end(waiter, self._blocked(mine, sessions))
-                await sql.each([self._backend.cancel(number)])
+            mine = [one for one in waits if one.waiter == number]
+            self._view.waits.end(waiter, self._blocked(mine, sessions))
+            await sql.each([self._backend.cancel(number)])
         return min((limit - one.seconds for one in waits if one.seconds < limit), default=None)
 
     def _blocked(
@@ -133,7 +130,7 @@ class LockMonitor:
             for number, user, application, _ in others
         ]
 
-    def _ask(self, work: Callable[[Connection], Coroutine[Any, Any, T]]) -> T | None:
+    def _ask(self, work: Callable[[AutocommitConnection], Coroutine[Any, Any, T]]) -> T | None:
         """Do *work* over a new connection. Blocks; bounded in time. None: it cannot be done.
 
         In a thread of its own: the caller's may have a loop.
@@ -142,7 +139,7 @@ class LockMonitor:
 
         async def ask() -> None:
             url = self._backend.url(self._server, self._driver.name, None)
-            async with asyncio.timeout(_ANSWER), Connection(url, self._driver) as sql:
+            async with asyncio.timeout(_ANSWER), AutocommitConnection(url, self._driver) as sql:
                 found.append(await work(sql))
 
         def run() -> None:

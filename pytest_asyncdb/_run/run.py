@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from pytest_asyncdb import errors
 from pytest_asyncdb._config.options import Settings, check_hosts, read_settings
 from pytest_asyncdb._config.registry import Registry
-from pytest_asyncdb._databases import messages
 from pytest_asyncdb._record.timings import Timer, TimingTotals
 from pytest_asyncdb._run import workers
 from pytest_asyncdb._run.liveness import ServerProbe, Watchdog
@@ -24,10 +23,8 @@ from pytest_asyncdb._run.runs import new_id, prefix_of
 if TYPE_CHECKING:
     import pytest
 
-    from pytest_asyncdb._databases.connection_limit import Budget
     from pytest_asyncdb._databases.plan import SchemaPlan
     from pytest_asyncdb._databases.provisioner import Provisioner
-    from pytest_asyncdb._databases.single import SingleDatabase
     from pytest_asyncdb._databases.worker_databases import WorkerDatabase
     from pytest_asyncdb._engines.host_loop import HostLoop
     from pytest_asyncdb._run.lock_waits import LockMonitor
@@ -83,12 +80,7 @@ class Run:
         self.redirector = Redirector(self._is_on_our_loop)
         self._host: HostLoop | None = None
         self._strategies: dict[Any, Isolation] = {}
-        self._databases: dict[Any, WorkerDatabase | SingleDatabase] = {}
-        #: For whose tests the last view was opened.
-        self._in_use: Any = None
-        self._budgets: dict[tuple[str, str | None], Budget] = {}
-        #: For whose tests the one database of a server is, by backend and version.
-        self._occupants: dict[tuple[str, str | None], Any] = {}
+        self._databases: dict[Any, WorkerDatabase] = {}
         self._provisioners: dict[BackendSpec, Provisioner] = {}
         #: How long our own work takes in this process.
         self.timer = Timer(self.worker)
@@ -140,19 +132,14 @@ class Run:
         with self.watch.explaining(spec):
             options_key = tuple(sorted((key, id(value)) for key, value in engine_options.items()))
             key = (spec, plan, options_key, isolation)
-            new = key not in self._strategies
-            if new:
-                strategy = self.registry.isolation(isolation)
-                database = self._database(spec, plan, engine_options, strategy)
+            if key not in self._strategies:
+                from pytest_asyncdb._databases.worker_databases import WorkerDatabase
+
+                provisioner = self._provisioner(spec)
+                database = WorkerDatabase(provisioner, plan, dict(engine_options))
                 self._databases[key] = database
-                self._strategies[key] = strategy(database, self.host)
-            self._in_use = key
-            # The one that was used last is the last one to be closed where room is needed.
-            self._strategies[key] = self._strategies.pop(key)
-            if self._databases[key].server.single is not None:
-                new = self._occupy(key) or new
-            if new:
-                self._databases[key].prepare()
+                self._strategies[key] = self.registry.isolation(isolation)(database, self.host)
+                database.prepare()
                 self.timer.prepared()
             view = self._strategies[key].view(wish)
         self.watch.lookout = self._lookout(spec, view, wish.test)
@@ -163,40 +150,9 @@ class Run:
 
         return LockMonitor(view, self.server(spec), self.backend(spec), self.driver(spec), test)
 
-    def _database(
-        self,
-        spec: BackendSpec,
-        plan: SchemaPlan,
-        engine_options: Mapping[str, Any],
-        strategy: type[Isolation],
-    ) -> WorkerDatabase | SingleDatabase:
-        provisioner = self._provisioner(spec)
-        if provisioner.server.single is None:
-            from pytest_asyncdb._databases.worker_databases import WorkerDatabase
-
-            return WorkerDatabase(provisioner, plan, dict(engine_options))
-        from pytest_asyncdb._databases.single import SingleDatabase
-
-        reason = provisioner.server.reason
-        if self.workers > 1:
-            raise messages.needs_databases(f"a run with {self.workers} workers", reason)
-        if strategy.needs_copies:
-            raise messages.needs_databases(f"isolation={strategy.name!r}", reason)
-        return SingleDatabase(provisioner, plan, dict(engine_options))
-
-    def _occupy(self, key: Any) -> bool:
-        """Build the one database anew where it last was for other tests than those of *key*."""
-        server = (key[0].backend, key[0].version)
-        before = self._occupants.setdefault(server, key)
-        changed: bool = before != key
-        if changed:
-            self._strategies[before].close()
-            self._databases[before].discard()
-            self._occupants[server] = key
-        return changed
-
     def _provisioner(self, spec: BackendSpec) -> Provisioner:
         if spec not in self._provisioners:
+            from pytest_asyncdb._databases.connection_limit import idle_limit
             from pytest_asyncdb._databases.provisioner import Provisioner
 
             server, backend, driver = self.server(spec), self.backend(spec), self.driver(spec)
@@ -209,44 +165,13 @@ class Run:
                 f"{prefix_of(self.id)}{self.worker}{'abcdefgh'[len(self._provisioners) % 8]}",
                 self.host,
                 workers.ServerClaims(self.servers, spec),
-                self._budget(spec),
+                idle_limit(server, backend.label, self.workers),
             )
             provisioner.built = self.timer.templates.setdefault(str(spec), [])
             if not self.here:
                 provisioner.reach()
             self._provisioners[spec] = provisioner
         return self._provisioners[spec]
-
-    def _budget(self, spec: BackendSpec) -> Budget:
-        key = (spec.backend, spec.version)
-        if key not in self._budgets:
-            from pytest_asyncdb._databases.connection_limit import Budget
-
-            label = self.backend(spec).label
-            self._budgets[key] = Budget(
-                self.server(spec), label, self.workers, lambda: self._make_room(key)
-            )
-        return self._budgets[key]
-
-    def _make_room(self, server: tuple[str, str | None]) -> bool:
-        """Close connections to *server* that are kept for later tests, the eldest first."""
-        budget = self._budgets[server]
-        before = budget.open
-        for spec, provisioner in self._provisioners.items():
-            if (spec.backend, spec.version) == server:
-                provisioner.relax()
-        for key, strategy in self._strategies.items():
-            if (key[0].backend, key[0].version) == server:
-                strategy.relax()
-        if budget.open < before:
-            return True
-        for key, strategy in self._strategies.items():
-            if (key[0].backend, key[0].version) == server and key != self._in_use:
-                strategy.close()
-                self._databases[key].relax()
-                if budget.open < before:
-                    return True
-        return False
 
     def keep(self, kept: DatabaseRef | Exception, spec: BackendSpec, test: str) -> tuple[bool, str]:
         """Write down that a failed test's database was kept.

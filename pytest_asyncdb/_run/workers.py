@@ -273,7 +273,7 @@ class OwnedServers:
             elif not server.managed:
                 server = self._take_foreign(spec, server)
             elif server.maintenance is not None:
-                server = dataclasses.replace(server, room=_MANAGED_ROOM)
+                server = dataclasses.replace(server, connection_limit=_MANAGED_ROOM)
         except BaseException as error:
             future.set_exception(error)
         else:
@@ -286,9 +286,8 @@ class OwnedServers:
             AsyncdbError: It is gone: it has answered just now, and does not any more.
         """
         try:
-            server = dataclasses.replace(server, room=self._room(spec, server))
-            if server.single is not None:
-                return self._reserve(spec, server)
+            limit = self._free_connections(spec, server)
+            server = dataclasses.replace(server, connection_limit=limit)
             self._take_lease(spec, server)
             return server
         except errors.AsyncdbError:
@@ -299,28 +298,16 @@ class OwnedServers:
                 raise lost from error
             raise
 
-    def _room(self, spec: BackendSpec, server: Server) -> int | None:
-        """How many connections the run's workers may have together."""
+    def _free_connections(self, spec: BackendSpec, server: Server) -> int | None:
+        """How many connections the run's workers may open together."""
         import asyncio
 
-        from pytest_asyncdb._databases.provisioner import room
+        from pytest_asyncdb._databases.connection_limit import free_connections
 
+        backend, driver = self._registry.backend(spec.backend), self.driver(spec)
         with in_time(server):
-            found = asyncio.run(
-                room(server, self._registry.backend(spec.backend), self.driver(spec))
-            )
+            found = asyncio.run(free_connections(server, backend, driver))
         return None if found is None else max(0, found - _OWNERS)
-
-    def _reserve(self, spec: BackendSpec, server: Server) -> Server:
-        """Take the one database that may be used, until the end of the run."""
-        from pytest_asyncdb._databases.single import Reservation
-
-        backend = self._registry.backend(spec.backend)
-        reservation = Reservation(server, backend, self.driver(spec))
-        with in_time(server, _EMPTYING):
-            server = reservation.take()
-        self._stack.callback(reservation.give_back)
-        return server
 
     def _take_lease(self, spec: BackendSpec, server: Server) -> Lease:
         """Let other runs see that this one lives, on a server that stays."""
@@ -340,8 +327,8 @@ class OwnedServers:
         except Exception as error:
             label = self._registry.backend(spec.backend).label
             raise messages.kept_lost(label, f"{server.host}:{server.port}", error) from error
-        room = None if lease.room is None else max(0, lease.room - _OWNERS)
-        return dataclasses.replace(server, room=room)
+        limit = None if lease.room is None else max(0, lease.room - _OWNERS)
+        return dataclasses.replace(server, connection_limit=limit)
 
     def _end_lease(self, lease: Lease) -> None:
         try:
@@ -361,7 +348,7 @@ def _import_for_threads() -> None:
         "_system.deadline",
         "_run.run_lock",
         "_databases.provisioner",
-        "_databases.single",
+        "_databases.connection_limit",
         "_run.traces",
     ):
         importlib.import_module(f"pytest_asyncdb.{name}")

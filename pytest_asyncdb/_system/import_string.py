@@ -1,6 +1,6 @@
-"""``module:attribute`` of a setting to the object: what it names, or what is wrong with it.
+"""Loads the object that a setting names as ``module:attribute``.
 
-Nothing here knows what the object should be; that is the caller's business.
+What kind of object it has to be is checked by the caller.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pytest_asyncdb._system import messages
 
 
 class Naming(NamedTuple):
-    """A setting whose words name objects.
+    """A setting that names objects.
 
     Args:
         setting: Its name, for errors.
-        example: A word that could stand there.
-        wanted: What the words should name, for the remedy.
-        error: What is raised.
+        example: An example of its value.
+        wanted: What kind of object it names, for the remedy.
+        error: The class of the errors.
     """
 
     setting: str
@@ -31,7 +31,7 @@ class Naming(NamedTuple):
         """The object that *word* names; imports its module.
 
         Raises:
-            AsyncdbError: ``error``; there is no such object, or importing failed.
+            AsyncdbError: Of the class ``error``, if there is no such object or the import fails.
         """
         module_name, colon, attribute = word.partition(":")
         if not colon or not attribute:

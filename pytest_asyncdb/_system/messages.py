@@ -1,4 +1,4 @@
-"""Texts of errors of this folder, and suggestions for misspelt words."""
+"""The texts of this folder's errors, and suggestions for misspelt words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pytest_asyncdb import errors
 
 
 def near_miss(word: str, allowed: Iterable[str]) -> str:
-    """`` (did you mean 'postgres'?)`` where a word is close to an allowed one, else ````."""
+    """`` (did you mean 'postgres'?)`` if an allowed word is similar, else an empty text."""
     close = difflib.get_close_matches(word, list(allowed), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
@@ -17,7 +17,7 @@ def near_miss(word: str, allowed: Iterable[str]) -> str:
 def import_failed(
     kind: type[errors.AsyncdbError], setting: str, word: str, source: str, error: BaseException
 ) -> errors.AsyncdbError:
-    """The user's own module raised while it was imported."""
+    """A module of the user raised an error while it was imported."""
     import traceback
 
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]

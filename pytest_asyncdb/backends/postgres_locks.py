@@ -26,10 +26,6 @@ WHERE a.datname = '{database}' AND l.granted AND l.locktype <> 'virtualxid'
 GROUP BY a.pid, a.usename, a.application_name
 """
 
-CONNECTED = """
-SELECT pid, usename::text, application_name FROM pg_stat_activity WHERE datname = '{database}'
-"""
-
 #: Only where it still waits.
 CANCEL = """
 SELECT pg_cancel_backend(pid) FROM pg_stat_activity

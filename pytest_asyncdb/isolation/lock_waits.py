@@ -100,8 +100,8 @@ class LockWaits:
         """
         code = link.driver.error_code(error)
         why = self._ended.pop(link, None)
-        if why is not None and code in link.backend.cancelled:
+        if why is not None and code in link.backend.cancelled_codes:
             raise why from None
-        if code in link.backend.lock_timeouts and seconds >= _WAITED and self.timed_out:
+        if code in link.backend.lock_timeout_codes and seconds >= _WAITED and self.timed_out:
             found = [one for one in self.sessions() if one.link is link]
             self.timed_out(found[0] if found else None, statement, seconds)

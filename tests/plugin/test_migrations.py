@@ -501,6 +501,32 @@ def test_a_missing_file_ends_the_run_before_it_begins(project: Project) -> None:
     )
 
 
+def test_a_pattern_of_asyncdb_inputs_that_matches_nothing_is_told(project: Project) -> None:
+    """A misspelt name would let a stale template stay."""
+    project.ini(asyncdb_inputs="app schema/*.sql")
+    assert (
+        usage_error(project)
+        == textwrap.dedent(
+            f"""
+        no file matches 'schema/*.sql' (asyncdb_inputs in pytest.ini)
+
+        Patterns are relative to {project.path}.
+
+        To fix this: name files or folders, such as schema/*.sql or migrations
+        """
+        ).strip()
+    )
+
+
+def test_asyncdb_inputs_may_be_a_toml_list(project: Project) -> None:
+    text = '[tool.pytest.ini_options]\nasyncio_default_fixture_loop_scope = "function"\nasyncdb_inputs = ["app", "none.sql"]\n'
+    (project.path / "pytest.ini").unlink(missing_ok=True)
+    project.write("pyproject.toml", text)
+    assert usage_error(project).startswith(
+        "no file matches 'none.sql' (asyncdb_inputs in pyproject"
+    )
+
+
 def test_alembic_is_an_extra(
     alembic: Project, sqlite: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:

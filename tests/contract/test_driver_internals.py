@@ -1,0 +1,49 @@
+"""The private names of drivers that the plugin uses still exist.
+
+Each stands in ``backends/postgres.py`` or ``backends/mysql.py``, with a comment on what needs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+
+import pytest
+from fix_servers import WORDS, Servers
+
+from pytest_asyncdb import build_engine
+
+#: By driver: the private attributes of its connection.
+OF_CONNECTIONS = {
+    "asyncpg": ["_transport"],
+    "psycopg": ["_prepared"],
+    "asyncmy": ["_transport", "_result"],
+    "aiomysql": ["_writer", "_result"],
+}
+#: And of its cursor class.
+OF_CURSORS = {"asyncmy": ["_show_warnings"], "aiomysql": ["_show_warnings"]}
+
+
+@pytest.mark.parametrize("word", [w for w in WORDS if w.partition("+")[2] in OF_CONNECTIONS])
+def test_the_private_names_of_a_driver_exist(servers: Servers, word: str) -> None:
+    """On a real connection that has run a statement."""
+    driver = word.partition("+")[2]
+    server = servers.target(word).server
+    assert server is not None
+
+    async def missing() -> list[str]:
+        engine = build_engine(server)
+        try:
+            async with engine.connect() as connection:
+                await connection.exec_driver_sql("SELECT 1")
+                raw = (await connection.get_raw_connection()).driver_connection
+                return [name for name in OF_CONNECTIONS[driver] if not hasattr(raw, name)]
+        finally:
+            await engine.dispose()
+
+    gone = asyncio.run(missing())
+    assert not gone, f"{driver}'s connection has no {gone} any more: see its class in backends/"
+    if driver in OF_CURSORS:
+        cursor = importlib.import_module(f"{driver}.cursors").Cursor
+        gone = [name for name in OF_CURSORS[driver] if not hasattr(cursor, name)]
+        assert not gone, f"{driver}'s cursor has no {gone} any more: see _silent in backends/mysql"
