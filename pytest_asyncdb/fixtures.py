@@ -197,8 +197,8 @@ def _asyncdb_view(
             isolation := marking.isolation or run.settings.isolation.value,
             ViewRequest(
                 node.nodeid,
-                coming=_coming(node, asyncdb_backend, isolation),
-                restart_ids=marking.reset_sequences,
+                prefetch=_prefetch(node, asyncdb_backend, isolation),
+                reset_sequences=marking.reset_sequences,
             ),
         )
     try:
@@ -215,7 +215,7 @@ def _asyncdb_view(
     yield view
     run.times.ending()
     run.redirector.end()
-    run.watch.lookout = None
+    run.watchdog.current = None
     if view.keeping and (why := run.why_not_kept(asyncdb_backend.spec)) is not None:
         view.keeping = False
         test.kept = False, why
@@ -223,7 +223,7 @@ def _asyncdb_view(
     if view.kept is not None:
         test.kept = run.keep(view.kept, asyncdb_backend.spec, node.nodeid)
     run.times.ended(str(asyncdb_backend), isolation)
-    if breaches and (lost := run.watch.lost(asyncdb_backend.spec)) is not None:
+    if breaches and (lost := run.watchdog.lost(asyncdb_backend.spec)) is not None:
         first = [] if test.lost else [lost]  # it explains what could not be undone
         breaches = [*first, *(b for b in breaches if not getattr(b, "not_undone", False))]
     if breaches:
@@ -353,7 +353,7 @@ def _only_spec(run: Run, request: pytest.FixtureRequest) -> Any:
     return allowed[0]
 
 
-def _coming(node: Any, backend: AsyncdbBackend, isolation: str) -> int:
+def _prefetch(node: Any, backend: AsyncdbBackend, isolation: str) -> int:
     """How many databases are worth making ahead: some, where the next test wants one."""
     from pytest_asyncdb._config.markers import read_markers
 

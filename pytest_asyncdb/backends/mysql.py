@@ -25,7 +25,7 @@ from pytest_asyncdb.abc import (
     Sql,
 )
 from pytest_asyncdb.backends.mysql_dump import make_copier
-from pytest_asyncdb.backends.mysql_locks import HOLDERS, MARIADB_WAITS, MYSQL_WAITS
+from pytest_asyncdb.backends.mysql_locks import HOLDERS
 from pytest_asyncdb.backends.mysql_reset import MySQLRestorer
 from pytest_asyncdb.backends.mysql_tables import on_processlist
 
@@ -44,6 +44,11 @@ _THROW_AWAY = (
     "--innodb-buffer-pool-size=64M",
     "--character-set-server=utf8mb4",
     "--max-connections=200",
+    # For the user's own engines; Backend.lock_wait limits the test's connections.
+    "--innodb-lock-wait-timeout=20",
+    "--lock-wait-timeout=20",
+    "--innodb-lock-wait-timeout=20",  # for engines of the user: Backend.lock_wait is for ours
+    "--lock-wait-timeout=20",
 )
 _TUNING = "no binary log, no flush at commit, no doublewrite"
 
@@ -187,9 +192,7 @@ class _MySQLFamily(Backend):
     #: 1213, ER_LOCK_DEADLOCK: InnoDB rolls the whole transaction back. So does 1205,
     #: ER_LOCK_WAIT_TIMEOUT, with the server's option innodb_rollback_on_timeout.
     transaction_ending_errors = frozenset({1205, 1213})
-    lock_timeouts = frozenset({1205})
-    cancelled = frozenset({1317})  # ER_QUERY_INTERRUPTED
-    waits_query: ClassVar[str]
+    lock_timeout_codes = frozenset({1205})
     #: ER_DBACCESS_DENIED_ERROR, ER_TABLEACCESS_DENIED_ERROR, ER_SPECIFIC_ACCESS_DENIED_ERROR.
     denied = frozenset({1044, 1142, 1227})
     grant = r"GRANT ALL ON `asyncdb\_%`.* TO '{user}'"
@@ -243,14 +246,17 @@ class _MySQLFamily(Backend):
         whole = max(1, round(seconds))
         return (f"SET SESSION innodb_lock_wait_timeout = {whole}, lock_wait_timeout = {whole}",)
 
-    def waits(self, database: str) -> str | None:
-        return self.waits_query.format(database=database)
+    def limit_lock_waits(self) -> Sequence[str]:
+        # A session that differs from the server has been given its own limit by connect_args.
+        limits = (
+            f"{name} = if(@@SESSION.{name} = @@GLOBAL.{name}, "
+            f"least(@@GLOBAL.{name}, {round(self.lock_wait)}), @@SESSION.{name})"
+            for name in ("innodb_lock_wait_timeout", "lock_wait_timeout")
+        )
+        return (f"SET SESSION {', '.join(limits)}",)
 
     def holders(self, database: str) -> Sequence[str]:
         return on_processlist(HOLDERS.replace("{database}", database))
-
-    def cancel(self, session: int) -> str:
-        return f"KILL QUERY {session}"
 
     def list_databases(self) -> str:
         return "SELECT schema_name FROM information_schema.schemata"
@@ -317,7 +323,6 @@ class MySQL(_MySQLFamily):
     schemes = ("mysql",)
     room = _ROOM.format(status="performance_schema.global_status")
     live_statistics = ("SET SESSION information_schema_stats_expiry = 0",)
-    waits_query = MYSQL_WAITS
     local = LocalRecipe(
         programs=("mysqld",),
         folders=("/usr/sbin", "/usr/local/mysql/bin", "/opt/homebrew/opt/mysql*/bin"),
@@ -357,7 +362,6 @@ class MariaDB(_MySQLFamily):
     label = "MariaDB"
     dialect = "mariadb"
     schemes = ("mariadb",)
-    waits_query = MARIADB_WAITS
     room = _ROOM.format(status="information_schema.global_status")
     local = LocalRecipe(
         programs=("mariadbd", "mariadb-install-db"),

@@ -126,7 +126,7 @@ class SQLite(Backend):
     dialect = "sqlite"
     #: Without it, of two that begin and then both write, one would fail at once.
     begin_at_write = "BEGIN IMMEDIATE"
-    lock_timeouts = frozenset({5, 6})  # SQLITE_BUSY, SQLITE_LOCKED
+    lock_timeout_codes = frozenset({5, 6})  # SQLITE_BUSY, SQLITE_LOCKED
     restores_whole = True
     schemes = ("sqlite",)
     drivers = (Aiosqlite,)
