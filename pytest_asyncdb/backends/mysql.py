@@ -248,9 +248,10 @@ class _MySQLFamily(Backend):
 
     def limit_lock_waits(self) -> Sequence[str]:
         # A session that differs from the server has been given its own limit by connect_args.
+        # MySQL takes the type of LEAST for no integer.
         limits = (
-            f"{name} = if(@@SESSION.{name} = @@GLOBAL.{name}, "
-            f"least(@@GLOBAL.{name}, {round(self.lock_wait)}), @@SESSION.{name})"
+            f"{name} = cast(if(@@SESSION.{name} = @@GLOBAL.{name}, "
+            f"least(@@GLOBAL.{name}, {round(self.lock_wait)}), @@SESSION.{name}) AS UNSIGNED)"
             for name in ("innodb_lock_wait_timeout", "lock_wait_timeout")
         )
         return (f"SET SESSION {', '.join(limits)}",)
