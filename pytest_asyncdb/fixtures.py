@@ -189,7 +189,9 @@ def _asyncdb_view(
         else:
             given = None if asyncdb_metadata is NOT_GIVEN else asyncdb_metadata
             metadata = as_metadata(given, "the fixture asyncdb_metadata")
-            plan = SchemaPlan(metadata, asyncdb_migrate, as_seeds(asyncdb_seed))
+            plan = SchemaPlan(
+                metadata, asyncdb_migrate, as_seeds(asyncdb_seed), inputs=run.settings.inputs
+            )
         view = run.view(
             asyncdb_backend.spec,
             plan,

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import pytest_asyncdb._databases.began  # noqa: F401  # notes the time, before the tests' modules are loaded
 from pytest_asyncdb import errors
 from pytest_asyncdb._run.collection import BACKEND, VIEW, Reaching, wants_view, with_view_first
 from pytest_asyncdb._run.stash import COMPARED, MATRIX, RUN, forget_test, state_of

@@ -78,9 +78,10 @@ class ServerProbe:
                 problems.append(error)
 
     async def _query(self) -> None:
-        from pytest_asyncdb._databases.sql import Connection
+        from pytest_asyncdb._databases.connection import AutocommitConnection
 
-        sql = Connection(self._backend.url(self._server, self._driver.name, None), self._driver)
+        url = self._backend.url(self._server, self._driver.name, None)
+        sql = AutocommitConnection(url, self._driver)
         try:
             async with asyncio.timeout(ANSWER):
                 await sql.fetch(self._backend.version_query())

@@ -170,7 +170,7 @@ class OwnedServers:
         try:
             server = context.__enter__()
             self._stack.push(context.__exit__)
-            server = dataclasses.replace(server, room=self._limit(spec, server))
+            server = dataclasses.replace(server, connection_limit=self._limit(spec, server))
         except BaseException as error:
             future.set_exception(error)
         else:
@@ -188,17 +188,15 @@ class OwnedServers:
         if server.managed and server.kept is None:
             return MANAGED_LIMIT if server.maintenance is not None else None
         backend, driver = self._registry.backend(spec.backend), self.choice.driver(spec)
-        try:
-            if server.kept is None:
-                from pytest_asyncdb._databases.provisioner import room
+        from pytest_asyncdb._databases.connection_limit import free_connections
+        from pytest_asyncdb._run.run_lock import Lease
 
-                asking = room(server, backend, driver)
-                limit = asyncio.run(asyncio.wait_for(asking, liveness.ANSWER))
-                self._take_lease(spec, server)
-            else:
-                limit = self._take_lease(spec, server).room
-        except errors.AsyncdbError:
-            raise
+        lease = Lease(self._run, server, backend, driver)
+        try:
+            lease.take()
+            self._stack.callback(self._end_lease, lease)
+            asking = free_connections(server, backend, driver)
+            limit = asyncio.run(asyncio.wait_for(asking, liveness.ANSWER))
         except Exception as error:
             if server.kept is not None:
                 where = f"{server.host}:{server.port}"
@@ -207,16 +205,6 @@ class OwnedServers:
                 raise lost from error
             raise
         return None if limit is None else max(0, limit - _OWNERS)
-
-    def _take_lease(self, spec: BackendSpec, server: Server) -> Lease:
-        """Show other runs that this one is alive."""
-        from pytest_asyncdb._run.run_lock import Lease
-
-        backend, driver = self._registry.backend(spec.backend), self.choice.driver(spec)
-        lease = Lease(self._run, server, backend, driver)
-        lease.take()
-        self._stack.callback(self._end_lease, lease)
-        return lease
 
     def _end_lease(self, lease: Lease) -> None:
         try:
@@ -232,7 +220,7 @@ def _import_for_threads() -> None:
     counts its depth once for all threads: at the same time as another import, or a traceback
     that is shown, it fails now and then. https://github.com/python/cpython/issues/106905
     """
-    for name in ("_run.run_lock", "_run.traces", "_databases.provisioner", "_system.deadline"):
+    for name in ("_run.run_lock", "_run.traces", "_databases.connection_limit", "_system.deadline"):
         importlib.import_module(f"pytest_asyncdb.{name}")
 
 

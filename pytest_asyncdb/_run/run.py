@@ -151,7 +151,7 @@ class Run:
 
     def _provisioner(self, spec: BackendSpec) -> Provisioner:
         if spec not in self._provisioners:
-            from pytest_asyncdb._databases.connection_limit import Budget
+            from pytest_asyncdb._databases.connection_limit import idle_limit
             from pytest_asyncdb._databases.provisioner import Provisioner
 
             server, backend, driver = self.server(spec), self.backend(spec), self.driver(spec)
@@ -164,7 +164,7 @@ class Run:
                 f"{prefix_of(self.id)}{self.worker}{_letter(len(self._provisioners))}",
                 self.host,
                 ServerClaims(self.servers, spec),
-                Budget(server, backend.label, self.workers, lambda: False),
+                idle_limit(server, backend.label, self.workers),
             )
             provisioner.built = self.times.templates.setdefault(str(spec), [])
             if not self.here:

@@ -53,8 +53,8 @@ class Connector:
 
         self.host = host
         self.driver = database.driver
-        self.budget = database.budget
         self.backend = database.backend
+        self.idle_limit = database.idle_limit
         self.url = url
         options = {k: v for k, v in database.engine_options.items() if k not in POOL_OPTIONS}
         level = options.pop("isolation_level", None)
@@ -245,7 +245,6 @@ class BackingConnection:
         """
         fairy, self._fairy = self._fairy, None
         if fairy is not None:
-            self.connector.budget.give()
             with contextlib.suppress(TimeoutError):  # the server does not answer; it is let go of
                 if aside:
                     self.host.call_aside(_terminate, fairy, timeout=PATIENCE)
@@ -262,34 +261,22 @@ class BackingConnection:
                 SQLAlchemy, and awaits it.
 
         Raises:
-            IsolationConflict: The server has no room for it.
             Exception: The driver's own.
         """
-        self.connector.budget.take()
-        try:
-            if wait:
-                from sqlalchemy.util import greenlet_spawn
+        if wait:
+            from sqlalchemy.util import greenlet_spawn
 
-                self.host.run(greenlet_spawn(self._open), PATIENCE)
-            else:
-                # Not in a greenlet of its own on our loop: that one would have to be turned by
-                # the same greenlet to its end.
-                self.host.call(self._open)
-        finally:
-            if self._fairy is None:
-                self.connector.budget.give()
+            self.host.run(greenlet_spawn(self._open), PATIENCE)
+        else:
+            # Not in a greenlet of its own on our loop: that one would have to be turned by
+            # the same greenlet to its end.
+            self.host.call(self._open)
 
     def open_aside(self) -> bool:
-        """Connect in a thread that nobody waits for, if there is room; False: it is not open."""
-        if not self.connector.budget.take_spare():
-            return False
-        try:
-            # What is wrong is told to whoever needs a connection.
-            with contextlib.suppress(Exception):
-                self.host.call_aside(self._open, timeout=PATIENCE)
-        finally:
-            if self._fairy is None:
-                self.connector.budget.give()
+        """Connect in a thread that nobody waits for; False: it is not open."""
+        # What is wrong is told to whoever needs a connection.
+        with contextlib.suppress(Exception):
+            self.host.call_aside(self._open, timeout=PATIENCE)
         return self._fairy is not None
 
     def _open(self) -> None:
@@ -305,8 +292,8 @@ class BackingConnection:
             self.driver.adapt(adapted)
         if limit := self.backend.limit_lock_waits():
             await_only(self.driver.run(adapted._connection, limit))
-        if not self._real and self.backend.deferred_exist is not None:
-            exist = _one_value(adapted, self.backend.deferred_exist)
+        if not self._real and self.backend.deferred_query is not None:
+            exist = _one_value(adapted, self.backend.deferred_query)
             self.deferred_check = self.backend.deferred_check if exist else ()
             if exist and self.backend.deferred_prepare:
                 work = self.driver.run(adapted._connection, self.backend.deferred_prepare)

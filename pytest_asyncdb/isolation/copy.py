@@ -53,11 +53,6 @@ class Copy(Isolation):
         if self._connections is not None:
             self._connections.open_ahead(copied.url)
 
-    def relax(self) -> None:
-        if self._connections is not None:
-            self._connections.close_ahead()
-            self._connections.close_retired(aside=False)
-
     def use_again(self, copied: DatabaseRef, restoration: Restoration) -> bool:
         """Make the database of a test one for the next test. False: it cannot be had."""
         try:

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from pytest_asyncdb.isolation.backing_connection import Connector
     from pytest_asyncdb.isolation.direct import DirectWork
 
-#: Connections that are kept for the next test.
-KEPT = 5
-
 
 class DirectPool:
     """The kept connections of a worker's database, and the engines of its tests."""
@@ -43,6 +40,8 @@ class DirectPool:
         #: Connections that a thread of ours will close.
         self._retired: collections.deque[BackingConnection] = collections.deque()
         self._closed = False
+        #: How many connections may be open between tests.
+        self._idle_limit = connector.idle_limit
 
     def engine(self, work: DirectWork) -> AsyncEngine:
         """The engine of one test."""
@@ -73,7 +72,8 @@ class DirectPool:
             return  # the first connection initialises the dialect, and is not to a copy ahead
         link = BackingConnection(self.connector, real=True, url=url)
         with self._opening:
-            if not self._closed and link.open_aside():
+            room = len(self._ahead) < self._idle_limit
+            if room and not self._closed and link.open_aside():
                 self._ahead[url.database] = link
 
     def close_ahead(self) -> None:
@@ -109,7 +109,7 @@ class DirectPool:
     def keep(self, links: Iterable[BackingConnection]) -> None:
         """Take back connections that are in no transaction."""
         for link in links:
-            if link.is_open and len(self._idle) < KEPT and not link.in_transaction():
+            if link.is_open and len(self._idle) < self._idle_limit and not link.in_transaction():
                 self._idle.append(link)
             else:
                 link.discard()

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from pytest_asyncdb.abc import UNTIDY, Database, View, ViewRequest
+from pytest_asyncdb.abc import VACUUM_EVERY, Database, View, ViewRequest
 from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.backing_connection import BackingConnection, Connector
 from pytest_asyncdb.isolation.dbapi import SandboxConnection
@@ -32,7 +32,7 @@ class Rollback(SharedDatabaseStrategy):
     name = "rollback"
     #: Seconds that a unit of work waits for another task's to end.
     turn: ClassVar[float] = 10.0
-    untidy: ClassVar[int] = UNTIDY
+    vacuum_every: ClassVar[int] = VACUUM_EVERY
 
     def __init__(self, database: Database, host: HostLoop) -> None:
         super().__init__(database, host)
@@ -58,8 +58,8 @@ class Rollback(SharedDatabaseStrategy):
 
     def tidy(self) -> None:
         """After a test: its rows, though undone, have a place in the database. Blocks."""
-        statement, self._left = self._database.backend.tidy, self._left + 1
-        if statement is not None and self._left >= self.untidy and self._link is not None:
+        statement, self._left = self._database.backend.vacuum, self._left + 1
+        if statement is not None and self._left >= self.vacuum_every and self._link is not None:
             self._left = 0
             with contextlib.suppress(Exception):  # the next tests are slower
                 self._link.script([statement])

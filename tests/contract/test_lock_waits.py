@@ -400,7 +400,7 @@ def test_a_change_of_the_schema_that_waits_for_a_reader_fails(
             "Holding locks: session #, Task-# (test_it), at",
             project.place(ddl, "test_it"),
             "in its transaction:",
-            f'1  SELECT count(*) FROM posts -- {project.place(read, "test_it")}',
+            f"1  SELECT count(*) FROM posts -- {project.place(read, 'test_it')}",
         )
     )
 
@@ -578,14 +578,15 @@ def test_a_template_that_is_in_use_is_told(project: Project, target: Target, str
             pass
         """
     )
-    outcome = numbered(project.run(target, f"--asyncdb-isolation={strategy}"))
+    outcome = project.run(target, f"--asyncdb-isolation={strategy}")
     outcome.result.assert_outcomes(errors=1)
+    lines = outcome.result.outlines
+    lines[:] = [re.sub(r"(the driver said:).*", r"\1 …", line) for line in lines]
     outcome.shows(
         text(
             "the schema cannot be copied: connections to its database are open on PostgreSQL",
             "",
-            "Connected:",
-            f"- session #, {user(target)}",
+            "the driver said: …",
             "",
             "To fix this: close what asyncdb_migrate and asyncdb_seed open: "
             "await connection.close() and await engine.dispose()",

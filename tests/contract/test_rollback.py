@@ -500,7 +500,7 @@ def test_undone_rows_leave_no_place_taken(
     tidy: bool,
 ) -> None:
     """A PostgreSQL without autovacuum keeps it, and thousands of tests later reads all of it."""
-    monkeypatch.setattr(strategy, "untidy", 2 if tidy else 1000)
+    monkeypatch.setattr(strategy, "vacuum_every", 2 if tidy else 1000)
     isolation = "rollback" if strategy is Rollback else "reset"
     project.tests(
         f"""

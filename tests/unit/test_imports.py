@@ -116,8 +116,6 @@ def _reached(imported: dict[str, set[str]], start: str) -> set[str]:
 
 #: Faults that the move has kept; they go with the changes of substance.
 KNOWN = {
-    "_databases.connection_limit imports itself in a circle",
-    "abc imports itself in a circle",
     "isolation.dbapi imports itself in a circle",
     "isolation.direct imports itself in a circle",
     "isolation.direct_connection imports itself in a circle",
