@@ -217,7 +217,7 @@ def _asyncdb_view(
     yield view
     run.times.ending()
     run.redirector.end()
-    run.watchdog.current = None
+    run.watchdog.current = asyncdb_backend.spec, run.host.cancel_all
     if view.keeping and (why := run.why_not_kept(asyncdb_backend.spec)) is not None:
         view.keeping = False
         test.kept = False, why

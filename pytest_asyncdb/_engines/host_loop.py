@@ -128,10 +128,12 @@ class HostLoop:
                         task.cancel()
                         self._turn(task, CANCEL_PATIENCE)
                 raise TimeoutError(f"no answer within {timeout:g} s")
+            if task.cancelled():
+                raise TimeoutError("no answer from the server")  # cancel_all()
             return task.result()
 
     def cancel_all(self) -> None:
-        """Cancel everything that runs on this loop. From any thread."""
+        """Cancel everything that runs on this loop: the server is gone. From any thread."""
 
         def cancel() -> None:
             for task in asyncio.all_tasks(self.loop):

@@ -38,12 +38,9 @@ class ServerProbe:
         self._backend = backend
         self._driver = driver
         self._lock = threading.Lock()
-        self._lost: tuple[float, AsyncdbError] | None = None
-
-    @property
-    def was_lost(self) -> bool:
-        """Did the server fail to answer the last time?"""
-        return self._lost is not None
+        self._retry_at = 0.0
+        #: Why the server was gone the last time it was asked; None: it answered.
+        self.error: AsyncdbError | None = None
 
     def ask(self) -> AsyncdbError | None:
         """Return the error that says that the server is gone, or None if it answers.
@@ -52,18 +49,16 @@ class ServerProbe:
         asked again only after some seconds.
         """
         with self._lock:
-            if self._lost is not None and time.monotonic() - self._lost[0] < _RETRY:
-                return self._lost[1]
-            problems: list[BaseException] = []
-            thread = threading.Thread(target=self._ask, args=(problems,), daemon=True)
-            thread.start()
-            thread.join(2 * ANSWER)
-            if thread.is_alive():
-                problems.append(TimeoutError())
-            self._lost = (time.monotonic(), self._error(problems[0])) if problems else None
-            return self._lost[1] if self._lost is not None else None
+            if self.error is None or time.monotonic() >= self._retry_at:
+                problems: list[BaseException] = [TimeoutError()]
+                thread = threading.Thread(target=self._ask, args=(problems,), daemon=True)
+                thread.start()
+                thread.join(2 * ANSWER)
+                self.error = self._lost(problems[0]) if problems else None
+                self._retry_at = time.monotonic() + _RETRY
+            return self.error
 
-    def _error(self, problem: BaseException) -> AsyncdbError:
+    def _lost(self, problem: BaseException) -> AsyncdbError:
         server = self._server
         silent = isinstance(problem, TimeoutError)
         seen = f"no answer within {ANSWER:g} s" if silent else str(problem)
@@ -71,11 +66,13 @@ class ServerProbe:
         return server_lost(self._backend.label, server.provider, where, seen)
 
     def _ask(self, problems: list[BaseException]) -> None:
+        """Ask in this thread; *problems* is empty if the server answers."""
         try:
             asyncio.run(self._query())
+            problems.clear()
         except BaseException as error:
-            if not is_answer(self._driver.error_code(getattr(error, "orig", None) or error)):
-                problems.append(error)
+            code = self._driver.error_code(getattr(error, "orig", None) or error)
+            problems[:] = [] if is_answer(code) else [error]
 
     async def _query(self) -> None:
         from pytest_asyncdb._databases.connection import AutocommitConnection
@@ -128,11 +125,11 @@ class Watchdog:
             AsyncdbError: The server is gone.
         """
         probe = self._probes.get(key)
-        if probe is not None and probe.was_lost and (lost := probe.ask()):
+        if probe is not None and probe.error and (lost := probe.ask()):
             raise lost
         try:
             yield
-        except (Exception, asyncio.CancelledError) as error:
+        except Exception as error:
             # A template that another worker failed to build arrives as a SchemaError's text.
             clear = isinstance(error, AsyncdbError) and not isinstance(error, SchemaError)
             if not clear and (lost := self.lost(key)):
