@@ -200,41 +200,14 @@ class ViewRequest(NamedTuple):
 
     Args:
         test: Its node id.
-        coming: How many of the tests that come next will want such a view.
-        restart_ids: Sequences and AUTO_INCREMENT begin anew; False: they may go on, where that
-            costs less; None: as the strategy does by itself.
+        prefetch: How many of the next tests will need such a view.
+        reset_sequences: True: sequences and AUTO_INCREMENT start where the template's do. False:
+            they need not, if that is cheaper. None: the strategy decides.
     """
 
     test: str
-    coming: int = 0
-    restart_ids: bool | None = None
-
-
-class Session(NamedTuple):
-    """One connection of a test, as it is at the moment.
-
-    Args:
-        number: The server's own number of it; None: it has none.
-        who: Who uses it, in words.
-        place: Where that stands: lines of the user's code, the innermost last.
-        statement: What it runs; None: nothing.
-        checkout: The checkout in the journal whose open transaction it has; None: everything
-            that the test has run is in it.
-        in_transaction: As far as the driver knows.
-        link: Itself.
-    """
-
-    number: int | None
-    who: str
-    place: Sequence[str]
-    statement: str | None
-    checkout: int | None
-    in_transaction: bool
-    link: object
-
-
-#: Called in the place of a statement that did not get its lock within so many seconds.
-TimedOut = Callable[[Session | None, str, float], None]
+    prefetch: int = 0
+    reset_sequences: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -467,10 +440,10 @@ class Backend(abc.ABC):
     failed_transaction: ClassVar[int | str | None] = None
     #: Error codes of a statement that did not get a lock in time.
     lock_timeout_codes: ClassVar[frozenset[int | str]] = frozenset()
+    #: Seconds that a statement of a test waits for a lock, unless the user sets another limit.
+    lock_wait: ClassVar[float] = 20.0
     #: Error codes of a copy while sessions are connected to the template.
     in_use_codes: ClassVar[frozenset[int | str]] = frozenset()
-    #: Error codes of a statement that :meth:`cancel` has cancelled.
-    cancelled_codes: ClassVar[frozenset[int | str]] = frozenset()
     #: Error codes of a statement that the account has no right to.
     access_denied_codes: ClassVar[frozenset[int | str]] = frozenset()
     #: The right to create and drop the plugin's databases, and the statement that gives it to
@@ -551,26 +524,24 @@ class Backend(abc.ABC):
         """Statements that limit how long a connection waits for a lock."""
         return ()
 
-    def waits(self, database: str) -> str | None:
-        """A query for who waits for a lock in *database*, for a maintenance connection.
-
-        Its rows: for how many seconds one waits; the session that does, its user and
-        application; the same of the session that it waits for. None: the server cannot say.
-        """
-        return None
-
-    def holders(self, database: str) -> Sequence[str]:
-        """Statements, of which the last one has rows: the sessions in *database* that are in a
-        transaction.
-
-        The rows: the session, its user and application, and whether it has locks that others
-        than those who change a schema may wait for. None: the server cannot say.
-        """
+    def limit_lock_waits(self) -> Sequence[str]:
+        """Statements for each new connection of a test that limit its waits for locks to
+        :attr:`lock_wait`, unless the user has set a limit."""
         return ()
 
-    def cancel(self, session: int) -> str:
-        """The statement that cancels what a session runs, and leaves its connection open."""
-        raise NotImplementedError
+    def limit_lock_waits_in(self, database: str) -> Sequence[str]:
+        """Statements that do the same for all connections to a new copy of a template, over a
+        maintenance connection."""
+        return ()
+
+    def holders(self, database: str) -> Sequence[str]:
+        """Statements, of which the last one has rows: the sessions that are in a transaction in
+        *database*.
+
+        The rows: the session, its user and application, and whether it holds locks for which
+        other statements than changes of the schema may wait. None: the server cannot say.
+        """
+        return ()
 
     @abc.abstractmethod
     def list_databases(self) -> str:
@@ -823,25 +794,8 @@ class Database(abc.ABC):
         """
 
 
-class Waits(Protocol):
-    """The connections of one test, and what becomes of their waits for locks."""
-
-    #: Who wants to know about statements that did not get their locks in time.
-    timed_out: TimedOut | None
-
-    def sessions(self) -> list[Session]:
-        """The connections that are in use. From any thread."""
-
-    def end(self, session: Session | None, why: BaseException) -> None:
-        """What *session* runs is about to be cancelled: the test fails with *why*, there if it
-        can, else at its end. From any thread."""
-
-
 class View(abc.ABC):
     """What one test sees of its database."""
-
-    #: What its connections are doing.
-    waits: Waits
 
     #: The engine on the test's database; usable on any event loop.
     engine: AsyncEngine
@@ -879,6 +833,9 @@ class View(abc.ABC):
             Exception: The driver's own.
         """
         return None
+
+    def abort(self) -> None:
+        """Fail the statements that wait for the server, which is gone. From any thread."""
 
     def expect_checkpoints(self) -> None:
         """Called before the test does anything, if it may call :meth:`checkpoint`."""
@@ -918,7 +875,7 @@ class Isolation(abc.ABC):
         """
 
     @abc.abstractmethod
-    def view(self, wish: ViewRequest) -> View:
+    def view(self, request: ViewRequest) -> View:
         """Open a test's view of its database. Costs no round trip, once the database exists."""
 
     @abc.abstractmethod

@@ -202,8 +202,8 @@ def _asyncdb_view(
             isolation := marking.isolation or run.settings.isolation.value,
             ViewRequest(
                 node.nodeid,
-                coming=_prefetch(node, asyncdb_backend.spec, isolation),
-                restart_ids=marking.reset_sequences,
+                prefetch=_prefetch(node, asyncdb_backend.spec, isolation),
+                reset_sequences=marking.reset_sequences,
             ),
         )
     try:
@@ -220,7 +220,7 @@ def _asyncdb_view(
     yield view
     run.timer.ending()
     run.redirector.end()
-    run.watch.lookout = None
+    run.watchdog.current = asyncdb_backend.spec, run.host.cancel_all
     if view.keeping and (why := run.why_not_kept(asyncdb_backend.spec)) is not None:
         view.keeping = False
         test.kept = False, why
@@ -228,8 +228,8 @@ def _asyncdb_view(
     if view.kept is not None:
         test.kept = run.keep(view.kept, asyncdb_backend.spec, node.nodeid)
     run.timer.ended(str(asyncdb_backend), isolation)
-    if breaches and (lost := run.watch.lost(asyncdb_backend.spec)) is not None:
-        first = [] if test.lost else [lost]  # explains what was not undone
+    if breaches and (lost := run.watchdog.lost(asyncdb_backend.spec)) is not None:
+        first = [] if test.lost else [lost]  # it explains what could not be undone
         breaches = [*first, *(b for b in breaches if not getattr(b, "not_undone", False))]
     if breaches:
         pytest.fail("\n\n".join(map(str, breaches)), pytrace=False)

@@ -86,15 +86,10 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Give a worker of xdist a channel on which it asks the controller for servers."""
-    from pytest_asyncdb._run import workers
+    from pytest_asyncdb._run.worker_channel import prepare_worker
 
     run = node.config.stash[RUN]
-    channel = node.gateway.newchannel()
-    node.workerinput[workers.CHANNEL] = channel
-    node.workerinput["asyncdb_run"] = run.id
-    node.workerinput[workers.PLACE] = workers.place()
-    node.workerinput[workers.ENVIRONMENT] = workers.environment()
-    workers.serve_channel(channel, run.owned)
+    prepare_worker(node, run.id, run.owned)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -141,7 +136,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """Remember the next test, whose database may be prepared meanwhile."""
     state_of(item).next = nextitem
     item.config.stash[ITEM] = item
-    item.config.stash[RUN].watch.progress()
+    item.config.stash[RUN].watchdog.progress()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -157,6 +157,8 @@ class Provisioner:
             return  # Backend.hold() copies
         try:
             await sql.script(template.copier(name))
+            if limit := self.backend.limit_lock_waits_in(name):
+                await sql.script(limit)
         except BaseException as error:
             with contextlib.suppress(Exception):  # the end of the run drops it
                 await drop(sql, self.backend, self.server, name)

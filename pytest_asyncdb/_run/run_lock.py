@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pytest_asyncdb._databases.connection import AutocommitConnection
 from pytest_asyncdb._databases.provisioner import drop, drop_leftovers
 from pytest_asyncdb._databases.templates import expired_templates
-from pytest_asyncdb._run.liveness import cut
+from pytest_asyncdb._run import liveness
 from pytest_asyncdb._run.runs import is_recorded, prefix_of, recorded, run_of
 from pytest_asyncdb.errors import AsyncdbError
 
@@ -41,8 +41,6 @@ class Lease:
         self._server = server
         self._backend = backend
         self._driver = driver
-        #: How many connections a server that was kept has room for; None: nobody has asked.
-        self.room: int | None = None
         self._taken = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._end = asyncio.Event()
@@ -93,20 +91,16 @@ class Lease:
         self._loop = asyncio.get_running_loop()
         url = self._backend.url(self._server, self._driver.name, None)
         async with AutocommitConnection(url, self._driver) as sql:
-            if query := self._backend.hold_lock(self._run):
-                await sql.each(self._backend.keep_session())
-                await sql.fetch(query)
-            if self._server.kept is not None and self._backend.free_connections_query is not None:
-                ((self.room,),) = await sql.fetch(self._backend.free_connections_query)
+            async with asyncio.timeout(liveness.ANSWER):
+                if query := self._backend.hold_lock(self._run):
+                    await sql.each(self._backend.keep_session())
+                    await sql.fetch(query)
             self._taken.set()
             dropping = asyncio.create_task(self._drop_dead(sql))
             await self._end.wait()
-            # A statement that is cancelled waits for the server's answer to that, 10 s in psycopg.
-            silent = self._loop.call_later(_ANSWER, cut, self._server)
             async with asyncio.timeout(2 * _ANSWER):
                 await dropping
                 await sql.fetch(self._backend.version_query())
-            silent.cancel()
             async with asyncio.timeout(_END):
                 await drop_leftovers(
                     self._server, self._backend, self._driver, prefix_of(self._run)

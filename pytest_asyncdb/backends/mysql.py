@@ -26,7 +26,7 @@ from pytest_asyncdb.abc import (
     Sql,
 )
 from pytest_asyncdb.backends.mysql_dump import make_copier
-from pytest_asyncdb.backends.mysql_locks import HOLDERS, MARIADB_WAITS, MYSQL_WAITS
+from pytest_asyncdb.backends.mysql_locks import HOLDERS
 from pytest_asyncdb.backends.mysql_reset import MySQLRestorer
 from pytest_asyncdb.backends.mysql_tables import on_processlist
 
@@ -45,6 +45,9 @@ _THROW_AWAY = (
     "--innodb-buffer-pool-size=64M",
     "--character-set-server=utf8mb4",
     "--max-connections=200",
+    # For the user's own engines; Backend.lock_wait limits the test's connections.
+    "--innodb-lock-wait-timeout=20",
+    "--lock-wait-timeout=20",
 )
 _TUNING = "no binary log, no flush at commit, no doublewrite"
 
@@ -178,8 +181,6 @@ class _MySQLFamily(Backend):
     #: ER_LOCK_WAIT_TIMEOUT, with the server's option innodb_rollback_on_timeout.
     transaction_ending_errors = frozenset({1205, 1213})
     lock_timeout_codes = frozenset({1205})
-    cancelled_codes = frozenset({1317})  # ER_QUERY_INTERRUPTED
-    waits_query: ClassVar[str]
     #: ER_DBACCESS_DENIED_ERROR, ER_TABLEACCESS_DENIED_ERROR, ER_SPECIFIC_ACCESS_DENIED_ERROR.
     access_denied_codes = frozenset({1044, 1142, 1227})
     create_right = "ALL on databases whose names begin with asyncdb_"
@@ -232,14 +233,18 @@ class _MySQLFamily(Backend):
         whole = max(1, round(seconds))
         return (f"SET SESSION innodb_lock_wait_timeout = {whole}, lock_wait_timeout = {whole}",)
 
-    def waits(self, database: str) -> str | None:
-        return self.waits_query.format(database=database)
+    def limit_lock_waits(self) -> Sequence[str]:
+        # A session that differs from the server has been given its own limit by connect_args.
+        # MySQL takes the type of LEAST for no integer.
+        limits = (
+            f"{name} = cast(if(@@SESSION.{name} = @@GLOBAL.{name}, "
+            f"least(@@GLOBAL.{name}, {round(self.lock_wait)}), @@SESSION.{name}) AS UNSIGNED)"
+            for name in ("innodb_lock_wait_timeout", "lock_wait_timeout")
+        )
+        return (f"SET SESSION {', '.join(limits)}",)
 
     def holders(self, database: str) -> Sequence[str]:
         return on_processlist(HOLDERS.replace("{database}", database))
-
-    def cancel(self, session: int) -> str:
-        return f"KILL QUERY {session}"
 
     def list_databases(self) -> str:
         return "SELECT schema_name FROM information_schema.schemata"
@@ -349,7 +354,6 @@ class MySQL(_MySQLFamily):
     schemes = ("mysql",)
     free_connections_query = _FREE_CONNECTIONS.format(status="performance_schema.global_status")
     live_statistics = ("SET SESSION information_schema_stats_expiry = 0",)
-    waits_query = MYSQL_WAITS
     local = _local(
         programs=("mysqld",),
         folders=("/usr/sbin", "/usr/local/mysql/bin", "/opt/homebrew/opt/mysql*/bin"),
@@ -370,7 +374,6 @@ class MariaDB(_MySQLFamily):
     dialect = "mariadb"
     schemes = ("mariadb",)
     free_connections_query = _FREE_CONNECTIONS.format(status="information_schema.global_status")
-    waits_query = MARIADB_WAITS
     local = _local(
         programs=("mariadbd", "mariadb-install-db"),
         folders=("/usr/sbin", "/usr/bin", "/opt/homebrew/opt/mariadb*/bin"),

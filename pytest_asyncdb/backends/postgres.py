@@ -25,7 +25,7 @@ from pytest_asyncdb.abc import (
     Server,
     Sql,
 )
-from pytest_asyncdb.backends.postgres_locks import CANCEL, HOLDERS, WAITS
+from pytest_asyncdb.backends.postgres_locks import HOLDERS
 
 if TYPE_CHECKING:
     import asyncio
@@ -211,7 +211,6 @@ class Postgres(Backend):
     failed_transaction = "25P02"
     lock_timeout_codes = frozenset({"55P03"})  # lock_not_available
     in_use_codes = frozenset({"55006"})  # object_in_use
-    cancelled_codes = frozenset({"57014"})  # query_canceled
     schemes = ("postgresql", "postgres")
     drivers = (Asyncpg, Psycopg)
     capabilities = Capabilities(
@@ -308,14 +307,14 @@ class Postgres(Backend):
     def lock_timeout(self, seconds: float) -> Sequence[str]:
         return (f"SET lock_timeout = {round(seconds * 1000)}",)
 
-    def waits(self, database: str) -> str | None:
-        return WAITS.format(database=database)
+    def limit_lock_waits_in(self, database: str) -> Sequence[str]:
+        # It costs no connection a round trip, and holds for other engines, too. What a role or a
+        # connection sets has precedence.
+        limit = f"{round(self.lock_wait * 1000)}ms"
+        return (f"ALTER DATABASE \"{database}\" SET lock_timeout = '{limit}'",)
 
     def holders(self, database: str) -> Sequence[str]:
         return (HOLDERS.format(database=database),)
-
-    def cancel(self, session: int) -> str:
-        return CANCEL.format(session=session)
 
     def list_databases(self) -> str:
         return "SELECT datname FROM pg_database"

@@ -12,6 +12,8 @@ import asyncio
 import contextlib
 import contextvars
 import copy
+import os
+import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -217,6 +219,14 @@ class BackingConnection:
         """End a running statement on the server; the connection stays."""
         await self.driver.cancel(self.adapted._connection, statement, self._on_the_side)
 
+    def abort(self) -> None:
+        """Shut the socket down, which fails whatever waits for the server. From any thread."""
+        with contextlib.suppress(Exception):  # it is closed, or is no socket
+            found = self.driver.socket(self._fairy.driver_connection)
+            number = os.dup(found if isinstance(found, int) else found.fileno())
+            with socket.socket(fileno=number) as own:
+                own.shutdown(socket.SHUT_RDWR)
+
     def end_calls(self) -> None:
         """End what still runs on the server: it would hold its locks, and a SQLite
         connection cannot be closed under a statement. The connection is of no use then."""
@@ -280,6 +290,8 @@ class BackingConnection:
         adapted: Any = fairy.dbapi_connection
         if not self._real or self.backend.begin_at_write is not None:
             self.driver.adapt(adapted)
+        if limit := self.backend.limit_lock_waits():
+            await_only(self.driver.run(adapted._connection, limit))
         if not self._real and self.backend.deferred_query is not None:
             exist = _one_value(adapted, self.backend.deferred_query)
             self.deferred_check = self.backend.deferred_check if exist else ()

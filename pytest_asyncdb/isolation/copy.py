@@ -35,18 +35,18 @@ class Copy(Isolation):
         #: A database that is as good as a new one, and what makes it so.
         self._spare: tuple[DatabaseRef, Restoration] | None = None
 
-    def view(self, wish: ViewRequest) -> View:
+    def view(self, request: ViewRequest) -> View:
         if self._spare is not None and self._connections is not None:
             (copied, restoration), self._spare = self._spare, None
-            return _CopyView(self, self._connections, copied, restoration, wish.test)
-        copied = self.database.copy(wish.coming, self._connect_ahead)
+            return _CopyView(self, self._connections, copied, restoration, request.test)
+        copied = self.database.copy(request.prefetch, self._connect_ahead)
         if self._connections is None:
             connector = Connector(self.database, self.host, copied.url)
             self._connections = DirectPool(connector)
         self._connections.lead_to(copied.url)
         whole = self.database.backend.restores_whole
         made = Restoration(self.database, self.host, copied) if whole else None
-        return _CopyView(self, self._connections, copied, made, wish.test)
+        return _CopyView(self, self._connections, copied, made, request.test)
 
     def _connect_ahead(self, copied: DatabaseRef) -> None:
         """A copy is there that a later test will get."""

@@ -54,7 +54,7 @@ class DirectWork:
         self.unfinished: list[BackingConnection] = []
         self._connections = connections
         self._taken: dict[BackingConnection, Owner] = {}
-        self.waits = LockWaits(self.calls, self._taken.items, self.breaches)
+        self.waits = LockWaits(test, self.journal, self.calls, self._taken.items, self.breaches)
         self._spoiled: list[BackingConnection] = []
         self._attending: Callable[[], None] | None = None
 
@@ -165,7 +165,9 @@ class DirectView(View):
         self.engine = connections.engine(self._work)
         self.url = connections.connector.url
         self.journal = self._work.journal
-        self.waits = self._work.waits
+
+    def abort(self) -> None:
+        self._work.calls.abort()
 
     @property
     @abc.abstractmethod

@@ -74,6 +74,11 @@ class Calls:
         """Note that a call of the application is under way, until the context ends."""
         return _Noted(self.under_way, link, statement)
 
+    def abort(self) -> None:
+        """Shut down the connections of these calls: their server is gone. From any thread."""
+        for call in list(self.under_way.values()):
+            call.link.abort()
+
     def left_running(self, test: str) -> errors.IsolationBreach:
         """The error for calls that are under way at the end of the test."""
         tasks = {str(call): call for call in self.under_way.values()}

@@ -67,7 +67,9 @@ class OuterTransaction:
         self._owner: Owner | None = None
         self.stack = UnitsOfWork(link, test, self._wake)
         self.guard = Guard(link, test, self.stack)
-        self.waits = LockWaits(self.guard.calls, self._taken, self.guard.breaches)
+        self.waits = LockWaits(
+            test, self.journal, self.guard.calls, self._taken, self.guard.breaches
+        )
         #: Cursors that are open: streams, and those of statements that were cancelled.
         self.cursors: set[Cursor] = set()
         #: SQLAlchemy's pool entries of this test's checkouts.

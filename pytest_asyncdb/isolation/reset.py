@@ -33,15 +33,15 @@ class Reset(SharedDatabaseStrategy):
         #: Earlier tests have let their counters go on.
         self._ids_moved = False
 
-    def view(self, wish: ViewRequest) -> View:
+    def view(self, request: ViewRequest) -> View:
         if self._connections is None:
             connector = Connector(self._database, self._host, self._database.url)
             self._connections = DirectPool(connector)
-        ids = wish.restart_ids is not False
+        ids = request.reset_sequences is not False
         if ids and self._ids_moved:
             self.restoration.restart_ids()
         self._ids_moved = not ids
-        return _ResetView(self, self._connections, wish.test, ids)
+        return _ResetView(self, self._connections, request.test, ids)
 
     def close(self) -> None:
         connections, self._connections = self._connections, None

@@ -43,9 +43,9 @@ class Rollback(SharedDatabaseStrategy):
         #: How many tests have left rows that were undone.
         self._left = 0
 
-    def view(self, wish: ViewRequest) -> View:
-        if wish.restart_ids and not self._database.backend.capabilities.sequences_roll_back:
-            self._restart_ids(wish.test)
+    def view(self, request: ViewRequest) -> View:
+        if request.reset_sequences and not self._database.backend.capabilities.sequences_roll_back:
+            self._restart_ids(request.test)
         if self._link is None:
             connector = Connector(self._database, self._host, self._database.url)
             self._link = BackingConnection(connector)
@@ -54,7 +54,7 @@ class Rollback(SharedDatabaseStrategy):
                 SandboxConnection.set_isolation_level,
                 lambda branch: branch.set_isolation_level(None),
             )
-        return _RollbackView(self, self._link, self._dialect, wish.test)
+        return _RollbackView(self, self._link, self._dialect, request.test)
 
     def tidy(self) -> None:
         """After a test: its rows, though undone, have a place in the database. Blocks."""
@@ -99,7 +99,9 @@ class _RollbackView(View):
         self.engine = sandboxed_engine(self._outer, dialect)
         self.url = link.connector.url
         self.journal = self._outer.journal
-        self.waits = self._outer.waits
+
+    def abort(self) -> None:
+        self._outer.guard.calls.abort()
 
     @contextlib.contextmanager
     def closing(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ from fix_servers import Servers, Target
 
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._databases.connection_limit import idle_limit
-from pytest_asyncdb._run.workers import _MANAGED_ROOM
+from pytest_asyncdb._run.owned_servers import MANAGED_LIMIT
 from pytest_asyncdb.abc import BackendSpec, Server
 from pytest_asyncdb.errors import ProviderUnavailable
 
@@ -166,7 +166,7 @@ def test_a_server_of_ours_has_the_room_that_it_is_taken_to_have(
             "current_setting('superuser_reserved_connections')::int"
         )
     ((most, reserved),) = target.observer.query(query)
-    assert most - reserved >= _MANAGED_ROOM
+    assert most - reserved >= MANAGED_LIMIT
 
 
 @pytest.mark.parametrize(
