@@ -723,6 +723,8 @@ class Database(abc.ABC):
     server: Server
     #: How many connections there may be.
     budget: Budget
+    #: Connections that a strategy may keep open between tests, prefetched ones included.
+    idle_limit: int = 5
     #: The run's engine options for these databases, as the user's fixture gave them.
     engine_options: Mapping[str, Any]
 

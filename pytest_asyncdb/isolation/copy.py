@@ -1,7 +1,7 @@
 """The strategy ``copy``: each test has a database of its own, a copy of the template.
 
-Copies are made ahead and dropped behind while the tests run (``Database.copy``). Nothing of a
-test can reach another one, so there is nothing to watch.
+Copies are made ahead and dropped afterwards while the tests run (``Database.copy``). Nothing of a
+test can reach another one, so nothing has to be watched.
 """
 
 from __future__ import annotations
@@ -31,75 +31,70 @@ class Copy(Isolation):
     def __init__(self, database: Database, host: HostLoop) -> None:
         self.database = database
         self.host = host
-        self._connections: DirectPool | None = None
-        #: A database that is as good as a new one, and what makes it so.
+        self._pool: DirectPool | None = None
+        #: A database that is put back and can be used again, with what puts it back.
         self._spare: tuple[DatabaseRef, Restoration] | None = None
 
-    def view(self, wish: ViewRequest) -> View:
-        if self._spare is not None and self._connections is not None:
-            (copied, restoration), self._spare = self._spare, None
-            return _CopyView(self, self._connections, copied, restoration, wish.test)
-        copied = self.database.copy(wish.coming, self._connect_ahead)
-        if self._connections is None:
-            connector = Connector(self.database, self.host, copied.url)
-            self._connections = DirectPool(connector)
-        self._connections.lead_to(copied.url)
-        whole = self.database.backend.restores_whole
-        made = Restoration(self.database, self.host, copied) if whole else None
-        return _CopyView(self, self._connections, copied, made, wish.test)
+    def view(self, request: ViewRequest) -> View:
+        spare, self._spare = self._spare, None
+        if spare is not None and self._pool is not None:
+            return _CopyView(self, self._pool, *spare, request.test)
+        ref = self.database.copy(request.coming, self._prefetch)
+        if self._pool is None:
+            self._pool = DirectPool(Connector(self.database, self.host, ref.url))
+        self._pool.lead_to(ref.url)
+        restoration = self.restoration(ref) if self.database.backend.restores_whole else None
+        return _CopyView(self, self._pool, ref, restoration, request.test)
 
-    def _connect_ahead(self, copied: DatabaseRef) -> None:
-        """A copy is there that a later test will get."""
-        if self._connections is not None:
-            self._connections.open_ahead(copied.url)
+    def restoration(self, ref: DatabaseRef) -> Restoration:
+        return Restoration(self.database, self.host, ref)
 
-    def relax(self) -> None:
-        if self._connections is not None:
-            self._connections.close_ahead()
-            self._connections.close_retired(aside=False)
+    def _prefetch(self, ref: DatabaseRef) -> None:
+        """Called in a background thread when a copy for a later test has been made."""
+        if self._pool is not None:
+            self._pool.prefetch(ref.url)
 
-    def use_again(self, copied: DatabaseRef, restoration: Restoration) -> bool:
-        """Make the database of a test one for the next test. False: it cannot be had."""
+    def use_again(self, ref: DatabaseRef, restoration: Restoration) -> bool:
+        """Put the database of a test back for the next test. False: that failed."""
         try:
             changed, restored = restoration.put_back()
         except Exception:
-            return False  # another copy does as well
+            return False  # the next test gets another copy
         if restored and not any(word.startswith(LEFT_OPEN) for word in changed):
-            self._spare = copied, restoration
+            self._spare = ref, restoration
             return True
         return False
 
     def close(self) -> None:
-        if self._spare is not None:
-            self._spare[1].close()
-            self.database.drop(self._spare[0], lambda: None)
-            self._spare = None
-        connections, self._connections = self._connections, None
-        if connections is not None:
-            connections.close()
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare[1].close()
+            self.database.drop(spare[0], lambda: None)
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
 
 
 class _CopyView(DirectView):
     def __init__(
         self,
         strategy: Copy,
-        connections: DirectPool,
-        copied: DatabaseRef,
+        pool: DirectPool,
+        ref: DatabaseRef,
         restoration: Restoration | None,
         test: str,
     ) -> None:
-        super().__init__(connections, test)
+        super().__init__(pool, test)
         self._strategy = strategy
-        self._copied = copied
+        self._ref = ref
         self._restoration = restoration
-        self._watched = False
+        #: May the next test have this database?
+        self._reusable = strategy.database.backend.restores_whole
 
     @property
     def restoration(self) -> Restoration:
-        """Made where checkpoints are to be expected."""
         if self._restoration is None:
-            strategy = self._strategy
-            self._restoration = Restoration(strategy.database, strategy.host, self._copied)
+            self._restoration = self._strategy.restoration(self._ref)
         return self._restoration
 
     def reference(self) -> URL:
@@ -109,24 +104,19 @@ class _CopyView(DirectView):
         self.restoration  # noqa: B018  # made before anything has changed
 
     def watch(self) -> None:
-        self._watched = True  # who has its URL may come back to it
+        self._reusable = False  # whoever has its URL may come back to it
 
     def close(self) -> Sequence[BaseException]:
         breaches = self._work.close(self.keeping)
-        restoration = self._restoration
-        if (
-            restoration is not None
-            and self._strategy.database.backend.restores_whole
-            and not self._watched
-            and not self.keeping
-            and self._strategy.use_again(self._copied, restoration)
-        ):
-            return breaches
+        strategy, restoration = self._strategy, self._restoration
         if restoration is not None:
+            reusable = self._reusable and not self.keeping
+            if reusable and strategy.use_again(self._ref, restoration):
+                return breaches
             restoration.close()
         if self.keeping:
-            self._connections.discard()
-            self.kept = self._strategy.database.keep(self._copied)
-        self._connections.retire()
-        self._strategy.database.drop(self._copied, self._connections.close_retired)
+            self._pool.discard()
+            self.kept = strategy.database.keep(self._ref)
+        self._pool.retire()
+        strategy.database.drop(self._ref, self._pool.close_retired)
         return breaches

@@ -1,144 +1,217 @@
-"""A checkout that is a real connection: what SQLAlchemy holds in ``reset`` and ``copy``.
+"""The checkouts of ``reset`` and ``copy``: each is a real connection with real transactions.
 
-The connection lives on our own loop, so it works on any loop and in any thread, and is kept
-from test to test. Its transactions are its own, as in production.
+The connection lives on the plugin's own loop, so it works on any loop and in any thread, and is
+kept from test to test.
 """
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from pytest_asyncdb._engines.asyncio_internals import running_loop
+from pytest_asyncdb._engines.host_loop import CANCEL_PATIENCE
+from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
 from pytest_asyncdb._record.sql_text import keeps_session_state, only_queries
+from pytest_asyncdb.isolation.backing_connection import PATIENCE, BackingConnection
 from pytest_asyncdb.isolation.dbapi import Checkout
+from pytest_asyncdb.isolation.lock_waits import Owner
+from pytest_asyncdb.isolation.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_asyncdb.isolation.backing_connection import BackingConnection
-    from pytest_asyncdb.isolation.direct import DirectWork
+    from pytest_asyncdb.isolation.direct_pool import DirectPool
 
-#: pytest leaves our frames out of the tracebacks of drivers' errors.
+#: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
 __tracebackhide__ = True
 
 
-class DirectConnection(Checkout):
-    """The DBAPI connection that SQLAlchemy holds; the real one is taken at its first use."""
+class DirectWork(Work):
+    """What one test does on its real connections."""
 
-    outer: DirectWork
-    number: int
+    def __init__(self, pool: DirectPool, test: str) -> None:
+        #: Connections that are not kept: a checkout was given up, or has changed its session.
+        self._spoiled: list[BackingConnection] = []
+        #: Connections with a transaction that :meth:`close` rolls back.
+        self.unfinished: list[BackingConnection] = []
+        self._pool = pool
+        self._taken: dict[BackingConnection, Owner] = {}
+        self._stop_attending: Callable[[], None] | None = None
+        super().__init__(pool.connector, test)
+
+    def in_use(self) -> Iterable[tuple[BackingConnection, Owner]]:
+        return self._taken.items()
+
+    def take(self, checkout: int) -> BackingConnection:
+        """A connection for a checkout; opened without holding the caller's loop."""
+        self.check_open("connect")
+        backing = self._pool.take()
+        self._taken[backing] = Owner(checkout)
+        if not backing.is_open:
+            backing.open(wait=not in_greenlet())
+        return backing
+
+    def give_back(self, backing: BackingConnection, spoiled: bool) -> None:
+        """A checkout has ended. Never blocks: a finalizer may call it."""
+        if spoiled or self.ended:
+            self._spoiled.append(backing)
+        elif backing in self._taken and backing not in self.unfinished:
+            del self._taken[backing]
+            self._pool.keep([backing])
+
+    def attend(self) -> None:
+        """Let messages that servers send by themselves arrive while the running loop waits."""
+        loop = running_loop()
+        if self._stop_attending is None and loop is not None:
+            self._stop_attending = self.host.attend(loop)
+
+    def close(self, keeping: bool = False) -> list[BaseException]:
+        """End everything that the test has left open. Blocks; bounded in time.
+
+        Args:
+            keeping: What the test has not ended is committed, as far as the server can.
+        """
+        self.ended = True
+        if keeping and not self.calls.running:
+            for backing in self._taken:
+                self._end(backing, "commit")
+        if self._stop_attending is not None:
+            self._stop_attending()
+        if self.calls.running:
+            self.breaches.append(self.calls.left_running(self.test))
+            with contextlib.suppress(Exception):  # what does not end is closed below
+                self.host.run(self.host.end_parked(), PATIENCE)
+            self._spoiled += self._taken
+        self.abandon(self.cursors)
+        self.invalidate_checkouts()
+        for backing in self._spoiled:
+            self._taken.pop(backing, None)
+            self._end(backing, "rollback")  # else the server may still do it when we look
+            backing.discard()
+        self.undo_open()
+        self._pool.keep(self._taken)
+        self._taken.clear()
+        return self.breaches
+
+    def writer(self) -> BackingConnection | None:
+        """On SQLite the connection that has written and not committed: no other one can read."""
+        if self.connector.backend.begin_at_write is None:
+            return None
+        return next((one for one in self._taken if one.is_open and one.in_transaction()), None)
+
+    def undo_open(self) -> None:
+        """Roll back the open transactions. Blocks."""
+        for backing in self._taken:
+            self._end(backing, "rollback")
+
+    def _end(self, backing: BackingConnection, how: str) -> None:
+        if backing.is_open and backing.in_transaction() is not False:
+            with contextlib.suppress(Exception):  # the pool closes what is in a transaction
+                backing.end_transaction(how, CANCEL_PATIENCE)
+
+
+class DirectConnection(Checkout):
+    """One checkout; the backing connection is taken at its first use."""
+
+    work: DirectWork
+    #: SQLite: the application wants no transaction, in which we would have to begin one.
     autocommit: bool
     #: The test has left something in the connection's session: it is not kept.
     spoiled: bool
-    #: Its statements run in transactions; what ``autocommit`` says on SQLite only.
+    #: Its statements run in transactions.
     transactional: bool
 
-    def __init__(self, outer: DirectWork, number: int, transactional: bool) -> None:
-        self.__dict__.update(outer=outer, autocommit=False, taken=None, spoiled=False)
-        self.__dict__.update(number=number, transactional=transactional)
+    def __init__(self, work: DirectWork, number: int) -> None:
+        self.__dict__.update(work=work, number=number, taken=None, spoiled=False)
+        self.__dict__.update(autocommit=False, transactional=not work.connector.autocommit)
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(self.link.adapted, name)
+        value = getattr(self.adapted, name)
         if not callable(value) or isinstance(value, type):
             return value
-        return lambda *args, **kwargs: self.link.call(lambda: value(*args, **kwargs))
+        return lambda *args, **kwargs: self.backing.call(lambda: value(*args, **kwargs))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("taken", "spoiled", "autocommit", "transactional"):
             self.__dict__[name] = value
         else:
-            self.link.call(setattr, self.link.adapted, name, value)
+            self.backing.call(setattr, self.adapted, name, value)
+
+    @property
+    def backing(self) -> BackingConnection:
+        if self.taken is None:
+            self.taken = self.work.take(self.number)
+        return self.taken
 
     @property
     def transaction(self) -> int | None:
         return self.number if self.transactional else None
 
     @property
-    def link(self) -> BackingConnection:
-        """The real connection."""
-        if self.taken is None:
-            self.taken = self.outer.take(self.number)
-        return self.taken
-
-    @property
-    def adapted(self) -> Any:
-        """SQLAlchemy's adapter of it."""
-        return self.link.adapted
-
-    @property
     def _connection(self) -> Any:
-        """The driver's connection as ``driver_connection`` shows it."""
+        """The driver's connection, with which the application can do what it likes; messages of
+        the server reach it while a test's loop runs."""
         self.spoiled = True
-        return OwnDriverConnection(self)
-
-    def commit(self) -> None:
-        self._end("commit")
-
-    def rollback(self) -> None:
-        self._end("rollback")
+        self.work.attend()
+        return super()._connection
 
     def close(self) -> None:
-        """SQLAlchemy's pool gives it back, after a rollback."""
-        link, self.taken = self.taken, None
-        if link is not None:
-            self.outer.give_back(link, self.spoiled)
+        """SQLAlchemy's pool gives the connection back, after a rollback."""
+        self._give_back(self.spoiled)
 
     def terminate(self) -> None:
-        """SQLAlchemy gives the connection up: after a cancellation, or by its finalizer."""
-        link, self.taken = self.taken, None
-        if link is not None:
-            self.outer.journal.ended("ROLLBACK", self.number)
-            self.outer.give_back(link, spoiled=True)
+        """SQLAlchemy gives the connection up: after a cancellation, or in its finalizer."""
+        if self.taken is not None:
+            self.work.log.ended("ROLLBACK", self.number)
+        self._give_back(spoiled=True)
+
+    def _give_back(self, spoiled: bool) -> None:
+        backing, self.taken = self.taken, None
+        if backing is not None:
+            self.work.give_back(backing, spoiled)
+
+    def set_level(self, level: str | None) -> None:
+        if level is None and (self.taken is None or not self.taken.is_open):
+            return
+        connector, adapted = self.work.connector, self.adapted
+        if level is None:
+            self.backing.call(connector.dialect.reset_isolation_level, adapted)
+        else:
+            self.backing.call(connector.dialect.set_isolation_level, adapted, level)
+        self.transactional = level != "AUTOCOMMIT" if level else not connector.autocommit
+        if connector.backend.begin_at_write is not None:
+            # On SQLite the level makes the driver begin transactions, which run() does.
+            self.backing.call(connector.driver.adapt, adapted)
+            self.autocommit = level == "AUTOCOMMIT"
 
     def run(self, statement: str, work: Callable[[str], Any], whole: bool) -> Any:
-        """Run a statement of the application."""
-        outer = self.outer
-        outer.check_open()
-        outer.host.require_greenlet()
-        link = self.link
+        self.work.check_open(statement)
+        self.work.host.require_greenlet()
+        backing = self.backing
         if keeps_session_state(statement):
             self.spoiled = True
-        with outer.calls.calling(link, statement):
-            return link.call(self._begun, work, statement)
+        with self.work.calls.calling(backing, statement):
+            return backing.call(self._begun, work, statement)
 
     def _begun(self, work: Callable[[str], Any], statement: str) -> Any:
-        begin = self.outer.begin_at_write
+        begin = self.work.connector.backend.begin_at_write
         if begin is None or self.autocommit or only_queries(statement):
             return work(statement)
-        if self.link.in_transaction() is False:
-            cursor = self.link.adapted.cursor()
+        if self.backing.in_transaction() is False:
+            cursor = self.adapted.cursor()
             cursor.execute(begin)
             cursor.close()
         return work(statement)
 
-    def _end(self, how: str) -> None:
-        link = self.taken
-        if link is None or not link.is_open:
+    def end(self, how: str) -> None:
+        backing = self.taken
+        if backing is None or not backing.is_open:
             return
-        if self.outer.deferring or self.outer.ended:
-            self.outer.unfinished.append(link)  # undone by the end of the test
+        if self.work.deferring or self.work.ended:
+            self.work.unfinished.append(backing)
         else:
             if self.transactional:
-                self.outer.journal.ended(how.upper(), self.number)
-            link.call(getattr(link.adapted, how))
-
-
-class OwnDriverConnection:
-    """The driver's own connection for the application; its coroutines may be awaited on any
-    loop, and what the server sends by itself reaches it while a test's loop runs."""
-
-    def __init__(self, hosted: DirectConnection) -> None:
-        self.__dict__["_hosted"] = hosted
-        hosted.outer.attend()
-
-    def __getattr__(self, name: str) -> Any:
-        link = self._hosted.link
-        value = getattr(link.adapted._connection, name)
-        if not callable(value):
-            return value
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            result = value(*args, **kwargs)
-            return link.host.await_here(result) if asyncio.iscoroutine(result) else result
-
-        return call
+                self.work.log.ended(how.upper(), self.number)
+            backing.call(getattr(backing.adapted, how))

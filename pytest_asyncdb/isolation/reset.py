@@ -29,36 +29,35 @@ class Reset(SharedDatabaseStrategy):
 
     def __init__(self, database: Database, host: HostLoop) -> None:
         super().__init__(database, host)
-        self._connections: DirectPool | None = None
-        #: Earlier tests have let their counters go on.
-        self._ids_moved = False
+        self._pool: DirectPool | None = None
+        #: Earlier tests did not reset their sequences.
+        self._sequences_moved = False
 
-    def view(self, wish: ViewRequest) -> View:
-        if self._connections is None:
-            connector = Connector(self._database, self._host, self._database.url)
-            self._connections = DirectPool(connector)
-        ids = wish.restart_ids is not False
-        if ids and self._ids_moved:
-            self.restoration.restart_ids()
-        self._ids_moved = not ids
-        return _ResetView(self, self._connections, wish.test, ids)
+    def view(self, request: ViewRequest) -> View:
+        if self._pool is None:
+            self._pool = DirectPool(Connector(self._database, self._host, self._database.url))
+        restoration = self.restoration  # made before anything has changed
+        reset_sequences = request.restart_ids is not False
+        if reset_sequences and self._sequences_moved:
+            restoration.reset_sequences()
+        self._sequences_moved = not reset_sequences
+        return _ResetView(self, self._pool, request.test, reset_sequences)
 
     def close(self) -> None:
-        connections, self._connections = self._connections, None
-        self._ids_moved = False
+        pool, self._pool = self._pool, None
+        self._sequences_moved = False
         try:
             super().close()
         finally:
-            if connections is not None:
-                connections.close()
+            if pool is not None:
+                pool.close()
 
 
 class _ResetView(DirectView):
-    def __init__(self, strategy: Reset, connections: DirectPool, test: str, ids: bool) -> None:
-        super().__init__(connections, test)
+    def __init__(self, strategy: Reset, pool: DirectPool, test: str, reset_sequences: bool) -> None:
+        super().__init__(pool, test)
         self._strategy = strategy
-        self.ids = ids
-        strategy.restoration  # noqa: B018  # made before anything has changed
+        self.reset_sequences = reset_sequences
 
     @property
     def restoration(self) -> Restoration:
@@ -72,4 +71,4 @@ class _ResetView(DirectView):
         if self.keeping:
             self.kept = self._strategy.keep()
             return [*breaches, *self._strategy.forget(self._work.test)]
-        return [*breaches, *self._strategy.put_back(self._work.test, self.ids)[1]]
+        return [*breaches, *self._strategy.put_back(self._work.test, self.reset_sequences)[1]]

@@ -5,9 +5,9 @@ from pytest_asyncdb.isolation.direct_pool import DirectPool
 _close_retired = DirectPool.close_retired
 
 
-def _close_retired_here(self, aside=True):
-    if not aside:
-        _close_retired(self, aside)
+def _close_retired_here(self, in_thread=True):
+    if not in_thread:
+        _close_retired(self, in_thread)
 
 
 DirectPool.close_retired = _close_retired_here

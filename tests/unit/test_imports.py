@@ -119,12 +119,6 @@ KNOWN = {
     "_run.lock_waits imports reports.sections",
     "_databases.connection_limit imports itself in a circle",
     "abc imports itself in a circle",
-    "isolation.dbapi imports itself in a circle",
-    "isolation.direct imports itself in a circle",
-    "isolation.direct_connection imports itself in a circle",
-    "isolation.direct_pool imports itself in a circle",
-    "isolation.driver_connection imports itself in a circle",
-    "isolation.outer_transaction imports itself in a circle",
     "reports.html imports itself in a circle",
     "reports.matrix imports itself in a circle",
 }
