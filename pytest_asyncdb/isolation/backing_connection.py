@@ -70,7 +70,6 @@ class Connector:
         self.dialect: Dialect = self.engine.dialect
         self._facade: Dialect | None = None
         self.hide_parameters: bool = self.engine.sync_engine.hide_parameters
-        self._echo: Any = options.get("echo")
         #: The compiled statements are shared by the engines of all tests.
         self._execution_options = {
             "compiled_cache": LRUCache(500),
@@ -108,7 +107,7 @@ class Connector:
                 pool,
                 self._facade,
                 self.url,
-                echo=self._echo,
+                echo=self.engine.echo,
                 hide_parameters=self.hide_parameters,
                 query_cache_size=0,
                 execution_options=self._execution_options,
@@ -198,10 +197,8 @@ class BackingConnection:
         Raises:
             Exception: The driver's own, or TimeoutError.
         """
-        from sqlalchemy.util import greenlet_spawn
-
         # A statement as text would leave the adapter in the belief that the transaction goes on.
-        self.host.run(greenlet_spawn(getattr(self.adapted, how)), patience)
+        self._run(getattr(self.adapted, how), patience=patience)
 
     def script(self, statements: Sequence[str]) -> None:
         """Run statements of the plugin, in one round trip if the driver can.
@@ -226,7 +223,6 @@ class BackingConnection:
         """
         from sqlalchemy.engine import Engine
         from sqlalchemy.pool import NullPool
-        from sqlalchemy.util import greenlet_spawn
 
         connector = self.connector
         pool: Any = NullPool(lambda: _Lent(self.adapted), dialect=connector.dialect)
@@ -235,8 +231,7 @@ class BackingConnection:
             with Engine(pool, connector.dialect, connector.url).connect() as connection:
                 return work(connection)
 
-        found: T = self.host.run(greenlet_spawn(read), PATIENCE)
-        return found
+        return self._run(read)
 
     def is_disconnect(self, error: BaseException) -> bool:
         """Does SQLAlchemy take *error* for the end of the connection?"""
@@ -259,21 +254,12 @@ class BackingConnection:
         with contextlib.suppress(Exception):
             self.host.run(self._end_calls(), PATIENCE)
 
-    def discard(self, in_thread: bool = False) -> None:
-        """Close the connection, whatever its state; the next use opens a new one.
-
-        Args:
-            in_thread: The caller is a background thread: do not hold the loop.
-        """
+    def discard(self) -> None:
+        """Close the connection, whatever its state; the next use opens a new one. Blocks."""
         fairy, self._fairy = self._fairy, None
         if fairy is not None:
             with contextlib.suppress(TimeoutError):  # the server does not answer; it is let go
-                if in_thread:
-                    self.host.call_in_thread(_terminate, fairy, timeout=PATIENCE)
-                else:
-                    from sqlalchemy.util import greenlet_spawn
-
-                    self.host.run(greenlet_spawn(_terminate, fairy), PATIENCE)
+                self._run(_terminate, fairy)
 
     def open(self, wait: bool = True) -> None:
         """Connect.
@@ -286,9 +272,7 @@ class BackingConnection:
             Exception: The driver's own.
         """
         if wait:
-            from sqlalchemy.util import greenlet_spawn
-
-            self.host.run(greenlet_spawn(self._open), PATIENCE)
+            self._run(self._open)
         else:
             self.host.call(self._open)
 
@@ -300,6 +284,13 @@ class BackingConnection:
         with contextlib.suppress(Exception):
             self.host.call_in_thread(self._open, timeout=PATIENCE)
         return self._fairy is not None
+
+    def _run(self, function: Callable[..., T], *args: Any, patience: float = PATIENCE) -> T:
+        """Run code of an adapter. Blocks, and is bounded in time."""
+        from sqlalchemy.util import greenlet_spawn
+
+        result: T = self.host.run(greenlet_spawn(function, *args), patience)
+        return result
 
     def _open(self) -> None:
         token = _OPENING.set(self._url or self.connector.url)

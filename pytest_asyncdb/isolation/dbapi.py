@@ -36,6 +36,12 @@ class Checkout(abc.ABC):
     #: The backing connection; None: it is not taken yet, or was given back.
     taken: BackingConnection | None
 
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.adapted, name)
+        if not callable(value) or isinstance(value, type):
+            return value
+        return lambda *args, **kwargs: self.backing.call(lambda: value(*args, **kwargs))
+
     @property
     @abc.abstractmethod
     def backing(self) -> BackingConnection:
@@ -112,13 +118,11 @@ class Cursor:
     """The DBAPI cursor that SQLAlchemy holds; the adapter's own is made when it executes."""
 
     def __init__(self, checkout: Checkout, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.__dict__.update(_checkout=checkout, _how=(args, kwargs), _cursor=None, _early={})
+        self.__dict__.update(_checkout=checkout, _how=(args, kwargs), _cursor=None)
 
     def __getattr__(self, name: str) -> Any:
         cursor = self._cursor
         if cursor is None:
-            if name in self._early:
-                return self._early[name]
             if name in ("description", "lastrowid"):
                 return None
             if name == "rowcount":
@@ -136,10 +140,7 @@ class Cursor:
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if self._cursor is None:
-            self._early[name] = value
-        else:
-            setattr(self._cursor, name, value)
+        setattr(self._checkout.backing.call(self._open), name, value)
 
     def __iter__(self) -> Any:
         while (row := self.fetchone()) is not None:
@@ -233,10 +234,7 @@ class Cursor:
     def _open(self) -> Any:
         if self._cursor is None:
             args, kwargs = self._how
-            cursor = self._checkout.adapted.cursor(*args, **kwargs)
-            for name, value in self._early.items():
-                setattr(cursor, name, value)
-            self.__dict__["_cursor"] = cursor
+            self.__dict__["_cursor"] = self._checkout.adapted.cursor(*args, **kwargs)
             self._checkout.work.cursors.add(self)
         return self._cursor
 

@@ -1,13 +1,11 @@
 """The real connections of ``reset`` and ``copy`` between tests.
 
-They are kept from test to test. Connections to the next copies are opened, and those to the last
-ones closed, by the thread that makes and drops the copies.
+They are kept from test to test. Those to the next copies are opened by the thread that makes the
+copies.
 """
 
 from __future__ import annotations
 
-import collections
-import contextlib
 import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -31,8 +29,6 @@ class DirectPool:
         self._prefetched: dict[str | None, BackingConnection] = {}
         #: Held while one of them is being opened.
         self._prefetching = threading.Lock()
-        #: Connections that a background thread will close.
-        self._retired: collections.deque[BackingConnection] = collections.deque()
         self._closed = False
         first = self.take()
         first.connect()  # initialises the dialect
@@ -52,21 +48,6 @@ class DirectPool:
         with self._prefetching:
             if not self._closed and not self._is_full() and backing.open_in_thread():
                 self._prefetched[url.database] = backing
-
-    def retire(self) -> None:
-        """Let :meth:`close_retired` close what is idle; further connections are new ones."""
-        self._retired.extend(self._idle)
-        self._idle.clear()
-
-    def close_retired(self, in_thread: bool = True) -> None:
-        """Close what was retired.
-
-        Args:
-            in_thread: The caller is a background thread.
-        """
-        with contextlib.suppress(IndexError):  # there is none left
-            while True:
-                self._retired.popleft().discard(in_thread)
 
     def take(self) -> BackingConnection:
         """A connection that no checkout uses, open or not yet."""
@@ -97,7 +78,6 @@ class DirectPool:
         with self._prefetching:
             while self._prefetched:
                 self._prefetched.popitem()[1].discard()
-        self.close_retired(in_thread=False)
         self.connector.close()
 
     def _is_full(self) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_asyncdb._record.call_sites import user_frames
 from pytest_asyncdb._record.sql_text import ends_transaction
 from pytest_asyncdb.isolation import messages
 
@@ -57,9 +56,7 @@ class Guard:
         why = ends_transaction(statement, not backend.capabilities.transactional_ddl)
         if why is not None:
             raise self._breach(
-                messages.refused_statement(
-                    statement, backend.label, self._work.test, why, user_frames()
-                )
+                messages.refused_statement(self._work.test, statement, backend.label, why)
             )
 
     def check_alive(self, statement: str) -> None:
@@ -70,15 +67,15 @@ class Guard:
             IsolationConflict: The test has ended.
         """
         if self._work.ended:
-            raise messages.after_the_test(self._work.test, user_frames())
+            raise messages.after_the_test(self._work.test)
         if self.lost is None and self.begun and not self._backing.is_open:
-            self._lose_connection(statement, None)
+            self._lose(messages.lost_connection(self._work.test, statement, None))
         if self.lost is not None:
             raise self.lost
 
     def refuse(self, what: str, why: str) -> errors.IsolationBreach:
         """The error for a call that would end the transaction; the test fails with it."""
-        return self._breach(messages.refused_call(what, self._work.test, why, user_frames()))
+        return self._breach(messages.refused_call(self._work.test, what, why))
 
     def check_after(self, statement: str) -> None:
         """Has the statement ended the transaction nevertheless?
@@ -92,32 +89,23 @@ class Guard:
     def lose(self, statement: str) -> errors.IsolationBreach:
         """Note that *statement* ended the outer transaction."""
         label = self._backing.backend.label
-        return self._lose(
-            messages.lost_transaction(self._work.test, statement, label, user_frames())
-        )
-
-    def not_ended(self, error: BaseException, how: str) -> None:
-        """After an error at the end of a unit of work.
-
-        Raises:
-            IsolationBreach: Its savepoint is gone, with the outer transaction.
-        """
-        code, gone = self._code(error), self._backing.backend.no_such_savepoint
-        if self.lost is None and code is not None and code == gone:
-            raise self.lose(f"{BEGAN_ANOTHER}; noticed at {how}") from error
-        self.failed(error, how)
+        return self._lose(messages.lost_transaction(self._work.test, statement, label))
 
     def failed(self, error: BaseException, statement: str) -> None:
         """After an error of the driver: has it cost more than its statement?"""
         if self._work.ended or self.lost is not None or not self.begun:
             return
-        if not self._backing.is_open or self._backing.is_disconnect(error):
-            error.add_note(str(self._lose_connection(statement, error)))
-        elif self._code(error) in self._backing.backend.transaction_ending_errors:
-            self._restart(error, statement)
-
-    def _code(self, error: BaseException) -> int | str | None:
-        return self._backing.driver.error_code(error)
+        backing = self._backing
+        if not backing.is_open or backing.is_disconnect(error):
+            lost = messages.lost_connection(self._work.test, statement, error)
+        elif backing.driver.error_code(error) in backing.backend.transaction_ending_errors:
+            backing.script([backing.backend.probe])  # tells the driver
+            if backing.in_transaction() is not False:
+                return
+            lost = messages.undone_by_server(self._work.test, statement, error)
+        else:
+            return
+        error.add_note(str(self._lose(lost)))
 
     def _breach(self, error: errors.IsolationBreach) -> errors.IsolationBreach:
         self._work.breaches.append(error)
@@ -127,22 +115,3 @@ class Guard:
         self.lost = error
         self._units.dead = True
         return self._breach(error)
-
-    def _lose_connection(
-        self, statement: str, error: BaseException | None
-    ) -> errors.IsolationBreach:
-        return self._lose(
-            messages.lost_connection(self._work.test, statement, error, user_frames())
-        )
-
-    def _restart(self, error: BaseException, statement: str) -> None:
-        """Begin again if the server has rolled the whole transaction back."""
-        self._backing.script([self._backing.backend.probe])  # tells the driver
-        if self._backing.in_transaction() is not False:
-            return
-        savepoints = [GUARD, *self._units.savepoints()]
-        self._backing.script([self._backing.begin, *(f"SAVEPOINT {name}" for name in savepoints)])
-        if self._units.emptied():
-            undone = messages.undone_by_server(self._work.test, statement, error, user_frames())
-            self._work.breaches.append(undone)
-            error.add_note(str(undone))

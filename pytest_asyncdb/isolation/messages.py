@@ -1,12 +1,17 @@
-"""Texts of errors about a test's connections."""
+"""Texts of errors about a test's connections; they name where the user's code stands now."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._record import text
+from pytest_asyncdb._record.call_sites import user_frames
 from pytest_asyncdb._record.text import error_text, one_line
+
+if TYPE_CHECKING:
+    from pytest_asyncdb.isolation.unit import Unit
 
 _RESET = '@pytest.mark.asyncdb(isolation="reset")'
 _MARK_RESET = f"mark the test {_RESET}"
@@ -29,6 +34,10 @@ def _at(place: Sequence[str]) -> list[str]:
     return [f"  at {line}" for line in place]
 
 
+def _here() -> list[str]:
+    return _at(user_frames())
+
+
 def _seen(test: str, *lines: str | Sequence[str]) -> list[str]:
     """The lines about a test: single ones, and several at once."""
     seen = [f"test: {test}"]
@@ -37,9 +46,7 @@ def _seen(test: str, *lines: str | Sequence[str]) -> list[str]:
     return seen
 
 
-def lost_transaction(
-    test: str, statement: str, label: str, place: Sequence[str]
-) -> errors.IsolationBreach:
+def lost_transaction(test: str, statement: str, label: str) -> errors.IsolationBreach:
     """The server ended the outer transaction by itself."""
     consequence = (
         f"{label} committed what the test had written before; "
@@ -47,13 +54,13 @@ def lost_transaction(
     )
     return errors.IsolationBreach(
         "the test's outer transaction was ended under it",
-        _seen(test, f"statement: {one_line(statement)}", _at(place), consequence),
+        _seen(test, f"statement: {one_line(statement)}", _here(), consequence),
         [f"keep statements that commit by themselves out of this test, or mark it {_RESET}"],
     )
 
 
 def lost_connection(
-    test: str, statement: str, error: BaseException | None, place: Sequence[str]
+    test: str, statement: str, error: BaseException | None
 ) -> errors.IsolationBreach:
     """The connection, and with it the outer transaction, is gone.
 
@@ -66,7 +73,7 @@ def lost_connection(
     )
     return errors.IsolationBreach(
         "the test's connection was lost",
-        _seen(test, f"statement: {one_line(statement)}", _at(place), said, consequence),
+        _seen(test, f"statement: {one_line(statement)}", _here(), said, consequence),
         [
             "find out who ended it: the server's log tells",
             f"if the test ends it itself, to see what your code does: {_RESET}",
@@ -74,25 +81,21 @@ def lost_connection(
     )
 
 
-def undone_by_server(
-    test: str, statement: str, error: BaseException, place: Sequence[str]
-) -> errors.IsolationConflict:
+def undone_by_server(test: str, statement: str, error: BaseException) -> errors.IsolationBreach:
     """The server has rolled back the outer transaction, not only a unit of work."""
     consequence = (
         "That undid also what other sessions had written or committed before; "
         "on connections of their own it would have survived."
     )
     statement = f"statement: {one_line(statement)}"
-    return errors.IsolationConflict(
+    return errors.IsolationBreach(
         "the server undid the test's whole outer transaction",
-        _seen(test, statement, _at(place), error_text(error), consequence),
+        _seen(test, statement, _here(), error_text(error), consequence),
         [_MARK_RESET],
     )
 
 
-def refused_statement(
-    statement: str, label: str, test: str, why: str, place: Sequence[str]
-) -> errors.IsolationBreach:
+def refused_statement(test: str, statement: str, label: str, why: str) -> errors.IsolationBreach:
     """A statement that would have ended the outer transaction was not sent.
 
     Args:
@@ -100,7 +103,7 @@ def refused_statement(
     """
     return errors.IsolationBreach(
         f"refused before it ran: {one_line(statement, 40)}",
-        _seen(test, _at(place), f"On {label} {why}, and what the test wrote could not be undone."),
+        _seen(test, _here(), f"On {label} {why}, and what the test wrote could not be undone."),
         [
             "use session.commit() and session.rollback() rather than their SQL text, "
             f"keep DDL out of the test, or mark it {_RESET}"
@@ -108,7 +111,7 @@ def refused_statement(
     )
 
 
-def refused_call(what: str, test: str, why: str, place: Sequence[str]) -> errors.IsolationBreach:
+def refused_call(test: str, what: str, why: str) -> errors.IsolationBreach:
     """A call other than a statement would have ended the outer transaction.
 
     Args:
@@ -117,7 +120,7 @@ def refused_call(what: str, test: str, why: str, place: Sequence[str]) -> errors
     """
     return errors.IsolationBreach(
         f"refused: {what}",
-        _seen(test, _at(place), f"In the strategy 'rollback' {why}."),
+        _seen(test, _here(), f"In the strategy 'rollback' {why}."),
         [_MARK_RESET],
     )
 
@@ -245,11 +248,11 @@ def second_connection(test: str, changed: Sequence[str]) -> errors.IsolationBrea
     )
 
 
-def after_the_test(test: str, place: Sequence[str]) -> errors.IsolationConflict:
+def after_the_test(test: str) -> errors.IsolationConflict:
     """A connection of a test is used after its end."""
     return errors.IsolationConflict(
         "this connection belongs to a test that has ended",
-        _seen(test, _at(place), "Nothing was sent to the database."),
+        _seen(test, _here(), "Nothing was sent to the database."),
         [
             "take sessions and engines from the fixtures in each test, "
             "and await or cancel every task of a test before it ends"
@@ -258,38 +261,28 @@ def after_the_test(test: str, place: Sequence[str]) -> errors.IsolationConflict:
 
 
 def waited_for_turn(
-    test: str,
-    seconds: float,
-    holder: str,
-    opened: Sequence[str],
-    waiter: str,
-    waits: Sequence[str],
+    test: str, seconds: float, holder: Unit, waiter: Unit
 ) -> errors.IsolationConflict:
-    """A unit of work waited in vain for another one to end.
-
-    Args:
-        holder: The task of the unit that has the connection.
-        opened: Where that unit was opened: lines of the user's code, the innermost last.
-        waiter: The task that waited.
-        waits: Where it stands.
-    """
+    """A unit of work waited in vain for another one, which has the connection, to end."""
     return errors.IsolationConflict(
         f"waited {seconds:g} s for another unit of work on the test's one connection",
         _seen(
             test,
-            f"It is held by: {holder}, which opened its unit at",
-            [f"  {line}" for line in opened],
-            f"It was waited for by: {waiter}, at",
-            [f"  {line}" for line in waits],
+            f"It is held by: {holder.task}, which opened its unit at",
+            [f"  {line}" for line in holder.opened],
+            f"It was waited for by: {waiter.task}, at",
+            [f"  {line}" for line in waiter.opened],
         ),
         [f"end the other session first (commit, rollback or close), or {_MARK_RESET}"],
     )
 
 
-def overlapping_units(test: str, what: str, place: Sequence[str]) -> errors.IsolationConflict:
+def overlapping_units(
+    test: str, what: str, place: Sequence[str] | None = None
+) -> errors.IsolationConflict:
     """Two units of work ended in an order that savepoints cannot express."""
     return errors.IsolationConflict(
         "units of work overlap in a way that one connection cannot keep apart",
-        _seen(test, _at(place), what),
+        _seen(test, _here() if place is None else _at(place), what),
         [_MARK_RESET],
     )

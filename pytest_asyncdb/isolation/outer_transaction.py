@@ -144,8 +144,16 @@ class OuterTransaction(Work):
         streams = any(cursor.server_side for cursor in self.cursors)
         if self.calls.running or self.units.below_top is not None or streams:
             return None  # the connection is not free
-        with self.units.lock, self.units.looking() as free:
-            return self.backing.read(work) if free else None
+        with self.units.lock:
+            if not self.units.can_nest():
+                return None
+            unit = self._new_unit()
+            self.units.units.append(unit)
+            self._open(unit)
+            try:
+                return self.backing.read(work)
+            finally:
+                self.units.finish(unit, "rollback")
 
     # Units of work.
 
@@ -169,7 +177,7 @@ class OuterTransaction(Work):
         with self.units.lock:
             holder = self.units.top
             if not self._try_push(unit):
-                raise self._no_turn(unit, holder or unit, 0)
+                raise messages.waited_for_turn(self.test, 0, holder or unit, unit)
         return self._open(unit)
 
     def join(self, unit: Unit) -> None:
@@ -225,12 +233,7 @@ class OuterTransaction(Work):
         try:
             await asyncio.wait_for(future, self.turn)
         except TimeoutError:
-            raise self._no_turn(unit, holder, self.turn) from None
-
-    def _no_turn(self, unit: Unit, holder: Unit, seconds: float) -> errors.IsolationConflict:
-        return messages.waited_for_turn(
-            *(self.test, seconds), *(holder.task, holder.opened, unit.task, unit.opened)
-        )
+            raise messages.waited_for_turn(self.test, self.turn, holder, unit) from None
 
     def _wake(self) -> None:
         with self.units.lock:

@@ -14,11 +14,9 @@ from pytest_asyncdb.abc import Database, View, ViewRequest
 from pytest_asyncdb.isolation.backing_connection import Connector
 from pytest_asyncdb.isolation.direct import DirectView
 from pytest_asyncdb.isolation.direct_pool import DirectPool
-from pytest_asyncdb.isolation.restoring import Restoration, SharedDatabaseStrategy
+from pytest_asyncdb.isolation.restoring import SharedDatabaseStrategy
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
-
     from pytest_asyncdb._engines.host_loop import HostLoop
 
 
@@ -41,7 +39,14 @@ class Reset(SharedDatabaseStrategy):
         if reset_sequences and self._sequences_moved:
             restoration.reset_sequences()
         self._sequences_moved = not reset_sequences
-        return _ResetView(self, self._pool, request.test, reset_sequences)
+        return DirectView(self, self._pool, request.test, restoration, reset_sequences)
+
+    def finish(self, view: DirectView) -> Sequence[BaseException]:
+        breaches, test = view.work.close(view.keeping), view.work.test
+        if view.keeping:
+            view.kept = self.keep()
+            return [*breaches, *self.forget(test)]
+        return [*breaches, *self.put_back(test, view.reset_sequences)[1]]
 
     def close(self) -> None:
         pool, self._pool = self._pool, None
@@ -51,24 +56,3 @@ class Reset(SharedDatabaseStrategy):
         finally:
             if pool is not None:
                 pool.close()
-
-
-class _ResetView(DirectView):
-    def __init__(self, strategy: Reset, pool: DirectPool, test: str, reset_sequences: bool) -> None:
-        super().__init__(pool, test)
-        self._strategy = strategy
-        self.reset_sequences = reset_sequences
-
-    @property
-    def restoration(self) -> Restoration:
-        return self._strategy.restoration
-
-    def reference(self) -> URL:
-        return self._strategy.reference()
-
-    def close(self) -> Sequence[BaseException]:
-        breaches = self._work.close(self.keeping)
-        if self.keeping:
-            self.kept = self._strategy.keep()
-            return [*breaches, *self._strategy.forget(self._work.test)]
-        return [*breaches, *self._strategy.put_back(self._work.test, self.reset_sequences)[1]]

@@ -19,16 +19,25 @@ if TYPE_CHECKING:
 
 
 class Restoration:
-    """A database that can be put back to its template, which it equals now. Blocks.
+    """A database that can be put back to its template. Blocks.
 
     Args:
         ref: A database of ``Database.copy``; None: the kept one.
     """
 
     def __init__(self, database: Database, host: HostLoop, ref: DatabaseRef | None = None) -> None:
+        self.ref = ref
+        self._database = database
         self._host = host
         self._stack = contextlib.ExitStack()
-        self._restorer: Restorer = self._stack.enter_context(database.restorer(ref))
+        self._remembered: Restorer | None = None
+
+    def remember(self) -> Restorer:
+        """Remember the database as it is now, before its first change, while it equals its
+        template. May be called twice."""
+        if self._remembered is None:
+            self._remembered = self._stack.enter_context(self._database.restorer(self.ref))
+        return self._remembered
 
     def changed(self, sequences: bool = True) -> Sequence[str]:
         """What differs from the template, in words.
@@ -36,7 +45,7 @@ class Restoration:
         Args:
             sequences: Moved sequences count as changes.
         """
-        found = self._host.run(self._restorer.changed(), PATIENCE)
+        found = self._host.run(self.remember().changed(), PATIENCE)
         return [word for word in found if sequences or not word.startswith(IDS)]
 
     def put_back(self, sequences: bool = True) -> tuple[Sequence[str], bool]:
@@ -45,11 +54,11 @@ class Restoration:
         Args:
             sequences: Moved sequences count as changes.
         """
-        return self._host.run(self._restorer.put_back(sequences), PATIENCE)
+        return self._host.run(self.remember().put_back(sequences), PATIENCE)
 
     def reset_sequences(self) -> None:
         """Let sequences and AUTO_INCREMENT start where the template's do."""
-        self._host.run(self._restorer.restart_ids(), PATIENCE)
+        self._host.run(self.remember().restart_ids(), PATIENCE)
 
     def close(self) -> None:
         """May be called twice."""
@@ -69,6 +78,7 @@ class SharedDatabaseStrategy(Isolation):
         """What puts the database back; ask for it first while that equals its template."""
         if self._restoration is None:
             self._restoration = Restoration(self._database, self._host)
+            self._restoration.remember()
         return self._restoration
 
     def reference(self) -> URL:

@@ -87,28 +87,28 @@ class Rollback(SharedDatabaseStrategy):
 
 class _RollbackView(WorkView):
     independent = False
-    _work: OuterTransaction
+    work: OuterTransaction
 
     def __init__(self, strategy: Rollback, backing: BackingConnection, test: str) -> None:
         self._strategy = strategy
-        self._work = OuterTransaction(backing, test, strategy.turn)
+        work = OuterTransaction(backing, test, strategy.turn)
         self._watched = False
-        super().__init__(self._work, functools.partial(SandboxConnection, self._work))
+        super().__init__(work, functools.partial(SandboxConnection, work))
 
     @contextlib.contextmanager
     def closing(self) -> Iterator[None]:
-        self._work.keeping = self.keeping
+        self.work.keeping = self.keeping
         with super().closing():
             yield
 
     def checkpoint(self) -> AbstractContextManager[None]:
-        return self._work.checkpoint()
+        return self.work.checkpoint()
 
     def reference(self) -> URL:
         return self._strategy.reference()
 
     def read(self, work: Callable[[Connection], T]) -> T | None:
-        return self._work.read(work)
+        return self.work.read(work)
 
     def watch(self) -> None:
         if not self._watched:
@@ -118,20 +118,20 @@ class _RollbackView(WorkView):
     def close(self) -> Sequence[BaseException]:
         if self.keeping:
             return self._close_and_keep()
-        breaches = self._work.close()
-        if self._work.guard.lost is not None or self._work.stuck:
-            return [*breaches, *self._strategy.forget(self._work.test)]
+        breaches = self.work.close()
+        if self.work.guard.lost is not None or self.work.stuck:
+            return [*breaches, *self._strategy.forget(self.work.test)]
         self._strategy.vacuum()
         if self._watched:
-            return [*breaches, *self._strategy.find_others(self._work.test)]
+            return [*breaches, *self._strategy.find_others(self.work.test)]
         return breaches
 
     def _close_and_keep(self) -> Sequence[BaseException]:
         try:
-            self._work.commit()
+            self.work.commit()
         except Exception as error:
             self.kept = error
-        breaches = self._work.close()
+        breaches = self.work.close()
         if self.kept is None:
             self.kept = self._strategy.keep()
-        return [*breaches, *self._strategy.forget(self._work.test)]
+        return [*breaches, *self._strategy.forget(self.work.test)]

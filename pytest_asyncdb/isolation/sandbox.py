@@ -49,9 +49,6 @@ class SandboxConnection(Checkout):
         #: The open unit of work; None before the first statement of a transaction.
         self.unit: Unit | None = None
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.taken.adapted, name)
-
     @property
     def backing(self) -> BackingConnection:
         return self.taken
@@ -59,9 +56,6 @@ class SandboxConnection(Checkout):
     @property
     def transaction(self) -> int | None:
         return None if self.autocommit else self.number
-
-    def ping(self, *args: Any) -> Any:
-        return self.taken.call(self.taken.adapted.ping, *args)
 
     def close(self) -> None:
         """End the unit, called by the pool, which logs errors and goes on: the end of the test
@@ -193,5 +187,5 @@ class SandboxConnection(Checkout):
         except errors.AsyncdbError:
             raise
         except Exception as error:
-            outer.guard.not_ended(error, how.upper())
+            outer.guard.failed(error, how.upper())
             raise

@@ -76,14 +76,9 @@ class Unit:
         """Would its rollback undo anything that it or a nested unit has done?"""
         return bool(self.wrote or self.inner_commits)
 
-    def forget(self, nested: bool = False) -> None:
-        """Everything that it has done is undone, its savepoints are still there.
-
-        Args:
-            nested: The application's savepoints in it are gone.
-        """
-        kept = self.levels[:1] if nested else self.levels
-        self.levels = [Level(level.name) for level in kept]
+    def forget(self) -> None:
+        """Everything that it has done is undone, also the application's savepoints in it."""
+        del self.levels[1:]
         self.return_to(self.levels[0])
 
     def return_to(self, level: Level) -> None:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from pytest_asyncdb._record.call_sites import user_frames
 from pytest_asyncdb._record.sql_text import cannot_end_transaction, only_reads
 from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.messages import (
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 
 #: Around a statement of a unit that is not on top, if a failed one would fail all units.
 BELOW_TOP = "asyncdb_below_top"
-#: Around what a report reads.
-LOOK = "asyncdb_look"
 
 
 class UnitsOfWork:
@@ -46,8 +43,6 @@ class UnitsOfWork:
         self.backing = backing
         self.test = test
         self.units: list[Unit] = []
-        #: A unit that may have changed something was committed outside of all others.
-        self.committed = False
         #: There is no transaction any more in which a unit could end.
         self.dead = False
         #: A unit whose statement runs below others, in a savepoint of its own: until it has
@@ -66,7 +61,7 @@ class UnitsOfWork:
 
     def conflict(self, problem: str) -> errors.IsolationConflict:
         """The error for units that one connection cannot keep apart."""
-        return messages.overlapping_units(self.test, problem, user_frames())
+        return messages.overlapping_units(self.test, problem)
 
     # The whole stack.
 
@@ -105,37 +100,13 @@ class UnitsOfWork:
         self._pending.clear()
         self.below_top = None
 
-    def savepoints(self) -> list[str]:
-        """The names of all savepoints, the outermost first."""
-        return [level.name for unit in self.units for level in unit.levels]
-
-    def emptied(self) -> bool:
-        """The server has undone everything, the savepoints are there again. Would separate
-        connections have kept something?"""
-        kept = self.committed or sum(unit.has_work for unit in self.units) > 1
-        self.committed = False
-        self._pending.clear()
-        for unit in self.units:
-            unit.forget()
-        return kept
-
-    @contextlib.contextmanager
-    def looking(self) -> Iterator[bool]:
-        """A savepoint on top of all, in which a report may read; the units do not notice.
-
-        False: it would undo what one unit has committed inside another.
-        """
+    def can_nest(self) -> bool:
+        """May a unit be opened on top of a failed one, without undoing what another unit has
+        committed inside that?"""
         top = self.top
-        if top is not None and top.inner_commits != top.levels[-1].inner_commits and self._failed():
-            yield False
-            return
-        self._send([f"SAVEPOINT {LOOK}"], top)
-        try:
-            yield True
-        except BaseException:
-            self.backing.script([f"ROLLBACK TO SAVEPOINT {LOOK}", f"RELEASE SAVEPOINT {LOOK}"])
-            raise
-        self.backing.script([f"RELEASE SAVEPOINT {LOOK}"])
+        return (
+            top is None or top.inner_commits == top.levels[-1].inner_commits or not self._failed()
+        )
 
     # A statement of a unit.
 
@@ -233,7 +204,7 @@ class UnitsOfWork:
         if not self._fails_whole:
             return False
         try:
-            self.backing.script([f"SAVEPOINT {LOOK}", f"RELEASE SAVEPOINT {LOOK}"])
+            self.backing.script([f"SAVEPOINT {BELOW_TOP}", f"RELEASE SAVEPOINT {BELOW_TOP}"])
         except Exception:
             return True
         return False
@@ -315,7 +286,7 @@ class UnitsOfWork:
         self.backing.script(
             [f"ROLLBACK TO SAVEPOINT {unit.savepoint}", *(f"SAVEPOINT {name}" for name in names)]
         )
-        unit.forget(nested=True)
+        unit.forget()
         for one in above:
             one.outer_writes = 0
 
@@ -323,9 +294,8 @@ class UnitsOfWork:
         release = f"RELEASE SAVEPOINT {unit.savepoint}"
         undo = f"ROLLBACK TO SAVEPOINT {unit.savepoint}"
         commit = unit.ending == "commit"
-        keeps = commit and unit.has_work
         statements = [release] if commit else [undo, release]
-        if keeps:
+        if commit and unit.has_work:
             # What a COMMIT would check is checked when no other unit is open.
             check = self.backing.deferred_check if len(self.units) == 1 else ()
             statements = [*check, release, *self._reorder_below()]
@@ -336,7 +306,6 @@ class UnitsOfWork:
                 self._pending = statements
             else:
                 self.backing.script(statements)
-            self.committed |= keeps
         except Exception as error:
             if not commit:
                 raise

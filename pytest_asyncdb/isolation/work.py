@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_asyncdb._engines.host_loop import CANCEL_PATIENCE
-from pytest_asyncdb._record.call_sites import user_frames
 from pytest_asyncdb._record.statement_log import StatementLog
 from pytest_asyncdb.abc import View
 from pytest_asyncdb.isolation import messages
@@ -74,7 +73,7 @@ class Work(abc.ABC):
             IsolationConflict: The test has ended.
         """
         if self.ended:
-            raise messages.after_the_test(self.test, user_frames())
+            raise messages.after_the_test(self.test)
 
     def engine(self, connect: Callable[[int], object]) -> AsyncEngine:
         """The engine of the test.
@@ -113,10 +112,8 @@ class Work(abc.ABC):
 class WorkView(View):
     """A view that shows a test's work."""
 
-    _work: Work
-    journal: StatementLog
-
     def __init__(self, work: Work, connect: Callable[[int], Any]) -> None:
+        self.work = work
         self.engine = work.engine(connect)
         self.url = work.connector.url
         self.journal = work.log
@@ -124,8 +121,8 @@ class WorkView(View):
 
     @contextlib.contextmanager
     def closing(self) -> Iterator[None]:
-        self._work.deferring = True
+        self.work.deferring = True
         try:
             yield
         finally:
-            self._work.deferring = False
+            self.work.deferring = False
