@@ -17,7 +17,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from pytest_asyncdb._engines.asyncio_internals import running_loop, set_running_loop
+from pytest_asyncdb._engines.asyncio_internals import pause, resume, running_loop, set_running_loop
 from pytest_asyncdb._engines.greenlet_pool import take_greenlet
 from pytest_asyncdb._engines.private_loop import Parking, PrivateLoop
 
@@ -121,16 +121,20 @@ class HostLoop:
         return inner.release()  # type: ignore[no-any-return]
 
     def call_in_thread(self, function: Callable[..., T], *args: Any, timeout: float) -> T:
-        """Like :meth:`call`, from a background thread: it does not hold the loop while *function*
-        waits for an answer, so that other threads go on.
+        """Like :meth:`call`, from a background thread: it does not hold the private loop while
+        *function* waits for an answer, so that other threads go on. The thread's own loop waits.
 
         Raises:
             TimeoutError: After *timeout* seconds; what *function* awaits is cancelled.
         """
         from sqlalchemy.util import greenlet_spawn
 
-        work = greenlet_spawn(lambda: self.call(function, *args, patience=0.0))
-        return asyncio.run(asyncio.wait_for(work, timeout))
+        outer = pause()
+        try:
+            work = greenlet_spawn(lambda: self.call(function, *args, patience=0.0))
+            return asyncio.run(asyncio.wait_for(work, timeout))
+        finally:
+            resume(*outer)
 
     async def await_here(self, work: Awaitable[T]) -> T:
         """Await something of the private loop from a coroutine on any loop."""

@@ -255,7 +255,7 @@ def test_a_call_that_another_one_sets_free_goes_on(host: HostLoop, runner: async
 
 
 class Aside:
-    """A thread that nobody waits for, in which adapters' code runs on our loop."""
+    """A background thread with a loop, in which adapters' code runs on our loop."""
 
     def __init__(self, host: HostLoop, function: Callable[[], object]) -> None:
         self.result: object = None
@@ -272,9 +272,15 @@ class Aside:
 
     def _work(self) -> None:
         try:
-            self.result = self._host.call_in_thread(self._function, timeout=10)
+            self.result = asyncio.run(self._call())
         except Exception as error:
             self.result = error
+
+    async def _call(self) -> object:
+        task = asyncio.current_task()
+        result = self._host.call_in_thread(self._function, timeout=10)
+        assert asyncio.current_task() is task
+        return result
 
 
 def test_what_is_done_aside_keeps_nobody_from_the_loop(host: HostLoop) -> None:
