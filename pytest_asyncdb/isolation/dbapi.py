@@ -118,11 +118,13 @@ class Cursor:
     """The DBAPI cursor that SQLAlchemy holds; the adapter's own is made when it executes."""
 
     def __init__(self, checkout: Checkout, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.__dict__.update(_checkout=checkout, _how=(args, kwargs), _cursor=None)
+        self.__dict__.update(_checkout=checkout, _how=(args, kwargs), _cursor=None, _early={})
 
     def __getattr__(self, name: str) -> Any:
         cursor = self._cursor
         if cursor is None:
+            if name in self._early:
+                return self._early[name]
             if name in ("description", "lastrowid"):
                 return None
             if name == "rowcount":
@@ -140,7 +142,10 @@ class Cursor:
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._checkout.backing.call(self._open), name, value)
+        if self._cursor is None:  # SQLAlchemy does so before it executes
+            self._early[name] = value
+        else:
+            setattr(self._cursor, name, value)
 
     def __iter__(self) -> Any:
         while (row := self.fetchone()) is not None:
@@ -234,7 +239,10 @@ class Cursor:
     def _open(self) -> Any:
         if self._cursor is None:
             args, kwargs = self._how
-            self.__dict__["_cursor"] = self._checkout.adapted.cursor(*args, **kwargs)
+            cursor = self._checkout.adapted.cursor(*args, **kwargs)
+            for name, value in self._early.items():
+                setattr(cursor, name, value)
+            self.__dict__["_cursor"] = cursor
             self._checkout.work.cursors.add(self)
         return self._cursor
 
