@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterator, Mapping
 
 from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb._databases.connection import AutocommitConnection
 from pytest_asyncdb._databases.provisioner import create, drop
-from pytest_asyncdb._databases.sql import Connection
 from pytest_asyncdb.abc import BackendSpec, Server, Sourced
 from pytest_asyncdb.errors import AsyncdbError, ProviderUnavailable, ServerUnavailable
 
@@ -72,11 +72,11 @@ class Servers(contextlib.ExitStack):
         maintenance = backend.url(server, driver.name, None)
 
         async def make() -> None:
-            async with Connection(maintenance, driver) as sql:
+            async with AutocommitConnection(maintenance, driver) as sql:
                 await create(sql, backend, name)
 
         async def end() -> None:
-            async with Connection(maintenance, driver) as sql:
+            async with AutocommitConnection(maintenance, driver) as sql:
                 await drop(sql, backend, server, name)
 
         asyncio.run(make())

@@ -1,14 +1,17 @@
-"""The contracts of the four axes: backend, driver, server provider, isolation strategy.
+"""What the author of an extension needs: the contracts of backends, drivers, server providers and
+isolation strategies, with the values that they exchange.
 
-Data lives in backends and drivers, mechanism in providers and strategies: a new backend
-is one file of data, a new provider or strategy one file that works for every backend.
-Nothing here imports pytest, SQLAlchemy or a driver at run time.
+Data lives in backends and drivers, mechanism in providers and strategies: a new backend is one
+file of data, a new provider or strategy is one file that works for every backend. Values come
+first, then the recipes for servers, then the contracts. Importing this module imports neither
+pytest nor SQLAlchemy nor a driver.
 """
 
 from __future__ import annotations
 
 import abc
 import dataclasses
+import importlib
 import selectors
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -21,15 +24,28 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from pytest_asyncdb._databases.connection_limit import Budget
-    from pytest_asyncdb._engines.host_loop import HostLoop
-    from pytest_asyncdb._record.statement_log import StatementLog
+    from pytest_asyncdb._engines.host_loop import HostLoop as HostLoop
+    from pytest_asyncdb._record.statement_log import StatementLog as StatementLog
 
 T = TypeVar("T")
 
+#: Classes of the plugin that belong to the contracts; loaded at their first use.
+_LAZY = {
+    "HostLoop": "pytest_asyncdb._engines.host_loop",
+    "StatementLog": "pytest_asyncdb._record.statement_log",
+}
+
+
+if not TYPE_CHECKING:  # a type checker would accept every name
+
+    def __getattr__(name: str) -> Any:
+        if name in _LAZY:
+            return getattr(importlib.import_module(_LAZY[name]), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 class Sourced(NamedTuple, Generic[T]):
-    """A setting with the place that it came from, as errors name it.
+    """A setting and where it was written, for errors.
 
     Args:
         value: The value, already checked.
@@ -67,13 +83,19 @@ class BackendSpec(NamedTuple):
         return self.written
 
 
+class Closing(Protocol):
+    """Something that can be closed."""
+
+    def close(self) -> None: ...
+
+
 class DatabaseRef(NamedTuple):
-    """A database that is a copy of its template.
+    """A database of the plugin.
 
     Args:
         name: Its name on the server.
         url: Its SQLAlchemy URL.
-        keeper: Keeps it alive until it is closed, where somebody has to.
+        keeper: An open connection without which the database would vanish (SQLite); or None.
     """
 
     name: str
@@ -82,12 +104,12 @@ class DatabaseRef(NamedTuple):
 
 
 class Capabilities(NamedTuple):
-    """What strategies and tests may depend on; ``requires=`` of the marker names these.
+    """What strategies and tests may depend on; the marker's ``requires=`` takes these names.
 
     Args:
         transactional_ddl: A rollback undoes CREATE, ALTER and DROP.
         several_connections: Several connections may write at once.
-        sequences_roll_back: A rollback gives used ids back.
+        sequences_roll_back: A rollback undoes the use of ids.
         schemas: A database holds several schemas.
         deadlock_ends_transaction: A deadlock rolls back the whole transaction,
             savepoints included.
@@ -101,15 +123,103 @@ class Capabilities(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class LocalPlace:
-    """Where a backend's server programs run; what a recipe makes its commands from.
+class Server:
+    """A running DBMS that can hold several databases.
 
     Args:
-        programs: Name to path.
+        backend: The backend's name.
+        version: The version that the server itself reports, such as ``17.11``.
+        provider: The provider that obtained it.
+        reason: Why this provider was chosen, one clause.
+        managed: The plugin started the server, and may tune and stop it.
+        host: Host name or address.
+        port: TCP port.
+        user: The user that may create databases.
+        password: That user's password; never shown.
+        maintenance: The database to connect to in order to create and drop others; None: the
+            databases live in this process.
+        query: Further parameters of an external server's URL.
+        scheme: The dialect in an external server's URL, if it is not the backend's own.
+        tuning: The throw-away settings in force, in words.
+        seconds: How long the start took.
+        connection_limit: How many connections the whole run may open; None: not known.
+        kept: The folder of a server of the plugin that stays for later runs; else None.
+    """
+
+    backend: str
+    version: str
+    provider: str
+    reason: str
+    managed: bool
+    host: str | None = None
+    port: int | None = None
+    user: str | None = None
+    password: str | None = dataclasses.field(default=None, repr=False)
+    maintenance: str | None = None
+    query: tuple[tuple[str, str], ...] = ()
+    scheme: str | None = None
+    tuning: str = ""
+    seconds: float = 0.0
+    connection_limit: int | None = None
+    kept: str | None = None
+
+    def to_message(self) -> dict[str, Any]:
+        """The server as plain data, for the channel between xdist's processes."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> Server:
+        """The opposite of :meth:`to_message`; sequences come back as tuples."""
+        query = tuple((key, value) for key, value in message["query"])
+        return cls(**{**message, "query": query})
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """What a provider would use for a spec, found without starting anything.
+
+    Args:
+        provider: The provider's name.
+        reason: Why it is available, one clause for the header.
+        version: The version of the server, as far as it is known beforehand.
+        tuning: The throw-away settings that will be in force, in words.
+        at_hand: Nothing has to be downloaded for it.
+        detail: Private data of the provider.
+    """
+
+    provider: str
+    reason: str
+    version: str | None
+    tuning: str = ""
+    at_hand: bool = dataclasses.field(default=True, kw_only=True)
+    detail: Any = dataclasses.field(default=None, repr=False)
+
+
+class ViewRequest(NamedTuple):
+    """What a test asks its isolation strategy for.
+
+    Args:
+        test: Its node id.
+        prefetch: How many of the next tests will need such a view.
+        reset_sequences: True: sequences and AUTO_INCREMENT start where the template's do. False:
+            they need not, if that is cheaper. None: the strategy decides.
+    """
+
+    test: str
+    prefetch: int = 0
+    reset_sequences: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalPlace:
+    """The paths and settings from which a recipe makes the commands of a local server.
+
+    Args:
+        programs: The path of each program, by its name.
         data: The data folder; the programs create it.
         credentials: A file with the recipe's ``credentials``.
-        root: Are we root? Some programs then want to be told.
-        version: The programs'.
+        root: The process runs as root; some programs need an option then.
+        version: The version of the programs.
     """
 
     programs: Mapping[str, str]
@@ -121,7 +231,7 @@ class LocalPlace:
 
 @dataclasses.dataclass(frozen=True)
 class LocalRecipe:
-    """How a backend's server programs are found and run; see ``servers/local.py``.
+    """How a backend's server programs are found and run.
 
     Args:
         programs: Programs that belong together; the first is the server.
@@ -131,14 +241,14 @@ class LocalRecipe:
         serve: The command that runs the server on a port of 127.0.0.1.
         credentials: The text of a file for these commands, ``{password}`` standing for a
             random password.
-        renew: The statement that gives the account another password, where the data folder
-            holds it; None: the credentials are read at each start.
+        renew: The statement that changes the account's password, if the data folder holds it;
+            None: the credentials are read at each start.
         stop: What ends the server at once, and makes it remove what is not in the folder.
         refuses_root: The programs refuse to run as root.
         user: The user that may create databases.
         maintenance: The database that exists from the start.
         tuning: The throw-away settings of ``serve``, in words.
-        recognises: Given the version line, does it belong to this backend?
+        recognises: Takes the version line; does it belong to this backend?
     """
 
     programs: tuple[str, ...]
@@ -158,16 +268,16 @@ class LocalRecipe:
 
 @dataclasses.dataclass(frozen=True)
 class ContainerRecipe:
-    """How a backend's image is run; see ``servers/container.py``.
+    """How a backend's image is run.
 
     Args:
         image: The image's name without tag.
-        tag: The tag where no version is asked for.
+        tag: The tag if the user names no version.
         port: The port inside the container.
-        environment: Variables for an image of a tag, ``{password}`` standing for a random
-            password.
+        environment: The variables for an image with a given tag, ``{password}`` standing for a
+            random password.
         command: Arguments after the image.
-        data_folder: The folder that is kept in memory.
+        data_folder: The folder to mount in memory.
         user: The user that may create databases.
         maintenance: The database that exists from the start.
         tuning: The throw-away settings of ``command``, in words.
@@ -184,102 +294,26 @@ class ContainerRecipe:
     tuning: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Server:
-    """A running DBMS that can hold several databases.
-
-    Args:
-        backend: The backend's name.
-        version: The version that the server itself reports, such as ``17.11``.
-        provider: The provider that obtained it.
-        reason: Why this provider was taken, one clause.
-        managed: True where we started it, and so may tune and end it.
-        host: Host name or address.
-        port: TCP port.
-        user: The user that may create databases.
-        password: That user's password; never shown.
-        maintenance: The database connected to in order to create and drop others.
-        query: Further parameters of the URL, from an external server's own URL.
-        scheme: The dialect in an external server's own URL, where it matters.
-        tuning: The throw-away settings in force, in words.
-        seconds: How long the start took.
-        single: The maintenance database is the only one that may be used, and this is what it
-            holds and keeps; None: databases may be made.
-        room: How many connections the whole run may have; None: nobody knows.
-        kept: The folder of a server that stays for later runs; None: it does not, or is not ours.
-    """
-
-    backend: str
-    version: str
-    provider: str
-    reason: str
-    managed: bool
-    host: str | None = None
-    port: int | None = None
-    user: str | None = None
-    password: str | None = dataclasses.field(default=None, repr=False)
-    maintenance: str | None = None
-    query: tuple[tuple[str, str], ...] = ()
-    scheme: str | None = None
-    tuning: str = ""
-    seconds: float = 0.0
-    single: tuple[str, ...] | None = None
-    room: int | None = None
-    kept: str | None = None
-
-    def to_message(self) -> dict[str, Any]:
-        """The server as plain data, for the channel between xdist's processes."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_message(cls, message: Mapping[str, Any]) -> Server:
-        """The opposite of :meth:`to_message`; sequences come back as tuples."""
-        query = tuple((key, value) for key, value in message["query"])
-        single = message["single"] if message["single"] is None else tuple(message["single"])
-        return cls(**{**message, "query": query, "single": single})
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """What a provider would use for a spec, found without starting anything.
-
-    Args:
-        provider: The provider's name.
-        reason: Why it can be had, one clause for the header.
-        version: The version that it will be, as far as it is known beforehand.
-        tuning: The throw-away settings that will be in force, in words.
-        at_hand: Nothing has to be downloaded for it.
-        detail: What the provider needs to go on; its own business.
-    """
-
-    provider: str
-    reason: str
-    version: str | None
-    tuning: str = ""
-    at_hand: bool = dataclasses.field(default=True, kw_only=True)
-    detail: Any = dataclasses.field(default=None, repr=False)
-
-
-#: For one look at one socket; epoll and kqueue would need a descriptor of their own.
-_LOOK: Any = getattr(selectors, "PollSelector", selectors.SelectSelector)
+#: For one look at one socket; epoll and kqueue would need another descriptor.
+_Selector: Any = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 class Driver(abc.ABC):
     """A library that talks to a server: what differs between two libraries for one DBMS.
 
-    The connections that the methods take are the library's own, not SQLAlchemy's
-    adapters. Every coroutine runs on the plugin's own loop.
+    The methods take the library's own connections, not SQLAlchemy's adapters. Every coroutine
+    runs on the plugin's loop.
     """
 
     #: The word in ``backend+driver``, and the driver name in SQLAlchemy's URL.
     name: ClassVar[str]
-    #: What ``import`` needs; imported by SQLAlchemy, never by us.
+    #: The name that ``import`` takes. SQLAlchemy imports it, the plugin does not.
     module: ClassVar[str]
-    #: What ``pip install`` needs: the extra of this package.
+    #: The extra of this package that installs the library.
     extra: ClassVar[str]
 
     def connect_args(self) -> Mapping[str, Any]:
-        """Arguments for ``create_async_engine(connect_args=…)`` on a server of ours."""
+        """Arguments for ``create_async_engine(connect_args=…)`` of the plugin's own connections."""
         return {}
 
     def adapt(self, adapted: Any) -> None:
@@ -290,17 +324,17 @@ class Driver(abc.ABC):
     async def run(
         self, connection: Any, statements: Sequence[str]
     ) -> Sequence[Sequence[tuple[Any, ...]]]:
-        """Run statements of ours, in one round trip where the protocol can.
+        """Run statements of the plugin, in one round trip if the protocol allows it.
 
         Returns:
-            The rows of each, where the library tells them of several; else nothing.
+            The rows of each statement, if the library returns those of several; else nothing.
 
         Raises:
             Exception: The driver's own; the statements after the failed one did not run.
         """
 
     async def ask(self, connection: Any, query: str) -> Sequence[tuple[Any, ...]]:
-        """The rows of one query of ours, prepared where the library can.
+        """The rows of one query of the plugin, as a prepared statement if the library has those.
 
         Raises:
             Exception: The driver's own.
@@ -310,25 +344,25 @@ class Driver(abc.ABC):
 
     @abc.abstractmethod
     def in_transaction(self, connection: Any) -> bool | None:
-        """Is the connection in a transaction? From the client's own knowledge, without a
-        round trip; None where it is not known at the moment."""
+        """Is the connection in a transaction? Without a round trip; None: the client does not
+        know at the moment."""
 
     @abc.abstractmethod
     def is_closed(self, connection: Any) -> bool:
         """Is the connection known to be unusable? Without a round trip."""
 
     def socket(self, connection: Any) -> Any:
-        """The socket, or its number, on which the server speaks to an idle connection only
-        when it ends it; None where there is none."""
+        """The socket of the connection, or its file descriptor; None: there is none. On an idle
+        connection it becomes readable only if the server closes the connection."""
         return None
 
     def was_ended(self, connection: Any) -> bool:
-        """Has the server ended this connection, which is idle, or does it have anything else to
-        say? Found without a round trip."""
+        """Has the server closed this idle connection, or sent anything else? Without a round
+        trip."""
         socket = self.socket(connection)
         if socket is None:
             return False
-        with _LOOK() as selector:
+        with _Selector() as selector:
             try:
                 selector.register(socket, selectors.EVENT_READ)
             except ValueError:  # closed
@@ -342,12 +376,12 @@ class Driver(abc.ABC):
         statement: asyncio.Future[Any],
         side: Callable[[str], Coroutine[Any, Any, None]],
     ) -> None:
-        """End the running *statement* on the server so that the connection stays usable.
+        """Cancel the running *statement* on the server, so that the connection stays usable.
 
         Args:
             connection: The connection that runs it.
-            statement: The future of the call; it may be cancelled where the driver then
-                tells the server by itself.
+            statement: The future of the call; may be cancelled if the driver then cancels the
+                statement on the server.
             side: Runs one statement over another, short-lived connection.
         """
 
@@ -356,16 +390,16 @@ class Driver(abc.ABC):
         return None
 
     def session(self, connection: Any) -> int | None:
-        """The server's own number of the connection, which is open; None: it has none."""
+        """The server's number of the open connection; None: it has none."""
         return None
 
 
 class Backend(abc.ABC):
-    """A DBMS family, as data: nothing here starts, opens or decides."""
+    """A DBMS family as data: nothing here starts, opens or decides anything."""
 
     #: The word in ``--asyncdb``.
     name: ClassVar[str]
-    #: Other words that are accepted for it.
+    #: Other accepted words.
     aliases: ClassVar[tuple[str, ...]] = ()
     #: The name in sentences.
     label: ClassVar[str]
@@ -376,53 +410,48 @@ class Backend(abc.ABC):
     #: The drivers, best first.
     drivers: ClassVar[tuple[type[Driver], ...]]
     capabilities: ClassVar[Capabilities]
-    #: None where the server lives in this process.
+    #: None: there are no server programs, as the databases live in this process.
     local: ClassVar[LocalRecipe | None] = None
     container: ClassVar[ContainerRecipe | None] = None
-    #: What begins a transaction where the driver must not do it, before the first statement
-    #: that writes (``reset`` and ``copy``); None: the driver begins it.
+    #: For ``reset`` and ``copy``: the statement that begins a transaction before the first
+    #: statement that writes; None: the driver begins transactions.
     begin_at_write: ClassVar[str | None] = None
-    #: Does a restorer copy the whole template, whatever has happened? A database that only the
-    #: test's engine has reached is then as good as another copy.
+    #: A restorer copies the whole template, whatever has happened. A database that only the
+    #: test's engine has reached can then serve the next test of ``copy``.
     restores_whole: ClassVar[bool] = False
-    #: Error codes after which the server may have rolled back the whole transaction; its
-    #: next answer tells.
+    #: Error codes after which the server may have rolled back the whole transaction; its next
+    #: answer shows whether it has.
     transaction_ending_errors: ClassVar[frozenset[int | str]] = frozenset()
     #: A statement without effect; its answer shows the driver whether there is a transaction.
     probe: ClassVar[str] = "SELECT 1"
-    #: A query that tells whether the schema has constraints that are checked at COMMIT.
-    deferred_exist: ClassVar[str | None] = None
-    #: Gives the place of rows that were undone free for others, where the server keeps it until it
-    #: is told; outside of a transaction.
-    tidy: ClassVar[str | None] = None
+    #: A query for whether the schema has constraints that are checked at COMMIT.
+    deferred_query: ClassVar[str | None] = None
     #: Statements that prepare a connection for such checks; run outside of a transaction.
     deferred_prepare: ClassVar[tuple[str, ...]] = ()
-    #: Statements that fail where such a constraint is violated, and change nothing.
+    #: Statements that fail if such a constraint is violated, and change nothing.
     deferred_check: ClassVar[tuple[str, ...]] = ()
-    #: The error code of a savepoint that is not there, where a statement may have ended the
-    #: transaction and begun another one; None: no statement can.
+    #: Removes dead rows, if the server does not do so by itself; run outside of a transaction.
+    vacuum: ClassVar[str | None] = None
+    #: The error code of a missing savepoint, if a statement can end the transaction and begin
+    #: another one; None: no statement can.
     no_such_savepoint: ClassVar[int | str | None] = None
-    #: Error codes of a statement that the account may not use.
-    denied: ClassVar[frozenset[int | str]] = frozenset()
-    #: What gives ``{user}`` the right to make databases of ours.
-    grant: ClassVar[str] = ""
-    #: A query for what the database holds that it is asked in: rows of a word with a name, such
-    #: as ``table public.users``, and the statement that drops it; None: there is no such query.
-    contents: ClassVar[str | None] = None
-    #: A query for how many more connections this account may have now.
-    room: ClassVar[str | None] = None
-    #: Statements before those of :attr:`contents`, for a connection that is ours.
-    emptying: ClassVar[tuple[str, ...]] = ()
-    #: The error code of every statement after a failed one until something is rolled back;
-    #: None: a failed statement undoes only itself.
+    #: The error code of every statement after a failed one until a rollback; None: a failed
+    #: statement undoes only itself.
     failed_transaction: ClassVar[int | str | None] = None
-
     #: Error codes of a statement that did not get a lock in time.
-    lock_timeouts: ClassVar[frozenset[int | str]] = frozenset()
-    #: Error codes of a copy whose template somebody is connected to.
-    in_use: ClassVar[frozenset[int | str]] = frozenset()
-    #: Error codes of a statement that :meth:`cancel` has ended.
-    cancelled: ClassVar[frozenset[int | str]] = frozenset()
+    lock_timeout_codes: ClassVar[frozenset[int | str]] = frozenset()
+    #: Seconds that a statement of a test waits for a lock, unless the user sets another limit.
+    lock_wait: ClassVar[float] = 20.0
+    #: Error codes of a copy while sessions are connected to the template.
+    in_use_codes: ClassVar[frozenset[int | str]] = frozenset()
+    #: Error codes of a statement that the account has no right to.
+    access_denied_codes: ClassVar[frozenset[int | str]] = frozenset()
+    #: The right to create and drop the plugin's databases, and the statement that gives it to
+    #: ``{user}``.
+    create_right: ClassVar[str] = ""
+    create_grant: ClassVar[str] = ""
+    #: A query for how many more connections the account may open now.
+    free_connections_query: ClassVar[str | None] = None
 
     @abc.abstractmethod
     def url(self, server: Server, driver: str, database: str | None) -> URL:
@@ -432,120 +461,113 @@ class Backend(abc.ABC):
         """The statement that begins the outer transaction.
 
         Args:
-            isolation_level: The engine's own level, where the user gave one.
+            isolation_level: The engine's level, if the user gave one.
         """
         return "BEGIN"
 
     def hold(self, url: URL, source: URL | None = None) -> Closing | None:
-        """Something that keeps the database of *url* alive until it is closed, where a
-        database lives only as long as a connection does; else None.
+        """Create the database of *url* and keep it until the result is closed, if a database
+        exists only as long as a connection to it; else return None.
 
         Args:
-            source: The database that it is to be a copy of, where there is one.
+            source: The URL of the database to copy; None: the new one is empty.
         """
         return None
 
     async def copier(self, sql: Sql, template: str, server: Server) -> Copier:
-        """How databases are made that equal *template*. Called once for each template.
+        """How to copy *template*. Called once for each template.
 
         Args:
-            sql: A maintenance connection; it may look into the template.
+            sql: A maintenance connection; it may read the template.
 
         Returns:
-            The statements that make a copy with the name that it is given, for a
-            maintenance connection. None where :meth:`hold` makes the copy.
+            A function that takes the name of the copy, and returns the statements that make it
+            over a maintenance connection; none if :meth:`hold` makes the copy.
         """
         return lambda name: ()
 
     def restorer(self, sql: Sql, database: DatabaseRef, template: DatabaseRef) -> Restorer:
-        """What puts *database* back to what its template is.
+        """The restorer of *database*.
 
         Args:
-            sql: A connection to that very database, kept as long as the restorer is.
-            template: The database that it was copied from, on the same server.
+            sql: A connection to *database*, open as long as the restorer is used.
+            template: The database that *database* was copied from, on the same server.
         """
         raise NotImplementedError
 
     @abc.abstractmethod
     def create_database(self, name: str) -> Sequence[str]:
-        """Statements that make an empty database, for the maintenance connection."""
+        """Statements that create an empty database, over a maintenance connection."""
 
     @abc.abstractmethod
-    def client(self, server: Server, place: str, database: str) -> tuple[Sequence[str], str]:
-        """The command that opens a database, and the text of a private file that it reads.
+    def client_command(self, server: Server, file: str, database: str) -> tuple[Sequence[str], str]:
+        """The command that opens a database, and the text of the file with its password.
 
         Args:
-            place: The path of that file; without a server, of the database.
+            file: The path of that file; without a server, of the database.
         """
 
-    def save(self, copied: DatabaseRef, path: str) -> None:
-        """Write a database to a file, where there is no server on which it could stay."""
+    def save(self, database: DatabaseRef, path: str) -> None:
+        """Write a database that lives in this process to a file."""
         raise NotImplementedError
 
     @abc.abstractmethod
     def drop_database(self, name: str, server: Server) -> Sequence[str]:
-        """Statements that drop a database whoever is connected to it."""
+        """Statements that drop a database, whoever is connected to it."""
 
     def end_connections(self, database: str) -> Sequence[str]:
-        """Statements, of which the last one has rows: statements that end the connections to
-        *database*, where dropping it would wait for them. None: it would not."""
+        """Statements of which the last one returns rows: statements that end the connections to
+        *database*. Empty: dropping it does not wait for them."""
         return ()
 
     def lock_timeout(self, seconds: float) -> Sequence[str]:
-        """Statements that bound how long a connection waits for locks, from now on."""
+        """Statements that limit how long a connection waits for a lock."""
         return ()
 
-    def waits(self, database: str) -> str | None:
-        """A query for who waits for a lock in *database*, for a maintenance connection.
+    def limit_lock_waits(self) -> Sequence[str]:
+        """Statements for each new connection of a test that limit its waits for locks to
+        :attr:`lock_wait`, unless the user has set a limit."""
+        return ()
 
-        Its rows: for how many seconds one waits; the session that does, its user and
-        application; the same of the session that it waits for. None: the server cannot say.
-        """
-        return None
+    def limit_lock_waits_in(self, database: str) -> Sequence[str]:
+        """Statements that do the same for all connections to a new copy of a template, over a
+        maintenance connection."""
+        return ()
 
     def holders(self, database: str) -> Sequence[str]:
-        """Statements, of which the last one has rows: the sessions in *database* that are in a
-        transaction.
+        """Statements, of which the last one has rows: the sessions that are in a transaction in
+        *database*.
 
-        The rows: the session, its user and application, and whether it has locks that others
-        than those who change a schema may wait for. None: the server cannot say.
+        The rows: the session, its user and application, and whether it holds locks for which
+        other statements than changes of the schema may wait. None: the server cannot say.
         """
         return ()
-
-    def connected(self, database: str) -> str | None:
-        """A query for who is connected to *database*: the session, its user and application;
-        None: it does not matter to copies."""
-        return None
-
-    def cancel(self, session: int) -> str:
-        """The statement that ends what a session waits for, and leaves its connection open."""
-        raise NotImplementedError
 
     @abc.abstractmethod
     def list_databases(self) -> str:
         """A query whose first column is every database's name."""
 
     def sessions(self, prefix: str) -> Sequence[str]:
-        """Statements, of which the last one has a row for each session in a database whose name
-        begins with *prefix*. None: the server cannot say."""
+        """Statements of which the last one returns a row for each session in a database whose name
+        begins with *prefix*. Empty: the server does not say."""
         return ()
 
     def hold_lock(self, run: str) -> str | None:
-        """A query whose one value is true where the session now holds the lock of a run.
+        """A query that tries to take the lock of a run; its one value says whether the session
+        now holds it.
 
-        The lock lasts as long as the session, is one for the whole server, and is not waited
-        for. Other versions of the plugin must find it: what it is called must not change.
-        None: the server has nothing like it.
+        The lock lasts as long as the session, applies to the whole server, and the query does
+        not wait for it. Its name must not change, as other versions of the plugin must find it.
+        None: the server has no such locks.
         """
         return None
 
     def release_lock(self, run: str) -> str:
-        """A query that gives back what :meth:`hold_lock` has taken."""
+        """A query that releases the lock of :meth:`hold_lock`."""
         raise NotImplementedError
 
     def keep_session(self) -> Sequence[str]:
-        """Statements after which the server does not end this session for being idle, and
-        notices within minutes that the other side has gone."""
+        """Statements that switch the session's idle timeout off, and TCP keepalives on."""
         return ()
 
     def version_query(self) -> str:
@@ -561,17 +583,17 @@ class Backend(abc.ABC):
 
 
 class ServerProvider(abc.ABC):
-    """Obtains a server: finds out whether it can, then keeps one for as long as needed."""
+    """Obtains a server: finds out whether one is available, then provides it."""
 
     #: The word in ``--asyncdb-server`` and in the header.
     name: ClassVar[str]
-    #: The id of the run that asks, for the record of who owns what :meth:`obtain` makes.
+    #: The id of the run, for the record of who owns what :meth:`obtain` starts.
     run: str = ""
-    #: Shall servers stay for later runs, where they can (:attr:`keeps`)? Then leaving
-    #: :meth:`obtain` stops nothing, and ``Server.kept`` is set.
+    #: Servers stay for later runs, if they can (:attr:`keeps`). Then leaving :meth:`obtain` stops
+    #: nothing, and ``Server.kept`` is set.
     reuse: bool = False
-    #: Asked when :meth:`obtain` is left: is there anything on the server for which it must stay?
-    #: None: there will not be.
+    #: Called when :meth:`obtain` is left: must the server stay, because a database on it does?
+    #: None: no database stays.
     needed: Callable[[Server], bool] | None = None
 
     @property
@@ -581,22 +603,22 @@ class ServerProvider(abc.ABC):
 
     @abc.abstractmethod
     def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Candidate:
-        """Say what would be used; start nothing, wait for nothing.
+        """What would be used for *spec*. Starts nothing and waits for nothing.
 
         Args:
-            spec: What the user asked for; its version narrows the choice.
+            spec: The backend as the user named it; its version narrows the choice.
             backend: The backend's data.
             url: The URL that the user gave for this backend, if any.
 
         Raises:
-            ProviderUnavailable: With the reason, one clause that fits behind ``url: ``.
+            ProviderUnavailable: With the reason, one clause that can follow ``url: ``.
         """
 
     def load(self, found: Candidate, backend: Backend) -> None:
-        """Import what :meth:`obtain` needs; called before it, in the caller's thread.
+        """Import what :meth:`obtain` needs; called before it, in the main thread.
 
-        Python's warning filters belong to the whole process, and pytest changes them for
-        each test: an import that silences a warning of its own is not safe in a thread.
+        Python's warning filters belong to the whole process, and pytest changes them for each
+        test: a module that silences its own warnings must not be imported in a thread.
         """
 
     @abc.abstractmethod
@@ -614,8 +636,8 @@ class ServerProvider(abc.ABC):
         is stopped and its data is gone.
 
         Args:
-            found: What :meth:`find` said.
-            progress: Takes a line for the user when something takes long.
+            found: The result of :meth:`find`.
+            progress: Takes a line for the user if something takes long.
 
         Raises:
             ServerStartError: With what the server printed.
@@ -627,75 +649,74 @@ Copier = Callable[[str], Sequence[str]]
 
 
 class Sql(Protocol):
-    """A connection of ours on which each statement commits by itself."""
+    """A connection of the plugin on which every statement commits by itself."""
 
     async def fetch(self, query: str) -> list[tuple[Any, ...]]:
         """The rows of a query."""
 
     async def ask(self, query: str) -> Sequence[tuple[Any, ...]]:
-        """The rows of a query that is sent often: past SQLAlchemy, with the driver's errors; see
-        :meth:`Driver.ask`."""
+        """The rows of a query that is sent often, without SQLAlchemy's overhead; raises the
+        driver's errors. See :meth:`Driver.ask`."""
 
     async def script(self, statements: Sequence[str]) -> Sequence[Sequence[tuple[Any, ...]]]:
-        """Run several statements, in one round trip where the driver can; see
+        """Run several statements, in one round trip if the driver can; see
         :meth:`Driver.run`."""
 
     async def answer(self, statements: Sequence[str]) -> Sequence[tuple[Any, ...]]:
-        """Run statements, and return the rows of the last one. Several only where the driver
-        tells the rows of several."""
+        """Run statements, and return the rows of the last one. The driver must return the rows of
+        several statements, if there are several."""
         if len(statements) == 1:
             return await self.fetch(statements[0])
         return (await self.script(statements))[-1]
 
 
-#: How a word for a counter begins that has moved.
+#: How the word for a changed sequence or AUTO_INCREMENT counter begins.
 IDS = "ids "
-#: So many tests leave so much behind in a database that statements get slower by some percent.
-UNTIDY = 1000
-
-#: How a word for a connection begins that was left in a transaction.
+#: How the word for a connection that is still in a transaction begins.
 LEFT_OPEN = "connection "
-#: So many characters of such a connection's last statement are told.
+#: The length to which such a connection's last statement is cut.
 LEFT_TEXT = 600
+#: The number of tests whose dead rows make statements slower by a few percent.
+VACUUM_EVERY = 1000
 
 
 class Restorer(abc.ABC):
-    """Puts one database back to what it was when it was made, whoever has changed it.
+    """Finds what changed in one database, whoever changed it, and puts it back.
 
-    Every coroutine runs on the plugin's own loop. Nobody else uses the database meanwhile.
+    Every coroutine runs on the plugin's loop. No test uses the database meanwhile.
     """
 
     @abc.abstractmethod
     async def remember(self) -> None:
-        """Take the state of the database, which equals its template, for what
-        :meth:`restore` leads back to. Called once, before everything else."""
+        """Remember the present state, which equals the template, for :meth:`restore`. Called once,
+        before everything else."""
 
     @abc.abstractmethod
     async def changed(self) -> Sequence[str]:
-        """What differs from what was remembered, in words such as ``table public.users`` or
-        ``schema``; empty: nothing. One round trip, found by the server: it does not matter
-        who has changed it, or how.
+        """What differs from the remembered state, in words such as ``table public.users`` or
+        ``schema``; empty: nothing. The server finds it in one round trip, so that it does not
+        matter who changed it, or how.
 
-        A connection that somebody else has left in a transaction counts, in words that
-        begin with :data:`LEFT_OPEN`."""
+        Another session that is still in a transaction counts as well, in words that begin with
+        :data:`LEFT_OPEN`."""
 
     @abc.abstractmethod
     async def restore(self, changed: Sequence[str]) -> bool:
-        """Put *changed*, as :meth:`changed` gave it, back, and end connections that were left
-        in a transaction.
+        """Put back *changed*, the result of :meth:`changed`, and end connections that are still in
+        a transaction.
 
         Returns:
-            False where it cannot: the database is then replaced by another copy.
+            False: this is not possible, and the database must be replaced by another copy.
         """
 
     async def put_back(self, ids: bool) -> tuple[Sequence[str], bool]:
-        """Look what has changed, and restore it.
+        """Find what has changed, and put it back.
 
         Args:
-            ids: Moved counters count as changes.
+            ids: Changed counters count as changes.
 
         Returns:
-            What had changed, and whether it could be put back.
+            What had changed, and whether it was put back.
         """
         changed = await self.changed()
         if not ids:
@@ -703,201 +724,141 @@ class Restorer(abc.ABC):
         return changed, not changed or await self.restore(changed)
 
     async def restart_ids(self) -> None:
-        """Let sequences and AUTO_INCREMENT begin where the template's do."""
-
-
-class Closing(Protocol):
-    """Something that can be closed."""
-
-    def close(self) -> None: ...
+        """Set sequences and AUTO_INCREMENT counters to the template's values, while the rows equal
+        the template's."""
+        moved = [word for word in await self.changed() if word.startswith(IDS)]
+        if moved:
+            await self.restore(moved)
 
 
 class Database(abc.ABC):
     """A worker's databases with one schema and seed, as an isolation strategy sees them.
 
-    All are copies of one template, made when they are first asked for.
+    All are copies of one template, made at their first use.
     """
 
     backend: Backend
     driver: Driver
     server: Server
-    #: How many connections there may be.
-    budget: Budget
     #: Connections that a strategy may keep open between tests, prefetched ones included.
-    idle_limit: int = 5
-    #: The run's engine options for these databases, as the user's fixture gave them.
+    idle_limit: int
+    #: The run's engine options for these databases, as the user's fixture returned them.
     engine_options: Mapping[str, Any]
 
     @property
     @abc.abstractmethod
     def url(self) -> URL:
-        """The URL of the database that is kept for many tests, which is there from now on.
-        May build it."""
+        """The URL of the database that many tests share; created at the first access."""
 
     @abc.abstractmethod
-    def restorer(self, copied: DatabaseRef | None = None) -> AbstractContextManager[Restorer]:
-        """What puts a database back to what its template is, which it equals now.
+    def restorer(self, copy: DatabaseRef | None = None) -> AbstractContextManager[Restorer]:
+        """A restorer of a database that equals its template now.
 
         Args:
-            copied: A database of :meth:`copy`; None: the kept one.
+            copy: The result of :meth:`copy`; None: the shared database.
         """
 
     @abc.abstractmethod
     def reference(self) -> URL:
-        """The URL of another database that nobody but us uses: as the template."""
+        """The URL of another database that equals the template and that no test uses."""
 
     @abc.abstractmethod
     def discard(self) -> None:
-        """Drop the kept database: it holds what it should not. The next :attr:`url` is that
-        of a new one."""
+        """Drop the shared database, which can no longer be used. The next :attr:`url` is that of
+        a new one."""
 
     @abc.abstractmethod
-    def copy(self, coming: int, made: Callable[[DatabaseRef], None]) -> DatabaseRef:
-        """Another database, for one test.
+    def copy(self, prefetch: int, prefetched: Callable[[DatabaseRef], None]) -> DatabaseRef:
+        """A new database for one test.
 
         Args:
-            coming: How many more of them will soon be asked for.
-            made: Called with each of those that are made ahead, in another thread.
+            prefetch: The number of copies to make in advance.
+            prefetched: Called in another thread with each copy that is made.
         """
 
     @abc.abstractmethod
-    def drop(self, copied: DatabaseRef, first: Callable[[], None]) -> None:
-        """Drop what :meth:`copy` gave, whoever is connected to it; need not wait for it.
+    def drop(self, copy: DatabaseRef, before: Callable[[], None]) -> None:
+        """Drop the result of :meth:`copy`, whoever is connected to it; need not wait for it.
 
         Args:
-            first: Called before, perhaps in another thread, unless the run ends.
+            before: Called before it, perhaps in another thread, unless the run ends.
         """
 
     @abc.abstractmethod
-    def keep(self, copied: DatabaseRef | None = None) -> DatabaseRef | Exception:
-        """A copy of a database that outlives the run, or why there is none.
+    def keep(self, copy: DatabaseRef | None = None) -> DatabaseRef | Exception:
+        """Copy a database without connections, so that the copy outlives the run; or the error
+        that prevented it.
 
         Args:
-            copied: What :meth:`copy` gave; None: the kept one. Nobody is connected to it.
+            copy: The result of :meth:`copy`; None: the shared database.
         """
-
-
-class Session(NamedTuple):
-    """One connection of a test, as it is at the moment.
-
-    Args:
-        number: The server's own number of it; None: it has none.
-        who: Who uses it, in words.
-        place: Where that stands: lines of the user's code, the innermost last.
-        statement: What it runs; None: nothing.
-        checkout: The checkout in the journal whose open transaction it has; None: everything
-            that the test has run is in it.
-        in_transaction: As far as the driver knows.
-        link: Itself.
-    """
-
-    number: int | None
-    who: str
-    place: Sequence[str]
-    statement: str | None
-    checkout: int | None
-    in_transaction: bool
-    link: object
-
-
-#: Called in the place of a statement that did not get its lock within so many seconds.
-TimedOut = Callable[[Session | None, str, float], None]
-
-
-class Waits(Protocol):
-    """The connections of one test, and what becomes of their waits for locks."""
-
-    #: Who wants to know about statements that did not get their locks in time.
-    timed_out: TimedOut | None
-
-    def sessions(self) -> list[Session]:
-        """The connections that are in use. From any thread."""
-
-    def end(self, session: Session | None, why: BaseException) -> None:
-        """What *session* runs is about to be cancelled: the test fails with *why*, there if it
-        can, else at its end. From any thread."""
 
 
 class View(abc.ABC):
     """What one test sees of its database."""
 
-    #: What its connections are at.
-    waits: Waits
-
     #: The engine on the test's database; usable on any event loop.
     engine: AsyncEngine
     #: The URL of the test's database.
     url: URL
-    #: What the engine has run for the test.
+    #: The statements that the engine has run for the test.
     journal: StatementLog
-    #: The test has failed, and what it has left is to outlive it: set before its fixtures are
-    #: torn down.
+    #: The test has failed, and its database must be kept (``--asyncdb-keep``). Set before its
+    #: fixtures are torn down.
     keeping: bool = False
-    #: With :attr:`keeping`, after :meth:`close`: what outlives it, or why nothing does.
+    #: With :attr:`keeping`, after :meth:`close`: the kept database, or the error that prevented it.
     kept: DatabaseRef | Exception | None = None
-    #: Are the engine's connections independent of each other, with transactions of their own?
+    #: Does each connection of the engine have its own transaction?
     independent: ClassVar[bool]
 
     @abc.abstractmethod
     def checkpoint(self) -> AbstractContextManager[None]:
-        """On leaving it the data is put back to what it was on entering. Blocks.
+        """On exit, put the data back to what it was on entry. Blocks.
 
         Raises:
-            IsolationConflict: On entering: something stands against it; nothing is changed.
+            IsolationConflict: On entry, if it is not possible now; nothing has changed.
         """
 
     @abc.abstractmethod
     def reference(self) -> URL:
-        """The URL of another database, with the same schema and seed, that no test uses."""
+        """The URL of another database with the same schema and seed, that no test uses."""
 
     def read(self, work: Callable[[Connection], T]) -> T | None:
-        """Call *work* with a connection that sees what the test has done so far, and only reads.
-        Blocks; costs nothing where it is not called. None: it cannot be had at the moment.
+        """Call *work* with a connection that sees what the test has done so far, and must only
+        read. Blocks. None: it is not possible at the moment.
 
-        In ``rollback``, and on SQLite, what is not committed is seen, too.
+        In ``rollback``, and on SQLite, uncommitted changes are visible as well.
 
         Raises:
             Exception: The driver's own.
         """
         return None
 
+    def abort(self) -> None:
+        """Fail the statements that wait for the server, which is gone. From any thread."""
+
     def expect_checkpoints(self) -> None:
-        """The test may ask for checkpoints; so far it has done nothing."""
+        """Called before the test does anything, if it may call :meth:`checkpoint`."""
 
     def watch(self) -> None:
-        """Somebody else may connect to the database from now on, past the engine."""
+        """From now on, code may connect to the database without the engine."""
 
     @abc.abstractmethod
     def closing(self) -> AbstractContextManager[None]:
-        """While it is entered, sessions and connections of the engine may be closed by sync
-        code on any loop, or on none; their work is undone at the latest by :meth:`close`.
-        Costs no round trip."""
+        """Inside this context, sync code may close sessions and connections of the engine, with
+        or without a running loop. :meth:`close` undoes their work at the latest. Costs no round
+        trip."""
 
     @abc.abstractmethod
     def close(self) -> Sequence[BaseException]:
-        """End the test's view and undo its work. Returns what broke the isolation.
+        """End the view and undo the test's work. Returns the breaches of the isolation.
 
-        Called once, from a sync fixture's teardown; bounded in time; never raises for
-        what the test did."""
-
-
-class ViewRequest(NamedTuple):
-    """What a test asks its isolation strategy for.
-
-    Args:
-        test: Its node id.
-        coming: How many of the tests that come next will want such a view.
-        restart_ids: Sequences and AUTO_INCREMENT begin anew; False: they may go on, where that
-            costs less; None: as the strategy does by itself.
-    """
-
-    test: str
-    coming: int = 0
-    restart_ids: bool | None = None
+        Called once, from a sync fixture's teardown. Returns within a bounded time, and never
+        raises because of what the test did."""
 
 
 class Isolation(abc.ABC):
-    """Keeps tests apart on one database of a worker."""
+    """Keeps the tests of a worker apart."""
 
     #: The word in ``--asyncdb-isolation`` and in the marker.
     name: ClassVar[str]
@@ -906,15 +867,17 @@ class Isolation(abc.ABC):
 
     @abc.abstractmethod
     def __init__(self, database: Database, host: HostLoop) -> None:
-        """Take a worker's database, without touching it, and the loop for connections."""
+        """Must not touch the database yet.
+
+        Args:
+            database: The worker's databases.
+            host: The loop that connections live on.
+        """
 
     @abc.abstractmethod
-    def view(self, wish: ViewRequest) -> View:
-        """Open a test's view. Costs no round trip, but for what it is made on."""
-
-    def relax(self) -> None:
-        """Close connections that are for later tests, where others need their room."""
+    def view(self, request: ViewRequest) -> View:
+        """Open a test's view of its database. Costs no round trip, once the database exists."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Give back what is kept between tests. May be called twice."""
+        """Close what is kept between tests. May be called twice."""

@@ -189,7 +189,9 @@ def _asyncdb_view(
         else:
             given = None if asyncdb_metadata is NOT_GIVEN else asyncdb_metadata
             metadata = as_metadata(given, "the fixture asyncdb_metadata")
-            plan = SchemaPlan(metadata, asyncdb_migrate, as_seeds(asyncdb_seed))
+            plan = SchemaPlan(
+                metadata, asyncdb_migrate, as_seeds(asyncdb_seed), inputs=run.settings.inputs
+            )
         view = run.view(
             asyncdb_backend.spec,
             plan,
@@ -197,8 +199,8 @@ def _asyncdb_view(
             isolation := marking.isolation or run.settings.isolation.value,
             ViewRequest(
                 node.nodeid,
-                coming=_coming(node, asyncdb_backend, isolation),
-                restart_ids=marking.reset_sequences,
+                prefetch=_prefetch(node, asyncdb_backend, isolation),
+                reset_sequences=marking.reset_sequences,
             ),
         )
     try:
@@ -215,7 +217,7 @@ def _asyncdb_view(
     yield view
     run.times.ending()
     run.redirector.end()
-    run.watch.lookout = None
+    run.watchdog.current = asyncdb_backend.spec, run.host.cancel_all
     if view.keeping and (why := run.why_not_kept(asyncdb_backend.spec)) is not None:
         view.keeping = False
         test.kept = False, why
@@ -223,7 +225,7 @@ def _asyncdb_view(
     if view.kept is not None:
         test.kept = run.keep(view.kept, asyncdb_backend.spec, node.nodeid)
     run.times.ended(str(asyncdb_backend), isolation)
-    if breaches and (lost := run.watch.lost(asyncdb_backend.spec)) is not None:
+    if breaches and (lost := run.watchdog.lost(asyncdb_backend.spec)) is not None:
         first = [] if test.lost else [lost]  # it explains what could not be undone
         breaches = [*first, *(b for b in breaches if not getattr(b, "not_undone", False))]
     if breaches:
@@ -353,7 +355,7 @@ def _only_spec(run: Run, request: pytest.FixtureRequest) -> Any:
     return allowed[0]
 
 
-def _coming(node: Any, backend: AsyncdbBackend, isolation: str) -> int:
+def _prefetch(node: Any, backend: AsyncdbBackend, isolation: str) -> int:
     """How many databases are worth making ahead: some, where the next test wants one."""
     from pytest_asyncdb._config.markers import read_markers
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import pytest_asyncdb._databases.began  # noqa: F401  # notes the time, before the tests' modules are loaded
 from pytest_asyncdb import errors
 from pytest_asyncdb._run.collection import BACKEND, VIEW, Reaching, wants_view, with_view_first
 from pytest_asyncdb._run.stash import COMPARED, MATRIX, RUN, forget_test, state_of
@@ -88,15 +87,10 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """xdist's controller prepares a worker: a channel to ask for servers."""
-    from pytest_asyncdb._run import workers
+    from pytest_asyncdb._run.worker_channel import prepare_worker
 
     run = node.config.stash[RUN]
-    channel = node.gateway.newchannel()
-    node.workerinput[workers.CHANNEL] = channel
-    node.workerinput["asyncdb_run"] = run.id
-    node.workerinput[workers.PLACE] = workers.place()
-    node.workerinput[workers.ENVIRONMENT] = workers.environment()
-    workers.serve_channel(channel, run.owned)
+    prepare_worker(node, run.id, run.owned)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -181,7 +175,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Remember which test comes next, for what can be prepared meanwhile."""
     state_of(item).next = nextitem
-    item.config.stash[RUN].watch.progress()
+    item.config.stash[RUN].watchdog.progress()
 
 
 @pytest.hookimpl(tryfirst=True)

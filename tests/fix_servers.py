@@ -23,8 +23,8 @@ from fix_observer import Observer, observer_of
 from sqlalchemy.engine import URL
 
 from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb._run.owned_servers import ServerSource
 from pytest_asyncdb._run.stash import RUN
-from pytest_asyncdb._run.workers import ServerSource
 from pytest_asyncdb.abc import BackendSpec, Server, Sourced
 from pytest_asyncdb.errors import AsyncdbError
 

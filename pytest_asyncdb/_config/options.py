@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._config import messages
 from pytest_asyncdb._config.urls import add_url
+from pytest_asyncdb._databases.fingerprint import files_in
 from pytest_asyncdb.abc import BackendSpec, Sourced
 
 if TYPE_CHECKING:
@@ -146,6 +147,12 @@ OPTIONS = (
         "an alembic.ini or a pyproject.toml",
     ),
     Option(
+        name="inputs",
+        ini="asyncdb_inputs",
+        help="files and folders that asyncdb_migrate and asyncdb_seed read or import, as patterns "
+        "relative to rootdir: when one changes, --asyncdb-reuse builds the databases again",
+    ),
+    Option(
         name="app_engines",
         ini="asyncdb_app_engines",
         help="the application's own engines, which lead to the test's database during a test: "
@@ -172,6 +179,8 @@ class Settings(NamedTuple):
     metadata: Sourced[str]
     #: The absolute path of Alembic's configuration, or None.
     migrations: Sourced[Path | None]
+    #: The files that ``asyncdb_inputs`` names.
+    inputs: tuple[Path, ...]
     app_engines: Sourced[str]
     #: Run the doctor instead of the tests?
     doctor: bool
@@ -201,7 +210,9 @@ def add_options(parser: pytest.Parser) -> None:
                 keywords["metavar"] = option.metavar
             group.addoption(option.flag, **keywords)
         if option.ini is not None:
-            parser.addini(option.ini, option.help, type="string", default="")
+            # "args" is text or, in TOML, a list.
+            kind: Literal["args", "string"] = "args" if option.name == "inputs" else "string"
+            parser.addini(option.ini, option.help, type=kind, default="")
 
 
 def read_settings(
@@ -231,6 +242,7 @@ def read_settings(
         metadata=raw["metadata"],
         allow_hosts=raw["allow_hosts"],
         migrations=_migrations(config, raw["migrations"]),
+        inputs=_inputs(config, raw["inputs"]),
         app_engines=raw["app_engines"],
         doctor=raw["doctor"].value == "true",
         report=raw["report"],
@@ -308,7 +320,8 @@ def _read(config: pytest.Config, option: Option, environment: Mapping[str, str])
         value = environment[option.env]
         return Sourced(value.strip(), f"{option.env}={value}")
     if option.ini is not None:
-        value = str(config.getini(option.ini)).strip()
+        value = config.getini(option.ini)
+        value = (" ".join(value) if isinstance(value, list) else str(value)).strip()
         if value:
             return Sourced(value, f"{option.ini} in {_ini_name(config)}")
     return Sourced(option.default, "default")
@@ -345,6 +358,21 @@ def _providers(written: Sourced[str], registry: Registry) -> dict[str, Sourced[s
             key = _parse_spec(name, written.source, registry).backend
         providers[key] = Sourced(provider, written.source)
     return providers
+
+
+def _inputs(config: pytest.Config, written: Sourced[str]) -> tuple[Path, ...]:
+    """The files that match the patterns of ``asyncdb_inputs``."""
+    found: list[Path] = []
+    for pattern in written.value.split():
+        matches = sorted(config.rootpath.glob(pattern))
+        if not matches:
+            raise errors.ConfigError(
+                f"no file matches {pattern!r} ({written.source})",
+                [f"Patterns are relative to {config.rootpath}."],
+                ["name files or folders, such as schema/*.sql or migrations"],
+            )
+        found += files_in(matches)
+    return tuple(found)
 
 
 def _migrations(config: pytest.Config, written: Sourced[str]) -> Sourced[Path | None]:

@@ -1,6 +1,6 @@
-"""Building a template: its schema, by ``create_all`` or a migration, and its seed.
+"""Builds a template: its schema, by ``create_all`` or a migration, and its seed.
 
-Everything runs on our own loop, on an engine without a pool that is gone afterwards.
+Everything runs on the plugin's loop, on an engine without a pool that is disposed of afterwards.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def building_engine(url: URL, options: Mapping[str, Any]) -> AsyncEngine:
-    """An engine for provisioning with the user's options, as far as they suit it."""
+    """An engine for building, with the user's options except those of the pool."""
     from sqlalchemy.pool import NullPool
 
     left = without_pool(options)
@@ -35,7 +35,7 @@ async def build_schema(engine: AsyncEngine, backend: Backend, plan: SchemaPlan) 
     """Build the schema in an empty database.
 
     Raises:
-        SchemaError: With what the server, or the migration, said.
+        SchemaError: With the error of the server or the migration.
     """
     try:
         if plan.migrate is not None:
@@ -51,16 +51,16 @@ async def build_schema(engine: AsyncEngine, backend: Backend, plan: SchemaPlan) 
 
 
 async def fill(engine: AsyncEngine, backend: Backend, seeds: Sequence[Callable[..., Any]]) -> None:
-    """Run the user's seeds, each in a session and transaction of its own.
+    """Run the user's seeds, each in its own session and transaction.
 
     Raises:
-        SchemaError: With what a seed raised.
+        SchemaError: With the error that a seed raised.
     """
     from sqlalchemy import event
     from sqlalchemy.ext.asyncio import AsyncSession
 
     def refuse(session: object, instance: object) -> None:
-        # It would count as stored already, and nothing would be inserted.
+        # SQLAlchemy takes the object for stored already, so it would insert nothing.
         raise messages.seed_reuses_object(backend.label, type(instance).__name__)
 
     for seed in seeds:
@@ -88,7 +88,7 @@ async def _create_schemas(connection: AsyncConnection, backend: Backend, plan: S
 
 
 async def _migrate(engine: AsyncEngine, migrate: Callable[..., Any]) -> None:
-    """Call the user's function with what its parameters are named after."""
+    """Call the user's function; the names of its parameters say which values it gets."""
     names = list(inspect.signature(migrate).parameters)
     unknown = [name for name in names if name not in ("connection", "engine", "url")]
     if unknown:
@@ -112,7 +112,7 @@ async def _migrate(engine: AsyncEngine, migrate: Callable[..., Any]) -> None:
     elif is_async:
         await migrate(**given)
     else:
-        # A sync function may run a loop of its own (Alembic's async env.py does).
+        # A sync function may run its own event loop (Alembic's async env.py does).
         import asyncio
 
         await asyncio.to_thread(migrate, **given)

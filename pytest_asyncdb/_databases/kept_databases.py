@@ -1,8 +1,8 @@
-"""Databases of failed tests that stay after the run (``--asyncdb-keep``), and their records.
+"""The databases of failed tests that stay after the run (``--asyncdb-keep``).
 
-Each has a file in the user's cache, by which the end of the run lets its server live, and by which
-``reap`` finds it; where a client needs a password, another one that the client reads. Both are for
-this user only, and go with the database.
+Each has a record in the user's cache: because of it the end of the run does not stop the server,
+and ``reap`` finds the database. If the client program needs a password, a second file holds it.
+Only this user can read either, and both are removed together with the database.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from pytest_asyncdb.abc import DatabaseRef, Server
 if TYPE_CHECKING:
     from pytest_asyncdb.abc import Backend
 
-#: How their names begin; no run's databases are called so.
+#: How their names begin; the databases of a run have other names.
 PREFIX = "asyncdb_kept_"
-#: So many of each process of a run are kept.
+#: The most databases that one process of a run keeps.
 MOST = 10
 
 
@@ -33,12 +33,12 @@ class Record:
     """A database that was kept.
 
     Args:
-        name: The database's.
-        test: Its test's node id.
-        server: Where it is.
-        driver: The name of the driver that has reached it.
-        file: The database, where it is a file.
-        owner: The process that has kept it.
+        name: The database's name.
+        test: The node id of its test.
+        server: The server that holds it.
+        driver: The name of the driver that the test used.
+        file: The path of a database that is a file.
+        owner: The process that kept it.
     """
 
     name: str
@@ -50,17 +50,17 @@ class Record:
 
     @property
     def running(self) -> bool:
-        """Has the run that made it not ended yet?"""
+        """Is the run that made it still running?"""
         return self.owner.alive()
 
     def forget(self) -> None:
-        """Remove what is left of it in the cache."""
+        """Remove its files from the cache."""
         for path in kept_folder().glob(f"{self.name}.*"):
             path.unlink(missing_ok=True)
 
 
 def kept_name(prefix: str, number: int) -> str:
-    """The name of a database that is kept.
+    """The name of a kept database.
 
     Args:
         prefix: How the names of the process's databases begin.
@@ -69,41 +69,41 @@ def kept_name(prefix: str, number: int) -> str:
 
 
 def kept_folder() -> Path:
-    """Where records are, and databases that are files.
+    """The folder of the records, and of databases that are files.
 
     Raises:
-        OSError: It cannot be made.
-        RuntimeError: There is no home.
+        OSError: It cannot be created.
+        RuntimeError: The user has no home folder.
     """
     return private_folder("kept")
 
 
 def record(
-    copied: DatabaseRef, test: str, run: str, server: Server, backend: Backend, driver: str
+    database: DatabaseRef, test: str, run: str, server: Server, backend: Backend, driver: str
 ) -> str:
-    """Write down that a database was kept.
+    """Write the record of a kept database.
 
     Returns:
-        The command that opens it.
+        The command that opens the database.
 
     Raises:
-        OSError: Its file cannot be written.
+        OSError: The record cannot be written.
     """
-    place = kept_folder() / copied.name
-    file = None if server.maintenance is not None else copied.url.database
-    command, text = backend.client(server, file or f"{place}.client", copied.name)
-    if text:
-        write_private(Path(f"{place}.client"), text)
-    owner = Owner.current(run, "a database that was kept")
-    values = dataclasses.asdict(Record(copied.name, test, server, driver, file, owner))
-    write_private(Path(f"{place}.json"), json.dumps(values))
+    path = kept_folder() / database.name
+    file = None if server.maintenance is not None else database.url.database
+    command, secret = backend.client_command(server, file or f"{path}.client", database.name)
+    if secret:
+        write_private(Path(f"{path}.client"), secret)
+    owner = Owner.current(run, "a kept database")
+    values = dataclasses.asdict(Record(database.name, test, server, driver, file, owner))
+    write_private(Path(f"{path}.json"), json.dumps(values))
     if server.kept is not None:
         keep_server(server.kept)
     return shlex.join(command)
 
 
 def records() -> Iterator[Record]:
-    """Everything that this user has kept."""
+    """The records of all databases that this user has kept."""
     with contextlib.suppress(OSError, RuntimeError):
         for path in sorted(kept_folder().glob("*.json")):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -111,7 +111,7 @@ def records() -> Iterator[Record]:
 
 
 def keeps(run: str, server: Server) -> bool:
-    """Has *run* kept a database on *server*?"""
+    """Did *run* keep a database on *server*?"""
     return any(
         (one.owner.run, one.server.host, one.server.port) == (run, server.host, server.port)
         for one in records()
@@ -119,10 +119,10 @@ def keeps(run: str, server: Server) -> bool:
 
 
 def keep_server(folder: str) -> None:
-    """Let a server that stays do so for longer.
+    """Let a server that stays for later runs stay for longer.
 
     Args:
-        folder: The server's.
+        folder: The server's folder.
     """
     Path(folder, "keep").touch()
 

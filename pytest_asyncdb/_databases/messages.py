@@ -1,102 +1,40 @@
-"""Texts of errors in making databases."""
+"""The texts of errors that occur while databases are made."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pytest_asyncdb import errors
 from pytest_asyncdb._record.text import error_text, shorten
+from pytest_asyncdb.abc import Backend
 
 
 def may_not_create(
-    label: str, user: str | None, source: str, error: BaseException, grant: str
+    backend: Backend, user: str | None, source: str, error: BaseException
 ) -> errors.ServerUnavailable:
-    """The account of a URL has no right to make databases.
-
-    Args:
-        grant: What gives it that right.
-    """
+    """The account of a URL has no right to create databases."""
     return errors.ServerUnavailable(
         f"the account {user!r} may not create databases ({source})",
-        [error_text(error)],
+        [error_text(error), f"The account needs the right {backend.create_right}."],
         [
-            f"let an administrator of the {label} server run: {grant}",
-            "use only the database in the URL, one that is empty: add asyncdb_database=only to "
-            "the URL's parameters",
+            f"let an administrator of the {backend.label} server run: "
+            + backend.create_grant.format(user=user),
             f"or leave {source} out and let a server be started",
         ],
     )
 
 
-def single_in_use(name: str, source: str) -> errors.ServerUnavailable:
-    """Another run has the one database that may be used."""
-    return errors.ServerUnavailable(
-        f"another run uses the database {name!r} ({source})",
-        ["The URL says asyncdb_database=only, so the two cannot be kept apart."],
-        ["wait for the other run to end, or give each run a database of its own"],
-    )
-
-
-def single_not_empty(
-    name: str, source: str, things: Sequence[str], shown: int
-) -> errors.ServerUnavailable:
-    """The one database that may be used holds what may be somebody's.
-
-    Args:
-        things: What it holds.
-        shown: How many of them are told.
-    """
-    more = [f"and {len(things) - shown} more"] if len(things) > shown else []
-    return errors.ServerUnavailable(
-        f"the database {name!r} is not empty ({source})",
-        [*things[:shown], *more],
-        [
-            "drop what is in it, or give another one in the URL",
-            "or give it a name that begins with asyncdb_: what such a database holds is ours to "
-            "drop",
-        ],
-        "It holds, and nothing of it was touched:",
-    )
-
-
-def single_not_emptied(name: str, source: str, error: BaseException) -> errors.SchemaError:
-    """What is in the one database that may be used could not be dropped."""
-    return errors.SchemaError(
-        f"the database {name!r} could not be emptied ({source})",
-        [error_text(error)],
-        ["look for what the account does not own, and for a connection that holds locks"],
-    )
-
-
-def needs_databases(what: str, source: str) -> errors.ConfigError:
-    """Something that one database cannot give.
-
-    Args:
-        what: An option, a call, or the run itself.
-    """
-    return errors.ConfigError(
-        f"{what} needs several databases ({source})",
-        ["The URL says asyncdb_database=only."],
-        [
-            "leave it out, or run without xdist's workers",
-            "or use an account that may create databases, without asyncdb_database=only",
-        ],
-    )
-
-
-def no_room_for_workers(
-    label: str, source: str, room: int, workers: int, minimum: int
+def too_few_connections(
+    label: str, source: str, free: int, workers: int, minimum: int
 ) -> errors.ServerUnavailable:
     """A server has too few connections for the run's workers.
 
     Args:
-        room: How many it has room for.
+        free: How many it has for the run.
         minimum: What each worker needs.
     """
-    most = room // minimum
+    most = free // minimum
     fewer = f"run fewer workers: -n {most}" if most > 1 else "run without xdist's workers"
     return errors.ServerUnavailable(
-        f"{label} has room for {room} connections, {workers} workers need "
+        f"{label} has room for {free} connections, {workers} workers need "
         f"{workers * minimum} ({source})",
         [
             f"Each worker needs {minimum}. Counted when the run began, without what others use "
@@ -109,29 +47,6 @@ def no_room_for_workers(
     )
 
 
-def no_room_for_connection(
-    label: str, source: str, used: int, room: int, workers: int
-) -> errors.IsolationConflict:
-    """A test wants more connections than its worker may have.
-
-    Args:
-        used: How many this process has open, all of them in use.
-        room: How many the server has room for.
-    """
-    return errors.IsolationConflict(
-        f"a connection too many for this worker's share of {label} ({source})",
-        [
-            f"The server has room for {room} connections, {workers} "
-            f"worker{'s' * (workers > 1)}: {room // workers} each.",
-            f"In use here: {used}, and 1 to spare. What was kept for later tests is closed.",
-        ],
-        [
-            "open fewer at once in this test",
-            "run fewer workers, or raise max_connections of the server",
-        ],
-    )
-
-
 def not_reached(
     label: str, source: str, address: str, host: str, said: str
 ) -> errors.ServerUnavailable:
@@ -139,8 +54,8 @@ def not_reached(
 
     Args:
         address: Host and port.
-        host: Where the worker runs.
-        said: What the driver said there.
+        host: The host that the worker runs on.
+        said: The driver's error on that host.
     """
     return errors.ServerUnavailable(
         f"a worker on another host does not reach the {label} server ({source})",
@@ -173,7 +88,7 @@ def schema_failed(label: str, what: str, error: BaseException) -> errors.SchemaE
 
 
 def alembic_missing(source: str) -> errors.ConfigError:
-    """Alembic is wanted and not installed."""
+    """``asyncdb_migrations`` is set, and Alembic is not installed."""
     return errors.ConfigError(
         f"the package alembic is not installed ({source})",
         [],
@@ -184,10 +99,10 @@ def alembic_missing(source: str) -> errors.ConfigError:
 def alembic_unreadable(
     name: str, source: str, error: BaseException, place: str | None
 ) -> errors.ConfigError:
-    """Alembic cannot make anything of its configuration or of a revision.
+    """Alembic cannot read its configuration or a revision.
 
     Args:
-        place: The line of the user's own code that raised, if it was one.
+        place: The line of the user's code that raised, if one did.
     """
     return errors.ConfigError(
         f"Alembic cannot read the migrations of {name!r} ({source})",
@@ -200,7 +115,7 @@ def alembic_unreadable(
 
 
 def no_revisions(name: str, source: str, where: str) -> errors.ConfigError:
-    """There is nothing to migrate to."""
+    """The migrations have no revision to upgrade to."""
     return errors.ConfigError(
         f"the migrations of {name!r} have no revision ({source})",
         [f"Looked in {where}."],
@@ -215,8 +130,8 @@ def foreign_database(url: str, ours: str, source: str) -> errors.ConfigError:
     """``env.py`` would have migrated another database than the test's.
 
     Args:
-        url: Where an engine was about to connect, without its password.
-        ours: Where it should have.
+        url: The URL that an engine was about to connect to, without its password.
+        ours: The URL of the test's database.
     """
     return errors.ConfigError(
         f"refused: env.py connects to another database ({source})",
@@ -230,20 +145,15 @@ def foreign_database(url: str, ours: str, source: str) -> errors.ConfigError:
     )
 
 
-def template_in_use(label: str, sessions: Sequence[tuple[object, ...]]) -> errors.SchemaError:
-    """Somebody is connected to the template, which then cannot be copied.
-
-    Args:
-        sessions: Number, user and application of each.
-    """
+def template_in_use(label: str, error: BaseException) -> errors.SchemaError:
+    """The template cannot be copied because sessions are connected to it."""
     return errors.SchemaError(
         f"the schema cannot be copied: connections to its database are open on {label}",
-        [f"session {', '.join(str(word) for word in words if word)}" for words in sessions],
+        [error_text(error)],
         [
             "close what asyncdb_migrate and asyncdb_seed open: await connection.close() and "
             "await engine.dispose()"
         ],
-        "Connected:",
     )
 
 
@@ -257,7 +167,7 @@ def seed_failed(label: str, error: BaseException) -> errors.SchemaError:
 
 
 def seed_reuses_object(label: str, model: str) -> errors.SchemaError:
-    """``asyncdb_seed`` adds an object that another database has stored already.
+    """``asyncdb_seed`` adds an object that it has already added to another database.
 
     Args:
         model: The object's class.

@@ -1,9 +1,9 @@
-"""Alembic builds the schema: what the ini option ``asyncdb_migrations`` stands for.
+"""Alembic builds the schema (the ini option ``asyncdb_migrations``).
 
-An ``env.py`` runs as it is, sync or async, on async drivers. It runs in a thread without a
-running loop, so that it may call ``asyncio.run()``, and in a greenlet in which a sync
-``Engine`` on an async driver may await, on a private loop. While it runs, no engine
-reaches any other database, and logging stays as pytest and the application have it.
+An ``env.py`` runs unchanged, sync or async, on async drivers. It runs in a thread without a
+running loop, so that it may call ``asyncio.run()``, and in a greenlet, so that a sync ``Engine``
+on an async driver may await. While it runs, no engine can connect to another database, and the
+logging configuration of pytest and the application stays in force.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._databases import messages
+from pytest_asyncdb._databases.fingerprint import files_in
 from pytest_asyncdb._engines.build_engine import OURS
 from pytest_asyncdb._engines.host_loop import HostLoop
 
@@ -37,7 +38,7 @@ class AlembicMigration:
 
     Args:
         path: The absolute path of an ``alembic.ini`` or a ``pyproject.toml``.
-        source: Where it was named, for errors.
+        source: The option that names it, for errors.
     """
 
     path: Path
@@ -47,12 +48,12 @@ class AlembicMigration:
         """Read the configuration and every revision.
 
         Raises:
-            ConfigError: Alembic is not installed, cannot read them, or there are none.
+            ConfigError: Alembic is not installed or cannot read them, or there is no revision.
         """
         require_alembic(self.source)
         from alembic.script import ScriptDirectory
 
-        with _kept_path():
+        with _restored_path():
             try:
                 script = ScriptDirectory.from_config(self._config())
                 heads = script.get_heads()
@@ -64,29 +65,40 @@ class AlembicMigration:
         if not heads:
             raise messages.no_revisions(self.path.name, self.source, script.dir)
 
+    def input_files(self) -> Iterator[Path]:
+        """The files that decide what the migration does: the configuration and the scripts."""
+        from alembic.script import ScriptDirectory
+
+        with _restored_path():
+            config = self._config()
+            folders = [ScriptDirectory.from_config(config).dir]
+            folders += config.get_version_locations_list() or []
+        paths = (self.path.parent / folder for folder in folders)
+        yield from files_in([self.path, *(path for path in paths if path.is_dir())])
+
     def __call__(self, url: URL, engine: Engine) -> None:
-        """Migrate; to be called where no event loop runs.
+        """Migrate. Must be called in a thread without a running event loop.
 
         Args:
             engine: A sync engine on an async driver, without a pool.
         """
         host = HostLoop()
         try:
-            with _kept_path(), _kept_logging(), _Watch(url, self.source) as watch:
+            with _restored_path(), _unchanged_logging(), _Refusal(url, self.source) as refusal:
                 try:
-                    host.call(self._upgrade, url, engine, watch, host.loop, as_running=False)
+                    host.call(self._upgrade, url, engine, refusal, host.loop, as_running=False)
                 except Exception as error:
-                    watch.raise_refused(error)
+                    refusal.raise_first(error)
                     if place := _place(error, self.path.parent):
                         error.add_note(f"at {place}")
                     raise
-                watch.raise_refused(None)
+                refusal.raise_first(None)
         finally:
             asyncio.set_event_loop(None)
             host.close()
 
     def _upgrade(
-        self, url: URL, engine: Engine, watch: _Watch, loop: asyncio.AbstractEventLoop
+        self, url: URL, engine: Engine, refusal: _Refusal, loop: asyncio.AbstractEventLoop
     ) -> None:
         from alembic import command
 
@@ -103,10 +115,10 @@ class AlembicMigration:
                     connection.commit()
             finally:
                 asyncio.set_event_loop(loop)
-                watch.dispose()
+                refusal.dispose()
 
     def _config(self) -> Config:
-        """What the ``alembic`` program would read, relative to the file's own folder."""
+        """The configuration that the ``alembic`` program reads, relative to the file's folder."""
         from alembic.config import Config
 
         folder = self.path.parent
@@ -119,18 +131,18 @@ class AlembicMigration:
             stdout=io.StringIO(),
         )
         location = config.get_alembic_option("script_location")
-        # Alembic itself looks below the current folder, and pytest may be started elsewhere.
+        # Alembic searches below the current folder, and pytest may be started in another one.
         if location and (folder / location).is_dir():
             config.set_main_option("script_location", _escaped(str(folder / location)))
         sys.path[:0] = [str(folder / path) for path in config.get_prepend_sys_paths_list() or ()]
         return config
 
 
-class _Watch:
-    """While a migration runs: every engine that is about to connect elsewhere is refused.
+class _Refusal:
+    """While a migration runs, refuses every connection to another database.
 
-    Each checkout of any engine, sync or async, passes ``Engine.raw_connection``. Threads
-    that were there before are other people's business.
+    Each checkout of any engine, sync or async, calls ``Engine.raw_connection``. Threads that
+    existed before the migration are not affected.
     """
 
     def __init__(self, url: URL, source: str) -> None:
@@ -139,14 +151,14 @@ class _Watch:
         self._refused: list[errors.ConfigError] = []
         self._used: dict[Engine, None] = {}
 
-    def __enter__(self) -> _Watch:
+    def __enter__(self) -> _Refusal:
         from sqlalchemy.engine import Engine
 
         self._others = set(threading.enumerate()) - {threading.current_thread()}
         original = self._original = Engine.raw_connection
 
         def raw_connection(engine: Engine) -> PoolProxiedConnection:
-            # Ours in new threads: another server of the run may be starting.
+            # The plugin's engines in new threads: another server of the run may be starting.
             own = engine.get_execution_options().get(OURS)
             if threading.current_thread() not in self._others and not own:
                 self._connecting(engine)
@@ -160,13 +172,13 @@ class _Watch:
 
         Engine.raw_connection = self._original  # type: ignore[method-assign]
 
-    def raise_refused(self, cause: BaseException | None) -> None:
-        """Raise the first refusal, which ``env.py`` may have swallowed."""
+    def raise_first(self, cause: BaseException | None) -> None:
+        """Raise the first refusal, which ``env.py`` may have caught."""
         if self._refused:
             raise self._refused[0] from cause
 
     def dispose(self) -> None:
-        """Close what sync engines have kept in their pools."""
+        """Close the pooled connections of sync engines."""
         for engine in self._used:
             engine.dispose()
 
@@ -177,23 +189,25 @@ class _Watch:
             error = messages.foreign_database(there, here, self._source)
             self._refused.append(error)
             raise error
-        if asyncio._get_running_loop() is None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
             self._used[engine] = None
 
 
 def require_alembic(source: str) -> None:
-    """Alembic is an extra.
+    """Check that Alembic, an extra, is installed.
 
     Raises:
-        ConfigError: It is not installed.
+        ConfigError: It is not.
     """
     if importlib.util.find_spec("alembic") is None:
         raise messages.alembic_missing(source)
 
 
 @contextlib.contextmanager
-def _kept_path() -> Iterator[None]:
-    """``prepend_sys_path`` holds while Alembic works: no test should depend on it."""
+def _restored_path() -> Iterator[None]:
+    """Restore ``sys.path``: Alembic's ``prepend_sys_path`` must not affect tests."""
     before = list(sys.path)
     try:
         yield
@@ -202,8 +216,9 @@ def _kept_path() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _kept_logging() -> Iterator[None]:
-    """The templates' ``fileConfig`` would close pytest's handlers and disable loggers."""
+def _unchanged_logging() -> Iterator[None]:
+    """Make ``fileConfig`` do nothing: in Alembic's standard ``env.py`` it would remove pytest's
+    handlers and disable loggers."""
     import logging.config
 
     original = logging.config.fileConfig
@@ -219,7 +234,7 @@ def _escaped(value: str) -> str:
 
 
 def _place(error: BaseException, folder: Path) -> str | None:
-    """The innermost line of ``env.py`` or a revision on the way to *error*."""
+    """The innermost line of ``env.py`` or a revision in the traceback of *error*."""
     places = traceback.extract_tb(error.__traceback__)
     for frame in reversed(places):
         path = Path(frame.filename)

@@ -1,18 +1,14 @@
-"""What shapes a database, and the fingerprint by which processes agree on it.
+"""What shapes a database: metadata or a migration, and seeds.
 
-A plan holds objects of the user: metadata, functions. Two xdist workers have the same ones
-under other addresses, so what they are made of is hashed. Nothing is built here.
+A plan holds the user's objects as they are. What they are made of is in ``fingerprint.py``,
+and what is built from them in ``build.py``.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import importlib.metadata
-import os
-import re
-import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
@@ -21,8 +17,6 @@ from pytest_asyncdb.abc import Sourced
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
-    from sqlalchemy.engine import Dialect
-    from sqlalchemy.schema import ExecutableDDLElement
 
 METADATA = Naming(
     "asyncdb_metadata",
@@ -30,11 +24,6 @@ METADATA = Naming(
     "a MetaData or a declarative base",
     errors.MetadataError,
 )
-
-#: How the words for an object begin that no other process can know.
-_UNKNOWN = "unknown object "
-#: What Python writes for an object that has no better words.
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,150 +35,26 @@ class SchemaPlan:
         migrate: Builds the schema instead, if given.
         seeds: Fill the tables, one after the other; each is a layer on those before it.
         empty: Nothing is built at all (``schema=False``).
+        inputs: Files that decide what *migrate* and *seeds* do (``asyncdb_inputs``).
     """
 
     metadata: tuple[MetaData, ...] = ()
     migrate: Callable[..., Any] | None = None
     seeds: tuple[Callable[..., Any], ...] = ()
     empty: bool = False
+    inputs: tuple[Path, ...] = ()
 
     @property
     def base(self) -> SchemaPlan | None:
         """The plan without the last layer of seeds; None: there are no layers."""
         return dataclasses.replace(self, seeds=self.seeds[:-1]) if len(self.seeds) > 1 else None
 
-    def fingerprint(self, dialect: Dialect, options: Mapping[str, Any]) -> str:
-        """A hash that is equal in every process that would build the same.
-
-        Where something cannot be told to be the same it counts as different.
-
-        Args:
-            dialect: The dialect that the schema is built with.
-            options: The engine options.
-        """
-        return _hash(self._words(dialect, options))
-
-    def lasting_fingerprint(self, dialect: Dialect, options: Mapping[str, Any]) -> str | None:
-        """A hash that is equal also in processes of other runs that would build the same, as
-        long as none of the :func:`~pytest_asyncdb._databases.sources.sources` has changed.
-
-        None: that cannot be told.
-        """
-        words = self._words(dialect, options)
-        if _UNKNOWN in words:
-            return None
-        versions = [importlib.metadata.version(name) for name in ("sqlalchemy", "pytest-asyncdb")]
-        return _hash("\0".join([words, *versions]))
-
-    def functions(self) -> list[Any]:
-        """The user's functions and listeners that have a part in the building."""
-        found = [*self.seeds, *([] if self.migrate is None else [self.migrate])]
-        for metadata in self.metadata if self.migrate is None else ():
-            found += _listeners(metadata)
-        return found
-
-    def _words(self, dialect: Dialect, options: Mapping[str, Any]) -> str:
-        parts = [dialect.name, repr(self.empty), describe(dict(options))]
-        parts += [] if self.migrate is None else [describe(self.migrate)]
-        parts += [describe(seed) for seed in self.seeds]
-        if self.migrate is None:
-            parts += [part for one in self.metadata for part in _ddl(one, dialect)]
-        return "\0".join(parts)
-
-
-def _hash(words: str) -> str:
-    return hashlib.sha256(words.encode()).hexdigest()[:16]
-
-
-def _ddl(metadata: MetaData, dialect: Dialect) -> Iterator[str]:
-    """What *metadata* makes, in the dialect's words and in SQLAlchemy's own."""
-    from sqlalchemy.schema import CreateIndex, CreateTable
-
-    for table in metadata.sorted_tables:
-        # Only these words hold the values of an enum, only the others the constraints. Foreign
-        # keys of a column and indexes are sets, whose order is another in each process.
-        yield " ".join(sorted(re.split(r"[\s,]+", _ADDRESS.sub("", repr(table)))))
-        yield _compiled(CreateTable(table), dialect)
-        yield from sorted(_compiled(CreateIndex(index), dialect) for index in table.indexes)
-    yield from (describe(one) for one in _listeners(metadata))
-
-
-def _listeners(metadata: MetaData) -> Iterator[Any]:
-    for target in (metadata, *metadata.sorted_tables):
-        for event in ("before_create", "after_create"):
-            listeners = getattr(target.dispatch, event, ())
-            # Types such as Enum listen, too; the words of their tables hold what they make.
-            yield from (one for one in listeners if not _is_a_types(one))
-
-
-def _is_a_types(listener: Any) -> bool:
-    from sqlalchemy.types import SchemaType
-
-    inner = getattr(listener, "func", listener)
-    owner = getattr(inner, "__self__", None) or getattr(inner, "target", None)
-    return isinstance(owner, SchemaType)
-
-
-def _compiled(construct: ExecutableDDLElement, dialect: Dialect) -> str:
-    from sqlalchemy.exc import CompileError
-
-    try:
-        return str(construct.compile(dialect=dialect))
-    except CompileError as error:  # which building it will say better
-        return str(error)
-
-
-def describe(value: Any) -> str:
-    """*value* in words that are equal in every process where it is the same.
-
-    Functions are told by their code and what they enclose; an object of which nothing is
-    known, by its address, which no other process has.
-    """
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, type(...))):
-        return repr(value)
-    if isinstance(value, (list, tuple, set, frozenset)):
-        words = [describe(one) for one in value]
-        ordered = words if isinstance(value, (list, tuple)) else sorted(words)
-        return f"{type(value).__name__}({', '.join(ordered)})"
-    if isinstance(value, Mapping):
-        return describe([(str(key), one) for key, one in value.items()])
-    if isinstance(value, types.MethodType):
-        return f"{describe(value.__func__)} of {describe(value.__self__)}"
-    if isinstance(value, types.FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        return (
-            f"{value.__module__}.{value.__qualname__} {_code(value.__code__)} "
-            f"{describe([value.__defaults__, value.__kwdefaults__, cells])}"
-        )
-    if isinstance(value, os.PathLike):
-        return str(os.fspath(value))
-    if isinstance(value, (type, types.ModuleType, types.BuiltinFunctionType)):
-        return f"{getattr(value, '__module__', '')}.{value.__name__}"
-    reduced = getattr(value, "func", None)
-    if reduced is not None and hasattr(value, "keywords"):  # functools.partial
-        return describe([reduced, value.args, value.keywords])
-    if dataclasses.is_dataclass(value):
-        fields = [getattr(value, field.name) for field in dataclasses.fields(value)]
-        return f"{type(value).__module__}.{type(value).__qualname__} {describe(fields)}"
-    text = getattr(value, "statement", None)
-    if isinstance(text, str):  # SQLAlchemy's DDL
-        condition = getattr(value, "_ddl_if", None)
-        return text if condition is None else f"{text} {describe(tuple(condition))}"
-    return f"{_UNKNOWN}{type(value).__module__}.{type(value).__qualname__} {id(value)}"
-
-
-def _code(code: types.CodeType) -> str:
-    # Not by repr(): the order of a set is another one in each process.
-    constants = [_code(c) if isinstance(c, types.CodeType) else describe(c) for c in code.co_consts]
-    parts = (code.co_filename, code.co_firstlineno, code.co_code.hex(), code.co_names, constants)
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
 
 def as_seeds(value: Any) -> tuple[Callable[..., Any], ...]:
-    """What a user's ``asyncdb_seed`` fixture returned: one function, or layers of them.
+    """The value of the fixture ``asyncdb_seed`` as a sequence: one function, or layers of them.
 
     Raises:
-        ConfigError: It is none of these.
+        ConfigError: It is neither a function nor a list of functions.
     """
     if value is None:
         return ()
@@ -215,7 +80,7 @@ def load_metadata(written: Sourced[str]) -> tuple[MetaData, ...]:
 
 
 def as_metadata(value: Any, source: str) -> tuple[MetaData, ...]:
-    """What a user's ``asyncdb_metadata`` fixture returned, as MetaData objects.
+    """The value of the fixture ``asyncdb_metadata`` as MetaData objects.
 
     Args:
         value: A ``MetaData``, something with a ``.metadata``, ``module:attribute``, a list

@@ -1,8 +1,7 @@
-"""Databases on a server: the template, its copies, and their end.
+"""Makes databases on a server: the templates, their copies, and the end of both.
 
-A template is built once (``build.py``), by whichever process asks first
-(``templates.py``), and every database that a test sees is a copy of it. What a test does in
-a database is not known here, nor is pytest.
+A template is built once (``build.py``), by the process that asks for it first
+(``templates.py``), and every database that a test sees is a copy of one.
 """
 
 from __future__ import annotations
@@ -12,52 +11,40 @@ import dataclasses
 import itertools
 import socket
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Coroutine, Mapping
+from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._databases import messages
 from pytest_asyncdb._databases.build import build_schema, building_engine, fill
+from pytest_asyncdb._databases.connection import AutocommitConnection
+from pytest_asyncdb._databases.fingerprint import fingerprint, lasting_fingerprint
 from pytest_asyncdb._databases.kept_databases import kept_folder, kept_name
-from pytest_asyncdb._databases.lasting import LastingTemplates
-from pytest_asyncdb._databases.sources import reading, sources, stamps
-from pytest_asyncdb._databases.sql import Connection
+from pytest_asyncdb._databases.templates import KEPT_PREFIX, Claims, KeptTemplates
 from pytest_asyncdb.abc import Backend, Closing, Copier, DatabaseRef, Driver, Server
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
-    from pytest_asyncdb._databases.connection_limit import Budget
     from pytest_asyncdb._databases.plan import SchemaPlan
-    from pytest_asyncdb._databases.templates import Claim
     from pytest_asyncdb._engines.host_loop import HostLoop
 
 #: Seconds for the statements that make and drop databases.
 PATIENCE = 60.0
 #: Seconds in which a server must answer a worker on another host.
 _REACH = 10.0
-#: Seconds for which dropping what is in a database waits for others' locks.
-_LOCKS = 10.0
-
-
-class Claims(Protocol):
-    """Gives templates of a server: who builds which, so that each is built once."""
-
-    def claim(self, fingerprint: str) -> Claim: ...
-
-    def settle(self, fingerprint: str, error: str | None) -> None: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Template:
-    """A complete template database: only ever copied.
+    """A complete template database.
 
     Args:
-        copied: The database.
+        database: The database.
         copier: Gives the statements that copy it.
     """
 
-    copied: DatabaseRef
+    database: DatabaseRef
     copier: Copier
 
 
@@ -66,7 +53,9 @@ class Provisioner:
 
     Args:
         prefix: How the names of its databases begin: run and worker.
-        claims: None where no other process can see the server's databases.
+        claims: The run's templates on the server; not used for SQLite, whose databases no other
+            process can see.
+        idle_limit: See :attr:`pytest_asyncdb.abc.Database.idle_limit`.
     """
 
     def __init__(
@@ -77,251 +66,201 @@ class Provisioner:
         prefix: str,
         host: HostLoop,
         claims: Claims | None,
-        budget: Budget,
+        idle_limit: int,
     ) -> None:
         self.server = server
         self.backend = backend
         self.driver = driver
         self.host = host
-        self.budget = budget
+        self.idle_limit = idle_limit
         self._prefix = prefix
-        self._claims = claims if server.maintenance is not None else None
-        self._lasting = None if server.kept is None else LastingTemplates(server.kept)
+        self._claims = claims
+        self._kept_templates = None if server.kept is None else KeptTemplates(server.kept)
         self._numbers = itertools.count(1)
         self._templates: dict[str, Template | errors.AsyncdbError] = {}
-        self._maintenance: Connection | None = None
+        self._maintenance = self.new_connection()
         #: Seconds for schema and seeds of each template that was built here; None: it has none.
         self.built: list[tuple[float | None, float | None]] = []
 
+    @property
+    def in_process(self) -> bool:
+        """Do the databases live in this process, without a server?"""
+        return self.server.maintenance is None
+
     def reach(self) -> None:
-        """See that the server, which answers its owner, answers here as well; blocks.
+        """Check that the server, which answers its owner, answers this worker as well; blocks.
 
         Raises:
-            ServerUnavailable: It does not, or another one does.
+            ServerUnavailable: It does not answer, or another server does.
         """
-        if self.server.maintenance is None:
+        if self.in_process:
             return
         try:
-            connection = self._connection()
-            ((said,),) = self.host.run(connection.fetch(self.backend.version_query()), _REACH)
-        except errors.AsyncdbError:
-            raise
+            query = self.backend.version_query()
+            ((answer,),) = self.host.run(self._maintenance.fetch(query), _REACH)
         except Exception as error:
-            self.relax()
+            self._run(self._maintenance.close())
             raise self._not_reached(f"{type(error).__name__}: {error}") from error
-        if self.backend.version_of(str(said)) != self.server.version:
-            raise self._not_reached(f"another server answers: {said}")
+        if self.backend.version_of(str(answer)) != self.server.version:
+            raise self._not_reached(f"another server answers: {answer}")
 
-    def _not_reached(self, said: str) -> errors.AsyncdbError:
+    def _not_reached(self, answer: str) -> errors.AsyncdbError:
         server = self.server
         address = f"{server.host}:{server.port}" if server.port else str(server.host)
         return messages.not_reached(
-            self.backend.label, server.reason, address, socket.gethostname(), said
+            self.backend.label, server.reason, address, socket.gethostname(), answer
         )
 
     def template(self, plan: SchemaPlan, options: Mapping[str, Any]) -> Template:
-        """The template for *plan*, built here if nobody has done so; blocks.
+        """The template for *plan*; builds it unless another process does. Blocks.
 
         Raises:
             AsyncdbError: Building it failed, now or before.
         """
         dialect = building_engine(self._url(None), options).dialect
-        fingerprint = plan.fingerprint(dialect, options)
-        if fingerprint not in self._templates:
+        key = fingerprint(plan, dialect, options)
+        if key not in self._templates:
             try:
                 base = None if plan.base is None else self.template(plan.base, options)
-                lasting = plan.lasting_fingerprint(dialect, options) if self._lasting else None
-                self._templates[fingerprint] = (
-                    self._obtain(fingerprint, base, plan, options)
-                    if lasting is None
-                    else self._obtain_lasting(lasting, base, plan, options)
-                )
+                if self.in_process or self._claims is None:
+                    name = f"{self._prefix}_t{next(self._numbers)}"
+                    made = self._build(name, base, plan, options)
+                elif self._kept_templates and (
+                    lasting := lasting_fingerprint(plan, dialect, options)
+                ):
+                    made = self._obtain(self._kept_templates, lasting, base, plan, options)
+                else:
+                    made = self._obtain(self._claims, key, base, plan, options)
+                copier = self._run(self.backend.copier(self._maintenance, made.name, self.server))
+                self._templates[key] = Template(made, copier)
             except errors.AsyncdbError as error:
-                self._templates[fingerprint] = error  # for the next tests, without another try
-        template = self._templates[fingerprint]
+                self._templates[key] = error  # raised again for the next tests
+        template = self._templates[key]
         if isinstance(template, errors.AsyncdbError):
             raise template
         return template
 
     def copy(self, template: Template) -> DatabaseRef:
-        """Another database that equals *template*; blocks."""
-        return self.host.run(self.copying(template, self._lend()), PATIENCE)
+        """Make a database that equals *template*; blocks."""
+        database: DatabaseRef = self._run(self.copying(template, self._maintenance))
+        return database
 
-    async def copying(self, template: Template, sql: Callable[[], Connection]) -> DatabaseRef:
-        """Like :meth:`copy`, on whatever loop *sql* gives connections for."""
+    async def copying(self, template: Template, sql: AutocommitConnection) -> DatabaseRef:
+        """The same as :meth:`copy`, on the event loop of *sql*, a maintenance connection."""
         name = f"{self._prefix}_{next(self._numbers)}"
-        if self.server.maintenance is not None:
-            await self.backend_copy(sql(), template, name)
+        await self._copy(sql, template, name)
         url = self._url(name)
-        return DatabaseRef(name, url, self.backend.hold(url, template.copied.url))
+        return DatabaseRef(name, url, self.backend.hold(url, template.database.url))
 
-    async def backend_copy(self, sql: Connection, template: Template, name: str) -> None:
-        """Make the copy called *name* over a maintenance connection; all of it or nothing."""
+    async def _copy(self, sql: AutocommitConnection, template: Template, name: str) -> None:
+        if self.in_process:
+            return  # Backend.hold() copies
         try:
             await sql.script(template.copier(name))
+            if limit := self.backend.limit_lock_waits_in(name):
+                await sql.script(limit)
         except BaseException as error:
             with contextlib.suppress(Exception):  # the end of the run drops it
                 await drop(sql, self.backend, self.server, name)
-            query = self.backend.connected(template.copied.name)
-            if query is None or self.driver.error_code(error) not in self.backend.in_use:
-                raise
-            raise messages.template_in_use(self.backend.label, await sql.fetch(query)) from error
+            if self.driver.error_code(error) in self.backend.in_use_codes:
+                raise messages.template_in_use(self.backend.label, error) from error
+            raise
 
-    def drop(self, copied: DatabaseRef) -> None:
+    def drop(self, database: DatabaseRef) -> None:
         """Drop a database, whoever is connected to it; blocks."""
-        self.host.run(self.dropping(copied, self._lend()), PATIENCE)
+        self._run(self.dropping(database, self._maintenance))
 
-    async def dropping(self, copied: DatabaseRef, sql: Callable[[], Connection]) -> None:
-        """Like :meth:`drop`, on whatever loop *sql* gives connections for."""
-        if copied.keeper is not None:
-            copied.keeper.close()
-        if self.server.maintenance is not None:
-            await drop(sql(), self.backend, self.server, copied.name)
+    async def dropping(self, database: DatabaseRef, sql: AutocommitConnection) -> None:
+        """The same as :meth:`drop`, on the event loop of *sql*, a maintenance connection."""
+        if database.keeper is not None:
+            database.keeper.close()
+        if not self.in_process:
+            await drop(sql, self.backend, self.server, database.name)
 
-    def keep(self, copied: DatabaseRef) -> DatabaseRef:
-        """A copy of a database to which nobody is connected, which outlives the run; blocks.
+    def keep(self, database: DatabaseRef) -> DatabaseRef:
+        """Make a copy, which outlives the run, of a database without connections; blocks.
 
         Raises:
             Exception: The driver's own, or OSError.
         """
         name = kept_name(self._prefix, next(self._numbers))
-        folder = kept_folder()  # without which nobody would find the copy again
-        if self.server.maintenance is None:
+        folder = kept_folder()  # without a record there, `reap` would not find the copy
+        if self.in_process:
             path = folder / f"{name}.sqlite"
-            self.backend.save(copied, str(path))
-            return DatabaseRef(name, copied.url.set(database=str(path), query={}))
-        copier = self._copier(copied.name)
-        self._run(self.backend_copy(self._connection(), Template(copied, copier), name))
+            self.backend.save(database, str(path))
+            return DatabaseRef(name, database.url.set(database=str(path), query={}))
+        copier = self._run(self.backend.copier(self._maintenance, database.name, self.server))
+        self._run(self._copy(self._maintenance, Template(database, copier), name))
         return DatabaseRef(name, self._url(name))
 
-    def rebuild(self, plan: SchemaPlan, options: Mapping[str, Any]) -> DatabaseRef:
-        """Build *plan* in the one database that may be used; blocks."""
-        assert self.server.single is not None
-        url = self._url(None)
-        self._run(empty(self._connection(), self.backend, self.server))
-        self.host.run(self._fill(url, True, plan, options))
-        return DatabaseRef(self.server.maintenance or "", url)
-
-    def new_connection(self) -> Connection:
-        """A connection of its own to the maintenance database."""
-        return Connection(self._url(None), self.driver)
+    def new_connection(self) -> AutocommitConnection:
+        """Another connection to the maintenance database."""
+        return AutocommitConnection(self._url(None), self.driver)
 
     def close(self) -> None:
-        """Let go of what is kept; the end of the run drops the databases. Twice is fine."""
-        if self._lasting is not None:
-            self._lasting.close()
+        """Release what this process holds; the end of the run drops the databases. May be called
+        twice."""
+        if self._kept_templates is not None:
+            self._kept_templates.close()
         templates, self._templates = self._templates, {}
         for template in templates.values():
-            if isinstance(template, Template) and template.copied.keeper is not None:
-                template.copied.keeper.close()
-        self.relax()
-
-    def relax(self) -> None:
-        """Close the connection that is kept; the next use opens another one."""
-        maintenance, self._maintenance = self._maintenance, None
-        if maintenance is not None:
-            self.host.run(maintenance.close(), PATIENCE)
-            self.budget.give()
+            if isinstance(template, Template) and template.database.keeper is not None:
+                template.database.keeper.close()
+        self._run(self._maintenance.close())
 
     def _url(self, name: str | None) -> URL:
         return self.backend.url(self.server, self.driver.name, name)
 
-    def _connection(self) -> Connection:
-        if self._maintenance is None:
-            self.budget.take()
-            self._maintenance = self.new_connection()
-        return self._maintenance
-
-    def _lend(self) -> Callable[[], Connection]:
-        """Gives the maintenance connection. Room for it is made here, not on our loop."""
-        if self.server.maintenance is None:
-            return self._connection  # nobody asks for it
-        connection = self._connection()
-        return lambda: connection
-
     def _obtain(
         self,
-        fingerprint: str,
+        claims: Claims,
+        key: str,
         base: Template | None,
         plan: SchemaPlan,
         options: Mapping[str, Any],
-    ) -> Template:
-        if self._claims is None:
-            name, mine = f"{self._prefix}_t{next(self._numbers)}", True
-        else:
-            claim = self._claims.claim(fingerprint)
-            name, mine = claim.name, claim.mine
-        keeper = None
-        if mine:
-            error: BaseException | None = None
+    ) -> DatabaseRef:
+        """The template that the processes which share *claims* call *key*."""
+        while (claim := claims.claim(key)).mine:
             try:
-                keeper = self._build(name, base, plan, options)
-            except BaseException as problem:
-                error = problem
+                self._build(claim.name, base, plan, options)
+            except BaseException as error:
+                claims.settle(key, str(error))
                 raise
-            finally:
-                if self._claims is not None:
-                    self._claims.settle(fingerprint, None if error is None else str(error))
-        copier = _no_statements if self.server.maintenance is None else self._copier(name)
-        return Template(DatabaseRef(name, self._url(name), keeper), copier)
-
-    def _obtain_lasting(
-        self,
-        fingerprint: str,
-        base: Template | None,
-        plan: SchemaPlan,
-        options: Mapping[str, Any],
-    ) -> Template:
-        """One that another run may have built, and later ones will find."""
-        assert self._lasting is not None
-        claim = self._lasting.claim(fingerprint)
-        if claim.mine:
-            built_from = None
-            try:
-                with reading() as read:
-                    self._build(claim.name, base, plan, options)
-                built_from = stamps(sources(plan.functions(), read))
-            finally:
-                self._lasting.settle(fingerprint, claim.name, built_from)
-        return Template(DatabaseRef(claim.name, self._url(claim.name)), self._copier(claim.name))
-
-    def _copier(self, name: str) -> Copier:
-        copier: Copier = self._run(self.backend.copier(self._connection(), name, self.server))
-        return copier
+            claims.settle(key, None)
+        return DatabaseRef(claim.name, self._url(claim.name))
 
     def _build(
         self, name: str, base: Template | None, plan: SchemaPlan, options: Mapping[str, Any]
-    ) -> Closing | None:
+    ) -> DatabaseRef:
         """Build the template called *name*; all of it or nothing."""
         keeper: Closing | None = None
         url = self._url(name)
         try:
-            if self.server.maintenance is None:
-                pass
-            elif base is None:
+            if name.startswith(KEPT_PREFIX):  # a process that was killed may have left a part
+                self.drop(DatabaseRef(name, url))
+            if base is not None:
+                self._run(self._copy(self._maintenance, base, name))
+            elif not self.in_process:
                 self._create(name)
-            else:
-                self._run(self.backend_copy(self._connection(), base, name))
-            keeper = self.backend.hold(url, None if base is None else base.copied.url)
+            keeper = self.backend.hold(url, None if base is None else base.database.url)
             self.host.run(self._fill(url, base is None, plan, options))
         except BaseException:
-            with contextlib.suppress(Exception):  # what went wrong before says more
+            with contextlib.suppress(Exception):  # the first error says more
                 self.drop(DatabaseRef(name, url, keeper))
             raise
-        return keeper
+        return DatabaseRef(name, url, keeper)
 
     def _create(self, name: str) -> None:
         from sqlalchemy.exc import DBAPIError
 
+        backend, server = self.backend, self.server
         try:
-            self._run(create(self._connection(), self.backend, name))
+            self._run(create(self._maintenance, backend, name))
         except DBAPIError as error:
-            if error.orig is None or self.driver.error_code(error.orig) not in self.backend.denied:
+            code = None if error.orig is None else self.driver.error_code(error.orig)
+            if code is None or code not in backend.access_denied_codes:
                 raise
-            grant = self.backend.grant.format(user=self.server.user)
-            raise messages.may_not_create(
-                self.backend.label, self.server.user, self.server.reason, error, grant
-            ) from error
+            raise messages.may_not_create(backend, server.user, server.reason, error) from error
 
     async def _fill(
         self, url: URL, bare: bool, plan: SchemaPlan, options: Mapping[str, Any]
@@ -344,63 +283,26 @@ class Provisioner:
         return self.host.run(work, PATIENCE)
 
 
-def _no_statements(name: str) -> tuple[str, ...]:
-    return ()
-
-
-async def create(sql: Connection, backend: Backend, name: str) -> None:
+async def create(sql: AutocommitConnection, backend: Backend, name: str) -> None:
     """Make an empty database, over a maintenance connection."""
     await sql.each(backend.create_database(name))
 
 
-async def drop(sql: Connection, backend: Backend, server: Server, name: str) -> None:
+async def drop(sql: AutocommitConnection, backend: Backend, server: Server, name: str) -> None:
     """Drop a database, whoever is connected to it."""
     from sqlalchemy.exc import DBAPIError
 
     query = backend.end_connections(name)
     if query:
         for (statement,) in await sql.answer(query):
-            with contextlib.suppress(DBAPIError):  # it has ended meanwhile
+            with contextlib.suppress(DBAPIError):  # the connection has ended meanwhile
                 await sql.each([statement])
     await sql.each(backend.drop_database(name, server))
 
 
-async def contents(sql: Connection, backend: Backend) -> list[tuple[str, str]]:
-    """What the database of *sql* holds, in words, each with the statement that drops it."""
-    assert backend.contents is not None
-    return [(str(what), str(statement)) for what, statement in await sql.fetch(backend.contents)]
-
-
-async def empty(sql: Connection, backend: Backend, server: Server) -> None:
-    """Drop what the one database holds that may be used, but for what it keeps.
-
-    Raises:
-        SchemaError: The server does not let us.
-    """
-    from sqlalchemy.exc import DBAPIError
-
-    kept = server.single or ()
-    found = [statement for what, statement in await contents(sql, backend) if what not in kept]
-    if not found:
-        return
-    try:
-        await sql.script([*backend.lock_timeout(_LOCKS), *backend.emptying, *found])
-    except DBAPIError as error:
-        raise messages.single_not_emptied(server.maintenance or "", server.reason, error) from error
-
-
-async def room(server: Server, backend: Backend, driver: Driver) -> int | None:
-    """How many connections a server has room for; None where it does not say."""
-    if backend.room is None:
-        return None
-    async with Connection(backend.url(server, driver.name, None), driver) as sql:
-        ((number,),) = await sql.fetch(backend.room)
-        return None if number is None else int(number)
-
-
 async def drop_leftovers(server: Server, backend: Backend, driver: Driver, prefix: str) -> None:
-    """Drop every database of a run: those whose names begin with its prefix."""
-    async with Connection(backend.url(server, driver.name, None), driver) as sql:
+    """Drop every database whose name begins with the prefix of a run."""
+    async with AutocommitConnection(backend.url(server, driver.name, None), driver) as sql:
         for (name,) in await sql.fetch(backend.list_databases()):
             if name.startswith(prefix):
                 await drop(sql, backend, server, name)

@@ -1,4 +1,4 @@
-"""Do the models and the database agree? Alembic compares, here it becomes short texts."""
+"""Differences between the models and the database: Alembic finds them, this module words them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sqlalchemy import MetaData
     from sqlalchemy.engine import Connection
 
-#: How the operations of Alembic begin, and where the thing is.
+#: How the names of Alembic's operations begin, and on which side the object exists.
 _SIDES = {
     "add": "in the models, not in the database",
     "remove": "in the database, not in the models",
@@ -21,10 +21,10 @@ _SIDES = {
 def differences(
     connection: Connection, metadata: Sequence[MetaData], ignore: Collection[str]
 ) -> list[str]:
-    """What Alembic would change in the database to make it what the models say.
+    """The changes that Alembic would make to the database to match the models.
 
     Args:
-        ignore: Names of tables, besides Alembic's own ``alembic_version``.
+        ignore: Names of tables to leave out, besides Alembic's own ``alembic_version``.
     """
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
@@ -52,16 +52,16 @@ def differences(
 def _defaults_differ(
     context: Any, column: Any, model: Any, there: str | None, wanted: Any, rendered: Any
 ) -> bool:
-    """Is there a default on one side only, or another literal?
+    """Does a default exist on one side only, or are the two different literals?
 
-    Alembic's own comparison takes a backend's way to write a default for another one, and
-    fails on PostgreSQL where there is a quote in it. Expressions are not compared.
+    Alembic's own comparison reports a default that the backend only writes differently, and
+    fails on PostgreSQL if the default contains a quote. Expressions are not compared.
     """
-    if wanted is not None and not hasattr(wanted, "arg"):  # FetchedValue: whatever it is
+    if wanted is not None and not hasattr(wanted, "arg"):  # FetchedValue: not known
         return False
     if wanted is None and model is model.table.autoincrement_column:  # a sequence's next value
         return False
-    if there is not None and there.upper() == "NULL":  # MariaDB's way to say: none
+    if there is not None and there.upper() == "NULL":  # MariaDB reports no default like this
         there = None
     if there is None or wanted is None:
         return (there is None) != (wanted is None)
@@ -69,7 +69,7 @@ def _defaults_differ(
 
 
 def _same_literal(there: str, wanted: str) -> bool:
-    """Compare what a backend says of a default with what the model says: ``'7'::text``."""
+    """Compare a default as the backend reports it, such as ``'7'::text``, with the model's."""
     text = re.sub(r"::[\w ]+(\(\d+(,\d+)?\))?(\[\])?$", "", there).strip("()")
     if text[:1] == text[-1:] == "'" and len(text) > 1:
         text = text[1:-1].replace("''", "'")
@@ -80,7 +80,7 @@ def _same_literal(there: str, wanted: str) -> bool:
 
 
 def _flat(found: Any) -> Iterator[tuple[Any, ...]]:
-    """One tuple for each difference; those of a column come in a list."""
+    """One tuple for each difference; Alembic groups those of a column in a list."""
     for one in found:
         yield from one if isinstance(one, list) else [one]
 
@@ -106,7 +106,7 @@ def _text(difference: tuple[Any, ...]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A type, a server default or whether NULL is allowed, as it is written."""
+    """A type, a server default or nullability as text."""
     argument = getattr(value, "arg", value)
     text = getattr(argument, "text", argument)
     return text if isinstance(text, str) else repr(text)

@@ -1,28 +1,50 @@
-"""Who builds which template: the first one to ask for it; the others wait until it is complete.
+"""Which process builds which template: the first that asks; the others wait until it is done.
 
-Kept by the process that owns the servers; xdist's workers ask for it over their channel.
-No database and no pytest here.
+``TemplateBook`` holds the templates of one run, in the process that owns the servers; xdist's
+workers ask it over their channel. ``KeptTemplates`` holds those that stay on a server for later
+runs, in files that all runs share. Nothing here knows databases or pytest.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import threading
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._system.file_lock import lock
+
+#: How the names of kept templates begin; the databases of a run have other names.
+KEPT_PREFIX = "asyncdb_template_"
+#: The number of kept templates that stay although no process uses them.
+_RETENTION = 8
+#: What the file of a kept template holds when the template is complete.
+_COMPLETE = b"complete"
 
 
 class Claim(NamedTuple):
-    """The answer to who asks for a template.
+    """The answer to a process that asks for a template.
 
     Args:
         name: The template database's name.
-        mine: It is not there, and whoever asked has to build it.
+        mine: The template does not exist, and the process that asked has to build it.
     """
 
     name: str
     mine: bool
+
+
+class Claims(Protocol):
+    """Gives the templates on one server, so that each is built once."""
+
+    def claim(self, fingerprint: str) -> Claim:
+        """The template with that fingerprint; waits while another process builds it."""
+
+    def settle(self, fingerprint: str, error: str | None) -> None:
+        """End a claim: the template is complete, or building it failed with *error*."""
 
 
 class _Entry:
@@ -34,7 +56,7 @@ class _Entry:
 
 
 class TemplateBook:
-    """The templates of a run, complete or absent.
+    """The templates of a run.
 
     Args:
         prefix: How their names begin.
@@ -47,7 +69,7 @@ class TemplateBook:
         self._changed = threading.Condition()
 
     def claim(self, key: Any, builder: Any) -> Claim:
-        """The template for *key*; waits while another one builds it.
+        """The template for *key*; waits while another builder builds it.
 
         Raises:
             SchemaError: Building it has failed before.
@@ -73,9 +95,95 @@ class TemplateBook:
             self._changed.notify_all()
 
     def abandon(self, builder: Any) -> None:
-        """*builder* has gone: what it had not completed is built anew by the next one."""
+        """*builder* has died: the next process that asks builds what it had not completed."""
         with self._changed:
             for key, entry in list(self._entries.items()):
                 if entry.builder is builder and not entry.complete and entry.error is None:
                     del self._entries[key]
             self._changed.notify_all()
+
+
+class KeptTemplates:
+    """The templates that stay on one server, as one process sees them.
+
+    Each has a file in the server's folder. A process that builds the template holds an
+    exclusive lock on the file, a process that uses it a shared one. The kernel releases the
+    locks of a process that dies, and the file says whether the template is complete.
+
+    Args:
+        folder: The server's.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder, "templates")
+        #: The files that this process has locked, by fingerprint.
+        self._locks: dict[str, int] = {}
+
+    def claim(self, fingerprint: str) -> Claim:
+        """See :class:`Claims`; the template stays until :meth:`close`."""
+        name = KEPT_PREFIX + fingerprint
+        path = self._folder / name
+        while fingerprint not in self._locks:
+            using = lock(path, shared=True)
+            assert using is not None
+            if _is_complete(using):
+                os.utime(using)
+                self._locks[fingerprint] = using
+                break
+            os.close(using)
+            building = lock(path)
+            assert building is not None
+            if not _is_complete(building):  # else another process has built it meanwhile
+                self._locks[fingerprint] = building
+                return Claim(name, mine=True)
+            os.close(building)
+        return Claim(name, mine=False)
+
+    def settle(self, fingerprint: str, error: str | None) -> None:
+        """See :class:`Claims`. Afterwards the template must be claimed again."""
+        file = self._locks.pop(fingerprint)
+        if error is None:
+            os.pwrite(file, _COMPLETE, 0)
+        os.close(file)
+
+    def close(self) -> None:
+        """Release the templates. May be called twice."""
+        locks, self._locks = self._locks, {}
+        for file in locks.values():
+            os.close(file)
+
+
+def expired_templates(folder: str, databases: Iterable[str]) -> Iterator[str]:
+    """The kept templates on a server that are incomplete, or that no process uses and that are
+    not among the last ones used.
+
+    Until the caller asks for the next name, no other process can begin to use the template: it
+    has to be dropped until then.
+
+    Args:
+        folder: The server's.
+        databases: The names of all databases on the server.
+    """
+    place = Path(folder, "templates")
+    names = [name for name in databases if name.startswith(KEPT_PREFIX)]
+    names.sort(key=lambda name: _last_use(place / name), reverse=True)
+    for number, name in enumerate(names):
+        if (file := lock(place / name, wait=False)) is None:
+            continue
+        try:
+            if number >= _RETENTION or not _is_complete(file):
+                os.truncate(file, 0)
+                yield name
+        finally:
+            os.close(file)
+
+
+def _is_complete(file: int) -> bool:
+    return os.pread(file, len(_COMPLETE), 0) == _COMPLETE
+
+
+def _last_use(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -1,7 +1,7 @@
 """The databases of a worker for one plan, as the isolation strategies see them.
 
-One that is kept for many tests (``rollback``, ``reset``), and copies for one test each
-(``copy``), which a thread makes ahead of time and drops behind.
+One is kept for many tests (``rollback``, ``reset``); of the others each serves one test
+(``copy``), and a thread makes them in advance and drops them afterwards.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from pytest_asyncdb._databases.connection import AutocommitConnection
 from pytest_asyncdb._databases.provisioner import PATIENCE, Provisioner, Template
-from pytest_asyncdb._databases.sql import Connection
 from pytest_asyncdb.abc import Database, DatabaseRef, Restorer
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
     from pytest_asyncdb._databases.plan import SchemaPlan
+
+#: Work for the thread that makes and drops copies, over its maintenance connection.
+_Work = Callable[[AutocommitConnection], Coroutine[Any, Any, Any]]
 
 
 class WorkerDatabase(Database):
@@ -35,31 +38,29 @@ class WorkerDatabase(Database):
         self.server = provisioner.server
         self.backend = provisioner.backend
         self.driver = provisioner.driver
-        self.budget = provisioner.budget
+        self.idle_limit = provisioner.idle_limit
         self.engine_options = engine_options
         self._provisioner = provisioner
         self._plan = plan
-        self._kept: DatabaseRef | None = None
-        self._copies: _Copies | None = None
+        self._shared: DatabaseRef | None = None
         self._reference: DatabaseRef | None = None
+        self._copies: _Copies | None = None
 
     @property
     def url(self) -> URL:
-        return self._keep().url
+        return self._share().url
 
     @contextlib.contextmanager
-    def restorer(self, copied: DatabaseRef | None = None) -> Iterator[Restorer]:
+    def restorer(self, copy: DatabaseRef | None = None) -> Iterator[Restorer]:
         host = self._provisioner.host
-        if copied is None:
-            copied = self._keep()
-        sql = Connection(copied.url, self.driver)
-        with self.budget.using():
-            try:
-                restorer = self.backend.restorer(sql, copied, self._template.copied)
-                host.run(restorer.remember(), PATIENCE)
-                yield restorer
-            finally:
-                host.run(sql.close(), PATIENCE)
+        database = copy or self._share()
+        sql = AutocommitConnection(database.url, self.driver)
+        try:
+            restorer = self.backend.restorer(sql, database, self._template.database)
+            host.run(restorer.remember(), PATIENCE)
+            yield restorer
+        finally:
+            host.run(sql.close(), PATIENCE)
 
     def reference(self) -> URL:
         if self._reference is None:
@@ -67,52 +68,48 @@ class WorkerDatabase(Database):
         return self._reference.url
 
     def prepare(self) -> None:
-        """See to it that there is a template; blocks."""
+        """Make sure that the template exists; blocks."""
         self._template  # noqa: B018
 
     def discard(self) -> None:
-        kept, self._kept = self._kept, None
-        if kept is not None:
-            self._provisioner.drop(kept)
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            self._provisioner.drop(shared)
 
-    def copy(self, coming: int, made: Callable[[DatabaseRef], None]) -> DatabaseRef:
-        if self.server.maintenance is None:
+    def copy(self, prefetch: int, prefetched: Callable[[DatabaseRef], None]) -> DatabaseRef:
+        if self._provisioner.in_process:
             return self._provisioner.copy(self._template)
         if self._copies is None:
             self._copies = _Copies(self._provisioner, self._template)
-        return self._copies.take(coming, made)
+        return self._copies.take(prefetch, prefetched)
 
-    def drop(self, copied: DatabaseRef, first: Callable[[], None]) -> None:
+    def drop(self, copy: DatabaseRef, before: Callable[[], None]) -> None:
         if self._copies is None:
-            first()
-            self._provisioner.drop(copied)
+            before()
+            self._provisioner.drop(copy)
         else:
-            self._copies.drop(copied, first)
+            self._copies.drop(copy, before)
 
-    def keep(self, copied: DatabaseRef | None = None) -> DatabaseRef | Exception:
+    def keep(self, copy: DatabaseRef | None = None) -> DatabaseRef | Exception:
         try:
-            return self._provisioner.keep(copied or self._keep())
+            return self._provisioner.keep(copy or self._share())
         except Exception as error:
             return error
 
     def close(self) -> None:
-        """Let go of the databases; the end of the run drops them. May be called twice."""
-        self.relax()
-        for copied in (self._kept, self._reference):
-            if copied is not None and copied.keeper is not None:
-                copied.keeper.close()
-        self._kept = self._reference = None
-
-    def relax(self) -> None:
-        """Make no more copies ahead, for which a connection is kept, until one is asked for."""
+        """Release the databases; the end of the run drops them. May be called twice."""
         copies, self._copies = self._copies, None
         if copies is not None:
             copies.close()
+        for database in (self._shared, self._reference):
+            if database is not None and database.keeper is not None:
+                database.keeper.close()
+        self._shared = self._reference = None
 
-    def _keep(self) -> DatabaseRef:
-        if self._kept is None:
-            self._kept = self._provisioner.copy(self._template)
-        return self._kept
+    def _share(self) -> DatabaseRef:
+        if self._shared is None:
+            self._shared = self._provisioner.copy(self._template)
+        return self._shared
 
     @functools.cached_property
     def _template(self) -> Template:
@@ -120,86 +117,74 @@ class WorkerDatabase(Database):
 
 
 class _Copies:
-    """Copies of a template, made and dropped by a thread with a connection of its own.
+    """Copies of a template, made and dropped by a thread with a connection and a loop of its own.
 
-    A server needs some ten milliseconds for either, in which the tests go on.
+    A server needs some ten milliseconds for either; the tests continue meanwhile.
     """
 
     def __init__(self, provisioner: Provisioner, template: Template) -> None:
         self._provisioner = provisioner
         self._template = template
-        provisioner.budget.take()
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[_Work, concurrent.futures.Future[Any]] | None]
+        self._jobs = queue.SimpleQueue()
         self._ready: collections.deque[concurrent.futures.Future[DatabaseRef]] = collections.deque()
-        self._thread = threading.Thread(target=self._work, name="asyncdb-copies", daemon=True)
+        self._closing = False
+        # A daemon: a server that does not answer must not keep the process from ending.
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._work()), name="asyncdb-copies", daemon=True
+        )
         self._thread.start()
 
-    def take(self, coming: int, made: Callable[[DatabaseRef], None]) -> DatabaseRef:
-        """A copy that nobody has had; *coming* more are made meanwhile.
+    def take(self, prefetch: int, prefetched: Callable[[DatabaseRef], None]) -> DatabaseRef:
+        """A new copy; the thread makes *prefetch* more.
 
         Args:
-            made: Called with each of these when it is there, in the thread.
+            prefetched: Called in the thread with each copy that it has made.
         """
-        while len(self._ready) <= coming:
-            self._ready.append(self._do(functools.partial(self._make, made)))
+
+        async def make(sql: AutocommitConnection) -> DatabaseRef:
+            copy = await self._provisioner.copying(self._template, sql)
+            prefetched(copy)
+            return copy
+
+        while len(self._ready) <= prefetch:
+            self._ready.append(self._submit(make))
         return self._ready.popleft().result(PATIENCE)
 
-    def drop(self, copied: DatabaseRef, first: Callable[[], None]) -> None:
-        """Drop *copied* when there is time.
+    def drop(self, copy: DatabaseRef, before: Callable[[], None]) -> None:
+        """Drop *copy* when the thread has time.
 
         Args:
-            first: Called before it, in the thread.
+            before: Called before it, in the thread.
         """
-        self._do(functools.partial(self._drop, copied, first))
 
-    async def _make(
-        self, made: Callable[[DatabaseRef], None], sql: Callable[[], Connection]
-    ) -> DatabaseRef:
-        copied = await self._provisioner.copying(self._template, sql)
-        made(copied)
-        return copied
+        async def drop(sql: AutocommitConnection) -> None:
+            try:
+                before()
+            finally:
+                await self._provisioner.dropping(copy, sql)
 
-    async def _drop(
-        self, copied: DatabaseRef, first: Callable[[], None], sql: Callable[[], Connection]
-    ) -> None:
-        try:
-            first()
-        finally:
-            await self._provisioner.dropping(copied, sql)
+        self._submit(drop)
 
     def close(self) -> None:
-        """Stop the thread after the job that it is at; what is left falls with the run."""
-        while not self._jobs.empty():
-            self._jobs.get()
+        """Stop the thread after its present job. The end of the run drops what remains."""
+        self._closing = True
         self._jobs.put(None)
         self._thread.join(PATIENCE)
-        self._provisioner.budget.give()
 
-    def _do(
-        self, work: Callable[[Callable[[], Connection]], Coroutine[Any, Any, Any]]
-    ) -> concurrent.futures.Future[Any]:
-        job = _Job(work)
-        self._jobs.put(job)
-        return job.future
+    def _submit(self, work: _Work) -> concurrent.futures.Future[Any]:
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self._jobs.put((work, future))
+        return future
 
-    def _work(self) -> None:
-        asyncio.run(self._serve())
-
-    async def _serve(self) -> None:
-        # The thread has nothing else to do on its loop while it waits for a job.
-        async with self._provisioner.new_connection() as connection:
-            while (job := self._jobs.get()) is not None:
+    async def _work(self) -> None:
+        # Waiting for a job blocks the loop, on which nothing else runs.
+        async with self._provisioner.new_connection() as sql:
+            while (job := self._jobs.get()) is not None and not self._closing:
+                work, future = job
                 try:
-                    result = await job.work(lambda: connection)
+                    result = await work(sql)
                 except BaseException as error:
-                    job.future.set_exception(error)
+                    future.set_exception(error)
                 else:
-                    job.future.set_result(result)
-
-
-class _Job:
-    def __init__(
-        self, work: Callable[[Callable[[], Connection]], Coroutine[Any, Any, Any]]
-    ) -> None:
-        self.work = work
-        self.future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+                    future.set_result(result)

@@ -161,8 +161,8 @@ def _has_ended(server: Server) -> bool:
 def _drop_kept(registry: Registry, record: Record) -> None:
     import asyncio
 
+    from pytest_asyncdb._databases.connection import AutocommitConnection
     from pytest_asyncdb._databases.provisioner import drop
-    from pytest_asyncdb._databases.sql import Connection
 
     server = record.server
     backend = registry.backend(server.backend)
@@ -171,7 +171,7 @@ def _drop_kept(registry: Registry, record: Record) -> None:
     async def dropping() -> None:
         async with (
             asyncio.timeout(_PATIENCE),
-            Connection(backend.url(server, driver.name, None), driver) as sql,
+            AutocommitConnection(backend.url(server, driver.name, None), driver) as sql,
         ):
             await drop(sql, backend, server, record.name)
 
@@ -213,14 +213,14 @@ def _reap_server(registry: Registry, spec: BackendSpec, url: Sourced[str], dry: 
 async def _drop_dead(
     server: Server, registry: Registry, spec: BackendSpec, url: Sourced[str], dry: bool
 ) -> list[str]:
+    from pytest_asyncdb._databases.connection import AutocommitConnection
     from pytest_asyncdb._databases.provisioner import drop
-    from pytest_asyncdb._databases.sql import Connection
     from pytest_asyncdb._run.run_lock import dead_databases
 
     backend = registry.backend(spec.backend)
     driver = registry.driver(spec, url.value.partition("://")[0].partition("+")[2] or None)
     names = []
-    async with Connection(backend.url(server, driver.name, None), driver) as sql:
+    async with AutocommitConnection(backend.url(server, driver.name, None), driver) as sql:
         async for name in dead_databases(sql, backend):
             if not dry:
                 await drop(sql, backend, server, name)

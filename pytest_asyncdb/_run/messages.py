@@ -52,7 +52,7 @@ def server_unavailable(
         tried: Provider and reason, in the order of trying.
     """
     return errors.ServerUnavailable(
-        f"no {label} server could be had ({source})",
+        f"no {label} server is available ({source})",
         [f"{provider}: {reason}" for provider, reason in tried],
         [*remedies, "or skip these tests: --asyncdb-missing=skip"],
         "Tried, in this order:",
@@ -98,40 +98,6 @@ def needs_independent(what: str, test: str) -> errors.IsolationConflict:
         f"{what} needs connections of their own, which 'rollback' does not have",
         [f"test: {test}"],
         ['mark the test @pytest.mark.asyncdb(isolation="reset")'],
-    )
-
-
-def blocked(
-    test: str, seconds: float, lines: Sequence[str], own: bool, outer: bool
-) -> errors.StatementBlocked:
-    """A statement waited for a lock, without an end in sight.
-
-    Args:
-        lines: Who waited, where, for which statement; who holds the lock, where that stands and
-            what it has run.
-        own: That is the test itself.
-        outer: Its lock is the outer transaction's.
-    """
-    if outer:
-        remedies = [
-            "let the other engine be asyncdb_engine, or name it in asyncdb_app_engines",
-            'mark the test @pytest.mark.asyncdb(isolation="reset"): a commit then ends its locks',
-        ]
-    elif own:
-        remedies = [
-            "end the transaction that holds the lock before: commit, roll back or close its session"
-        ]
-    else:
-        remedies = ["end the other session, or its transaction; it is none of the test's engine"]
-    return errors.StatementBlocked(
-        f"waited {seconds:.0f} s for a lock that "
-        f"{'the test itself' if own else 'another session'} holds",
-        [
-            f"test: {test}",
-            *lines,
-            "The statement that waited was cancelled.",
-        ],
-        remedies,
     )
 
 

@@ -1,7 +1,7 @@
-"""What one process of a test run holds: settings, servers, databases, strategies, our loop.
+"""What one process of a test run holds: settings, servers, databases, strategies, its loop.
 
-Made in ``pytest_configure``, it opens nothing before the first test needs it, and
-:meth:`Run.close` gives everything back in the opposite order.
+Made in ``pytest_configure``. It opens nothing before the first test needs it, and
+:meth:`Run.close` closes everything in the opposite order.
 """
 
 from __future__ import annotations
@@ -14,23 +14,21 @@ from typing import TYPE_CHECKING, Any
 from pytest_asyncdb import errors
 from pytest_asyncdb._config.options import Settings, check_hosts, read_settings
 from pytest_asyncdb._config.registry import Registry
-from pytest_asyncdb._databases import messages
 from pytest_asyncdb._record.timings import Timer, TimingTotals
-from pytest_asyncdb._run import workers
 from pytest_asyncdb._run.liveness import ServerProbe, Watchdog
+from pytest_asyncdb._run.owned_servers import OwnedServers, ServerSource, print_progress
 from pytest_asyncdb._run.redirect import Redirector, app_engines
 from pytest_asyncdb._run.runs import new_id, prefix_of
+from pytest_asyncdb._run.server_choice import ServerChoice, network
+from pytest_asyncdb._run.worker_channel import ChannelServers, ServerClaims, worker_input
 
 if TYPE_CHECKING:
     import pytest
 
-    from pytest_asyncdb._databases.connection_limit import Budget
     from pytest_asyncdb._databases.plan import SchemaPlan
     from pytest_asyncdb._databases.provisioner import Provisioner
-    from pytest_asyncdb._databases.single import SingleDatabase
     from pytest_asyncdb._databases.worker_databases import WorkerDatabase
     from pytest_asyncdb._engines.host_loop import HostLoop
-    from pytest_asyncdb._run.lock_waits import LockMonitor
     from pytest_asyncdb.abc import (
         Backend,
         BackendSpec,
@@ -53,44 +51,41 @@ class Run:
 
     def __init__(self, config: pytest.Config, registry: Registry) -> None:
         self.registry = registry
-        worker_input = getattr(config, "workerinput", None)
-        environment = (worker_input or {}).get(workers.ENVIRONMENT, os.environ)
+        given = worker_input(config)
+        environment = os.environ if given is None else given.environment
         self.settings: Settings = read_settings(config, registry, environment)
-        self.is_worker = worker_input is not None and workers.CHANNEL in worker_input
-        if self.is_worker:
-            assert worker_input is not None
-            self.id: str = worker_input["asyncdb_run"]
-            self.workers: int = worker_input["workercount"]
-            self.worker: str = worker_input["workerid"]
-            channel = worker_input[workers.CHANNEL]
-            #: Is this process in the network of the servers' owner?
-            self.here: bool = worker_input[workers.PLACE] == workers.place()
-            self.servers: workers.ServerSource = workers.ChannelServers(channel, self.here)
+        self.choice = ServerChoice(self.settings, registry)
+        self.id: str
+        self.worker: str = "main"
+        self.workers: int = 1
+        #: Is this process in the network of the process that owns the servers?
+        self.here: bool = True
+        #: The servers, if this process owns them.
+        self.owned: OwnedServers | None = None
+        self.servers: ServerSource
+        if given is not None:
+            self.id = given.run
+            self.worker = config.workerinput["workerid"]  # type: ignore[attr-defined]
+            self.workers = config.workerinput["workercount"]  # type: ignore[attr-defined]
+            self.here = given.network == network()
+            self.servers = ChannelServers(given.channel, self.here)
         else:
             check_hosts(self.settings, environment)
             self.id = new_id()
-            self.worker = "main"
-            self.workers = 1
-            self.here = True
-            self.servers = workers.OwnedServers(
-                self.settings, registry, workers.print_progress, self.id
+            self.servers = self.owned = OwnedServers(
+                self.settings, registry, self.choice, print_progress, self.id
             )
         #: Unittest tests that ran on one backend of several.
         self.unparametrised: set[str] = set()
         written = self.settings.app_engines
-        #: The application's engines, as far as the ini file names them.
+        #: The application's engines that the ini file names.
         self.named_engines = app_engines(written.value, written.source)
         self.redirector = Redirector(self._is_on_our_loop)
         self._host: HostLoop | None = None
         self._strategies: dict[Any, Isolation] = {}
-        self._databases: dict[Any, WorkerDatabase | SingleDatabase] = {}
-        #: For whose tests the last view was opened.
-        self._in_use: Any = None
-        self._budgets: dict[tuple[str, str | None], Budget] = {}
-        #: For whose tests the one database of a server is, by backend and version.
-        self._occupants: dict[tuple[str, str | None], Any] = {}
+        self._databases: dict[Any, WorkerDatabase] = {}
         self._provisioners: dict[BackendSpec, Provisioner] = {}
-        #: How long our own work takes in this process.
+        #: How long the plugin's own work takes in this process.
         self.times = Timer(self.worker)
         #: How long it took in all processes, for the summary.
         self.noted = TimingTotals()
@@ -98,17 +93,12 @@ class Run:
         self.untouched: dict[Any, Any] = {}
         #: How many databases of failed tests this process has kept.
         self.kept = 0
-        #: Whether the servers that this process uses still answer.
-        self.watch = Watchdog()
-
-    @property
-    def owned(self) -> workers.OwnedServers | None:
-        """The servers, where this process owns them."""
-        return self.servers if isinstance(self.servers, workers.OwnedServers) else None
+        #: Notices when a server that this process uses no longer answers.
+        self.watchdog = Watchdog()
 
     @property
     def host(self) -> HostLoop:
-        """Our loop, made at first use."""
+        """The plugin's own loop, made at first use."""
         if self._host is None:
             from pytest_asyncdb._engines.host_loop import HostLoop
 
@@ -119,7 +109,7 @@ class Run:
         return self.registry.backend(spec.backend)
 
     def driver(self, spec: BackendSpec) -> Driver:
-        return self.registry.driver(spec, workers.url_driver(self.settings, spec))
+        return self.choice.driver(spec)
 
     def server(self, spec: BackendSpec) -> Server:
         """The server for *spec*; waits for it."""
@@ -131,85 +121,50 @@ class Run:
         plan: SchemaPlan,
         engine_options: Mapping[str, Any],
         isolation: str,
-        wish: ViewRequest,
+        request: ViewRequest,
     ) -> View:
         """Open a test's view of its database.
 
         Tests with the same backend, plan, options and strategy share a database.
         """
-        with self.watch.explaining(spec):
+        with self.watchdog.explaining(spec):
             options_key = tuple(sorted((key, id(value)) for key, value in engine_options.items()))
             key = (spec, plan, options_key, isolation)
-            new = key not in self._strategies
-            if new:
+            self.watchdog.current = spec, self.host.cancel_all
+            if key not in self._strategies:
                 strategy = self.registry.isolation(isolation)
-                database = self._database(spec, plan, engine_options, strategy)
+                database = self._database(spec, plan, engine_options)
                 self._databases[key] = database
                 self._strategies[key] = strategy(database, self.host)
-            self._in_use = key
-            # The one that was used last is the last one to be closed where room is needed.
-            self._strategies[key] = self._strategies.pop(key)
-            if self._databases[key].server.single is not None:
-                new = self._occupy(key) or new
-            if new:
-                self._databases[key].prepare()
+                database.prepare()
                 self.times.prepared()
-            view = self._strategies[key].view(wish)
-        self.watch.lookout = self._lookout(spec, view, wish.test)
+            view = self._strategies[key].view(request)
+        self.watchdog.current = spec, view.abort
         return view
 
-    def _lookout(self, spec: BackendSpec, view: View, test: str) -> LockMonitor:
-        from pytest_asyncdb._run.lock_waits import LockMonitor
-
-        return LockMonitor(view, self.server(spec), self.backend(spec), self.driver(spec), test)
-
     def _database(
-        self,
-        spec: BackendSpec,
-        plan: SchemaPlan,
-        engine_options: Mapping[str, Any],
-        strategy: type[Isolation],
-    ) -> WorkerDatabase | SingleDatabase:
-        provisioner = self._provisioner(spec)
-        if provisioner.server.single is None:
-            from pytest_asyncdb._databases.worker_databases import WorkerDatabase
+        self, spec: BackendSpec, plan: SchemaPlan, engine_options: Mapping[str, Any]
+    ) -> WorkerDatabase:
+        from pytest_asyncdb._databases.worker_databases import WorkerDatabase
 
-            return WorkerDatabase(provisioner, plan, dict(engine_options))
-        from pytest_asyncdb._databases.single import SingleDatabase
-
-        reason = provisioner.server.reason
-        if self.workers > 1:
-            raise messages.needs_databases(f"a run with {self.workers} workers", reason)
-        if strategy.needs_copies:
-            raise messages.needs_databases(f"isolation={strategy.name!r}", reason)
-        return SingleDatabase(provisioner, plan, dict(engine_options))
-
-    def _occupy(self, key: Any) -> bool:
-        """Build the one database anew where it last was for other tests than those of *key*."""
-        server = (key[0].backend, key[0].version)
-        before = self._occupants.setdefault(server, key)
-        changed: bool = before != key
-        if changed:
-            self._strategies[before].close()
-            self._databases[before].discard()
-            self._occupants[server] = key
-        return changed
+        return WorkerDatabase(self._provisioner(spec), plan, dict(engine_options))
 
     def _provisioner(self, spec: BackendSpec) -> Provisioner:
         if spec not in self._provisioners:
+            from pytest_asyncdb._databases.connection_limit import idle_limit
             from pytest_asyncdb._databases.provisioner import Provisioner
 
             server, backend, driver = self.server(spec), self.backend(spec), self.driver(spec)
             if server.maintenance is not None:
-                self.watch.add(spec, ServerProbe(server, backend, driver))
+                self.watchdog.add(spec, ServerProbe(server, backend, driver))
             provisioner = Provisioner(
                 server,
                 backend,
                 driver,
-                f"{prefix_of(self.id)}{self.worker}{'abcdefgh'[len(self._provisioners) % 8]}",
+                f"{prefix_of(self.id)}{self.worker}{_letter(len(self._provisioners))}",
                 self.host,
-                workers.ServerClaims(self.servers, spec),
-                self._budget(spec),
+                ServerClaims(self.servers, spec),
+                idle_limit(server, backend.label, self.workers),
             )
             provisioner.built = self.times.templates.setdefault(str(spec), [])
             if not self.here:
@@ -217,42 +172,11 @@ class Run:
             self._provisioners[spec] = provisioner
         return self._provisioners[spec]
 
-    def _budget(self, spec: BackendSpec) -> Budget:
-        key = (spec.backend, spec.version)
-        if key not in self._budgets:
-            from pytest_asyncdb._databases.connection_limit import Budget
-
-            label = self.backend(spec).label
-            self._budgets[key] = Budget(
-                self.server(spec), label, self.workers, lambda: self._make_room(key)
-            )
-        return self._budgets[key]
-
-    def _make_room(self, server: tuple[str, str | None]) -> bool:
-        """Close connections to *server* that are kept for later tests, the eldest first."""
-        budget = self._budgets[server]
-        before = budget.open
-        for spec, provisioner in self._provisioners.items():
-            if (spec.backend, spec.version) == server:
-                provisioner.relax()
-        for key, strategy in self._strategies.items():
-            if (key[0].backend, key[0].version) == server:
-                strategy.relax()
-        if budget.open < before:
-            return True
-        for key, strategy in self._strategies.items():
-            if (key[0].backend, key[0].version) == server and key != self._in_use:
-                strategy.close()
-                self._databases[key].relax()
-                if budget.open < before:
-                    return True
-        return False
-
     def keep(self, kept: DatabaseRef | Exception, spec: BackendSpec, test: str) -> tuple[bool, str]:
-        """Write down that a failed test's database was kept.
+        """Record that a failed test's database was kept.
 
         Returns:
-            Whether it is, and the command that opens it, or why it is not.
+            Whether it was kept, and the command that opens it, or why it was not.
         """
         from pytest_asyncdb._databases import kept_databases
 
@@ -268,7 +192,7 @@ class Run:
         return True, command
 
     def why_not_kept(self, spec: BackendSpec) -> str | None:
-        """Why no database of *spec* can be kept any more, if that is so."""
+        """Why no further database of *spec* can be kept; None: it can."""
         from pytest_asyncdb._databases.kept_databases import MOST
 
         server = self.server(spec)
@@ -285,7 +209,7 @@ class Run:
         return None
 
     def guard(self, test: str) -> None:
-        """Refuse the application's engines, as far as the ini file names them."""
+        """Refuse connections of the application's engines that the ini file names."""
         self.redirector.guard(self.named_engines, test)
 
     def _is_on_our_loop(self) -> bool:
@@ -294,11 +218,11 @@ class Run:
     def close(self) -> None:
         """Close connections, drop databases, stop servers. May be called twice.
 
-        What fails on the way keeps nothing after it from being given back.
+        A step that fails does not prevent the later ones.
         """
         with contextlib.ExitStack() as stack:
-            self.watch.progress()
-            stack.callback(self.watch.close)
+            self.watchdog.progress()
+            stack.callback(self.watchdog.close)
             stack.callback(self.servers.close)
             if self._host is not None:
                 stack.callback(self._host.close)
@@ -311,6 +235,11 @@ class Run:
             stack.callback(self.redirector.close)
             self._strategies, self._databases, self._host = {}, {}, None
             self._provisioners = {}
+
+
+def _letter(number: int) -> str:
+    """A suffix of database names for each backend of a run: a to z, a1 to z1, a2, ..."""
+    return f"{chr(ord('a') + number % 26)}{number // 26 or ''}"
 
 
 def _in_short(error: BaseException) -> str:

@@ -14,10 +14,10 @@ import threading
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from pytest_asyncdb._databases.lasting import unused
+from pytest_asyncdb._databases.connection import AutocommitConnection
 from pytest_asyncdb._databases.provisioner import drop, drop_leftovers
-from pytest_asyncdb._databases.sql import Connection
-from pytest_asyncdb._run.liveness import cut
+from pytest_asyncdb._databases.templates import expired_templates
+from pytest_asyncdb._run import liveness
 from pytest_asyncdb._run.runs import is_recorded, prefix_of, recorded, run_of
 from pytest_asyncdb.errors import AsyncdbError
 
@@ -41,8 +41,6 @@ class Lease:
         self._server = server
         self._backend = backend
         self._driver = driver
-        #: How many connections a server that was kept has room for; None: nobody has asked.
-        self.room: int | None = None
         self._taken = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._end = asyncio.Event()
@@ -92,27 +90,23 @@ class Lease:
     async def _hold(self) -> None:
         self._loop = asyncio.get_running_loop()
         url = self._backend.url(self._server, self._driver.name, None)
-        async with Connection(url, self._driver) as sql:
-            if query := self._backend.hold_lock(self._run):
-                await sql.each(self._backend.keep_session())
-                await sql.fetch(query)
-            if self._server.kept is not None and self._backend.room is not None:
-                ((self.room,),) = await sql.fetch(self._backend.room)
+        async with AutocommitConnection(url, self._driver) as sql:
+            async with asyncio.timeout(liveness.ANSWER):
+                if query := self._backend.hold_lock(self._run):
+                    await sql.each(self._backend.keep_session())
+                    await sql.fetch(query)
             self._taken.set()
             dropping = asyncio.create_task(self._drop_dead(sql))
             await self._end.wait()
-            # A statement that is cancelled waits for the server's answer to that, 10 s in psycopg.
-            silent = self._loop.call_later(_ANSWER, cut, self._server)
             async with asyncio.timeout(2 * _ANSWER):
                 await dropping
                 await sql.fetch(self._backend.version_query())
-            silent.cancel()
             async with asyncio.timeout(_END):
                 await drop_leftovers(
                     self._server, self._backend, self._driver, prefix_of(self._run)
                 )
 
-    async def _drop_dead(self, sql: Connection) -> None:
+    async def _drop_dead(self, sql: AutocommitConnection) -> None:
         # What goes wrong here is for the next run to try again.
         with contextlib.suppress(Exception):
             async for name in dead_databases(sql, self._backend):
@@ -121,11 +115,11 @@ class Lease:
                 await drop(sql, self._backend, self._server, name)
             if self._server.kept is not None:
                 found = [name for (name,) in await sql.fetch(self._backend.list_databases())]
-                for name in unused(self._server.kept, found):
+                for name in expired_templates(self._server.kept, found):
                     await drop(sql, self._backend, self._server, name)
 
 
-async def dead_databases(sql: Connection, backend: Backend) -> AsyncIterator[str]:
+async def dead_databases(sql: AutocommitConnection, backend: Backend) -> AsyncIterator[str]:
     """The databases that runs have left which are dead; each run's lock is held meanwhile."""
     by_run: dict[str, list[str]] = {}
     for (name,) in await sql.fetch(backend.list_databases()):

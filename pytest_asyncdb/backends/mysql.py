@@ -1,6 +1,7 @@
-"""MySQL and MariaDB as data: one protocol and two drivers, but two servers.
+"""MySQL and MariaDB as data: two servers with one protocol and the same two drivers.
 
-What they share is in ``_MySQLFamily``; their programs, images and versions differ.
+``_MySQLFamily`` holds what they share; their programs, images and versions differ. Private names
+of asyncmy and aiomysql stand here only, each with what needs it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pytest_asyncdb.abc import (
     Sql,
 )
 from pytest_asyncdb.backends.mysql_dump import make_copier
-from pytest_asyncdb.backends.mysql_locks import HOLDERS, MARIADB_WAITS, MYSQL_WAITS
+from pytest_asyncdb.backends.mysql_locks import HOLDERS
 from pytest_asyncdb.backends.mysql_reset import MySQLRestorer
 from pytest_asyncdb.backends.mysql_tables import on_processlist
 
@@ -44,14 +45,20 @@ _THROW_AWAY = (
     "--innodb-buffer-pool-size=64M",
     "--character-set-server=utf8mb4",
     "--max-connections=200",
+    # For the user's own engines; Backend.lock_wait limits the test's connections.
+    "--innodb-lock-wait-timeout=20",
+    "--lock-wait-timeout=20",
 )
 _TUNING = "no binary log, no flush at commit, no doublewrite"
 
 
 @functools.cache
 def _silent(module: str) -> type:
-    """The driver's cursor, which makes neither log lines nor Python warnings of what the server
-    warns of: of our own statements nobody wants to know that."""
+    """A cursor of the driver that ignores the server's warnings.
+
+    ``_show_warnings`` has no public name. Without it the plugin's own statements cause log lines
+    and Python warnings in the user's tests.
+    """
     cursors: Any = importlib.import_module(f"{module}.cursors")
 
     async def show_none(self: Any, connection: Any) -> None:
@@ -104,19 +111,20 @@ class Asyncmy(_MySQLDriver):
     extra = "asyncmy"
 
     def in_transaction(self, connection: Any) -> bool | None:
-        # connection.server_status keeps the last status that was not zero, so the end of
-        # a transaction does not show in it; the last result's own does.
+        # connection.server_status keeps the last status that was not zero, so it does not show
+        # the end of a transaction; the last result, which has no public name, does.
         result = connection._result
         if result is None and connection.server_status & _IN_TRANSACTION:
             return True
         if result is None or result.unbuffered_active:
-            return None  # an error says nothing of it, and may have come after a begin
+            return None  # an error has no status, and may have come after a begin
         return bool(result.server_status & _IN_TRANSACTION)
 
     def is_closed(self, connection: Any) -> bool:
         return not connection.connected
 
     def socket(self, connection: Any) -> Any:
+        # No public name; see Asyncpg.socket.
         return connection._transport.get_extra_info("socket")
 
 
@@ -130,8 +138,8 @@ class Aiomysql(_MySQLDriver):
     def in_transaction(self, connection: Any) -> bool | None:
         if connection.server_status & _IN_TRANSACTION:
             return True
-        # It does not look at the status that comes with rows, and reading begins a
-        # transaction too; an error comes without.
+        # aiomysql ignores the status that comes with rows, and reading begins a transaction too;
+        # an error has no status. The last result has no public name.
         result = connection._result
         return None if result is None or result.server_status is None else False
 
@@ -139,26 +147,11 @@ class Aiomysql(_MySQLDriver):
         return bool(connection.closed)
 
     def socket(self, connection: Any) -> Any:
+        # No public name; see Asyncpg.socket.
         return connection._writer.transport.get_extra_info("socket")
 
 
-_CONTENTS = """
-SELECT concat(what, ' ', name), concat('DROP ', what, ' IF EXISTS `', name, '`')
-FROM (
-    SELECT CASE table_type WHEN 'VIEW' THEN 'view' WHEN 'SEQUENCE' THEN 'sequence' ELSE 'table' END
-        AS what, table_name AS name
-    FROM information_schema.tables WHERE table_schema = database()
-    UNION ALL
-    SELECT lower(routine_type), routine_name
-    FROM information_schema.routines WHERE routine_schema = database()
-    UNION ALL
-    SELECT 'event', event_name FROM information_schema.events WHERE event_schema = database()
-) AS found
-ORDER BY what, name
-"""
-
-
-_ROOM = """
+_FREE_CONNECTIONS = """
 SELECT least(
     @@max_connections - variable_value,
     CASE WHEN @@max_user_connections > 0 THEN @@max_user_connections ELSE 100000 END
@@ -182,20 +175,17 @@ class _MySQLFamily(Backend):
         schemas=False,
         deadlock_ends_transaction=True,
     )
-    #: What makes information_schema tell counters as they are now.
+    #: Statements after which information_schema shows the present counters.
     live_statistics: ClassVar[tuple[str, ...]] = ()
     #: 1213, ER_LOCK_DEADLOCK: InnoDB rolls the whole transaction back. So does 1205,
     #: ER_LOCK_WAIT_TIMEOUT, with the server's option innodb_rollback_on_timeout.
     transaction_ending_errors = frozenset({1205, 1213})
-    lock_timeouts = frozenset({1205})
-    cancelled = frozenset({1317})  # ER_QUERY_INTERRUPTED
-    waits_query: ClassVar[str]
+    lock_timeout_codes = frozenset({1205})
     #: ER_DBACCESS_DENIED_ERROR, ER_TABLEACCESS_DENIED_ERROR, ER_SPECIFIC_ACCESS_DENIED_ERROR.
-    denied = frozenset({1044, 1142, 1227})
-    grant = r"GRANT ALL ON `asyncdb\_%`.* TO '{user}'"
-    contents = _CONTENTS
-    emptying = ("SET foreign_key_checks = 0",)
-    probe = "DO 0"  # aiomysql does not look at the status that comes with rows
+    access_denied_codes = frozenset({1044, 1142, 1227})
+    create_right = "ALL on databases whose names begin with asyncdb_"
+    create_grant = r"GRANT ALL ON `asyncdb\_%`.* TO '{user}'"
+    probe = "DO 0"  # aiomysql ignores the status that comes with rows
     no_such_savepoint = 1305  # ER_SP_DOES_NOT_EXIST
 
     def url(self, server: Server, driver: str, database: str | None) -> URL:
@@ -220,13 +210,13 @@ class _MySQLFamily(Backend):
     def restorer(self, sql: Sql, database: DatabaseRef, template: DatabaseRef) -> Restorer:
         return MySQLRestorer(sql, database.name, template.name, self.live_statistics)
 
-    def client(self, server: Server, place: str, database: str) -> tuple[Sequence[str], str]:
+    def client_command(self, server: Server, file: str, database: str) -> tuple[Sequence[str], str]:
         words = {"host": server.host, "port": server.port, "user": server.user}
         words |= {"password": server.password, "socket": dict(server.query).get("unix_socket")}
         # A client takes "localhost" for a socket, a driver for an address.
         words |= {} if words["socket"] else {"protocol": "TCP"}
         lines = [f'{key}="{_escaped(str(value))}"\n' for key, value in words.items() if value]
-        command = (self.name, f"--defaults-extra-file={place}", database)
+        command = (self.name, f"--defaults-extra-file={file}", database)
         return command, "".join(["[client]\n", *lines])
 
     def drop_database(self, name: str, server: Server) -> Sequence[str]:
@@ -243,14 +233,18 @@ class _MySQLFamily(Backend):
         whole = max(1, round(seconds))
         return (f"SET SESSION innodb_lock_wait_timeout = {whole}, lock_wait_timeout = {whole}",)
 
-    def waits(self, database: str) -> str | None:
-        return self.waits_query.format(database=database)
+    def limit_lock_waits(self) -> Sequence[str]:
+        # A session that differs from the server has been given its own limit by connect_args.
+        # MySQL takes the type of LEAST for no integer.
+        limits = (
+            f"{name} = cast(if(@@SESSION.{name} = @@GLOBAL.{name}, "
+            f"least(@@GLOBAL.{name}, {round(self.lock_wait)}), @@SESSION.{name}) AS UNSIGNED)"
+            for name in ("innodb_lock_wait_timeout", "lock_wait_timeout")
+        )
+        return (f"SET SESSION {', '.join(limits)}",)
 
     def holders(self, database: str) -> Sequence[str]:
         return on_processlist(HOLDERS.replace("{database}", database))
-
-    def cancel(self, session: int) -> str:
-        return f"KILL QUERY {session}"
 
     def list_databases(self) -> str:
         return "SELECT schema_name FROM information_schema.schemata"
@@ -270,27 +264,8 @@ class _MySQLFamily(Backend):
         return ("SET SESSION wait_timeout = 86400",)
 
 
-def _serve(server: str, *extra: str) -> Callable[[LocalPlace, int], list[str]]:
-    def serve(place: LocalPlace, port: int) -> list[str]:
-        return [
-            *(place.programs[server], "--no-defaults", *_as_root(place)),
-            *(f"--datadir={place.data}", f"--tmpdir={place.data}"),
-            *(f"--init-file={place.credentials}", f"--port={port}", "--bind-address=127.0.0.1"),
-            # Relative to the data folder, as the path of a socket must be short.
-            *("--socket=socket", "--pid-file=pid"),
-            *_THROW_AWAY,
-            *extra,
-        ]
-
-    return serve
-
-
-def _environment(prefix: str) -> Callable[[str], dict[str, str]]:
-    return lambda _: {f"{prefix}_ROOT_PASSWORD": "{password}", f"{prefix}_INITDB_SKIP_TZINFO": "1"}
-
-
 def _as_root(place: LocalPlace) -> tuple[str, ...]:
-    """As root the programs want to be told; others must not."""
+    """The option that the programs demand as root, and refuse otherwise."""
     return ("--user=root",) if place.root else ()
 
 
@@ -309,38 +284,59 @@ def _initialise_mariadb(place: LocalPlace) -> list[str]:
     ]
 
 
-class MySQL(_MySQLFamily):
-    """MySQL 8 and newer."""
+def _local(
+    programs: tuple[str, ...],
+    folders: tuple[str, ...],
+    initialise: Callable[[LocalPlace], list[str]],
+    option: str,
+    accounts: tuple[str, ...],
+    recognises: Callable[[str], bool],
+) -> LocalRecipe:
+    """A recipe for local programs.
 
-    name = "mysql"
-    label = "MySQL"
-    schemes = ("mysql",)
-    room = _ROOM.format(status="performance_schema.global_status")
-    live_statistics = ("SET SESSION information_schema_stats_expiry = 0",)
-    waits_query = MYSQL_WAITS
-    local = LocalRecipe(
-        programs=("mysqld",),
-        folders=("/usr/sbin", "/usr/local/mysql/bin", "/opt/homebrew/opt/mysql*/bin"),
+    Args:
+        option: One that only this server needs.
+        accounts: The hosts of its root accounts.
+    """
+
+    def serve(place: LocalPlace, port: int) -> list[str]:
+        return [
+            *(place.programs[programs[0]], "--no-defaults", *_as_root(place)),
+            *(f"--datadir={place.data}", f"--tmpdir={place.data}"),
+            *(f"--init-file={place.credentials}", f"--port={port}", "--bind-address=127.0.0.1"),
+            # Relative to the data folder, as the path of a socket must be short.
+            *("--socket=socket", "--pid-file=pid"),
+            *(*_THROW_AWAY, option),
+        ]
+
+    return LocalRecipe(
+        programs=programs,
+        folders=folders,
         version_command=("--no-defaults", "--version"),
-        initialise=_initialise_mysql,
-        # Its one account is root@localhost, which 127.0.0.1 is only where names are resolved.
-        serve=_serve("mysqld", "--mysqlx=OFF"),
-        credentials="ALTER USER 'root'@'localhost' IDENTIFIED BY '{password}';\n",
-        renew=None,  # the file is read at each start
+        initialise=initialise,
+        serve=serve,
+        credentials="".join(
+            f"ALTER USER 'root'@'{host}' IDENTIFIED BY '{{password}}';\n" for host in accounts
+        ),
+        renew=None,  # the server reads the file at each start
         stop=signal.SIGKILL,
         refuses_root=False,
         user="root",
         maintenance="information_schema",
         tuning=_TUNING,
-        recognises=lambda line: "MariaDB" not in line,
+        recognises=recognises,
     )
-    container = ContainerRecipe(
-        image="mysql",
-        tag="9.7",
+
+
+def _container(image: str, tag: str) -> ContainerRecipe:
+    prefix = image.upper()
+    return ContainerRecipe(
+        image=image,
+        tag=tag,
         port=3306,
         environment=lambda _: {
-            "MYSQL_ROOT_PASSWORD": "{password}",
-            "MYSQL_INITDB_SKIP_TZINFO": "1",
+            f"{prefix}_ROOT_PASSWORD": "{password}",
+            f"{prefix}_INITDB_SKIP_TZINFO": "1",
         },
         command=(*_THROW_AWAY, "--skip-name-resolve"),
         data_folder="/var/lib/mysql",
@@ -348,6 +344,26 @@ class MySQL(_MySQLFamily):
         maintenance="information_schema",
         tuning=f"data in memory, {_TUNING}",
     )
+
+
+class MySQL(_MySQLFamily):
+    """MySQL 8 and newer."""
+
+    name = "mysql"
+    label = "MySQL"
+    schemes = ("mysql",)
+    free_connections_query = _FREE_CONNECTIONS.format(status="performance_schema.global_status")
+    live_statistics = ("SET SESSION information_schema_stats_expiry = 0",)
+    local = _local(
+        programs=("mysqld",),
+        folders=("/usr/sbin", "/usr/local/mysql/bin", "/opt/homebrew/opt/mysql*/bin"),
+        initialise=_initialise_mysql,
+        option="--mysqlx=OFF",
+        # Names are resolved, so that 127.0.0.1 is localhost.
+        accounts=("localhost",),
+        recognises=lambda line: "MariaDB" not in line,
+    )
+    container = _container("mysql", "9.7")
 
 
 class MariaDB(_MySQLFamily):
@@ -357,38 +373,13 @@ class MariaDB(_MySQLFamily):
     label = "MariaDB"
     dialect = "mariadb"
     schemes = ("mariadb",)
-    waits_query = MARIADB_WAITS
-    room = _ROOM.format(status="information_schema.global_status")
-    local = LocalRecipe(
+    free_connections_query = _FREE_CONNECTIONS.format(status="information_schema.global_status")
+    local = _local(
         programs=("mariadbd", "mariadb-install-db"),
         folders=("/usr/sbin", "/usr/bin", "/opt/homebrew/opt/mariadb*/bin"),
-        version_command=("--no-defaults", "--version"),
         initialise=_initialise_mariadb,
-        serve=_serve("mariadbd", "--skip-name-resolve"),
-        credentials=(
-            "ALTER USER 'root'@'localhost' IDENTIFIED BY '{password}';\n"
-            "ALTER USER 'root'@'127.0.0.1' IDENTIFIED BY '{password}';\n"
-            "ALTER USER 'root'@'::1' IDENTIFIED BY '{password}';\n"
-        ),
-        renew=None,
-        stop=signal.SIGKILL,
-        refuses_root=False,
-        user="root",
-        maintenance="information_schema",
-        tuning=_TUNING,
+        option="--skip-name-resolve",
+        accounts=("localhost", "127.0.0.1", "::1"),
         recognises=lambda line: "MariaDB" in line,
     )
-    container = ContainerRecipe(
-        image="mariadb",
-        tag="11.8",
-        port=3306,
-        environment=lambda _: {
-            "MARIADB_ROOT_PASSWORD": "{password}",
-            "MARIADB_INITDB_SKIP_TZINFO": "1",
-        },
-        command=(*_THROW_AWAY, "--skip-name-resolve"),
-        data_folder="/var/lib/mysql",
-        user="root",
-        maintenance="information_schema",
-        tuning=f"data in memory, {_TUNING}",
-    )
+    container = _container("mariadb", "11.8")

@@ -1,8 +1,8 @@
-"""The text that makes a copy of a MySQL or MariaDB database on the same server.
+"""The statements that copy a MySQL or MariaDB database on the same server.
 
-The definitions come from ``SHOW CREATE``, the rows by ``INSERT … SELECT``: ``CREATE TABLE …
-LIKE`` would lose the foreign keys. What ``mysqldump`` sets before each object is set here,
-too. Nothing here opens a connection.
+The definitions come from ``SHOW CREATE``, as ``CREATE TABLE … LIKE`` loses foreign keys, and the
+rows by ``INSERT … SELECT``. Session variables are set as ``mysqldump`` sets them for each object.
+Nothing here opens a connection.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from collections.abc import Iterable, Sequence
 
 from pytest_asyncdb.abc import Copier, Sql
 
-#: Under which definitions are read and copied; the session's own values come back by END.
-#: The time zone is that of the defaults of TIMESTAMP columns.
+#: The session while definitions are read and copied; END restores the former values. The time
+#: zone is that of the defaults of TIMESTAMP columns.
 _SETTINGS = {
     "foreign_key_checks": "0",
     "sql_mode": "'NO_AUTO_VALUE_ON_ZERO'",
     "sql_quote_show_create": "1",
     "time_zone": "'+00:00'",
 }
-#: What routines, triggers and events are made under.
+#: The settings that routines, triggers and events are created with.
 _KEPT = (*_SETTINGS, "collation_connection")
 BEGIN = "SET " + ", ".join(
     [
@@ -31,17 +31,13 @@ BEGIN = "SET " + ", ".join(
     ]
 )
 END = "SET " + ", ".join(f"{name} = @asyncdb_{name}" for name in _KEPT)
-#: Without a way back, for a connection that is ours alone.
+#: The same without the former values, for a connection of the plugin.
 SETTLE = "SET " + ", ".join(f"{name} = {value}" for name, value in _SETTINGS.items())
-
-#: For connections of ours: aiomysql makes Python warnings of the server's. MySQL lets an
-#: account do this that may change its session's variables.
-_SILENCE = "SET max_error_count = 0"
 
 #: Kinds of tables: their rows are copied.
 TABLES = ("BASE TABLE", "SYSTEM VERSIONED")
-#: All kinds, in an order in which they can be made, and where SHOW CREATE has the
-#: definition, the SQL mode, the two collations and the time zone of each.
+#: All kinds, in an order in which they can be created, with the columns of SHOW CREATE for the
+#: definition, the SQL mode, the two collations and the time zone.
 _KINDS = {
     "SEQUENCE": (1, None, None, None, None),
     "BASE TABLE": (1, None, None, None, None),
@@ -54,41 +50,41 @@ _KINDS = {
     "TRIGGER": (2, 1, 4, 5, None),
     "EVENT": (3, 1, 5, 6, 2),
 }
-#: Where the rows come in between.
+#: Kinds that are created before the rows are copied.
 _STORED = ("SEQUENCE", *TABLES)
 
-#: Comments, texts, and names with what may follow a database's.
+#: Comments, string literals, and names with a following dot.
 _TOKENS = re.compile(
     r"--\s[^\n]*|\#[^\n]*|/\*.*?\*/|'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
     r"|(?P<name>`(?:[^`]|``)*`|[\w$]+)(?P<dot>\s*\.)?",
     re.DOTALL,
 )
-#: A last line that may end in a comment, which would take in what follows.
+#: A last line that may end in a comment, which would swallow the next statement.
 _COMMENT = re.compile(r"(--|#)[^\n]*\Z")
-#: The counter stands in the options behind the last parenthesis at the start of a line.
+#: The counter is one of the options behind the last parenthesis at the start of a line.
 _COUNTER = re.compile(r"^(\).*?) AUTO_INCREMENT=\d+", re.MULTILINE)
 
 
 def quoted(*names: str) -> str:
-    """A name, or a name in a database, as SQL."""
+    """A name, or a database and a name in it, as SQL."""
     return ".".join("`" + name.replace("`", "``") + "`" for name in names)
 
 
 def literal(text: str) -> str:
-    """A text as SQL."""
+    """A string as SQL."""
     return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """One object of a database, and what it was made under."""
+    """One object of a database, and the settings that it was created with."""
 
     kind: str
     name: str
     create: str
     sql_mode: str | None = None
     collation: str | None = None
-    #: That of the database then.
+    #: The database's at that time.
     database_collation: str | None = None
     time_zone: str | None = None
 
@@ -100,10 +96,10 @@ class Made:
         return dataclasses.replace(self, create=_COUNTER.sub(r"\1", self.create))
 
     def statements(self, source: str, target: str) -> list[str]:
-        """Make the same in another database, which is the current one.
+        """Statements that create the object in another database, which is the current one.
 
-        MySQL takes the semicolon that follows in a script into the text of a routine,
-        trigger or event; it means nothing.
+        MySQL includes the semicolon that follows in a script in the text of a routine, trigger or
+        event; it has no effect.
         """
         create = moved(self.create, source, target)
         if _COMMENT.search(create):
@@ -121,7 +117,7 @@ class Made:
 
 @dataclasses.dataclass(frozen=True)
 class Definitions:
-    """A database as SHOW CREATE tells it."""
+    """All definitions of a database."""
 
     charset: str
     collation: str
@@ -129,7 +125,7 @@ class Definitions:
 
     @property
     def lasting(self) -> tuple[object, ...]:
-        """What is equal as long as nobody changes the schema."""
+        """Compares equal as long as the schema is unchanged."""
         return (self.charset, self.collation, *(made.lasting for made in self.objects))
 
     def names(self, *kinds: str) -> list[str]:
@@ -148,7 +144,7 @@ async def define(sql: Sql, database: str) -> Definitions:
         f"WHERE table_schema = {here} UNION ALL "
         "SELECT routine_type, routine_name, 0 FROM information_schema.routines "
         f"WHERE routine_schema = {here} UNION ALL "
-        # Several triggers for one event of a table run in the order of their making.
+        # Several triggers for one event of a table run in the order of their creation.
         "SELECT 'TRIGGER', trigger_name, action_order FROM information_schema.triggers "
         f"WHERE trigger_schema = {here} UNION ALL "
         "SELECT 'EVENT', event_name, 0 FROM information_schema.events "
@@ -169,7 +165,7 @@ async def _made(sql: Sql, kind: str, database: str, name: str) -> Made:
 
 
 def moved(text: str, source: str, target: str) -> str:
-    """A definition in which names that stand in *source* stand in *target*."""
+    """A definition in which names of the database *source* are of the database *target*."""
 
     def replace(match: re.Match[str]) -> str:
         if match["dot"] and match["name"] in (source, quoted(source)):
@@ -180,7 +176,7 @@ def moved(text: str, source: str, target: str) -> str:
 
 
 def in_order(objects: Sequence[Made], database: str) -> list[Made]:
-    """The objects, of the views those first that others select from."""
+    """The objects; views come after the views that they select from."""
     views = {made.name: made for made in objects if made.kind == "VIEW"}
     graph = {
         name: [n for n in views if n != name and quoted(database, n) in view.create]
@@ -191,7 +187,7 @@ def in_order(objects: Sequence[Made], database: str) -> list[Made]:
 
 
 async def stored_columns(sql: Sql, database: str) -> dict[str, dict[str, str]]:
-    """The columns of each table that can be written, also invisible ones, and their types."""
+    """The writable columns of each table, also invisible ones, and their types."""
     columns: dict[str, dict[str, str]] = {}
     for table, column, kind in await sql.fetch(
         "SELECT table_name, column_name, data_type FROM information_schema.columns "
@@ -203,25 +199,15 @@ async def stored_columns(sql: Sql, database: str) -> dict[str, dict[str, str]]:
 
 
 def insert_all(table: str, columns: Iterable[str], source: str, target: str) -> str:
-    """Copy all rows of a table."""
+    """The statement that copies all rows of a table."""
     names = ", ".join(map(quoted, columns))
     return (
         f"INSERT INTO {quoted(target, table)} ({names}) SELECT {names} FROM {quoted(source, table)}"
     )
 
 
-async def silence(sql: Sql) -> list[str]:
-    """Keep warnings of the server away from Python; the statement for it, where we may."""
-    try:
-        await sql.script([_SILENCE])
-    except Exception:  # the account may not
-        return []
-    return [_SILENCE]
-
-
 async def make_copier(sql: Sql, template: str) -> Copier:
-    """Look at *template* once; see :meth:`pytest_asyncdb.abc.Backend.copier`."""
-    silent = await silence(sql)
+    """Read *template* once; see :meth:`pytest_asyncdb.abc.Backend.copier`."""
     await sql.script([BEGIN])
     try:
         source = await define(sql, template)
@@ -245,7 +231,6 @@ async def make_copier(sql: Sql, template: str) -> Copier:
             f"CREATE DATABASE {quoted(name)} "
             f"CHARACTER SET {source.charset} COLLATE {source.collation}",
             f"USE {quoted(name)}",
-            *silent,
             BEGIN,
         ]
         for made in stored:
@@ -266,6 +251,6 @@ async def make_copier(sql: Sql, template: str) -> Copier:
 
 
 async def next_value(sql: Sql, database: str, sequence: str) -> int:
-    """What a MariaDB sequence gives next, if it were not for what it keeps in memory."""
+    """The next value of a MariaDB sequence, without the values that the server has cached."""
     ((value,),) = await sql.fetch(f"SELECT next_not_cached_value FROM {quoted(database, sequence)}")
     return int(value)

@@ -1,8 +1,8 @@
-"""What puts a MySQL or MariaDB database back to what its template is.
+"""Puts a MySQL or MariaDB database back to its template.
 
-Three queries in one round trip find what has changed, whoever has changed it: tables that have
-rows and had none, times of the last change, AUTO_INCREMENT counters, and how many statements the
-server has run that change a schema. Only where one of these moved is there a closer look.
+Three queries in one round trip show what may have changed, whoever changed it: the tables that have
+rows now and had none, the times of the last writes, the AUTO_INCREMENT counters, and the number of
+DDL statements that the server has run. Only what these point at is compared in detail.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Sequence
 
-from pytest_asyncdb.abc import IDS, LEFT_OPEN, Restorer, Sql
-from pytest_asyncdb.backends.mysql_dump import SETTLE, insert_all, quoted, silence
+from pytest_asyncdb.abc import LEFT_OPEN, Restorer, Sql
+from pytest_asyncdb.backends.mysql_dump import SETTLE, insert_all, quoted
 from pytest_asyncdb.backends.mysql_tables import DDL, INNODB, Catalog, State, count_ddl, left_open
 
-#: Seconds for which a statement of ours waits for somebody else's locks.
+#: Seconds that a statement waits for the locks of other sessions.
 _PATIENCE = 3
-#: Up to so many rows a table is written anew; of a larger one, what differs.
+#: Tables with at most this many rows are emptied and filled again; larger ones are compared.
 _FEW = 1000
-#: Attempts, as triggers of the user may change what was put back.
+#: Attempts, as the user's triggers may change what was put back.
 _ATTEMPTS = 3
-#: Types whose values may compare equal without being the same.
+#: Types whose values may compare equal although they differ.
 _TEXTS = ("char", "varchar", "tinytext", "text", "mediumtext", "longtext", "enum", "set", "json")
 
 
@@ -28,7 +28,7 @@ class MySQLRestorer(Restorer):
     """See :class:`pytest_asyncdb.abc.Restorer`.
 
     Args:
-        live: Statements after which information_schema tells counters as they are now.
+        live: Statements after which information_schema shows the present counters.
     """
 
     def __init__(self, sql: Sql, database: str, template: str, live: Sequence[str]) -> None:
@@ -36,12 +36,11 @@ class MySQLRestorer(Restorer):
         self._database = database
         self._template = template
         self._live = live
-        #: The query for transactions of others, where this account may see them.
+        #: The query for the transactions of other sessions, if the account may see them.
         self._others = [INNODB]
 
     async def remember(self) -> None:
         patience = f"lock_wait_timeout = {_PATIENCE}, innodb_lock_wait_timeout = {_PATIENCE}"
-        await silence(self._sql)
         await self._sql.script([SETTLE, f"SET {patience}", *self._live])
         try:
             await self._sql.fetch(INNODB)
@@ -50,14 +49,14 @@ class MySQLRestorer(Restorer):
         self._ddl = count_ddl(await self._sql.fetch(DDL))
         self._catalog = await Catalog.of(self._sql, self._database)
         self._start = await self._catalog.state()
-        self._catalog.look_out_for(self._start)
+        self._catalog.narrow_probe(self._start)
         seeded = [name for name in self._catalog.tables if name in self._start.filled]
         self._sums = await self._catalog.checksums(seeded)
-        #: The second at which a table was last seen as it should be.
+        #: The second at which a table last equalled the template.
         self._seen = dict.fromkeys(seeded, self._start.now)
         sizes = {name: await self._catalog.size(name) for name in seeded}
         self._large = {name for name, (rows, _) in sizes.items() if rows > _FEW}
-        #: Tables whose counter is right after TRUNCATE and inserting the rows.
+        #: Tables whose counter is right after TRUNCATE and INSERT.
         self._truncatable = {
             name
             for name, start in self._start.ids.items()
@@ -68,19 +67,11 @@ class MySQLRestorer(Restorer):
     async def changed(self) -> Sequence[str]:
         return await self._look(self._others)
 
-    async def put_back(self, ids: bool) -> tuple[Sequence[str], bool]:
-        if ids or self._sums:
-            return await super().put_back(ids)
-        found = await self._look(self._others, self._catalog.rows)
-        changed = [word for word in found if not word.startswith(IDS)]  # they were not looked at
-        return changed, not changed or await self.restore(changed)
-
-    async def _look(self, others: Sequence[str] = (), probe: str = "") -> Sequence[str]:
-        probe = probe or self._catalog.probe
+    async def _look(self, others: Sequence[str] = ()) -> Sequence[str]:
         try:
-            *statuses, ddls, rows = await self._sql.script([*others, DDL, probe])
+            *statuses, ddls, rows = await self._sql.script([*others, DDL, self._catalog.probe])
         except Exception:
-            # A table that is gone makes the probe fail.
+            # The probe fails if a table was dropped.
             if not await self._catalog.redefined():
                 raise
             statuses = [await self._sql.fetch(query) for query in others]
@@ -93,7 +84,7 @@ class MySQLRestorer(Restorer):
         return (*(f"{LEFT_OPEN}{number}: {what}" for number, what in left), *found)
 
     async def _differing(self, ddl: int, state: State) -> Sequence[str]:
-        # ALTER TABLE may also have changed rows: it truncates and exchanges partitions.
+        # ALTER TABLE may have changed rows, too: it can truncate and exchange partitions.
         distrust = ddl != self._ddl
         if distrust and await self._catalog.redefined():
             return ("schema",)
@@ -123,15 +114,15 @@ class MySQLRestorer(Restorer):
             if "schema" in changed or self._catalog.versioned & seeded:
                 return False
             if seeded and self._template == self._database:
-                return False  # the rows are nowhere else
-            # Filling tables again may fire triggers, which fill others.
+                return False  # the rows exist nowhere else
+            # INSERT may fire triggers that fill other tables.
             tables.sort(key=lambda name: name not in seeded)
             statements = [s for t in tables for s in self._put_back(t, t in restarted, attempt)]
             statements += [self._restart(name) for name in ids if name not in restarted]
             try:
                 await self._run(statements)
             except Exception:
-                # Somebody's lock, or a trigger that forbids it.
+                # A lock of another session, or a trigger that forbids it.
                 return False
             if not (self._catalog.triggers or self._large & seeded):
                 return True
@@ -140,22 +131,12 @@ class MySQLRestorer(Restorer):
                 return True
         return False
 
-    async def restart_ids(self) -> None:
-        state = await self._catalog.state()
-        statements = []
-        for name in self._moved(state):
-            if name in self._truncatable and name not in state.filled:
-                statements.append(f"TRUNCATE TABLE {quoted(self._database, name)}")
-            else:
-                statements.append(self._restart(name))
-        await self._run(statements)
-
     async def _changed_tables(self, state: State, distrust: bool) -> set[str]:
         changed = set(state.filled ^ self._start.filled)
         doubtful = []
         for name, seen in self._seen.items():
             written = state.written.get(name)
-            # A change in the second of the look may have come after it.
+            # A write in the second of the last look may have come after it.
             if name not in changed and (distrust or written is None or written >= seen):
                 doubtful.append(name)
         for name, value in (await self._catalog.checksums(doubtful)).items():
@@ -175,7 +156,7 @@ class MySQLRestorer(Restorer):
             await self._sql.script(statements)
 
     def _put_back(self, name: str, restart: bool, attempt: int) -> list[str]:
-        """Give a table its rows, and its counter as well where TRUNCATE can."""
+        """Statements that give a table its rows, and with *restart* its counter."""
         if name in self._large and name in self._catalog.keys and attempt == 0:
             return self._differences(name)
         # TRUNCATE costs more than DELETE, less than ALTER, and fires no trigger.

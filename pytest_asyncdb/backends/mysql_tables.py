@@ -1,4 +1,4 @@
-"""What has changed in a MySQL or MariaDB database, seen from the server, at little cost."""
+"""Queries that show cheaply what has changed in a MySQL or MariaDB database."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pytest_asyncdb.backends.mysql_dump import (
     stored_columns,
 )
 
-#: Statements of anybody, in procedures, too, that may change a schema. TRUNCATE cannot.
-#: performance_schema.global_status of MySQL has none of these counters.
+#: Counters of the statements that may change a schema, in any session and in procedures. TRUNCATE
+#: cannot. MySQL's performance_schema.global_status does not have these counters.
 _COUNTERS = [
     *("Com_rename_table", "Com_alter_db"),
     *(
@@ -34,11 +34,11 @@ _NAMES = ", ".join(map(literal, _COUNTERS))
 DDL = f"SHOW GLOBAL STATUS WHERE variable_name IN ({_NAMES}) AND value > 0"
 
 
-#: Tells, among much else, who is in a transaction. It takes the right PROCESS.
+#: Shows, among other things, which sessions are in a transaction. Needs the right PROCESS.
 INNODB = "SHOW ENGINE INNODB STATUS"
 
-#: The number of a connection in InnoDB's list of transactions. information_schema has a copy of
-#: it, which stays as it is for as long as somebody reads it every 100 ms.
+#: The number of a connection in InnoDB's list of transactions. information_schema has a cached
+#: copy, which is not refreshed as long as it is read every 100 ms.
 _ACTIVE = re.compile(
     r"^---TRANSACTION \d+, ACTIVE.*\n(?:(?!---).*\n)*?\w+ thread id (\d+)", re.MULTILINE
 )
@@ -49,24 +49,24 @@ Rows = Sequence[tuple[Any, ...]]
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What one query tells about the rows and counters of a database."""
+    """The rows and counters of a database, as one query shows them."""
 
     #: The server's time in seconds.
     now: int
     filled: frozenset[str]
-    #: When tables were last written, in seconds; None: not known.
+    #: The time of the last write to each table, in seconds; None: not known.
     written: dict[str, int | None]
-    #: What the AUTO_INCREMENT counter or the sequence of that name gives next.
+    #: The next value of each AUTO_INCREMENT counter and sequence.
     ids: dict[str, int]
 
 
 def on_processlist(query: str) -> tuple[str, ...]:
-    """Statements of which the last one has the rows of *query*, in which ``{processlist}`` is a
-    table of every session that one may see.
+    """Statements of which the last one returns the rows of *query*, in which ``{processlist}``
+    stands for the table of all sessions that the account may see.
 
-    MySQL has two. One is deprecated, and the drivers hand on the server's warning; the other one
-    is empty where the performance schema is switched off, and not there before 8.0.22 and on
-    MariaDB, which takes the condition for a comment.
+    MySQL has two such tables. One is deprecated, and the drivers report the server's warning; the
+    other one is empty if the performance schema is switched off, and does not exist before 8.0.22
+    and on MariaDB, which takes the condition for a comment.
     """
     before, after = map(literal, query.split("{processlist}"))
     which = "if(0 /*!80022 OR @@performance_schema */, 'performance', 'information')"
@@ -78,10 +78,10 @@ def on_processlist(query: str) -> tuple[str, ...]:
 
 
 async def left_open(sql: Sql, database: str, status: Rows) -> list[tuple[int, str]]:
-    """Connections of others that are in a transaction in *database*, with what they do.
+    """Other sessions that are in a transaction in *database*, with their statements.
 
     Args:
-        status: What the server said to INNODB.
+        status: The answer to :data:`INNODB`.
     """
     ((_, _, text),) = status
     numbers = _ACTIVE.findall(text)
@@ -98,28 +98,25 @@ async def left_open(sql: Sql, database: str, status: Rows) -> list[tuple[int, st
 
 
 def count_ddl(rows: Rows) -> int:
-    """How many statements that may change a schema the server has run, by its answer to
-    :data:`DDL`."""
+    """The number of DDL statements that the server has run, from its answer to :data:`DDL`."""
     return sum(int(value) for _, value in rows)
 
 
 class Catalog:
-    """What a database consists of, as long as nobody changes its schema."""
+    """The objects of a database; valid as long as its schema is unchanged."""
 
     def __init__(self, sql: Sql, database: str, definitions: Definitions) -> None:
         self._sql = sql
         self._database = database
         self._lasting = definitions.lasting
         self.tables = definitions.names(*TABLES)
-        #: Tables of MariaDB that keep the rows that were deleted.
+        #: MariaDB's tables that keep deleted rows.
         self.versioned = frozenset(definitions.names("SYSTEM VERSIONED"))
         self.sequences = frozenset(definitions.names("SEQUENCE"))
         self.triggers = bool(definitions.names("TRIGGER"))
-        #: The query for :meth:`read`; fails where a table is gone.
+        #: The query for :meth:`read`; fails if a table was dropped.
         self.probe = self._probe("")
-        #: One that tells nothing but which tables have rows.
-        self.rows = " UNION ALL ".join(["SELECT 'now', NULL, 0, NULL", *self._filled()])
-        #: The columns that can be written, and their types.
+        #: The writable columns, and their types.
         self.columns: dict[str, dict[str, str]] = {}
         #: The columns of primary keys.
         self.keys: dict[str, list[str]] = {}
@@ -128,7 +125,7 @@ class Catalog:
 
     @classmethod
     async def of(cls, sql: Sql, database: str) -> Catalog:
-        """Read the catalog, on a session that SETTLE was run on."""
+        """Read the catalog, in a session after SETTLE."""
         self = cls(sql, database, await define(sql, database))
         self.columns = await stored_columns(sql, database)
         for table, column, extra, key in await sql.fetch(
@@ -145,27 +142,27 @@ class Catalog:
                 self.keys.setdefault(table, []).append(column)
         return self
 
-    def look_out_for(self, start: State) -> None:
-        """Have the probe tell of tables that were empty only what differs from *start*: fewer rows
-        for the driver to read."""
+    def narrow_probe(self, start: State) -> None:
+        """Let the probe return a row for a table that was empty only if it differs from *start*, so
+        that the driver reads fewer rows."""
         told = [*start.filled, *(name for name, number in start.ids.items() if number != 1)]
         names = "".join(f", {literal(name)}" for name in sorted({*told} & {*self.tables}))
         self.probe = self._probe(f" AND (auto_increment > 1 OR table_name IN (''{names}))")
 
     async def redefined(self) -> bool:
-        """Has somebody changed the schema?"""
+        """Has the schema changed?"""
         try:
             return (await define(self._sql, self._database)).lasting != self._lasting
         except Exception:
-            # A view whose table is gone, a database that is gone.
+            # The database, or the table of a view, was dropped.
             return True
 
     async def state(self) -> State:
-        """Fails where a table is gone."""
+        """The present state; fails if a table was dropped."""
         return self.read(await self._sql.fetch(self.probe))
 
     def read(self, rows: Rows) -> State:
-        """What the answer to the probe says."""
+        """The state, from the answer to the probe."""
         now = 0
         filled = set()
         written: dict[str, int | None] = {}
@@ -180,7 +177,7 @@ class Catalog:
             else:
                 written[name] = None if time is None else int(time)
                 if name in self.counting:
-                    # After TRUNCATE MySQL knows none.
+                    # After TRUNCATE MySQL has none.
                     ids[name] = int(number or 1)
         return State(now, frozenset(filled), written, ids)
 
@@ -219,7 +216,7 @@ class Catalog:
         )
 
     def _filled(self) -> list[str]:
-        """Queries for a row of each table that has one, deleted ones that it keeps included."""
+        """Queries for one row of each table, also of deleted rows that it keeps."""
         found = []
         for name in self.tables:
             history = " FOR SYSTEM_TIME ALL" if name in self.versioned else ""

@@ -1,7 +1,7 @@
-"""PostgreSQL as data: its drivers, its programs, its image, its SQL for databases.
+"""PostgreSQL as data: drivers, server programs, image, and the SQL that makes databases.
 
-How programs and images are run is in ``servers/``; how tests are kept apart in
-``isolation/``.
+``servers/`` runs the programs and images, ``isolation/`` keeps tests apart. Private names of
+asyncpg and psycopg stand here only, each with what needs it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from pytest_asyncdb.abc import (
     Server,
     Sql,
 )
-from pytest_asyncdb.backends.postgres_locks import CANCEL, CONNECTED, HOLDERS, WAITS
+from pytest_asyncdb.backends.postgres_locks import HOLDERS
 
 if TYPE_CHECKING:
     import asyncio
 
     from sqlalchemy.engine import URL
 
-#: Durability is of no use to a server that dies with the run:
+#: A server that is removed after the run needs no durability:
 #: https://www.postgresql.org/docs/current/non-durability.html
 _THROW_AWAY = (
     "fsync=off",
@@ -47,7 +47,7 @@ _THROW_AWAY = (
     "wal_level=minimal",
     "max_wal_senders=0",
 )
-#: The first number of our advisory locks: "asdb".
+#: The first number of the plugin's advisory locks: "asdb".
 _LOCKS = 0x61736462
 _TUNING = "no fsync, no full-page writes, no autovacuum"
 
@@ -76,6 +76,8 @@ class Asyncpg(Driver):
         return bool(connection.is_closed())
 
     def socket(self, connection: Any) -> Any:
+        # No public name. Without it, a connection that the server has closed is noticed only when
+        # it is used, and the test fails.
         return connection._transport.get_extra_info("socket")
 
     async def cancel(
@@ -106,8 +108,8 @@ class Psycopg(Driver):
     async def run(self, connection: Any, statements: Sequence[str]) -> Sequence[Any]:
         await connection.execute("; ".join(statements))
         if statements[-1] == "ROLLBACK" and hasattr(connection, "_prepared"):
-            # As its own rollback() does: else what comes in every test is counted until it is
-            # prepared, a round trip each, and forgotten with the next ROLLBACK.
+            # No public name. psycopg's own rollback() does this too: without it, statements that
+            # come in every test are prepared again and again, a round trip each.
             connection._prepared.clear()
         return ()
 
@@ -144,8 +146,8 @@ _LOCALE = "C.UTF-8" if sys.platform == "linux" else "en_US.UTF-8"
 
 
 def _log_in(version: str) -> tuple[str, ...]:
-    """Arguments of initdb for a log-in that takes no time: our passwords are random, and nothing
-    is gained by hashing them 4096 times, which takes 5 to 10 ms of each connection."""
+    """Arguments of initdb for a fast log-in: hashing the password 4096 times takes 5 to 10 ms of
+    each connection, and does not make a random password safer."""
     number = re.match(r"\d+", version)  # a tag of an image may be "latest"
     if number is not None and int(number[0]) < 16:
         return ("--auth-host=md5",)
@@ -165,7 +167,7 @@ def _initialise(place: LocalPlace) -> list[str]:
     return [
         *(place.programs["initdb"], "-D", place.data, "-U", "postgres"),
         *("-E", "UTF8", f"--locale={_LOCALE}", "--no-sync", "--no-instructions"),
-        "--no-clean",  # else it leaves shared memory that nobody can find any more
+        "--no-clean",  # else it leaves shared memory behind
         *("--auth-local=reject", *_log_in(place.version), f"--pwfile={place.credentials}"),
     ]
 
@@ -184,43 +186,7 @@ def _serve(place: LocalPlace, port: int) -> list[str]:
     ]
 
 
-#: Not what belongs to an extension, nor what is dropped with what it belongs to.
-_CONTENTS = """
-SELECT lower(kind) || ' ' || name, 'DROP ' || kind || ' IF EXISTS ' || name || ' CASCADE'
-FROM (
-    SELECT 1, 'EXTENSION', quote_ident(extname), 'pg_extension'::regclass, oid
-    FROM pg_extension WHERE extname <> 'plpgsql'
-    UNION ALL
-    SELECT 2, 'SCHEMA', quote_ident(nspname), 'pg_namespace'::regclass, oid
-    FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public')
-    UNION ALL
-    SELECT 3, CASE relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' WHEN 'c' THEN 'TYPE'
-            WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END,
-        format('%I.%I', nspname, relname), 'pg_class'::regclass, c.oid
-    FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
-    WHERE relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c') AND nspname !~ '^pg_'
-        AND nspname <> 'information_schema'
-    UNION ALL
-    SELECT 4, CASE typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END,
-        format('%I.%I', nspname, typname), 'pg_type'::regclass, t.oid
-    FROM pg_type t JOIN pg_namespace n ON n.oid = typnamespace
-    WHERE typtype IN ('d', 'e', 'r') AND nspname !~ '^pg_' AND nspname <> 'information_schema'
-    UNION ALL
-    SELECT 5, 'ROUTINE',
-        format('%I.%I(%s)', nspname, proname, pg_get_function_identity_arguments(p.oid)),
-        'pg_proc'::regclass, p.oid
-    FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace
-    WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
-) AS found(rank, kind, name, class, number)
-WHERE NOT EXISTS (
-    SELECT FROM pg_depend
-    WHERE classid = class AND objid = number AND deptype IN ('e', 'i')
-)
-ORDER BY rank, name
-"""
-
-
-_ROOM = """
+_FREE_CONNECTIONS = """
 SELECT least(
     current_setting('max_connections')::int
     - current_setting('superuser_reserved_connections')::int
@@ -253,9 +219,8 @@ class Postgres(Backend):
     label = "PostgreSQL"
     dialect = "postgresql"
     failed_transaction = "25P02"
-    lock_timeouts = frozenset({"55P03"})  # lock_not_available
-    in_use = frozenset({"55006"})  # object_in_use
-    cancelled = frozenset({"57014"})  # query_canceled
+    lock_timeout_codes = frozenset({"55P03"})  # lock_not_available
+    in_use_codes = frozenset({"55006"})  # object_in_use
     schemes = ("postgresql", "postgres")
     drivers = (Asyncpg, Psycopg)
     capabilities = Capabilities(
@@ -264,18 +229,18 @@ class Postgres(Backend):
         sequences_roll_back=False,
         schemas=True,
     )
-    #: Servers that we start have no autovacuum.
-    tidy = "VACUUM (SKIP_LOCKED)"
-    deferred_exist = "SELECT EXISTS (SELECT FROM pg_constraint WHERE condeferrable)"
+    #: Servers that the plugin starts have no autovacuum.
+    vacuum = "VACUUM (SKIP_LOCKED)"
+    deferred_query = "SELECT EXISTS (SELECT FROM pg_constraint WHERE condeferrable)"
     deferred_check = (
         "SAVEPOINT asyncdb_deferred",
         "SET CONSTRAINTS ALL IMMEDIATE",
         "ROLLBACK TO SAVEPOINT asyncdb_deferred",
     )
-    denied = frozenset({"42501"})  # insufficient_privilege
-    grant = 'ALTER ROLE "{user}" CREATEDB'
-    contents = _CONTENTS
-    room = _ROOM
+    access_denied_codes = frozenset({"42501"})  # insufficient_privilege
+    create_right = "CREATEDB"
+    create_grant = 'ALTER ROLE "{user}" CREATEDB'
+    free_connections_query = _FREE_CONNECTIONS
     local = LocalRecipe(
         programs=("postgres", "initdb"),
         folders=(
@@ -320,10 +285,10 @@ class Postgres(Backend):
             query=dict(server.query),
         )
 
-    def client(self, server: Server, place: str, database: str) -> tuple[Sequence[str], str]:
+    def client_command(self, server: Server, file: str, database: str) -> tuple[Sequence[str], str]:
         words = {"host": server.host, "port": server.port, "user": server.user}
         words |= {key: value for key, value in server.query if key in _LIBPQ}
-        words |= {"dbname": database, "passfile": place}
+        words |= {"dbname": database, "passfile": file}
         info = " ".join(f"{key}={_quoted(str(value))}" for key, value in words.items() if value)
         password = (server.password or "").replace("\\", r"\\").replace(":", r"\:")
         return ("psql", info), f"*:*:*:*:{password}\n"
@@ -338,8 +303,8 @@ class Postgres(Backend):
         return (f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)',)
 
     async def copier(self, sql: Sql, template: str, server: Server) -> Copier:
-        # WAL_LOG, the default since 15, writes each page twice. Somebody else's server may be a
-        # large one, for which the checkpoints of FILE_COPY are dear.
+        # WAL_LOG, the default since 15, writes each page twice. On an external server, which may
+        # be large, the checkpoints of FILE_COPY are expensive.
         new = int(server.version.split(".")[0]) >= 15
         strategy = " STRATEGY FILE_COPY" if server.managed and new else ""
         return lambda name: (f'CREATE DATABASE "{name}" TEMPLATE "{template}"{strategy}',)
@@ -347,22 +312,19 @@ class Postgres(Backend):
     def restorer(self, sql: Sql, database: DatabaseRef, template: DatabaseRef) -> Restorer:
         from pytest_asyncdb.backends.postgres_reset import PostgresRestorer
 
-        return PostgresRestorer(sql, self.tidy)
+        return PostgresRestorer(sql, self.vacuum)
 
     def lock_timeout(self, seconds: float) -> Sequence[str]:
         return (f"SET lock_timeout = {round(seconds * 1000)}",)
 
-    def waits(self, database: str) -> str | None:
-        return WAITS.format(database=database)
+    def limit_lock_waits_in(self, database: str) -> Sequence[str]:
+        # It costs no connection a round trip, and holds for other engines, too. What a role or a
+        # connection sets has precedence.
+        limit = f"{round(self.lock_wait * 1000)}ms"
+        return (f"ALTER DATABASE \"{database}\" SET lock_timeout = '{limit}'",)
 
     def holders(self, database: str) -> Sequence[str]:
         return (HOLDERS.format(database=database),)
-
-    def connected(self, database: str) -> str | None:
-        return CONNECTED.format(database=database)
-
-    def cancel(self, session: int) -> str:
-        return CANCEL.format(session=session)
 
     def list_databases(self) -> str:
         return "SELECT datname FROM pg_database"
@@ -398,6 +360,6 @@ class Postgres(Backend):
 
 
 def _lock(run: str) -> str:
-    """The two numbers of a run's advisory lock: ours, and its id as a signed one."""
+    """The two numbers of a run's advisory lock: the plugin's, and the run id as a signed int."""
     number = int(run, 16)
     return f"{_LOCKS}, {number - 2**32 if number >= 2**31 else number}"

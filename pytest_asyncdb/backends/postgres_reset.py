@@ -1,9 +1,9 @@
-"""How PostgreSQL tells what changed in a database, and how it is put back.
+"""Finds what changed in a PostgreSQL database, and puts it back.
 
-Every row knows the transaction that wrote it (``xmin``), rows of the catalogs too. So a table,
-or a catalog, is unchanged where its number of rows and its youngest ``xmin`` are: a row that
-was inserted or updated has a younger one, and a deleted one is missing. How old one is, compared
-with a transaction of ours, ``age`` tells; a cast of ``xmin`` to a number goes by way of text.
+Every row, also of a catalog, holds the number of the transaction that wrote it (``xmin``). A table
+is unchanged if the number of its rows and its youngest ``xmin`` are: an inserted or updated row has
+a younger one, and a deleted row is missing. ``age`` compares ``xmin`` with a transaction of the
+plugin; it is cheaper than a cast of ``xmin``, which goes through text.
 https://www.postgresql.org/docs/current/ddl-system-columns.html
 """
 
@@ -14,12 +14,12 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
-from pytest_asyncdb.abc import LEFT_OPEN, LEFT_TEXT, UNTIDY, Restorer, Sql
+from pytest_asyncdb.abc import LEFT_OPEN, LEFT_TEXT, VACUUM_EVERY, Restorer, Sql
 
-#: Objects of users have numbers from here on (``FirstNormalObjectId``).
+#: The lowest oid of an object that a user creates (``FirstNormalObjectId``).
 _FIRST = 16384
 
-#: Catalogs that hold the schema, with the column that has the object's number.
+#: Catalogs that hold the schema, with the column that holds the object's oid.
 _CATALOGS = {
     "pg_class": "oid",
     "pg_attribute": "attnum > 0 AND attrelid",
@@ -45,10 +45,15 @@ _CATALOGS = {
     "pg_largeobject_metadata": "oid",
 }
 
-#: How often it is looked again whether a connection is still in a transaction.
+#: A query for the rows of all catalogs that describe the user's schema.
+_OF_SCHEMA = " UNION ALL ".join(
+    f"SELECT xmin FROM {name} WHERE {column} >= {_FIRST}" for name, column in _CATALOGS.items()
+)
+
+#: How often to check again whether a connection is still in a transaction.
 _CLOSING = 25
 
-#: A word for the connection of a prepared transaction, and what it is told with.
+#: Stand for the connection of a prepared transaction, and for its statement.
 _GONE = "that is gone"
 _PREPARED = "'PREPARE TRANSACTION '"
 
@@ -74,8 +79,8 @@ WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname NOT LIKE 'pg\\_%
 ORDER BY c.oid
 """
 
-#: Who may hold locks, or hold up an end: connections in a transaction, and transactions that
-#: are prepared, which have no connection any more.
+#: What may hold locks: connections in a transaction, and prepared transactions, which have no
+#: connection any more.
 _LEFT = f"""
 SELECT '{LEFT_OPEN}' || pid, state || ': ' || left(query, {LEFT_TEXT}) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -84,20 +89,21 @@ UNION ALL SELECT '{LEFT_OPEN}{_GONE}', {_PREPARED} || quote_literal(gid)
 FROM pg_prepared_xacts WHERE database = current_database()
 """
 
-#: How long a look waits for a lock that somebody has left.
+#: How long a query waits for the locks of other sessions.
 _PATIENCE = "3s"
 
-#: The word for catalogs that differ, and of what was seen in all of them.
+#: The word for changed catalogs.
 _SCHEMA = "schema"
 
-#: How a table is told that was empty, and the word for "all is put back".
+#: What the query returns for a table that was empty and has rows, and the word for "everything
+#: is put back".
 _ROWS = "rows"
 _DONE = "done"
 
-#: Empties tables that were empty, and sets sequences back, in the round trip of the query that
-#: finds them. Where anything else has changed it only tells. Seeded tables are told always;
-#: *known* are those that are as they were. Without *ids* sequences may stand anywhere. No
-#: statement has a text that is made at run time: the server would plan each of them anew.
+#: In one round trip, finds what changed, empties the tables that were empty, and sets sequences
+#: back. If anything else has changed, it only returns the changes. The query always returns seeded
+#: tables; *known* holds those that are unchanged. Without *ids*, sequences are ignored. The server
+#: plans each statement once, as no text is composed at run time.
 _PUT_BACK = """
 CREATE FUNCTION pg_temp.asyncdb_put_back(known text[], ids boolean)
 RETURNS TABLE (word text, seen text) LANGUAGE plpgsql AS $asyncdb$
@@ -139,13 +145,13 @@ END $asyncdb$
 
 @dataclasses.dataclass
 class _Table:
-    """A table as it was remembered.
+    """The remembered state of a table.
 
     Args:
-        columns: Those that can be written.
-        key: How a row ``t`` equals a row ``s``; None: there is no primary key.
-        seen: Number of rows and how much younger the youngest is than our transaction; None
-            where it was empty.
+        columns: The writable columns.
+        key: The condition that row ``t`` has the key of row ``s``; None: there is no primary key.
+        seen: The number of rows, and by how much the youngest is younger than the plugin's
+            transaction; None: the table was empty.
         shadow: A temporary table with its rows.
     """
 
@@ -162,32 +168,32 @@ class _Table:
 
 
 class PostgresRestorer(Restorer):
-    """Puts one PostgreSQL database back, over one connection that is kept.
+    """Puts one PostgreSQL database back, over one connection that stays open.
 
     Args:
-        tidy: Gives the place of rows that are gone free for others.
+        vacuum: Removes dead rows.
     """
 
-    untidy: ClassVar[int] = UNTIDY
+    vacuum_every: ClassVar[int] = VACUUM_EVERY
 
-    def __init__(self, sql: Sql, tidy: str) -> None:
+    def __init__(self, sql: Sql, vacuum: str) -> None:
         self._sql = sql
-        self._tidy = tidy
+        self._vacuum = vacuum
         self._tables: dict[str, _Table] = {}
         #: Where each sequence stood, as arguments of ``setval``, by its name.
         self._sequences: dict[str, str] = {}
-        #: What was seen in each catalog that has rows, and in all of them.
-        self._catalogs: dict[str, str] = {}
-        #: Its rows are what differs, and seeded tables as they are.
+        #: The number of rows in all catalogs and the age of the youngest.
+        self._catalogs = ""
+        #: Returns what differs, and the state of seeded tables.
         self._query = ""
-        #: The transaction that ages are compared with.
+        #: The plugin's transaction, with which ages are compared.
         self._ours = ""
-        #: May this role keep triggers from firing?
+        #: May the account switch triggers off?
         self._replica = False
-        #: Is there the function that does all in one round trip?
+        #: Does the function exist that does everything in one round trip?
         self._function = False
-        #: How many tests have left rows that were deleted.
-        self._left = 0
+        #: The number of tests since the last VACUUM.
+        self._tests = 0
 
     async def remember(self) -> None:
         ((self._ours, direct, _),) = await self._sql.fetch(
@@ -201,7 +207,7 @@ class PostgresRestorer(Restorer):
         for number, word in enumerate(filled):
             table = self._tables[word]
             table.shadow = f"pg_temp.asyncdb_{number}"
-            # ONLY: the rows of tables that inherit from it are theirs.
+            # ONLY: without the rows of tables that inherit from it.
             await self._sql.script(
                 [f"CREATE TEMP TABLE asyncdb_{number} AS SELECT * FROM ONLY {table.name}"]
             )
@@ -213,21 +219,23 @@ class PostgresRestorer(Restorer):
             for word in numbers
         )
         self._sequences = dict(await self._sql.fetch(values)) if values else {}
-        self._catalogs = await self._look_at_catalogs()
+        ((self._catalogs,),) = await self._sql.fetch(
+            f"SELECT {self._seen} FROM ({_OF_SCHEMA}) AS c"
+        )
         moved = self._moved_by_number(numbers) if direct else self._moved()
         self._query = self._differences(moved)
         self._function = self._replica and await self._make_function()
 
     async def put_back(self, ids: bool) -> tuple[Sequence[str], bool]:
-        self._left += 1
-        if self._left >= self.untidy:
-            self._left = 0
+        self._tests += 1
+        if self._tests >= self.vacuum_every:
+            self._tests = 0
             with contextlib.suppress(Exception):  # the next tests are slower
-                await self._sql.script([self._tidy])
+                await self._sql.script([self._vacuum])
         if self._function:
             seeded = ((word, table) for word, table in self._tables.items() if table.shadow)
             known = ", ".join(_literal(f"{word} {table.seen}") for word, table in seeded)
-            # An error is that of the query, which looks again below.
+            # If it fails, the query below fails, too, and says why.
             with contextlib.suppress(Exception):
                 *found, (last, _) = await self._sql.ask(
                     f"SELECT * FROM pg_temp.asyncdb_put_back(ARRAY[{known}]::text[], {ids})"
@@ -241,7 +249,7 @@ class PostgresRestorer(Restorer):
         for _ in range(_CLOSING):
             if not any(word.startswith(LEFT_OPEN) for word in found):
                 break
-            # The server may not have read yet that a connection was closed.
+            # The server may not have noticed yet that a connection was closed.
             await self._sql.fetch("SELECT pg_sleep(0.02)")
             if not await self._sql.fetch(_LEFT):
                 found = await self._look()
@@ -269,11 +277,11 @@ class PostgresRestorer(Restorer):
             ]
         )
         await self._note_rows(seeded)
-        # Where triggers of the user have fired, they may have written elsewhere.
+        # The user's triggers, if they have fired, may have changed other tables.
         return self._replica or not await self.changed()
 
     async def _end(self, left: Sequence[str]) -> None:
-        """End connections, and prepared transactions, as :data:`_LEFT` tells them."""
+        """End connections and prepared transactions, as :data:`_LEFT` returns them."""
         pids = [word.partition(":")[0] for word in left if not word.startswith(_GONE)]
         if pids:
             # Its second argument, to wait, is of version 14; changed() waits.
@@ -286,36 +294,18 @@ class PostgresRestorer(Restorer):
                 name = word.partition(_PREPARED.strip("'"))[2]
                 await self._sql.script([f"ROLLBACK PREPARED {name}"])
 
-    async def restart_ids(self) -> None:
-        moved = [word for word in await self.changed() if word in self._sequences]
-        if moved:
-            await self._sql.script(list(self._setval(moved)))
-
     async def _look(self) -> list[str]:
         from sqlalchemy.exc import DBAPIError
 
         try:
             found = await self._sql.fetch(self._query)
-        except DBAPIError:  # a table is not there any more, or is locked
+        except DBAPIError:  # a table was dropped, or is locked
             return [_SCHEMA, *(f"{word}: {seen}" for word, seen in await self._sql.fetch(_LEFT))]
-        if any(word == _SCHEMA for word, _ in found):
-            now = await self._look_at_catalogs()
-            differing = [n for n in _CATALOGS if now.get(n) != self._catalogs.get(n)]
-            found = [(f"{_SCHEMA} ({name})", "") for name in differing] + found
         return [
             f"{word}: {seen}" if word.startswith(LEFT_OPEN) else word
             for word, seen in found
-            if word != _SCHEMA and (word not in self._tables or self._tables[word].seen != seen)
+            if word not in self._tables or self._tables[word].seen != seen
         ]
-
-    async def _look_at_catalogs(self) -> dict[str, str]:
-        return dict(
-            await self._sql.fetch(
-                f"SELECT coalesce(name, '{_SCHEMA}'), {self._seen} "
-                f"FROM ({_of_schema('tableoid::regclass::text AS name, xmin')}) AS catalogs "
-                "GROUP BY ROLLUP (name)"
-            )
-        )
 
     def _setval(self, words: Iterable[str]) -> Iterable[str]:
         return [
@@ -327,25 +317,25 @@ class PostgresRestorer(Restorer):
         return [row[0] for row in await self._sql.fetch(query)] if query else []
 
     async def _note_rows(self, words: Sequence[str]) -> None:
-        """Remember the rows of tables as they are now."""
+        """Remember the present rows of some tables."""
         query = " UNION ALL ".join(self._seen_in(self._tables[word]) for word in words)
         for word, value in await self._sql.fetch(query) if query else ():
             self._tables[word].seen = value
 
     def _differences(self, moved: str) -> str:
-        """The query of :meth:`changed`. Its text stays, so that the server plans it once.
+        """The query of :meth:`changed`. Its text is constant, so that the server plans it once.
 
         Args:
-            moved: The query for sequences that stand elsewhere.
+            moved: The query for changed sequences.
         """
         tables = self._tables.values()
         parts = [
             *(_is_filled(table) for table in tables if not table.shadow),
             *(self._seen_in(table) for table in tables if table.shadow),
             moved,
-            # One query for all catalogs: several would cost half as much again.
-            f"SELECT '{_SCHEMA}', '' FROM ({_of_schema('xmin')}) AS catalogs "
-            f"HAVING {self._seen} <> '{self._catalogs[_SCHEMA]}'",
+            # One query for all catalogs; several cost 1.5 times as much.
+            f"SELECT '{_SCHEMA}', '' FROM ({_OF_SCHEMA}) AS catalogs "
+            f"HAVING {self._seen} <> '{self._catalogs}'",
             _LEFT,
         ]
         return " UNION ALL ".join(part for part in parts if part)
@@ -358,7 +348,7 @@ class PostgresRestorer(Restorer):
         )
 
     def _moved_by_number(self, numbers: Mapping[str, int]) -> str:
-        """The same since version 18, at a third of the cost: no sequence is opened as a table."""
+        """The same since version 18, at a third of the cost: no sequence is opened."""
         rows = ", ".join(
             f"({numbers[word]}, {_literal(word)}, {_literal(value)})"
             for word, value in self._sequences.items()
@@ -371,14 +361,14 @@ class PostgresRestorer(Restorer):
 
     @property
     def _seen(self) -> str:
-        """An expression: the number of rows, and how much younger than ours the youngest is."""
+        """An expression for the number of rows and the relative age of the youngest."""
         return f"count(*) || ':' || coalesce(age('{self._ours}'::xid) - min(age(xmin)), 0)"
 
     def _seen_in(self, table: _Table) -> str:
         return f"SELECT {_literal(f'table {table.name}')}, {self._seen} FROM ONLY {table.name}"
 
     def _put_back(self, table: _Table) -> list[str]:
-        """Statements that give a seeded table its rows again."""
+        """Statements that restore the rows of a seeded table."""
         insert = (
             f"INSERT INTO {table.name} ({table.columns}) OVERRIDING SYSTEM VALUE "
             f"SELECT {table.columns} FROM {table.shadow} s"
@@ -403,9 +393,9 @@ class PostgresRestorer(Restorer):
         return True
 
     async def _be_replica(self) -> bool:
-        """Keep triggers from firing for what this connection does, if it may.
+        """Switch triggers off for this connection, if the account may.
 
-        For good: each change of the role makes the server plan everything anew.
+        Once and for all: after each change of the role the server plans every statement again.
         """
         from sqlalchemy.exc import DBAPIError
 
@@ -421,16 +411,8 @@ def _literal(text: str) -> str:
 
 
 def _named(word: str) -> str:
-    """The table or sequence that a word is about."""
+    """The table or sequence of a word."""
     return word.partition(" ")[2]
-
-
-def _of_schema(columns: str) -> str:
-    """A query for the rows of all catalogs that are the user's."""
-    return " UNION ALL ".join(
-        f"SELECT {columns} FROM {name} WHERE {column} >= {_FIRST}"
-        for name, column in _CATALOGS.items()
-    )
 
 
 def _is_filled(table: _Table) -> str:
@@ -439,7 +421,7 @@ def _is_filled(table: _Table) -> str:
 
 
 def _delete(tables: Sequence[_Table]) -> list[str]:
-    """One statement: foreign keys are checked at its end, whatever their direction."""
+    """One statement, as foreign keys are checked at its end."""
     if not tables:
         return []
     parts = [f"d{n} AS (DELETE FROM ONLY {table.name})" for n, table in enumerate(tables)]

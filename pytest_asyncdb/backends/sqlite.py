@@ -1,4 +1,4 @@
-"""SQLite as data: in memory, in this process, one named database for each use.
+"""SQLite as data: named in-memory databases of this process.
 
 The ``memdb`` VFS gives an in-memory database a name, so that several connections of one
 process may open it (https://www.sqlite.org/src/file/src/memdb.c); it exists as long as
@@ -78,7 +78,7 @@ def _connect(url: URL) -> sqlite3.Connection:
 
 
 class SQLiteRestorer(Restorer):
-    """Copies the template over the database, which costs less than looking.
+    """Copies the template over the database, which costs less than finding what changed.
 
     Args:
         keeper: A connection to the database.
@@ -91,7 +91,7 @@ class SQLiteRestorer(Restorer):
         self._version = 0
 
     async def remember(self) -> None:
-        # Nobody of the test is busy any more when it is looked.
+        # Called after the test, when no statement of the test runs any more.
         self._keeper.execute("PRAGMA busy_timeout = 100")
         self._version = self._data_version()
 
@@ -107,7 +107,7 @@ class SQLiteRestorer(Restorer):
 
     async def restore(self, changed: Sequence[str]) -> bool:
         if any(word.startswith(LEFT_OPEN) for word in changed):
-            return False  # nobody can end it, and backup() would wait for it for ever
+            return False  # it cannot be ended, and backup() would wait for it
         self._template.backup(self._keeper)
         self._version = self._data_version()
         return True
@@ -124,9 +124,9 @@ class SQLite(Backend):
     name = "sqlite"
     label = "SQLite"
     dialect = "sqlite"
-    #: Without it, of two that begin and then both write, one would fail at once.
+    #: Without it, if two transactions begin and then both write, one fails at once.
     begin_at_write = "BEGIN IMMEDIATE"
-    lock_timeouts = frozenset({5, 6})  # SQLITE_BUSY, SQLITE_LOCKED
+    lock_timeout_codes = frozenset({5, 6})  # SQLITE_BUSY, SQLITE_LOCKED
     restores_whole = True
     schemes = ("sqlite",)
     drivers = (Aiosqlite,)
@@ -137,11 +137,11 @@ class SQLite(Backend):
         schemas=False,
     )
 
-    deferred_exist = (
+    deferred_query = (
         "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE sql LIKE '%initially%deferred%')"
     )
-    # Nothing but COMMIT asks for the violations that are deferred; what is listed here becomes
-    # a violation of an immediate foreign key, with the same error, where they are switched on.
+    # Only COMMIT checks deferred constraints. This turns a violation of one into a violation of
+    # an immediate foreign key, with the same error, if foreign keys are switched on.
     deferred_prepare = (
         "CREATE TEMPORARY TABLE asyncdb_deferred"
         " (id INTEGER PRIMARY KEY, missing INTEGER REFERENCES asyncdb_deferred)",
@@ -167,14 +167,14 @@ class SQLite(Backend):
                 template.backup(keeper)
         return keeper
 
-    def client(self, server: Server, place: str, database: str) -> tuple[Sequence[str], str]:
-        return ("sqlite3", place), ""
+    def client_command(self, server: Server, file: str, database: str) -> tuple[Sequence[str], str]:
+        return ("sqlite3", file), ""
 
-    def save(self, copied: DatabaseRef, path: str) -> None:
+    def save(self, database: DatabaseRef, path: str) -> None:
         import sqlite3
 
         with contextlib.closing(sqlite3.connect(path)) as file:
-            copied.keeper.backup(file)
+            database.keeper.backup(file)
 
     def restorer(self, sql: Sql, database: DatabaseRef, template: DatabaseRef) -> Restorer:
         return SQLiteRestorer(database.keeper, template.keeper)

@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import contextvars
 import copy
+import os
+import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -248,6 +250,14 @@ class BackingConnection:
         """End a running statement on the server; the connection stays open."""
         await self.driver.cancel(self.connection, statement, self._run_apart)
 
+    def abort(self) -> None:
+        """Shut the socket down, which fails whatever waits for the server. From any thread."""
+        with contextlib.suppress(Exception):  # it is closed, or is no socket
+            found = self.driver.socket(self._fairy.driver_connection)
+            number = os.dup(found if isinstance(found, int) else found.fileno())
+            with socket.socket(fileno=number) as own:
+                own.shutdown(socket.SHUT_RDWR)
+
     def end_calls(self) -> None:
         """End what still runs on the server: it would hold its locks, and a SQLite
         connection cannot be closed while a statement runs. Discard the connection afterwards."""
@@ -293,16 +303,20 @@ class BackingConnection:
         return result
 
     def _open(self) -> None:
+        from sqlalchemy.util import await_only
+
         token = _OPENING.set(self._url or self.connector.url)
         try:
             fairy = self.connector.engine.sync_engine.raw_connection()
         finally:
             _OPENING.reset(token)
         adapted: Any = fairy.dbapi_connection
+        if limit := self.backend.limit_lock_waits():
+            await_only(self.driver.run(fairy.driver_connection, limit))
         if not self._direct or self.backend.begin_at_write is not None:
             self.driver.adapt(adapted)
-        if not self._direct and self.backend.deferred_exist is not None:
-            self._prepare_deferred(adapted, fairy.driver_connection, self.backend.deferred_exist)
+        if not self._direct and self.backend.deferred_query is not None:
+            self._prepare_deferred(adapted, fairy.driver_connection, self.backend.deferred_query)
         self._fairy = fairy
 
     def _prepare_deferred(self, adapted: Any, connection: Any, query: str) -> None:

@@ -39,7 +39,7 @@ class Copy(Isolation):
         spare, self._spare = self._spare, None
         if spare is not None and self._pool is not None:
             return DirectView(self, self._pool, request.test, spare)
-        ref = self._database.copy(request.coming, self._prefetch)
+        ref = self._database.copy(request.prefetch, self._prefetch)
         if self._pool is None:
             self._pool = DirectPool(Connector(self._database, self._host, ref.url))
         self._pool.lead_to(ref.url)

@@ -35,7 +35,7 @@ class Reset(SharedDatabaseStrategy):
         if self._pool is None:
             self._pool = DirectPool(Connector(self._database, self._host, self._database.url))
         restoration = self.restoration  # made before anything has changed
-        reset_sequences = request.restart_ids is not False
+        reset_sequences = request.reset_sequences is not False
         if reset_sequences and self._sequences_moved:
             restoration.reset_sequences()
         self._sequences_moved = not reset_sequences

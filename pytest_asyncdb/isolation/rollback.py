@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from pytest_asyncdb.abc import UNTIDY, Database, View, ViewRequest
+from pytest_asyncdb.abc import VACUUM_EVERY, Database, View, ViewRequest
 from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.backing_connection import BackingConnection, Connector
 from pytest_asyncdb.isolation.outer_transaction import OuterTransaction
@@ -35,7 +35,7 @@ class Rollback(SharedDatabaseStrategy):
     #: Seconds that a unit of work waits for another task's to end.
     turn: ClassVar[float] = 10.0
     #: After so many tests the space of dead rows is freed.
-    vacuum_every: ClassVar[int] = UNTIDY
+    vacuum_every: ClassVar[int] = VACUUM_EVERY
 
     def __init__(self, database: Database, host: HostLoop) -> None:
         super().__init__(database, host)
@@ -45,7 +45,7 @@ class Rollback(SharedDatabaseStrategy):
         self._tests_since_vacuum = 0
 
     def view(self, request: ViewRequest) -> View:
-        if request.restart_ids and not self._database.backend.capabilities.sequences_roll_back:
+        if request.reset_sequences and not self._database.backend.capabilities.sequences_roll_back:
             self._reset_sequences(request.test)
         if self._backing is None:
             connector = Connector(self._database, self._host, self._database.url)
@@ -55,7 +55,7 @@ class Rollback(SharedDatabaseStrategy):
 
     def vacuum(self) -> None:
         """Count a test, whose rows are dead rows now; free their space now and then. Blocks."""
-        statement = self._database.backend.tidy
+        statement = self._database.backend.vacuum
         self._tests_since_vacuum += 1
         due = self._tests_since_vacuum >= self.vacuum_every
         if statement is not None and due and self._backing is not None:

@@ -48,7 +48,7 @@ class Work(abc.ABC):
         self.calls = Calls()
         #: What the test must be told at its end.
         self.breaches: list[BaseException] = []
-        self.waits = LockWaits(self.calls, self.in_use, self.breaches)
+        self.waits = LockWaits(test, self.log, self.calls, self.in_use, self.breaches)
         #: Cursors that are open: streams, and those of statements that were cancelled.
         self.cursors: set[OpenCursor] = set()
         #: The test is over.
@@ -117,7 +117,9 @@ class WorkView(View):
         self.engine = work.engine(connect)
         self.url = work.connector.url
         self.journal = work.log
-        self.waits = work.waits
+
+    def abort(self) -> None:
+        self.work.calls.abort()
 
     @contextlib.contextmanager
     def closing(self) -> Iterator[None]:

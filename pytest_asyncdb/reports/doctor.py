@@ -166,20 +166,19 @@ def _drivers(config: pytest.Config, run: Run) -> Iterator[Finding]:
 
 
 def _servers(config: pytest.Config, run: Run) -> Iterator[Finding]:
-    assert run.owned is not None
     chosen = {spec.backend for spec in run.settings.specs}
     others = [BackendSpec(n, written=n) for n in run.registry.backends if n not in chosen]
     for spec in (*run.settings.specs, *others):
         backend = run.backend(spec)
         tried = []
-        for name in run.owned.candidates(spec):
+        for name in run.choice.candidates(spec):
             try:
                 found = run.registry.provider(name).find(spec, backend, run.settings.url(spec))
                 tried.append(f"{name}: {found.reason}")
             except errors.ProviderUnavailable as reason:
                 tried.append(f"{name}: {reason}")
         try:
-            provider, found = run.owned.find(spec)
+            provider, found = run.choice.find(spec)
         except errors.AsyncdbError as error:
             if spec.backend in chosen:
                 yield _error(error)

@@ -26,11 +26,10 @@ def header(run: Run) -> list[str]:
 
 
 def _line(run: Run, spec: BackendSpec) -> str:
-    assert run.owned is not None
     backend = run.backend(spec)
     try:
         driver = run.driver(spec)
-        provider, found = run.owned.find(spec)
+        provider, found = run.choice.find(spec)
     except errors.AsyncdbError as error:
         return f"asyncdb: {spec}: {error.headline}"
     version = f" {found.version}" if found.version else ""
@@ -105,7 +104,7 @@ def note_lost(report: pytest.TestReport, error: BaseException, spec: object, run
         error: What the test failed with; a failed assertion has nothing to do with it.
         spec: The test's backend.
     """
-    if isinstance(error, AssertionError) or (lost := run.watch.lost(spec)) is None:
+    if isinstance(error, AssertionError) or (lost := run.watchdog.lost(spec)) is None:
         return False
     if str(lost) not in str(error):
         report.sections.append(("asyncdb", str(lost)))

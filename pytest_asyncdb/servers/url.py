@@ -34,8 +34,6 @@ _REFUSED = ("password authentication failed", "Access denied")
 _FINAL = (*_REFUSED, "does not exist", "Unknown database", "no pg_hba.conf entry")
 #: What has a meaning in a URL and so cannot stand for itself in a password.
 _SPECIAL = "%@:/?#[] "
-#: The parameter that says that the URL's own database is the only one that may be used.
-_SINGLE = "asyncdb_database"
 
 
 class UrlProvider(ServerProvider):
@@ -65,7 +63,6 @@ class UrlProvider(ServerProvider):
                 ["The value is not shown, as it may hold a password.", *_encoding(url.value)],
                 [f"write it as {_example(backend)}"],
             )
-        _check_single(make_url(url.value), url.source, backend)
         return Candidate(self.name, url.source, None, detail=url)
 
     @contextlib.contextmanager
@@ -109,8 +106,6 @@ class UrlProvider(ServerProvider):
 def _server(url: URL, found: Candidate, backend: Backend) -> Server:
     scheme = url.get_backend_name()
     recipe = backend.local or backend.container
-    # Whether the database holds anything is looked at later.
-    single = () if _SINGLE in url.query else None
     return Server(
         backend=backend.name,
         version="",
@@ -125,30 +120,10 @@ def _server(url: URL, found: Candidate, backend: Backend) -> Server:
         query=tuple(
             (key, word)
             for key, value in url.query.items()
-            if key != _SINGLE
             for word in ((value,) if isinstance(value, str) else value)
         ),
-        single=single,
         scheme=None if scheme in (backend.dialect, *backend.schemes) else scheme,
     )
-
-
-def _check_single(url: URL, source: str, backend: Backend) -> None:
-    word = url.query.get(_SINGLE)
-    if word is None:
-        return
-    if word != "only":
-        raise ConfigError(
-            f"unknown value {word!r} of {_SINGLE} in the URL ({source})",
-            ["Known: only."],
-            [f"write {_SINGLE}=only, or leave it out"],
-        )
-    if not url.database or backend.contents is None:
-        raise ConfigError(
-            f"{_SINGLE}=only, and the URL names no database ({source})",
-            [],
-            [f"write it as {_example(backend, 'database')}?{_SINGLE}=only"],
-        )
 
 
 def _is_final(error: BaseException) -> bool:
@@ -216,7 +191,7 @@ def _without_password(text: str, raw: str, url: URL) -> str:
     return text
 
 
-def _example(backend: Backend, database: str | None = None) -> str:
+def _example(backend: Backend) -> str:
     recipe = backend.local or backend.container
-    name = database or (recipe.maintenance if recipe else "name")
+    name = recipe.maintenance if recipe else "name"
     return f"{backend.dialect}+{backend.drivers[0].name}://user:password@host/{name}"

@@ -160,7 +160,7 @@ def test_ddl_in_a_checkpoint_cannot_be_put_back(
         asyncdb.checkpoint() cannot put the data back
 
         test: test_it.py::test_it[{target.id}]
-        changed: schema (pg_class), schema (pg_attribute), schema (pg_type)
+        changed: schema
 
         To fix this: keep DDL out of the checkpoint
         """

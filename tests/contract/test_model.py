@@ -35,7 +35,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from pytest_asyncdb import build_engine, errors
 from pytest_asyncdb._config.registry import Registry
-from pytest_asyncdb._databases.connection_limit import Budget
 from pytest_asyncdb._databases.plan import SchemaPlan
 from pytest_asyncdb._databases.provisioner import Provisioner, drop_leftovers
 from pytest_asyncdb._databases.worker_databases import WorkerDatabase
@@ -305,8 +304,7 @@ def stage(target: Target, servers: Servers) -> Iterator[Stage]:
         prefix = f"asyncdb_model_{RUN}"  # others take what is named as a run's for a dead one's
         if target.server is not None:
             stack.callback(lambda: asyncio.run(drop_leftovers(server, backend, driver, prefix)))
-        budget = Budget(server, backend.label, 1, lambda: False)
-        provisioner = Provisioner(server, backend, driver, prefix, host, None, budget)
+        provisioner = Provisioner(server, backend, driver, prefix, host, None, 5)
         stack.callback(provisioner.close)
         database = WorkerDatabase(provisioner, SchemaPlan((Base.metadata,)), {})
         stack.callback(database.close)

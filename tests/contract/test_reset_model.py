@@ -22,7 +22,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._config.registry import Registry
-from pytest_asyncdb._databases.connection_limit import Budget
 from pytest_asyncdb._databases.plan import SchemaPlan
 from pytest_asyncdb._databases.provisioner import Provisioner, drop_leftovers
 from pytest_asyncdb._databases.worker_databases import WorkerDatabase
@@ -90,8 +89,7 @@ def stage(target: Target, servers: Servers) -> Iterator[tuple[Reset, WorkerDatab
         prefix = f"asyncdb_reset_{RUN}"  # others take what is named as a run's for a dead one's
         if target.server is not None:
             stack.callback(lambda: asyncio.run(drop_leftovers(server, backend, driver, prefix)))
-        budget = Budget(server, backend.label, 1, lambda: False)
-        provisioner = Provisioner(server, backend, driver, prefix, host, None, budget)
+        provisioner = Provisioner(server, backend, driver, prefix, host, None, 5)
         stack.callback(provisioner.close)
         database = WorkerDatabase(provisioner, SchemaPlan((Base.metadata,), None, (seed,)), {})
         stack.callback(database.close)

@@ -422,8 +422,7 @@ def test_undone_rows_leave_no_place_taken(
 ) -> None:
     """A PostgreSQL without autovacuum keeps it, and thousands of tests later reads all of it."""
     isolation = "rollback" if strategy is Rollback else "reset"
-    name = "vacuum_every" if hasattr(strategy, "vacuum_every") else "untidy"
-    monkeypatch.setattr(strategy, name, 2 if tidy else 1000)
+    monkeypatch.setattr(strategy, "vacuum_every", 2 if tidy else 1000)
     project.tests(
         f"""
         SIZES = []

@@ -2,4 +2,4 @@
 
 from pytest_asyncdb._run import liveness
 
-liveness._ANSWER = 1.0
+liveness.ANSWER = 1.0

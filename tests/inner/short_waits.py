@@ -1,5 +1,5 @@
-"""Waits for locks are looked for after one second without progress, instead of twenty."""
+"""Waits for locks end after one second instead of twenty."""
 
-from pytest_asyncdb._run import liveness
+from pytest_asyncdb.abc import Backend
 
-liveness._STUCK = 1.0
+Backend.lock_wait = 1.0

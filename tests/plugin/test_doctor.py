@@ -59,7 +59,7 @@ def test_a_server_that_cannot_be_had_is_wrong(project: Project) -> None:
     shows(
         result,
         """
-          wrong  no PostgreSQL server could be had (--asyncdb=postgres@9.1)
+          wrong  no PostgreSQL server is available (--asyncdb=postgres@9.1)
                  Tried, in this order:
         """,
     )

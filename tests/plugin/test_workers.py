@@ -114,6 +114,41 @@ def test_a_worker_that_crashes_is_replaced_and_leaves_nothing(
     outcome.result.assert_outcomes(passed=12, failed=1)
 
 
+def test_each_of_many_backends_has_a_database_of_its_own(project: Project) -> None:
+    """Also the ninth: one letter in the database's name stood for eight backends."""
+    project.write(
+        "our_backends.py",
+        """
+        from pytest_asyncdb.backends.sqlite import SQLite
+
+        for n in range(28):
+            globals()[f"B{n}"] = type(f"B{n}", (SQLite,), {"name": f"b{n}", "label": f"B{n}"})
+        """,
+    )
+    project.write(
+        "conftest.py",
+        """
+        def pytest_asyncdb_register(registry):
+            for n in range(28):
+                registry.add_backend(f"b{n}", f"our_backends:B{n}")
+        """,
+    )
+    project.tests(
+        """
+        SEEN = set()
+
+        async def test_it(asyncdb_session):
+            assert await names(asyncdb_session) == []
+            name = asyncdb_session.get_bind().url.database
+            assert name not in SEEN
+            SEEN.add(name)
+        """
+    )
+    words = ",".join(f"b{n}" for n in range(28))
+    result = project.pytester.runpytest_inprocess(f"--asyncdb={words}", "-p", "no:randomly")
+    result.assert_outcomes(passed=28)
+
+
 def test_a_server_that_cannot_be_had_is_told_by_every_worker(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,4 +156,4 @@ def test_a_server_that_cannot_be_had_is_told_by_every_worker(
     project.tests("def test_a(asyncdb_session): pass\ndef test_b(asyncdb_session): pass")
     result = project.pytester.runpytest_subprocess("-n", "2", "--asyncdb=mysql@5.0")
     result.assert_outcomes(errors=2)
-    result.stdout.fnmatch_lines(["no MySQL server could be had (--asyncdb=mysql@5.0)"])
+    result.stdout.fnmatch_lines(["no MySQL server is available (--asyncdb=mysql@5.0)"])

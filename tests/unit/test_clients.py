@@ -26,7 +26,9 @@ SERVER = Server(
 def test_psql_gets_a_connection_string_and_a_password_file() -> None:
     """Both in libpq's own quoting."""
     server = dataclasses.replace(SERVER, query=(("sslmode", "require"), ("timeout", "5")))
-    command, text = Registry().backend("postgres").client(server, "/a b/x.client", "asyncdb_kept_x")
+    command, text = (
+        Registry().backend("postgres").client_command(server, "/a b/x.client", "asyncdb_kept_x")
+    )
     expected = (
         r"host=db port=5433 user='ada o\'b' sslmode=require dbname=asyncdb_kept_x"
         " passfile='/a b/x.client'"
@@ -37,7 +39,7 @@ def test_psql_gets_a_connection_string_and_a_password_file() -> None:
 
 @pytest.mark.parametrize("name", ["mysql", "mariadb"])
 def test_mysql_gets_an_option_file(name: str) -> None:
-    command, text = Registry().backend(name).client(SERVER, "/x.client", "asyncdb_kept_x")
+    command, text = Registry().backend(name).client_command(SERVER, "/x.client", "asyncdb_kept_x")
     assert command == (name, "--defaults-extra-file=/x.client", "asyncdb_kept_x")
     assert text == (
         "[client]\n"
@@ -51,13 +53,13 @@ def test_mysql_gets_an_option_file(name: str) -> None:
 
 def test_mysql_by_a_socket_is_not_asked_by_tcp() -> None:
     server = dataclasses.replace(SERVER, query=(("unix_socket", "/run/x.sock"),))
-    _, text = Registry().backend("mysql").client(server, "/x.client", "x")
+    _, text = Registry().backend("mysql").client_command(server, "/x.client", "x")
     assert 'socket="/run/x.sock"\n' in text
     assert "protocol" not in text
 
 
 def test_sqlite3_gets_the_file() -> None:
-    assert Registry().backend("sqlite").client(SERVER, "/x.sqlite", "x") == (
+    assert Registry().backend("sqlite").client_command(SERVER, "/x.sqlite", "x") == (
         ("sqlite3", "/x.sqlite"),
         "",
     )

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
 from sqlalchemy import Column, Enum, ForeignKey, Integer, MetaData, Table
 from sqlalchemy.dialects import postgresql
 
+from pytest_asyncdb._databases import fingerprint as fingerprints
 from pytest_asyncdb._databases.plan import SchemaPlan
 
 
@@ -15,7 +22,7 @@ def metadata(*names: str) -> MetaData:
 
 
 def fingerprint(made: MetaData) -> str:
-    return SchemaPlan((made,)).fingerprint(postgresql.dialect(), {})
+    return fingerprints.fingerprint(SchemaPlan((made,)), postgresql.dialect(), {})
 
 
 def test_the_order_of_a_tables_indexes_does_not_count() -> None:
@@ -45,3 +52,104 @@ def test_the_order_of_a_columns_foreign_keys_does_not_count() -> None:
 def test_one_more_index_counts() -> None:
     """Control: indexes are part of the fingerprint."""
     assert fingerprint(metadata("a", "b")) != fingerprint(metadata("a", "b", "c"))
+
+
+def seeded(*seeds: Any) -> str:
+    plan = SchemaPlan(seeds=seeds)
+    return fingerprints.fingerprint(plan, postgresql.dialect(), {})
+
+
+def lasting(plan: SchemaPlan) -> str | None:
+    return fingerprints.lasting_fingerprint(plan, postgresql.dialect(), {})
+
+
+def calls_itself(depth: int) -> Any:
+    async def seed(session: Any, left: int = depth) -> None:
+        if left:
+            await seed(session, left - 1)
+
+    return seed
+
+
+def test_a_seed_may_call_itself() -> None:
+    """An inner function that does encloses itself."""
+    assert seeded(calls_itself(2)) == seeded(calls_itself(2))
+    assert seeded(calls_itself(2)) != seeded(calls_itself(3))
+    assert lasting(SchemaPlan(seeds=(calls_itself(2),))) is not None
+
+
+def test_a_list_may_hold_itself() -> None:
+    names: list[Any] = ["ada"]
+    names.append(names)
+
+    def seed(session: Any) -> None:
+        session.add_all(names)
+
+    assert seeded(seed) == seeded(seed)
+
+
+def test_a_seed_may_enclose_a_name_that_is_bound_later() -> None:
+    """Its value is not known yet, so the template must not stay."""
+
+    def make() -> tuple[str, str | None]:
+        def seed(session: Any) -> None:
+            helper(session)
+
+        found = seeded(seed), lasting(SchemaPlan(seeds=(seed,)))
+
+        def helper(session: Any) -> None: ...
+
+        return found
+
+    assert make() == make()
+    assert make()[1] is None
+
+
+def test_two_seeds_of_one_line_differ() -> None:
+    one, other = lambda session: session.add(1), lambda session: session.add(2)
+    assert seeded(one) != seeded(other)
+
+
+def test_the_values_that_a_seed_encloses_count() -> None:
+    def make(name: str) -> Any:
+        return lambda session: session.add(name)
+
+    assert seeded(make("ada")) == seeded(make("ada"))
+    assert seeded(make("ada")) != seeded(make("bob"))
+
+
+def test_what_a_named_file_holds_counts(tmp_path: Path) -> None:
+    """For templates that stay; within a run it is the same file."""
+    file = tmp_path / "schema.sql"
+    file.write_text("CREATE TABLE one (a integer)")
+    plan = SchemaPlan(inputs=(file,))
+    before = lasting(plan)
+    assert lasting(plan) == before
+    assert lasting(SchemaPlan()) != before
+    file.write_text("CREATE TABLE one (b integer)")
+    assert lasting(plan) != before
+    file.unlink()
+    assert lasting(plan) != before
+
+
+def test_the_module_of_a_seed_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A seed calls other functions of it."""
+    path = tmp_path / "seeds_of_a_test.py"
+    text = "NAMES = ['ada']\ndef seed(session):\n    session.add_all(NAMES)\n"
+    path.write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    plan = SchemaPlan(seeds=(importlib.import_module("seeds_of_a_test").seed,))
+    before = lasting(plan)
+    path.write_text(text.replace("ada", "bob"))
+    assert lasting(plan) != before
+    monkeypatch.delitem(sys.modules, "seeds_of_a_test")
+
+
+def test_an_object_without_a_description_lasts_for_the_run_only() -> None:
+    class Seed:
+        def __call__(self, session: Any) -> None: ...
+
+    seed = Seed()
+    assert seeded(seed) == seeded(seed)
+    assert seeded(seed) != seeded(Seed())
+    assert lasting(SchemaPlan(seeds=(seed,))) is None

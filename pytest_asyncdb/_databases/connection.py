@@ -1,6 +1,7 @@
-"""A connection of ours to one database, on which each statement commits by itself.
+"""The plugin's own connection to one database: every statement commits by itself.
 
-For provisioning and for the restorers of ``isolation="reset"``; tests never get it.
+For making and dropping databases, and for the restorers of ``isolation="reset"``. Tests
+never get it.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 
-class Connection(Sql):
-    """Opened at its first statement, kept until it is closed; of one event loop.
+class AutocommitConnection(Sql):
+    """Opens at its first statement and stays open until it is closed. Belongs to one event loop.
 
     Args:
         url: The database.
@@ -30,8 +31,7 @@ class Connection(Sql):
         self._driver = driver
         self._engine: AsyncEngine | None = None
         self._connection: AsyncConnection | None = None
-        #: The driver's own.
-        self._own: Any = None
+        self._driver_connection: Any = None
 
     async def fetch(self, query: str) -> list[tuple[Any, ...]]:
         connection = await self._open()
@@ -39,11 +39,11 @@ class Connection(Sql):
 
     async def script(self, statements: Sequence[str]) -> Sequence[Sequence[tuple[Any, ...]]]:
         await self._open()
-        return await self._driver.run(self._own, statements)
+        return await self._driver.run(self._driver_connection, statements)
 
     async def ask(self, query: str) -> Sequence[tuple[Any, ...]]:
         await self._open()
-        return await self._driver.ask(self._own, query)
+        return await self._driver.ask(self._driver_connection, query)
 
     async def each(self, statements: Sequence[str]) -> None:
         """Run statements that must not share a round trip with others."""
@@ -52,16 +52,16 @@ class Connection(Sql):
             await connection.exec_driver_sql(statement)
 
     async def close(self) -> None:
-        """May be called twice; the next statement would open another one."""
+        """May be called twice; the next statement opens a new connection."""
         connection, self._connection = self._connection, None
         engine, self._engine = self._engine, None
         if connection is not None:
-            with contextlib.suppress(Exception):  # the server may have ended it
+            with contextlib.suppress(Exception):  # the server may have closed it
                 await connection.close()
         if engine is not None:
             await engine.dispose()
 
-    async def __aenter__(self) -> Connection:
+    async def __aenter__(self) -> AutocommitConnection:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -69,7 +69,8 @@ class Connection(Sql):
 
     async def _open(self) -> AsyncConnection:
         if self._connection is not None and not self._connection.invalidated:
-            if not self._driver.is_closed(self._own) and not self._driver.was_ended(self._own):
+            driver, own = self._driver, self._driver_connection
+            if not driver.is_closed(own) and not driver.was_ended(own):
                 return self._connection
             await self._connection.invalidate()
         from sqlalchemy.pool import NullPool
@@ -80,10 +81,11 @@ class Connection(Sql):
             poolclass=NullPool,
             isolation_level="AUTOCOMMIT",
             connect_args=dict(self._driver.connect_args()),
-            # A "%" is a "%"; the redirection of engines leaves it alone.
+            # Statements are sent as they are, also those with a "%"; and the redirection of
+            # the application's engines ignores this one.
             execution_options={"no_parameters": True, OURS: True},
         )
         self._connection = await engine.connect()
         raw = await self._connection.get_raw_connection()
-        self._own = raw.driver_connection
+        self._driver_connection = raw.driver_connection
         return self._connection

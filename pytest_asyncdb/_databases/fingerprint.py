@@ -1,0 +1,216 @@
+"""The fingerprint of a plan: equal in every process that would build the same template.
+
+Two xdist workers hold the same metadata and functions at different addresses, so what these are
+made of is hashed: the DDL, and of functions the code with the values that it encloses. For a
+template that stays for later runs the contents of files are hashed as well: the modules of these
+functions, the folder of the migrations, and what ``asyncdb_inputs`` names. What a function imports
+or reads beyond that is not seen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import os
+import re
+import sys
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlalchemy import MetaData
+    from sqlalchemy.engine import Dialect
+    from sqlalchemy.schema import ExecutableDDLElement
+
+    from pytest_asyncdb._databases.plan import SchemaPlan
+
+#: Stands in the description of a value that may be another one in the next run.
+_UNKNOWN = "unknown object "
+#: What ``repr`` writes for an object without a better description.
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+#: Folders whose files are made from others.
+_GENERATED = "__pycache__"
+
+
+def fingerprint(plan: SchemaPlan, dialect: Dialect, options: Mapping[str, Any]) -> str:
+    """A hash that is equal in every process of a run that would build the same.
+
+    A value that cannot be described counts as different from every other one.
+
+    Args:
+        dialect: The dialect that the schema is built with.
+        options: The engine options.
+    """
+    return _hash(_describe_plan(plan, dialect, options, Description()))
+
+
+def lasting_fingerprint(
+    plan: SchemaPlan, dialect: Dialect, options: Mapping[str, Any]
+) -> str | None:
+    """A hash that is equal also in later runs, as long as they would build the same.
+
+    None: a part of the plan cannot be described, so the template must not stay.
+    """
+    description = Description()
+    words = _describe_plan(plan, dialect, options, description)
+    if _UNKNOWN in words:
+        return None
+    files = {*description.files, *map(str, plan.inputs)}
+    if plan.migrate is not None and hasattr(plan.migrate, "input_files"):
+        files.update(map(str, plan.migrate.input_files()))
+    contents = [f"{path} {_content(path)}" for path in sorted(files)]
+    return _hash("\0".join([words, *_versions(), *contents]))
+
+
+def files_in(paths: Iterable[Path]) -> Iterator[Path]:
+    """The given files, and for a folder all files below it, as far as people write them."""
+    for path in paths:
+        if path.is_dir():
+            yield from (
+                one for one in path.rglob("*") if one.is_file() and _GENERATED not in one.parts
+            )
+        else:
+            yield path
+
+
+def _hash(words: str) -> str:
+    return hashlib.sha256(words.encode()).hexdigest()[:16]
+
+
+def _content(path: str) -> str:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        return type(error).__name__
+
+
+@functools.cache
+def _versions() -> tuple[str, ...]:
+    return tuple(importlib.metadata.version(name) for name in ("sqlalchemy", "pytest-asyncdb"))
+
+
+def _describe_plan(
+    plan: SchemaPlan, dialect: Dialect, options: Mapping[str, Any], description: Description
+) -> str:
+    describe = description.describe
+    parts = [dialect.name, repr(plan.empty), describe(dict(options))]
+    parts += [describe(function) for function in (plan.migrate, *plan.seeds)]
+    for metadata in plan.metadata if plan.migrate is None else ():
+        parts += _ddl(metadata, dialect)
+        parts += [describe(listener) for listener in _listeners(metadata)]
+    return "\0".join(parts)
+
+
+def _ddl(metadata: MetaData, dialect: Dialect) -> Iterator[str]:
+    """What *metadata* creates, in the dialect's words and in SQLAlchemy's own."""
+    from sqlalchemy.schema import CreateIndex, CreateTable
+
+    for table in metadata.sorted_tables:
+        # Only repr() holds the values of an enum, only the DDL the constraints. The foreign keys
+        # of a column and the indexes are sets, whose order differs between processes.
+        yield " ".join(sorted(re.split(r"[\s,]+", _ADDRESS.sub("", repr(table)))))
+        yield _compiled(CreateTable(table), dialect)
+        yield from sorted(_compiled(CreateIndex(index), dialect) for index in table.indexes)
+
+
+def _listeners(metadata: MetaData) -> Iterator[Any]:
+    for target in (metadata, *metadata.sorted_tables):
+        for event in ("before_create", "after_create"):
+            listeners = getattr(target.dispatch, event, ())
+            # Types such as Enum listen as well; repr() of their tables holds what they create.
+            yield from (one for one in listeners if not _belongs_to_type(one))
+
+
+def _belongs_to_type(listener: Any) -> bool:
+    from sqlalchemy.types import SchemaType
+
+    inner = getattr(listener, "func", listener)
+    owner = getattr(inner, "__self__", None) or getattr(inner, "target", None)
+    return isinstance(owner, SchemaType)
+
+
+def _compiled(construct: ExecutableDDLElement, dialect: Dialect) -> str:
+    from sqlalchemy.exc import CompileError
+
+    try:
+        return str(construct.compile(dialect=dialect))
+    except CompileError as error:  # create_all reports it
+        return str(error)
+
+
+class Description:
+    """Describes values in words that are equal in every process where the values are the same.
+
+    Attributes:
+        files: The files of the modules of the functions and classes that were described.
+    """
+
+    def __init__(self) -> None:
+        self.files: set[str] = set()
+        #: The values that are being described, from the outermost to the innermost.
+        self._around: list[int] = []
+
+    def describe(self, value: Any) -> str:
+        """Functions are described by their code and what it encloses; an object of which
+        nothing is known by its address, which no other process shares."""
+        if value is None or isinstance(value, (bool, int, float, complex, str, bytes, type(...))):
+            return repr(value)
+        if id(value) in self._around:  # a function that calls itself, a list that holds itself
+            return f"the same as {self._around.index(id(value))}"
+        self._around.append(id(value))
+        try:
+            return self._describe(value)
+        finally:
+            self._around.pop()
+
+    def _describe(self, value: Any) -> str:
+        if isinstance(value, (list, tuple, set, frozenset)):
+            words = [self.describe(one) for one in value]
+            ordered = words if isinstance(value, (list, tuple)) else sorted(words)
+            return f"{type(value).__name__}({', '.join(ordered)})"
+        if isinstance(value, Mapping):
+            return self.describe([(str(key), one) for key, one in value.items()])
+        if isinstance(value, types.MethodType):
+            return f"{self.describe(value.__func__)} of {self.describe(value.__self__)}"
+        if isinstance(value, types.FunctionType):
+            self._note_module(value.__module__)
+            return f"{value.__module__}.{value.__qualname__} {self._function(value)}"
+        if isinstance(value, types.CodeType):
+            # Not by repr(): the order of a set differs between processes.
+            parts = (value.co_filename, value.co_firstlineno, value.co_code, value.co_names)
+            return _hash(self.describe((*parts, value.co_consts)))
+        if isinstance(value, os.PathLike):
+            return str(os.fspath(value))
+        if isinstance(value, (type, types.ModuleType, types.BuiltinFunctionType)):
+            return f"{getattr(value, '__module__', '')}.{value.__name__}"
+        if isinstance(value, functools.partial):
+            return self.describe([value.func, value.args, value.keywords])
+        if dataclasses.is_dataclass(value):
+            fields = [getattr(value, field.name) for field in dataclasses.fields(value)]
+            return f"{self._class(value)} {self.describe(fields)}"
+        if isinstance(getattr(value, "statement", None), str):  # SQLAlchemy's DDL
+            return f"{self._class(value)} {self.describe(vars(value))}"
+        return f"{_UNKNOWN}{self._class(value)} {id(value)}"
+
+    def _function(self, function: types.FunctionType) -> str:
+        enclosed = []
+        for cell in function.__closure__ or ():
+            try:
+                enclosed.append(self.describe(cell.cell_contents))
+            except ValueError:  # the name is bound later, to a value that is not known yet
+                enclosed.append(f"{_UNKNOWN}unbound")
+        defaults = (function.__defaults__, function.__kwdefaults__)
+        return f"{self.describe(function.__code__)} {self.describe(defaults)} {enclosed}"
+
+    def _class(self, value: Any) -> str:
+        self._note_module(type(value).__module__)
+        return f"{type(value).__module__}.{type(value).__qualname__}"
+
+    def _note_module(self, name: str) -> None:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is not None:
+            self.files.add(file)

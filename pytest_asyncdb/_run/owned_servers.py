@@ -1,0 +1,229 @@
+"""The servers of a run, in the process that owns them: xdist's controller or the main process.
+
+Servers start in threads, several at the same time. ``worker_channel.py`` lends them to xdist's
+workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import dataclasses
+import importlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from pytest_asyncdb import errors
+from pytest_asyncdb._databases.templates import Claim, TemplateBook
+from pytest_asyncdb._run import liveness, messages
+from pytest_asyncdb._run.runs import prefix_of
+
+if TYPE_CHECKING:
+    from pytest_asyncdb._config.options import Settings
+    from pytest_asyncdb._config.registry import Registry
+    from pytest_asyncdb._run.run_lock import Lease
+    from pytest_asyncdb._run.server_choice import ServerChoice
+    from pytest_asyncdb.abc import BackendSpec, Candidate, Server, ServerProvider
+
+#: Connections to a managed server: of its 200, without those for its administrator.
+MANAGED_LIMIT = 190
+#: Connections of the owner of the servers itself.
+_OWNERS = 2
+#: Seconds that the end of a run waits for a server that is still starting.
+_STARTING = 20.0
+#: Seconds that the end of a run waits for the clean-up after dead runs.
+_REAPING = 5.0
+
+
+class ServerSource(Protocol):
+    """Gives servers, and the templates on them; the same for every process."""
+
+    def get(self, spec: BackendSpec) -> Server:
+        """The server for *spec*; waits until it is ready. AsyncdbError: there is none."""
+
+    def claim(self, key: tuple[str, ...]) -> Claim:
+        """The template for *key*; see :class:`TemplateBook`."""
+
+    def settle(self, key: tuple[str, ...], error: str | None) -> None:
+        """Report that the template for *key* is complete, or could not be built."""
+
+    def close(self) -> None:
+        """Release everything."""
+
+
+class OwnedServers:
+    """The servers that this process owns.
+
+    Args:
+        progress: Takes a line for the user when something takes long.
+        run: The run id.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        choice: ServerChoice,
+        progress: Callable[[str], None],
+        run: str,
+    ) -> None:
+        self.choice = choice
+        self.templates = TemplateBook(prefix_of(run))
+        self._settings = settings
+        self._registry = registry
+        self._progress = progress
+        self._run = run
+        self._lock = threading.Lock()
+        self._futures: dict[tuple[str, str | None], concurrent.futures.Future[Server]] = {}
+        self._stack = contextlib.ExitStack()
+        self._reaping: threading.Thread | None = None
+        self._closed = False
+
+    def start(self, specs: Iterable[BackendSpec]) -> None:
+        """Start the servers of *specs* at the same time, without waiting."""
+        for spec in specs:
+            self._future(spec)
+
+    def get(self, spec: BackendSpec) -> Server:
+        return self._future(spec).result()
+
+    def started(self, spec: BackendSpec) -> Server | None:
+        """The server for *spec* if it has started; does not wait."""
+        future = self._futures.get((spec.backend, spec.version))
+        if future is None or not future.done() or future.cancelled() or future.exception():
+            return None
+        return future.result()
+
+    def claim(self, key: tuple[str, ...]) -> Claim:
+        return self.templates.claim(key, self)
+
+    def settle(self, key: tuple[str, ...], error: str | None) -> None:
+        self.templates.settle(key, error)
+
+    def close(self) -> None:
+        """Drop the run's databases on external servers, and stop managed ones. May be called
+        twice."""
+        with self._lock:
+            self._closed = True
+            futures, self._futures = self._futures, {}
+        with self._stack:
+            for future in futures.values():
+                future.cancel()
+                # Ctrl-C in the middle of an import can leave the import lock taken; a thread then
+                # waits for it without end. The supervisor ends what that thread has started.
+                concurrent.futures.wait([future], _STARTING)
+        if self._reaping is not None:
+            self._reaping.join(_REAPING)
+
+    def _future(self, spec: BackendSpec) -> concurrent.futures.Future[Server]:
+        key = (spec.backend, spec.version)
+        with self._lock:
+            if self._closed:
+                raise errors.ServerUnavailable("the run is ending: no server is started any more")
+            if key not in self._futures:
+                future = self._futures[key] = concurrent.futures.Future()
+                try:
+                    self._begin(spec, future, *self.choice.find(spec))
+                except BaseException as error:
+                    future.set_exception(error)
+            return self._futures[key]
+
+    def _begin(
+        self,
+        spec: BackendSpec,
+        future: concurrent.futures.Future[Server],
+        provider: ServerProvider,
+        found: Candidate,
+    ) -> None:
+        """Let the provider start the server in a thread."""
+        backend, driver = self._registry.backend(spec.backend), self.choice.driver(spec)
+        provider.run, provider.reuse = self._run, self._settings.reuse
+        provider.load(found, backend)
+        if self._settings.keep:
+            from pytest_asyncdb._databases.kept_databases import keeps
+
+            provider.needed = partial(keeps, self._run)
+        if provider.name != "memory" and self._reaping is None:
+            from pytest_asyncdb._run.leftovers import reap_in_thread
+
+            _import_for_threads()
+            self._reaping = reap_in_thread()
+        context = provider.obtain(found, spec, backend, driver, self._progress)
+        threading.Thread(
+            target=self._obtain, args=(spec, context, future), name=f"asyncdb-{spec}", daemon=True
+        ).start()
+
+    def _obtain(
+        self,
+        spec: BackendSpec,
+        context: contextlib.AbstractContextManager[Server],
+        future: concurrent.futures.Future[Server],
+    ) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        began = time.monotonic()
+        try:
+            server = context.__enter__()
+            self._stack.push(context.__exit__)
+            server = dataclasses.replace(server, connection_limit=self._limit(spec, server))
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(dataclasses.replace(server, seconds=time.monotonic() - began))
+
+    def _limit(self, spec: BackendSpec, server: Server) -> int | None:
+        """Take the run's lock on a server that outlives the run.
+
+        Returns:
+            How many connections the workers may have together; None: no limit is known.
+
+        Raises:
+            AsyncdbError: The server is gone: it answered before, and does not any more.
+        """
+        if server.managed and server.kept is None:
+            return MANAGED_LIMIT if server.maintenance is not None else None
+        backend, driver = self._registry.backend(spec.backend), self.choice.driver(spec)
+        from pytest_asyncdb._databases.connection_limit import free_connections
+        from pytest_asyncdb._run.run_lock import Lease
+
+        lease = Lease(self._run, server, backend, driver)
+        try:
+            lease.take()
+            self._stack.callback(self._end_lease, lease)
+            asking = free_connections(server, backend, driver)
+            limit = asyncio.run(asyncio.wait_for(asking, liveness.ANSWER))
+        except Exception as error:
+            if server.kept is not None:
+                where = f"{server.host}:{server.port}"
+                raise messages.kept_lost(backend.label, where, error) from error
+            if lost := liveness.ServerProbe(server, backend, driver).ask():
+                raise lost from error
+            raise
+        return None if limit is None else max(0, limit - _OWNERS)
+
+    def _end_lease(self, lease: Lease) -> None:
+        try:
+            lease.close()
+        except errors.AsyncdbError as error:
+            self._progress(str(error))
+
+
+def _import_for_threads() -> None:
+    """Import in the caller's thread what the threads need of the plugin.
+
+    pytest rewrites the asserts of plugins on import, with ``ast``, whose parser in CPython 3.11
+    counts its depth once for all threads: at the same time as another import, or a traceback
+    that is shown, it fails now and then. https://github.com/python/cpython/issues/106905
+    """
+    for name in ("_run.run_lock", "_run.traces", "_databases.connection_limit", "_system.deadline"):
+        importlib.import_module(f"pytest_asyncdb.{name}")
+
+
+def print_progress(line: str) -> None:
+    """Print a line for the user on the real stderr: pytest may capture ``sys.stderr``."""
+    print(f"asyncdb: {line}", file=sys.__stderr__, flush=True)

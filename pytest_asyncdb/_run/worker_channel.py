@@ -1,0 +1,159 @@
+"""How xdist's workers get servers and templates from the controller, which owns them.
+
+A worker sends requests over a channel of execnet that came with its ``workerinput``: no port,
+no file, no polling.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pytest_asyncdb import errors
+from pytest_asyncdb._databases.templates import Claim
+from pytest_asyncdb._run.server_choice import network
+from pytest_asyncdb.abc import BackendSpec, Server
+
+if TYPE_CHECKING:
+    from pytest_asyncdb._run.owned_servers import OwnedServers, ServerSource
+
+#: The key of the plugin's data in ``workerinput``, which execnet sends.
+_KEY = "asyncdb"
+#: Seconds that a worker waits for a server; longer than any provider's own limit.
+_PATIENCE = 600.0
+
+
+class WorkerInput(NamedTuple):
+    """What a worker gets from the controller.
+
+    Args:
+        channel: Takes its requests.
+        run: The run id.
+        network: The controller's :func:`network`.
+        environment: The controller's ``ASYNCDB_`` variables: those of another host may differ.
+    """
+
+    channel: Any
+    run: str
+    network: str
+    environment: dict[str, str]
+
+
+def prepare_worker(node: Any, run: str, servers: OwnedServers) -> None:
+    """Open a channel for a worker of xdist before it starts.
+
+    Args:
+        node: xdist's ``WorkerController``, as ``pytest_configure_node`` gets it.
+    """
+    # newchannel() is in no documentation of execnet; tests/plugin/test_workers.py fails without.
+    channel = node.gateway.newchannel()
+    names = (name for name in os.environ if name.startswith("ASYNCDB_"))
+    environment = {name: os.environ[name] for name in names}
+    node.workerinput[_KEY] = tuple(WorkerInput(channel, run, network(), environment))
+    _serve(channel, servers)
+
+
+def worker_input(config: Any) -> WorkerInput | None:
+    """What the controller gave this process; None: this process is no worker."""
+    given = getattr(config, "workerinput", {}).get(_KEY)
+    return None if given is None else WorkerInput(*given)
+
+
+class ChannelServers:
+    """The controller's servers, in a worker.
+
+    Args:
+        here: The worker is in the controller's network.
+    """
+
+    def __init__(self, channel: Any, here: bool) -> None:
+        self._channel = channel
+        self._host = "" if here else socket.gethostname()
+        self._servers: dict[tuple[str, str | None], Server | errors.AsyncdbError] = {}
+
+    def get(self, spec: BackendSpec) -> Server:
+        key = (spec.backend, spec.version)
+        if key not in self._servers:
+            answer = self._ask("server", self._host, *spec)
+            self._servers[key] = (
+                errors.ServerUnavailable(answer["error"])
+                if "error" in answer
+                else Server.from_message(answer)
+            )
+        server = self._servers[key]
+        if isinstance(server, errors.AsyncdbError):
+            raise server
+        return server
+
+    def claim(self, key: tuple[str, ...]) -> Claim:
+        answer = self._ask("claim", *key)
+        if "error" in answer:
+            raise errors.SchemaError(answer["error"])
+        return Claim(**answer)
+
+    def settle(self, key: tuple[str, ...], error: str | None) -> None:
+        self._ask("settle", error, *key)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def _ask(self, *request: str | None) -> dict[str, Any]:
+        self._channel.send(request)
+        answer: dict[str, Any] = self._channel.receive(_PATIENCE)
+        return answer
+
+
+class ServerClaims:
+    """The templates on one server of a run."""
+
+    def __init__(self, servers: ServerSource, spec: BackendSpec) -> None:
+        self._servers = servers
+        self._server = (spec.backend, spec.version or "")
+
+    def claim(self, fingerprint: str) -> Claim:
+        """The template with that fingerprint; waits while another process builds it."""
+        return self._servers.claim((*self._server, fingerprint))
+
+    def settle(self, fingerprint: str, error: str | None) -> None:
+        """Report that the template is complete, or could not be built."""
+        self._servers.settle((*self._server, fingerprint), error)
+
+
+def _serve(channel: Any, servers: OwnedServers) -> None:
+    """Answer a worker's requests, each in a thread: execnet's receiver thread must not wait."""
+
+    def answer(request: tuple[Any, ...]) -> None:
+        try:
+            message = _answer(request, channel, servers)
+        except errors.AsyncdbError as error:
+            message = {"error": str(error)}
+        except Exception as error:
+            from pytest_asyncdb.servers.readiness import describe  # each provider has loaded it
+
+            message = {"error": describe(error)}
+        with contextlib.suppress(OSError):  # the worker has ended
+            channel.send(message)
+
+    def on_request(request: tuple[Any, ...] | None) -> None:
+        if request is None:
+            servers.templates.abandon(channel)
+        else:
+            threading.Thread(target=answer, args=(request,), daemon=True).start()
+
+    channel.setcallback(on_request, endmarker=None)
+
+
+def _answer(request: tuple[Any, ...], channel: Any, servers: OwnedServers) -> dict[str, Any]:
+    what, *words = request
+    if what == "server":
+        host, spec = words[0], BackendSpec(*words[1:])
+        if host:
+            servers.choice.check_reachable(spec, host)
+        return servers.get(spec).to_message()
+    if what == "claim":
+        return servers.templates.claim(tuple(words), channel)._asdict()
+    servers.templates.settle(tuple(words[1:]), words[0])
+    return {}

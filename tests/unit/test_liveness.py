@@ -1,0 +1,90 @@
+"""Whether a server still answers, and what happens to the test that waits for it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import pytest
+
+from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb._run import liveness
+from pytest_asyncdb._run.liveness import ServerProbe, Watchdog, is_answer
+from pytest_asyncdb._run.messages import server_lost
+from pytest_asyncdb.abc import BackendSpec, Server
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("53300", True),  # PostgreSQL: too many clients
+        ("28P01", True),  # the password is wrong
+        ("57P01", False),  # it is shutting down
+        ("08001", False),  # the client could not connect
+        (1040, True),  # MySQL: too many connections
+        (2003, False),  # the client cannot connect
+        (2013, False),  # the connection was lost
+        (None, False),
+    ],
+)
+def test_an_error_of_the_server_is_an_answer(code: int | str | None, expected: bool) -> None:
+    assert is_answer(code) is expected
+
+
+def test_only_the_server_of_the_running_test_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without progress it is asked; if it does not answer, the test's statements are ended. A
+    test on another server goes on."""
+    monkeypatch.setattr(liveness, "STUCK", 0.0)
+    monkeypatch.setattr(liveness, "ANSWER", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        registry = Registry()
+        spec = BackendSpec("postgres", "asyncpg")
+        backend, driver = registry.backend("postgres"), registry.driver(spec)
+        place = silent.getsockname()
+        gone = Server(
+            *("postgres", "17", "url", "a URL"),
+            managed=False, host=place[0], port=place[1], user="ada", maintenance="postgres",
+        )  # fmt: skip
+        watchdog = Watchdog()
+        aborted: list[str] = []
+        ended = threading.Event()
+
+        def abort() -> None:
+            aborted.append("the test")
+            ended.set()
+
+        watchdog.current = "other", lambda: aborted.append("another test")
+        watchdog.add("gone", ServerProbe(gone, backend, driver))
+        watchdog.current = "gone", abort
+        try:
+            assert ended.wait(30)
+            assert aborted == ["the test"]
+            lost = watchdog.lost("gone")
+            assert lost is not None
+            assert lost.headline == (
+                f"the PostgreSQL server is gone (provider url, {place[0]}:{place[1]})"
+            )
+        finally:
+            watchdog.close()
+
+
+@pytest.mark.parametrize(
+    ("provider", "remedy"),
+    [
+        ("url", "see that the server runs and can be reached, then run the tests again"),
+        (
+            "local",
+            "see what has ended it (the memory of the machine, the disk), then run the tests again",
+        ),
+    ],
+)
+def test_a_server_that_is_gone_is_said(provider: str, remedy: str) -> None:
+    error = server_lost("PostgreSQL", provider, "127.0.0.1:5432", "no answer within 10 s")
+    assert str(error) == (
+        f"the PostgreSQL server is gone (provider {provider}, 127.0.0.1:5432)\n"
+        "\n"
+        "Seen:\n"
+        "  - no answer within 10 s\n"
+        "\n"
+        f"To fix this: {remedy}"
+    )
