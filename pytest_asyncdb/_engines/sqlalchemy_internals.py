@@ -27,7 +27,7 @@ def in_greenlet() -> bool:
 def execution_lock(adapted: Any) -> AbstractAsyncContextManager[Any]:
     """The lock that lets one statement at a time run on a connection.
 
-    Without it a savepoint of ours meets a statement that is still running, and the driver
+    Without it a savepoint of the plugin meets a statement that is still running, and the driver
     raises "another operation is in progress". SQLAlchemy 2.0 has no such lock for aiosqlite and
     psycopg, which serialise statements themselves.
     """
