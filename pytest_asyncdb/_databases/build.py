@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._databases import messages
-from pytest_asyncdb._engines.build_engine import POOL_OPTIONS, build_engine
+from pytest_asyncdb._engines.build_engine import build_engine, without_pool
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -26,7 +26,8 @@ def building_engine(url: URL, options: Mapping[str, Any]) -> AsyncEngine:
     """An engine for building, with the user's options except those of the pool."""
     from sqlalchemy.pool import NullPool
 
-    left = {k: v for k, v in options.items() if k not in POOL_OPTIONS and k != "isolation_level"}
+    left = without_pool(options)
+    left.pop("isolation_level", None)
     return build_engine(url, poolclass=NullPool, **left)
 
 

@@ -1,11 +1,12 @@
 """``build_engine``: an AsyncEngine with the pool and connection settings that its URL needs.
 
-The only place that knows what the dialects want of an engine. No pytest, no server.
+The only place that knows which settings the dialects need. No pytest, no server.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb.errors import ConfigError
@@ -14,29 +15,18 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-#: SQLAlchemy imports a dialect when it is first named. Two threads that do so at once, for
-#: MySQL and for MariaDB, can find the package half imported.
+#: Held while SQLAlchemy imports a dialect, at its first use. Two threads that do so at once, for
+#: MySQL and for MariaDB, can see a package that is half imported.
 DIALECTS = threading.RLock()
 
-#: An execution option of engines that the plugin connects with for itself.
+#: An execution option that marks the plugin's own engines.
 OURS = "asyncdb_ours"
 
-#: Arguments of ``create_engine`` that are about its pool.
-POOL_OPTIONS = frozenset(
-    {
-        "pool",
-        "poolclass",
-        "pool_events",
-        "pool_logging_name",
-        "pool_pre_ping",
-        "pool_recycle",
-        "pool_reset_on_return",
-        "pool_size",
-        "pool_timeout",
-        "pool_use_lifo",
-        "max_overflow",
-    }
-)
+
+def without_pool(options: Mapping[str, Any]) -> dict[str, Any]:
+    """*options* of ``create_engine`` without those that are about its pool."""
+    pool = ("pool", "max_overflow")
+    return {name: value for name, value in options.items() if not name.startswith(pool)}
 
 
 def build_engine(url: str | URL, *, foreign_keys: bool = True, **options: Any) -> AsyncEngine:
@@ -44,8 +34,8 @@ def build_engine(url: str | URL, *, foreign_keys: bool = True, **options: Any) -
 
     SQLite in memory keeps one connection (a second one would see an empty database), and
     every SQLite connection has real transactions and enforced foreign keys. MySQL and
-    MariaDB talk utf8mb4. Server connections are tested before use and renewed after half
-    an hour, so that a server or balancer that drops idle ones is not noticed.
+    MariaDB use utf8mb4. Server connections are tested before use and replaced after half
+    an hour, so that a server or load balancer that drops idle ones does no harm.
 
     Args:
         url: A SQLAlchemy URL with an async driver, such as

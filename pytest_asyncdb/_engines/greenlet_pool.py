@@ -1,7 +1,7 @@
 """Greenlets in which SQLAlchemy's adapters may await, kept for the next call.
 
-A new greenlet costs more than what a call does in it: Python maps memory for its frames, and
-gives it back at its end.
+A new greenlet costs more than what a call does in it, because Python allocates memory for its
+frames and frees it at the end.
 """
 
 from __future__ import annotations
@@ -12,23 +12,38 @@ from typing import Any
 
 import greenlet
 
-#: pytest leaves our frames out of the tracebacks of drivers' errors.
+from pytest_asyncdb._engines.sqlalchemy_internals import GREENLET_MARK
+
+#: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
 __tracebackhide__ = True
 
 
-class Result:
-    """What a call came to."""
+class PooledGreenlet(greenlet.greenlet):
+    """Runs one call after the other.
 
-    __slots__ = ("_error", "_value")
+    Switch to it with a function and its arguments. It switches to its parent with everything
+    that the function awaits, and at the end with itself: then call :meth:`release`.
+    """
 
-    def __init__(self, value: Any, error: BaseException | None) -> None:
-        self._value = value
-        self._error = error
+    _value: Any = None
+    _error: BaseException | None = None
 
-    def result(self) -> Any:
-        """The call's result, once; its error is raised."""
+    def run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        while True:
+            try:
+                self._value = function(*args)
+            except BaseException as error:
+                self._error = error
+            del function, args  # keep nothing of a call until the next one
+            assert self.parent is not None
+            function, args = self.parent.switch(self)
+
+    def release(self) -> Any:
+        """Return to this thread's pool. Returns what the call has returned, or raises its error."""
         value, error = self._value, self._error
         self._value = self._error = None
+        self.gr_context = None  # do not keep the caller's context alive
+        _pool.idle.append(self)
         if error is None:
             return value
         try:
@@ -37,51 +52,23 @@ class Result:
             del error  # its traceback holds this frame
 
 
-class PooledGreenlet(greenlet.greenlet):
-    """Runs one call after the other.
-
-    Switch to it with a function and its arguments; it switches to its parent with everything
-    that the function awaits, and with an :class:`Result` at last.
-    """
-
-    #: By this SQLAlchemy knows such greenlets; its own class for them is private.
-    __sqlalchemy_greenlet_provider__ = True
-
-    def run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        while True:
-            ended = _call(function, args)
-            del function, args  # nothing of a call is kept until the next one
-            assert self.parent is not None
-            function, args = self.parent.switch(ended)
-
-    def rest(self) -> None:
-        """Be there for the next call in this thread."""
-        self.gr_context = None  # what the caller's context holds is not ours to keep
-        _idle.providers.append(self)
+setattr(PooledGreenlet, GREENLET_MARK, True)
 
 
-def provider() -> PooledGreenlet:
-    """One whose parent is the caller, in the caller's context."""
+def take_greenlet() -> PooledGreenlet:
+    """Take a greenlet whose parent is the caller, and which has the caller's context."""
     current = greenlet.getcurrent()
-    free = _idle.providers
-    found = free.pop() if free else PooledGreenlet()
-    found.parent = current
-    found.gr_context = current.gr_context
-    return found
+    taken = _pool.idle.pop() if _pool.idle else PooledGreenlet()
+    taken.parent = current
+    taken.gr_context = current.gr_context
+    return taken
 
 
-class _Idle(threading.local):
-    """Greenlets belong to their thread."""
+class _Pool(threading.local):
+    """A greenlet runs in the thread that has started it only."""
 
     def __init__(self) -> None:
-        self.providers: list[PooledGreenlet] = []
+        self.idle: list[PooledGreenlet] = []
 
 
-_idle = _Idle()
-
-
-def _call(function: Callable[..., Any], args: tuple[Any, ...]) -> Result:
-    try:
-        return Result(function(*args), None)
-    except BaseException as error:
-        return Result(None, error)
+_pool = _Pool()

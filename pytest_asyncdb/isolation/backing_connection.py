@@ -1,9 +1,8 @@
-"""The one real connection behind a sandbox: opened once, kept for many tests.
+"""Real connections behind a test's checkouts: opened once, kept for many tests.
 
-It lives on our own loop (``host_loop.py``), so it does not notice on which loop, or in which
-thread, a test runs. What is sent over it by ourselves goes through
-:meth:`BackingConnection.script`;
-what the application sends, through the adapter's cursors.
+They live on the plugin's own loop (``host_loop.py``), so they do not notice on which loop, or in
+which thread, a test runs. Statements of the plugin go through :meth:`BackingConnection.script`;
+those of the application go through the adapter's cursors (``dbapi.py``).
 """
 
 from __future__ import annotations
@@ -17,33 +16,36 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_asyncdb._engines.build_engine import POOL_OPTIONS, build_engine
+from pytest_asyncdb._engines.build_engine import build_engine, without_pool
 from pytest_asyncdb._engines.host_loop import CANCEL_PATIENCE
+from pytest_asyncdb._engines.sqlalchemy_internals import execution_lock, raise_as_dbapi_error
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection, Dialect
+    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.pool import ConnectionPoolEntry
 
     from pytest_asyncdb._engines.host_loop import HostLoop
     from pytest_asyncdb.abc import Database
 
-#: pytest leaves our frames out of the tracebacks of drivers' errors.
+#: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
 __tracebackhide__ = True
 
 T = TypeVar("T")
 
-#: Seconds that a statement of ours, or a new connection, may take.
+#: Seconds that a statement of the plugin, or a new connection, may take.
 PATIENCE = 30.0
 
-#: Where a connection that is being opened leads.
-_LEADS_TO: contextvars.ContextVar[URL] = contextvars.ContextVar("asyncdb_leads_to")
+#: The URL of the connection that is being opened.
+_OPENING: contextvars.ContextVar[URL] = contextvars.ContextVar("asyncdb_opening")
 
 
 class Connector:
-    """Opens connections to a database and to other copies of its template: one engine, and
-    so one dialect, for all of them.
+    """Opens connections to a database and to other copies of its template, with one engine and
+    so one dialect for all of them.
 
     Attributes:
-        url: The database that connections lead to, if they are not made for another one.
+        url: The database of further connections, if they are not made for another one.
     """
 
     def __init__(self, database: Database, host: HostLoop, url: URL) -> None:
@@ -55,8 +57,8 @@ class Connector:
         self.driver = database.driver
         self.backend = database.backend
         self.idle_limit = database.idle_limit
-        self.url = url
-        options = {k: v for k, v in database.engine_options.items() if k not in POOL_OPTIONS}
+        self.url = self._first_url = url
+        options = without_pool(database.engine_options)
         level = options.pop("isolation_level", None)
         self.autocommit = level == "AUTOCOMMIT"
         if level is not None and not self.autocommit:
@@ -64,33 +66,63 @@ class Connector:
         self.isolation_level: str | None = None if self.autocommit else level
         self._connect_args = {**self.driver.connect_args(), **options.pop("connect_args", {})}
         self.engine = build_engine(
-            self.url, poolclass=NullPool, connect_args=self._connect_args, **options
+            url, poolclass=NullPool, connect_args=self._connect_args, **options
         )
         event.listen(self.engine.sync_engine, "do_connect", self._connect)
-        self._made_for = url
-        #: Compiled statements, shared by the engines of all tests.
-        self.compiled_cache: Any = LRUCache(500)
         self.dialect: Dialect = self.engine.dialect
+        self._facade: Dialect | None = None
         self.hide_parameters: bool = self.engine.sync_engine.hide_parameters
-        self.echo: Any = options.get("echo")
-        self.execution_options = dict(self.engine.get_execution_options())
+        #: The compiled statements are shared by the engines of all tests.
+        self._execution_options = {
+            "compiled_cache": LRUCache(500),
+            **self.engine.get_execution_options(),
+        }
 
     def _connect(self, dialect: Dialect, record: object, args: object, kwargs: object) -> Any:
-        """Connect to where the connection shall lead, without asking the server again what the
-        first connection has told the dialect."""
-        url = _LEADS_TO.get(self.url)
-        if url is self._made_for:
-            return None  # as SQLAlchemy would
+        """Connect to the URL of the connection that is being opened, without asking the server
+        again what the first connection has told the dialect."""
+        url = _OPENING.get(self.url)
+        if url is self._first_url:
+            return None  # SQLAlchemy connects
         positional, named = dialect.create_connect_args(url)
         return dialect.connect(*positional, **{**named, **self._connect_args})
 
-    def facade_dialect(self, set_isolation_level: Any, reset_isolation_level: Any) -> Dialect:
-        """The engine's dialect with other answers to isolation levels. It has to be
-        initialised, which the first connection does."""
-        dialect = copy.copy(self.dialect)
-        dialect.set_isolation_level = set_isolation_level  # type: ignore[method-assign]
-        dialect.reset_isolation_level = reset_isolation_level  # type: ignore[method-assign]
-        return dialect
+    def test_engine(self, check_out: Callable[[ConnectionPoolEntry], Any]) -> AsyncEngine:
+        """An engine for one test, whose pool gets its connections from *check_out*.
+
+        Costs no round trip, but needs one connection to have been opened: it initialises the
+        dialect. SQLAlchemy's ``Engine`` is made directly, since ``create_engine`` would ask the
+        server again.
+        """
+        from sqlalchemy.engine import Engine
+        from sqlalchemy.ext.asyncio import AsyncEngine
+        from sqlalchemy.pool import NullPool
+
+        if self._facade is None:
+            facade: Any = copy.copy(self.dialect)
+            facade.set_isolation_level = lambda checkout, level: checkout.set_level(level)
+            facade.reset_isolation_level = lambda checkout: checkout.set_level(None)
+            self._facade = facade
+        pool: Any = NullPool(check_out, dialect=self._facade)  # type: ignore[arg-type]
+        return AsyncEngine(
+            Engine(
+                pool,
+                self._facade,
+                self.url,
+                echo=self.engine.echo,
+                hide_parameters=self.hide_parameters,
+                query_cache_size=0,
+                execution_options=self._execution_options,
+            )
+        )
+
+    def lead_to(self, url: URL) -> None:
+        """Further connections are to another copy of the template."""
+        before, self.url = self.url, url
+        for dialect in (self.dialect, self._facade):
+            # On MySQL and MariaDB it is the database, where reflection looks for tables.
+            if dialect is not None and dialect.default_schema_name == before.database:
+                dialect.default_schema_name = url.database
 
     def close(self) -> None:
         """May be called twice."""
@@ -102,21 +134,21 @@ class BackingConnection:
 
     Args:
         connector: Opens it.
-        real: It is the application's own: the driver begins transactions where it can, and
-            COMMIT checks what is deferred. Else only our own statements do.
-        url: Where it leads; None: where the connector does when it is opened.
+        direct: The application has it for itself: the driver begins transactions where it can,
+            and COMMIT checks deferred constraints. Else only the plugin does both.
+        url: Its database; None: the connector's when it is opened.
     """
 
-    def __init__(self, connector: Connector, real: bool = False, url: URL | None = None) -> None:
+    def __init__(self, connector: Connector, direct: bool = False, url: URL | None = None) -> None:
         self.connector = connector
         self.host = connector.host
         self.driver = connector.driver
         self.backend = connector.backend
         self.begin = self.backend.begin(connector.isolation_level)
-        self._real = real
+        self._direct = direct
         self._url = url
         self._fairy: Any = None
-        #: Checks what COMMIT would check; empty where the schema has no such constraint.
+        #: Checks what COMMIT would check; empty if the schema has no such constraint.
         self.deferred_check: tuple[str, ...] = ()
 
     @property
@@ -132,10 +164,12 @@ class BackingConnection:
     @property
     def connection(self) -> Any:
         """The driver's own connection."""
-        return self.adapted._connection
+        if self._fairy is None:
+            self.connect()
+        return self._fairy.driver_connection
 
     def connect(self) -> None:
-        """See to it that there is a connection that is not known to be broken."""
+        """Make sure that there is a connection that is not known to be broken. Blocks."""
         if not self.is_open or self.was_ended():
             self.discard()
             self.open()
@@ -148,36 +182,28 @@ class BackingConnection:
     @property
     def number(self) -> int | None:
         """The server's number of this session; None: it is not open, or has none."""
-        return self.driver.session(self._fairy.driver_connection) if self.is_open else None
+        return self.driver.session(self.connection) if self.is_open else None
 
     def was_ended(self) -> bool:
-        """Has the server ended this connection, which is idle, or does it have anything else to
-        say? Found without a round trip."""
-        return self.driver.was_ended(self._fairy.driver_connection)
+        """Has the server ended this idle connection, or does it have anything else to say?
+        Found without a round trip."""
+        return self.driver.was_ended(self.connection)
 
-    def rollback(self, patience: float) -> None:
-        """Undo the transaction that the adapter has begun. Blocks.
+    def in_transaction(self) -> bool | None:
+        """Is the connection in a transaction? None: the driver does not know."""
+        return self.driver.in_transaction(self.connection)
 
-        Raises:
-            Exception: The driver's own, or TimeoutError.
-        """
-        from sqlalchemy.util import greenlet_spawn
-
-        # As text it would leave the adapter in the belief that it goes on.
-        self.host.run(greenlet_spawn(self.adapted.rollback), patience)
-
-    def commit(self, patience: float) -> None:
-        """Commit the transaction that the adapter has begun. Blocks.
+    def end_transaction(self, how: str, patience: float) -> None:
+        """Let the adapter ``commit`` or ``rollback`` the transaction that it has begun. Blocks.
 
         Raises:
             Exception: The driver's own, or TimeoutError.
         """
-        from sqlalchemy.util import greenlet_spawn
-
-        self.host.run(greenlet_spawn(self.adapted.commit), patience)
+        # A statement as text would leave the adapter in the belief that the transaction goes on.
+        self._run(getattr(self.adapted, how), patience=patience)
 
     def script(self, statements: Sequence[str]) -> None:
-        """Run statements of ours, in one round trip where the driver can.
+        """Run statements of the plugin, in one round trip if the driver can.
 
         Blocks the caller, whatever it is: a cancelled task must be able to undo its work.
 
@@ -187,9 +213,7 @@ class BackingConnection:
         try:
             self.host.run(self._script(statements), PATIENCE)
         except Exception as error:
-            handle = getattr(self._fairy.dbapi_connection, "_handle_exception", None)
-            if handle is not None:
-                handle(error)
+            raise_as_dbapi_error(self._fairy.dbapi_connection, error)
             raise
 
     def read(self, work: Callable[[Connection], T]) -> T:
@@ -199,10 +223,17 @@ class BackingConnection:
         Raises:
             Exception: The driver's own, or TimeoutError.
         """
-        from sqlalchemy.util import greenlet_spawn
+        from sqlalchemy.engine import Engine
+        from sqlalchemy.pool import NullPool
 
-        found: T = self.host.run(greenlet_spawn(self._read, work), PATIENCE)
-        return found
+        connector = self.connector
+        pool: Any = NullPool(lambda: _Lent(self.adapted), dialect=connector.dialect)
+
+        def read() -> T:
+            with Engine(pool, connector.dialect, connector.url).connect() as connection:
+                return work(connection)
+
+        return self._run(read)
 
     def is_disconnect(self, error: BaseException) -> bool:
         """Does SQLAlchemy take *error* for the end of the connection?"""
@@ -216,8 +247,8 @@ class BackingConnection:
         return self.host.call(function, *args, on_cancel=self.cancel)
 
     async def cancel(self, statement: asyncio.Future[Any]) -> None:
-        """End a running statement on the server; the connection stays."""
-        await self.driver.cancel(self.adapted._connection, statement, self._on_the_side)
+        """End a running statement on the server; the connection stays open."""
+        await self.driver.cancel(self.connection, statement, self._run_apart)
 
     def abort(self) -> None:
         """Shut the socket down, which fails whatever waits for the server. From any thread."""
@@ -229,105 +260,92 @@ class BackingConnection:
 
     def end_calls(self) -> None:
         """End what still runs on the server: it would hold its locks, and a SQLite
-        connection cannot be closed under a statement. The connection is of no use then."""
-        with contextlib.suppress(Exception):  # thrown away in any case
+        connection cannot be closed while a statement runs. Discard the connection afterwards."""
+        with contextlib.suppress(Exception):
             self.host.run(self._end_calls(), PATIENCE)
 
-    def in_transaction(self) -> bool | None:
-        """Does the driver know the connection to be in a transaction?"""
-        return self.driver.in_transaction(self._fairy.driver_connection)
-
-    def discard(self, aside: bool = False) -> None:
-        """Throw the connection away, whatever its state; the next use opens a new one.
-
-        Args:
-            aside: In a thread that nobody waits for.
-        """
+    def discard(self) -> None:
+        """Close the connection, whatever its state; the next use opens a new one. Blocks."""
         fairy, self._fairy = self._fairy, None
         if fairy is not None:
-            with contextlib.suppress(TimeoutError):  # the server does not answer; it is let go of
-                if aside:
-                    self.host.call_aside(_terminate, fairy, timeout=PATIENCE)
-                else:
-                    from sqlalchemy.util import greenlet_spawn
-
-                    self.host.run(greenlet_spawn(_terminate, fairy), PATIENCE)
+            with contextlib.suppress(TimeoutError):  # the server does not answer; it is let go
+                self._run(_terminate, fairy)
 
     def open(self, wait: bool = True) -> None:
         """Connect.
 
         Args:
-            wait: Hold up the caller's loop meanwhile; else the caller is in a greenlet of
+            wait: Hold the caller's loop meanwhile; else the caller is in a greenlet of
                 SQLAlchemy, and awaits it.
 
         Raises:
             Exception: The driver's own.
         """
         if wait:
-            from sqlalchemy.util import greenlet_spawn
-
-            self.host.run(greenlet_spawn(self._open), PATIENCE)
+            self._run(self._open)
         else:
-            # Not in a greenlet of its own on our loop: that one would have to be turned by
-            # the same greenlet to its end.
             self.host.call(self._open)
 
-    def open_aside(self) -> bool:
-        """Connect in a thread that nobody waits for; False: it is not open."""
-        # What is wrong is told to whoever needs a connection.
+    def open_in_thread(self) -> bool:
+        """Connect from a background thread; False: that failed.
+
+        The test that needs a connection then opens one, and gets the error.
+        """
         with contextlib.suppress(Exception):
-            self.host.call_aside(self._open, timeout=PATIENCE)
+            self.host.call_in_thread(self._open, timeout=PATIENCE)
         return self._fairy is not None
+
+    def _run(self, function: Callable[..., T], *args: Any, patience: float = PATIENCE) -> T:
+        """Run code of an adapter. Blocks, and is bounded in time."""
+        from sqlalchemy.util import greenlet_spawn
+
+        result: T = self.host.run(greenlet_spawn(function, *args), patience)
+        return result
 
     def _open(self) -> None:
         from sqlalchemy.util import await_only
 
-        token = _LEADS_TO.set(self._url or self.connector.url)
+        token = _OPENING.set(self._url or self.connector.url)
         try:
             fairy = self.connector.engine.sync_engine.raw_connection()
         finally:
-            _LEADS_TO.reset(token)
+            _OPENING.reset(token)
         adapted: Any = fairy.dbapi_connection
-        if not self._real or self.backend.begin_at_write is not None:
-            self.driver.adapt(adapted)
         if limit := self.backend.limit_lock_waits():
-            await_only(self.driver.run(adapted._connection, limit))
-        if not self._real and self.backend.deferred_query is not None:
-            exist = _one_value(adapted, self.backend.deferred_query)
-            self.deferred_check = self.backend.deferred_check if exist else ()
-            if exist and self.backend.deferred_prepare:
-                work = self.driver.run(adapted._connection, self.backend.deferred_prepare)
-                await_only(work)
+            await_only(self.driver.run(fairy.driver_connection, limit))
+        if not self._direct or self.backend.begin_at_write is not None:
+            self.driver.adapt(adapted)
+        if not self._direct and self.backend.deferred_query is not None:
+            self._prepare_deferred(adapted, fairy.driver_connection, self.backend.deferred_query)
         self._fairy = fairy
 
-    def _read(self, work: Callable[[Connection], T]) -> T:
-        from sqlalchemy.engine import Engine
-        from sqlalchemy.pool import NullPool
+    def _prepare_deferred(self, adapted: Any, connection: Any, query: str) -> None:
+        from sqlalchemy.util import await_only
 
-        connector = self.connector
-        pool: Any = NullPool(lambda: _Lent(self.adapted), dialect=connector.dialect)
-        with Engine(pool, connector.dialect, connector.url).connect() as connection:
-            return work(connection)
+        cursor = adapted.cursor()
+        cursor.execute(query)
+        exist = cursor.fetchone()[0]
+        cursor.close()
+        self.deferred_check = self.backend.deferred_check if exist else ()
+        if exist and self.backend.deferred_prepare:
+            await_only(self.driver.run(connection, self.backend.deferred_prepare))
 
     async def _script(self, statements: Sequence[str]) -> None:
-        adapted = self._fairy.dbapi_connection
-        # SQLAlchemy's lock: one statement at a time. SQLAlchemy 2.0 has none for aiosqlite and
-        # psycopg, which see to it themselves.
-        async with getattr(adapted, "_execute_mutex", None) or contextlib.nullcontext():
-            await self.driver.run(adapted._connection, statements)
+        async with execution_lock(self._fairy.dbapi_connection):
+            await self.driver.run(self.connection, statements)
 
     async def _end_calls(self) -> None:
         await self.host.end_parked()
         # A SQLite connection with an open cursor outlives its close(), and so does its lock.
         await asyncio.wait_for(self._script(["ROLLBACK"]), CANCEL_PATIENCE)
 
-    async def _on_the_side(self, statement: str) -> None:
+    async def _run_apart(self, statement: str) -> None:
         async with self.connector.engine.connect() as connection:
             await connection.exec_driver_sql(statement)
 
 
 class _Lent:
-    """An adapter that stays as it is when SQLAlchemy has done with it."""
+    """An adapter that SQLAlchemy neither ends nor closes."""
 
     def __init__(self, adapted: Any) -> None:
         self._adapted = adapted
@@ -339,14 +357,6 @@ class _Lent:
         pass
 
     commit = rollback = close = terminate = _stay
-
-
-def _one_value(adapted: Any, query: str) -> Any:
-    cursor = adapted.cursor()
-    cursor.execute(query)
-    value = cursor.fetchone()[0]
-    cursor.close()
-    return value
 
 
 def _terminate(fairy: Any) -> None:

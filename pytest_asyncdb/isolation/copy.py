@@ -1,7 +1,7 @@
 """The strategy ``copy``: each test has a database of its own, a copy of the template.
 
-Copies are made ahead and dropped behind while the tests run (``Database.copy``). Nothing of a
-test can reach another one, so there is nothing to watch.
+Copies are made ahead and dropped afterwards while the tests run (``Database.copy``). Nothing of a
+test can reach another one, so nothing has to be watched.
 """
 
 from __future__ import annotations
@@ -29,99 +29,62 @@ class Copy(Isolation):
     needs_copies = True
 
     def __init__(self, database: Database, host: HostLoop) -> None:
-        self.database = database
-        self.host = host
-        self._connections: DirectPool | None = None
-        #: A database that is as good as a new one, and what makes it so.
-        self._spare: tuple[DatabaseRef, Restoration] | None = None
+        self._database = database
+        self._host = host
+        self._pool: DirectPool | None = None
+        #: A database that is put back and can be used again.
+        self._spare: Restoration | None = None
 
     def view(self, request: ViewRequest) -> View:
-        if self._spare is not None and self._connections is not None:
-            (copied, restoration), self._spare = self._spare, None
-            return _CopyView(self, self._connections, copied, restoration, request.test)
-        copied = self.database.copy(request.prefetch, self._connect_ahead)
-        if self._connections is None:
-            connector = Connector(self.database, self.host, copied.url)
-            self._connections = DirectPool(connector)
-        self._connections.lead_to(copied.url)
-        whole = self.database.backend.restores_whole
-        made = Restoration(self.database, self.host, copied) if whole else None
-        return _CopyView(self, self._connections, copied, made, request.test)
+        spare, self._spare = self._spare, None
+        if spare is not None and self._pool is not None:
+            return DirectView(self, self._pool, request.test, spare)
+        ref = self._database.copy(request.prefetch, self._prefetch)
+        if self._pool is None:
+            self._pool = DirectPool(Connector(self._database, self._host, ref.url))
+        self._pool.lead_to(ref.url)
+        restoration = Restoration(self._database, self._host, ref)
+        if self._database.backend.restores_whole:
+            restoration.remember()
+        return DirectView(self, self._pool, request.test, restoration)
 
-    def _connect_ahead(self, copied: DatabaseRef) -> None:
-        """A copy is there that a later test will get."""
-        if self._connections is not None:
-            self._connections.open_ahead(copied.url)
+    def reference(self) -> URL:
+        return self._database.reference()
 
-    def use_again(self, copied: DatabaseRef, restoration: Restoration) -> bool:
-        """Make the database of a test one for the next test. False: it cannot be had."""
+    def _prefetch(self, ref: DatabaseRef) -> None:
+        """Called in a background thread when a copy for a later test has been made."""
+        if self._pool is not None:
+            self._pool.prefetch(ref.url)
+
+    def finish(self, view: DirectView) -> Sequence[BaseException]:
+        breaches = view.work.close(view.keeping)
+        ref, restoration = view.restoration.ref, view.restoration
+        assert ref is not None
+        assert self._pool is not None
+        reusable = self._database.backend.restores_whole and not view.watched
+        if reusable and not view.keeping and self._is_put_back(restoration):
+            self._spare = restoration
+            return breaches
+        restoration.close()
+        self._pool.discard()
+        if view.keeping:
+            view.kept = self._database.keep(ref)
+        self._database.drop(ref, lambda: None)
+        return breaches
+
+    def _is_put_back(self, restoration: Restoration) -> bool:
+        """Put the database of a test back. False: that failed; the next test gets another one."""
         try:
             changed, restored = restoration.put_back()
         except Exception:
-            return False  # another copy does as well
-        if restored and not any(word.startswith(LEFT_OPEN) for word in changed):
-            self._spare = copied, restoration
-            return True
-        return False
+            return False
+        return restored and not any(word.startswith(LEFT_OPEN) for word in changed)
 
     def close(self) -> None:
-        if self._spare is not None:
-            self._spare[1].close()
-            self.database.drop(self._spare[0], lambda: None)
-            self._spare = None
-        connections, self._connections = self._connections, None
-        if connections is not None:
-            connections.close()
-
-
-class _CopyView(DirectView):
-    def __init__(
-        self,
-        strategy: Copy,
-        connections: DirectPool,
-        copied: DatabaseRef,
-        restoration: Restoration | None,
-        test: str,
-    ) -> None:
-        super().__init__(connections, test)
-        self._strategy = strategy
-        self._copied = copied
-        self._restoration = restoration
-        self._watched = False
-
-    @property
-    def restoration(self) -> Restoration:
-        """Made where checkpoints are to be expected."""
-        if self._restoration is None:
-            strategy = self._strategy
-            self._restoration = Restoration(strategy.database, strategy.host, self._copied)
-        return self._restoration
-
-    def reference(self) -> URL:
-        return self._strategy.database.reference()
-
-    def expect_checkpoints(self) -> None:
-        self.restoration  # noqa: B018  # made before anything has changed
-
-    def watch(self) -> None:
-        self._watched = True  # who has its URL may come back to it
-
-    def close(self) -> Sequence[BaseException]:
-        breaches = self._work.close(self.keeping)
-        restoration = self._restoration
-        if (
-            restoration is not None
-            and self._strategy.database.backend.restores_whole
-            and not self._watched
-            and not self.keeping
-            and self._strategy.use_again(self._copied, restoration)
-        ):
-            return breaches
-        if restoration is not None:
-            restoration.close()
-        if self.keeping:
-            self._connections.discard()
-            self.kept = self._strategy.database.keep(self._copied)
-        self._connections.retire()
-        self._strategy.database.drop(self._copied, self._connections.close_retired)
-        return breaches
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.ref is not None:
+            spare.close()
+            self._database.drop(spare.ref, lambda: None)
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()

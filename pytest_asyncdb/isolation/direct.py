@@ -1,103 +1,79 @@
-"""What ``reset`` and ``copy`` have in common: a test on real connections of its database.
+"""Real connections for ``reset`` and ``copy``: a test's checkouts, its work on them, its view.
 
-What becomes of the database after the test is the strategies' business.
+A connection lives on the plugin's own loop, so it works on any loop and in any thread, and is
+kept from test to test. The strategies decide what happens to the database after the test.
 """
 
 from __future__ import annotations
 
-import abc
-import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from pytest_asyncdb._engines.asyncio_internals import running_loop
 from pytest_asyncdb._engines.host_loop import CANCEL_PATIENCE
-from pytest_asyncdb._record.call_sites import user_frames
-from pytest_asyncdb._record.statement_log import StatementLog
-from pytest_asyncdb.abc import View
+from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
+from pytest_asyncdb._record.sql_text import keeps_session_state, only_queries
 from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.backing_connection import PATIENCE, BackingConnection
-from pytest_asyncdb.isolation.guard import Calls
-from pytest_asyncdb.isolation.lock_waits import LockWaits, Owner
+from pytest_asyncdb.isolation.dbapi import Checkout
+from pytest_asyncdb.isolation.lock_waits import Owner
+from pytest_asyncdb.isolation.work import Work, WorkView
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
+    from sqlalchemy.engine import URL, Connection
 
-    from pytest_asyncdb.isolation.dbapi import Cursor
     from pytest_asyncdb.isolation.direct_pool import DirectPool
     from pytest_asyncdb.isolation.restoring import Restoration
 
-#: Seconds that what we read for a report waits for a lock of the test.
-_LOCK_PATIENCE = 1.0
+#: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
+__tracebackhide__ = True
 
 T = TypeVar("T")
 
+#: Seconds that a query for a report waits for a lock of the test.
+_LOCK_PATIENCE = 1.0
 
-class DirectWork:
-    """What one test does on its connections."""
 
-    def __init__(self, connections: DirectPool, test: str) -> None:
-        self.test = test
-        self.journal = StatementLog(connections.connector.hide_parameters)
-        self.host = connections.connector.host
-        self.begin_at_write = connections.connector.backend.begin_at_write
-        self.ended = False
-        #: Transactions that are ended now are undone by :meth:`close`.
-        self.deferring = False
-        self.breaches: list[BaseException] = []
-        self.calls = Calls()
-        #: Cursors that are open: streams, and those of statements that were cancelled.
-        self.cursors: set[Cursor] = set()
-        #: SQLAlchemy's pool entries of this test's checkouts.
-        self.entries: list[Any] = []
-        #: Connections with a transaction that nobody has ended.
-        self.unfinished: list[BackingConnection] = []
-        self._connections = connections
-        self._taken: dict[BackingConnection, Owner] = {}
-        self.waits = LockWaits(test, self.journal, self.calls, self._taken.items, self.breaches)
+class DirectWork(Work):
+    """What one test does on its real connections."""
+
+    def __init__(self, pool: DirectPool, test: str) -> None:
+        #: Connections that are not kept: a checkout was given up, or has changed its session.
         self._spoiled: list[BackingConnection] = []
-        self._attending: Callable[[], None] | None = None
+        #: Connections with a transaction that :meth:`close` rolls back.
+        self.unfinished: list[BackingConnection] = []
+        self._pool = pool
+        self._taken: dict[BackingConnection, Owner] = {}
+        self._stop_attending: Callable[[], None] | None = None
+        super().__init__(pool.connector, test)
 
-    def check_open(self) -> None:
-        """Refuse what comes after the test.
-
-        Raises:
-            IsolationConflict: The test has ended.
-        """
-        if self.ended:
-            raise messages.after_the_test(self.test, user_frames())
+    def in_use(self) -> Iterable[tuple[BackingConnection, Owner]]:
+        return self._taken.items()
 
     def take(self, checkout: int) -> BackingConnection:
-        """A connection for a checkout; opened without holding up the caller's loop."""
-        self.check_open()
-        link = self._connections.take()
-        self._taken[link] = Owner(checkout)
-        if not link.is_open:
-            import greenlet
+        """A connection for a checkout; opened without holding the caller's loop."""
+        self.check_open("connect")
+        backing = self._pool.take()
+        self._taken[backing] = Owner(checkout)
+        if not backing.is_open:
+            backing.open(wait=not in_greenlet())
+        return backing
 
-            current = greenlet.getcurrent()
-            link.open(wait=not getattr(current, "__sqlalchemy_greenlet_provider__", False))
-        return link
-
-    def give_back(self, link: BackingConnection, spoiled: bool) -> None:
+    def give_back(self, backing: BackingConnection, spoiled: bool) -> None:
         """A checkout has ended. Never blocks: a finalizer may call it."""
         if spoiled or self.ended:
-            self._spoiled.append(link)
-        elif link in self._taken and link not in self.unfinished:
-            del self._taken[link]
-            self._connections.keep([link])
+            self._spoiled.append(backing)
+        elif backing in self._taken and backing not in self.unfinished:
+            del self._taken[backing]
+            self._pool.keep([backing])
 
     def attend(self) -> None:
-        """Let what servers send by themselves arrive while the running loop waits."""
-        if self._attending is None and asyncio._get_running_loop() is not None:
-            self._attending = self.host.attend(asyncio.get_running_loop())
-
-    def abandon(self, cursors: Iterable[Cursor]) -> None:
-        """Close cursors that SQLAlchemy has left open; see ``OuterTransaction.abandon``."""
-        for cursor in cursors:
-            self.cursors.discard(cursor)
-            with contextlib.suppress(Exception):  # it goes with its connection at last
-                self.host.run(cursor.abandon(), CANCEL_PATIENCE)
+        """Let messages that servers send by themselves arrive while the running loop waits."""
+        loop = running_loop()
+        if self._stop_attending is None and loop is not None:
+            self._stop_attending = self.host.attend(loop)
 
     def close(self, keeping: bool = False) -> list[BaseException]:
         """End everything that the test has left open. Blocks; bounded in time.
@@ -106,102 +82,213 @@ class DirectWork:
             keeping: What the test has not ended is committed, as far as the server can.
         """
         self.ended = True
-        if keeping and not self.calls.under_way:
-            for link in self._taken:
-                if link.is_open and link.in_transaction() is not False:
-                    with contextlib.suppress(Exception):  # undone below
-                        link.commit(CANCEL_PATIENCE)
-        if self._attending is not None:
-            self._attending()
-        if self.calls.under_way:
+        if keeping and not self.calls.running:
+            for backing in self._taken:
+                self._end(backing, "commit")
+        if self._stop_attending is not None:
+            self._stop_attending()
+        if self.calls.running:
             self.breaches.append(self.calls.left_running(self.test))
             with contextlib.suppress(Exception):  # what does not end is closed below
                 self.host.run(self.host.end_parked(), PATIENCE)
             self._spoiled += self._taken
-        self.abandon(list(self.cursors))
-        for entry in self.entries:
-            # A session that the test forgot would warn in some later test, when the garbage
-            # collector finds it.
-            if entry.in_use:
-                entry.invalidate()
-        for link in self._spoiled:
-            if link in self._taken:
-                del self._taken[link]
-            self._undo(link)  # else the server may still be at it when we look
-            link.discard()
+        self.abandon(self.cursors)
+        self.invalidate_checkouts()
+        for backing in self._spoiled:
+            self._taken.pop(backing, None)
+            self._end(backing, "rollback")  # else the server may still do it when we look
+            backing.discard()
         self.undo_open()
-        self._connections.keep(self._taken)
+        self._pool.keep(self._taken)
         self._taken.clear()
-        self._spoiled = []
         return self.breaches
 
     def writer(self) -> BackingConnection | None:
-        """On SQLite the connection that has written and not committed: nobody else can read."""
-        if self.begin_at_write is None:
+        """On SQLite the connection that has written and not committed: no other one can read."""
+        if self.connector.backend.begin_at_write is None:
             return None
         return next((one for one in self._taken if one.is_open and one.in_transaction()), None)
 
     def undo_open(self) -> None:
-        """Roll back what nobody has ended. Blocks."""
-        for link in self._taken:
-            self._undo(link)
+        """Roll back the open transactions. Blocks."""
+        for backing in self._taken:
+            self._end(backing, "rollback")
 
-    def _undo(self, link: BackingConnection) -> None:
-        if link.is_open and link.in_transaction() is not False:
-            with contextlib.suppress(Exception):  # keep() sees that it is not over
-                link.rollback(CANCEL_PATIENCE)
+    def _end(self, backing: BackingConnection, how: str) -> None:
+        if backing.is_open and backing.in_transaction() is not False:
+            with contextlib.suppress(Exception):  # the pool closes what is in a transaction
+                backing.end_transaction(how, CANCEL_PATIENCE)
 
 
-class DirectView(View):
-    """What a test sees of a database on which its connections are real ones."""
+class DirectConnection(Checkout):
+    """One checkout; the backing connection is taken at its first use."""
 
-    independent = True
-    #: Counters begin anew with each test.
-    ids = True
+    work: DirectWork
+    #: SQLite: the application wants no transaction, in which we would have to begin one.
+    autocommit: bool
+    #: The test has left something in the connection's session: it is not kept.
+    spoiled: bool
+    #: Its statements run in transactions.
+    transactional: bool
 
-    def __init__(self, connections: DirectPool, test: str) -> None:
-        self._connections = connections
-        self._work = DirectWork(connections, test)
-        self.engine = connections.engine(self._work)
-        self.url = connections.connector.url
-        self.journal = self._work.journal
+    def __init__(self, work: DirectWork, number: int) -> None:
+        self.__dict__.update(work=work, number=number, taken=None, spoiled=False)
+        self.__dict__.update(autocommit=False, transactional=not work.connector.autocommit)
 
-    def abort(self) -> None:
-        self._work.calls.abort()
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("taken", "spoiled", "autocommit", "transactional"):
+            self.__dict__[name] = value
+        else:
+            self.backing.call(setattr, self.adapted, name, value)
 
     @property
-    @abc.abstractmethod
-    def restoration(self) -> Restoration:
-        """Puts the database back."""
+    def backing(self) -> BackingConnection:
+        if self.taken is None:
+            self.taken = self.work.take(self.number)
+        return self.taken
 
-    @contextlib.contextmanager
-    def closing(self) -> Iterator[None]:
-        self._work.deferring = True
-        try:
-            yield
-        finally:
-            self._work.deferring = False
+    @property
+    def transaction(self) -> int | None:
+        return self.number if self.transactional else None
+
+    @property
+    def _connection(self) -> Any:
+        """The driver's connection, with which the application can do what it likes; messages of
+        the server reach it while a test's loop runs."""
+        self.spoiled = True
+        self.work.attend()
+        return super()._connection
+
+    def close(self) -> None:
+        """SQLAlchemy's pool gives the connection back, after a rollback."""
+        self._give_back(self.spoiled)
+
+    def terminate(self) -> None:
+        """SQLAlchemy gives the connection up: after a cancellation, or in its finalizer."""
+        if self.taken is not None:
+            self.work.log.ended("ROLLBACK", self.number)
+        self._give_back(spoiled=True)
+
+    def _give_back(self, spoiled: bool) -> None:
+        backing, self.taken = self.taken, None
+        if backing is not None:
+            self.work.give_back(backing, spoiled)
+
+    def set_level(self, level: str | None) -> None:
+        if level is None and (self.taken is None or not self.taken.is_open):
+            return
+        connector, adapted = self.work.connector, self.adapted
+        if level is None:
+            self.backing.call(connector.dialect.reset_isolation_level, adapted)
+        else:
+            self.backing.call(connector.dialect.set_isolation_level, adapted, level)
+        self.transactional = level != "AUTOCOMMIT" if level else not connector.autocommit
+        if connector.backend.begin_at_write is not None:
+            # On SQLite the level makes the driver begin transactions, which run() does.
+            self.backing.call(connector.driver.adapt, adapted)
+            self.autocommit = level == "AUTOCOMMIT"
+
+    def run(self, statement: str, work: Callable[[str], Any], whole: bool) -> Any:
+        self.work.check_open(statement)
+        self.work.host.require_greenlet()
+        backing = self.backing
+        if keeps_session_state(statement):
+            self.spoiled = True
+        with self.work.calls.calling(backing, statement):
+            return backing.call(self._begun, work, statement)
+
+    def _begun(self, work: Callable[[str], Any], statement: str) -> Any:
+        begin = self.work.connector.backend.begin_at_write
+        if begin is None or self.autocommit or only_queries(statement):
+            return work(statement)
+        if self.backing.in_transaction() is False:
+            cursor = self.adapted.cursor()
+            cursor.execute(begin)
+            cursor.close()
+        return work(statement)
+
+    def end(self, how: str) -> None:
+        backing = self.taken
+        if backing is None or not backing.is_open:
+            return
+        if self.work.deferring or self.work.ended:
+            self.work.unfinished.append(backing)
+        else:
+            if self.transactional:
+                self.work.log.ended(how.upper(), self.number)
+            backing.call(getattr(backing.adapted, how))
+
+
+class DirectStrategy(Protocol):
+    """What a view needs of its strategy."""
+
+    def reference(self) -> URL:
+        """See ``View.reference``."""
+
+    def finish(self, view: DirectView) -> Sequence[BaseException]:
+        """See ``View.close``."""
+
+
+class DirectView(WorkView):
+    """What a test sees of a database on which its connections are real ones.
+
+    Args:
+        restoration: Puts the database back.
+        reset_sequences: Sequences and AUTO_INCREMENT start where the template's do.
+    """
+
+    independent = True
+    work: DirectWork
+
+    def __init__(
+        self,
+        strategy: DirectStrategy,
+        pool: DirectPool,
+        test: str,
+        restoration: Restoration,
+        reset_sequences: bool = True,
+    ) -> None:
+        self.restoration = restoration
+        self.reset_sequences = reset_sequences
+        #: Another connection may write to the database, also after the test.
+        self.watched = False
+        self._strategy = strategy
+        self._pool = pool
+        work = DirectWork(pool, test)
+        super().__init__(work, functools.partial(DirectConnection, work))
+
+    def reference(self) -> URL:
+        return self._strategy.reference()
+
+    def expect_checkpoints(self) -> None:
+        self.restoration.remember()
+
+    def watch(self) -> None:
+        self.watched = True
+
+    def close(self) -> Sequence[BaseException]:
+        return self._strategy.finish(self)
 
     def read(self, work: Callable[[Connection], T]) -> T | None:
-        if (writer := self._work.writer()) is not None:
-            return None if self._work.calls.under_way else writer.read(work)
-        link = self._connections.take()
+        if (writer := self.work.writer()) is not None:
+            return None if self.work.calls.running else writer.read(work)
+        backing = self._pool.take()
         try:
-            link.connect()
-            link.script(link.backend.lock_timeout(_LOCK_PATIENCE))
-            return link.read(work)
+            backing.connect()
+            backing.script(backing.backend.lock_timeout(_LOCK_PATIENCE))
+            return backing.read(work)
         finally:
-            link.discard()  # its lock_timeout is not the test's
+            backing.discard()  # its lock_timeout is not the test's
 
     @contextlib.contextmanager
     def checkpoint(self) -> Iterator[None]:
-        changed = self.restoration.changed(self.ids)
+        changed = self.restoration.changed(self.reset_sequences)
         if changed:
-            raise messages.checkpoint_behind_changes(self._work.test, changed)
+            raise messages.checkpoint_behind_changes(self.work.test, changed)
         try:
             yield
         finally:
-            self._work.undo_open()
-            changed, restored = self.restoration.put_back(self.ids)
+            self.work.undo_open()
+            changed, restored = self.restoration.put_back(self.reset_sequences)
             if not restored:
-                raise messages.checkpoint_lost(self._work.test, changed)
+                raise messages.checkpoint_lost(self.work.test, changed)

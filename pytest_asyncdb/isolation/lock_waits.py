@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._engines.asyncio_internals import running_task
 from pytest_asyncdb._record.call_sites import standing
 from pytest_asyncdb._record.statement_log import Statement, line_of
 from pytest_asyncdb._record.text import error_text, one_line
-from pytest_asyncdb.isolation.guard import Calls, current_task, task_name
+from pytest_asyncdb.isolation.calls import Calls, task_name
 
 if TYPE_CHECKING:
     from pytest_asyncdb._record.statement_log import StatementLog
@@ -65,14 +66,14 @@ class Owner:
     __slots__ = ("_task", "_thread", "checkout")
 
     def __init__(self, checkout: int | None) -> None:
-        task = current_task()
+        task = running_task()
         self.checkout = checkout
         self._task = None if task is None else weakref.ref(task)
         self._thread = threading.get_ident()
 
     def session(self, link: BackingConnection, calls: Calls) -> Session:
         """Describe the connection as it is now."""
-        call = next((one for one in list(calls.under_way.values()) if one.link is link), None)
+        call = next((one for one in list(calls.running) if one.connection is link), None)
         task = None if self._task is None else self._task()
         if call is not None and call.task is not None:
             task = call.task

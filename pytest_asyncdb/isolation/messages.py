@@ -1,12 +1,32 @@
-"""Texts of errors in a test's connections."""
+"""Texts of errors about a test's connections; they name where the user's code stands now."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._record import text
+from pytest_asyncdb._record.call_sites import user_frames
 from pytest_asyncdb._record.text import error_text, one_line
+
+if TYPE_CHECKING:
+    from pytest_asyncdb.isolation.unit import Unit
+
+_RESET = '@pytest.mark.asyncdb(isolation="reset")'
+_MARK_RESET = f"mark the test {_RESET}"
+
+#: What is wrong with units of work that overlap.
+WORK_INSIDE = "A session was rolled back while one opened inside it has uncommitted work."
+WROTE_MEANWHILE = "The rollback of an inner session also undid what an outer one wrote meanwhile."
+UNDID_COMMIT = (
+    "This rollback also undid what another session committed while this one was"
+    " open; on connections of their own it would have survived."
+)
+NOT_INNERMOST = (
+    "A session opened or rolled back a savepoint while another one, opened inside it later,"
+    " is not ended."
+)
 
 
 def _at(place: Sequence[str]) -> list[str]:
@@ -14,74 +34,68 @@ def _at(place: Sequence[str]) -> list[str]:
     return [f"  at {line}" for line in place]
 
 
-def lost_transaction(
-    test: str, statement: str, label: str, place: Sequence[str]
-) -> errors.IsolationBreach:
+def _here() -> list[str]:
+    return _at(user_frames())
+
+
+def _seen(test: str, *lines: str | Sequence[str]) -> list[str]:
+    """The lines about a test: single ones, and several at once."""
+    seen = [f"test: {test}"]
+    for line in lines:
+        seen += [line] if isinstance(line, str) else line
+    return seen
+
+
+def lost_transaction(test: str, statement: str, label: str) -> errors.IsolationBreach:
     """The server ended the outer transaction by itself."""
+    consequence = (
+        f"{label} committed what the test had written before; "
+        "the database is rebuilt before the next test."
+    )
     return errors.IsolationBreach(
         "the test's outer transaction was ended under it",
-        [
-            f"test: {test}",
-            f"statement: {one_line(statement)}",
-            *_at(place),
-            f"{label} committed what the test had written before; "
-            "the database is rebuilt before the next test.",
-        ],
-        [
-            "keep statements that commit by themselves out of this test, "
-            'or mark it @pytest.mark.asyncdb(isolation="reset")'
-        ],
+        _seen(test, f"statement: {one_line(statement)}", _here(), consequence),
+        [f"keep statements that commit by themselves out of this test, or mark it {_RESET}"],
     )
 
 
 def lost_connection(
-    test: str, statement: str, error: BaseException | None, place: Sequence[str]
+    test: str, statement: str, error: BaseException | None
 ) -> errors.IsolationBreach:
     """The connection, and with it the outer transaction, is gone.
 
     Args:
-        error: What the driver said; None: it was found out without an error.
+        error: The driver's error; None: it was noticed without one.
     """
     said = [error_text(error)] if error else []
+    consequence = (
+        "What the test had done before is undone; the database is rebuilt before the next test."
+    )
     return errors.IsolationBreach(
         "the test's connection was lost",
-        [
-            f"test: {test}",
-            f"statement: {one_line(statement)}",
-            *_at(place),
-            *said,
-            "What the test had done before is undone; "
-            "the database is rebuilt before the next test.",
-        ],
+        _seen(test, f"statement: {one_line(statement)}", _here(), said, consequence),
         [
             "find out who ended it: the server's log tells",
-            "if the test ends it itself, to see what your code does: "
-            '@pytest.mark.asyncdb(isolation="reset")',
+            f"if the test ends it itself, to see what your code does: {_RESET}",
         ],
     )
 
 
-def undone_by_server(
-    test: str, statement: str, error: BaseException, place: Sequence[str]
-) -> errors.IsolationConflict:
+def undone_by_server(test: str, statement: str, error: BaseException) -> errors.IsolationBreach:
     """The server has rolled back the outer transaction, not only a unit of work."""
-    return errors.IsolationConflict(
+    consequence = (
+        "That undid also what other sessions had written or committed before; "
+        "on connections of their own it would have survived."
+    )
+    statement = f"statement: {one_line(statement)}"
+    return errors.IsolationBreach(
         "the server undid the test's whole outer transaction",
-        [
-            f"test: {test}",
-            f"statement: {one_line(statement)}",
-            *_at(place),
-            error_text(error),
-            "That undid also what other sessions had written or committed before; "
-            "on connections of their own it would have survived.",
-        ],
-        ['mark the test @pytest.mark.asyncdb(isolation="reset")'],
+        _seen(test, statement, _here(), error_text(error), consequence),
+        [_MARK_RESET],
     )
 
 
-def refused_statement(
-    statement: str, label: str, test: str, why: str, place: Sequence[str]
-) -> errors.IsolationBreach:
+def refused_statement(test: str, statement: str, label: str, why: str) -> errors.IsolationBreach:
     """A statement that would have ended the outer transaction was not sent.
 
     Args:
@@ -89,21 +103,16 @@ def refused_statement(
     """
     return errors.IsolationBreach(
         f"refused before it ran: {one_line(statement, 40)}",
-        [
-            f"test: {test}",
-            *_at(place),
-            f"On {label} {why}, and what the test wrote could not be undone.",
-        ],
+        _seen(test, _here(), f"On {label} {why}, and what the test wrote could not be undone."),
         [
             "use session.commit() and session.rollback() rather than their SQL text, "
-            "keep DDL out of the test, "
-            'or mark it @pytest.mark.asyncdb(isolation="reset")'
+            f"keep DDL out of the test, or mark it {_RESET}"
         ],
     )
 
 
-def refused_call(what: str, test: str, why: str, place: Sequence[str]) -> errors.IsolationBreach:
-    """Something other than a statement would have ended the outer transaction.
+def refused_call(test: str, what: str, why: str) -> errors.IsolationBreach:
+    """A call other than a statement would have ended the outer transaction.
 
     Args:
         what: The call, as the application wrote it.
@@ -111,21 +120,21 @@ def refused_call(what: str, test: str, why: str, place: Sequence[str]) -> errors
     """
     return errors.IsolationBreach(
         f"refused: {what}",
-        [f"test: {test}", *_at(place), f"In the strategy 'rollback' {why}."],
-        ['mark the test @pytest.mark.asyncdb(isolation="reset")'],
+        _seen(test, _here(), f"In the strategy 'rollback' {why}."),
+        [_MARK_RESET],
     )
 
 
 def left_running(test: str, tasks: Mapping[str, Sequence[str]]) -> errors.IsolationBreach:
-    """Calls were under way when the test ended.
+    """Calls were running when the test ended.
 
     Args:
-        tasks: Where each task stands.
+        tasks: The place of each task.
     """
     lines = [line for task, place in tasks.items() for line in (f"task: {task}", *_at(place))]
     return errors.IsolationBreach(
         "the test ended while a task was still using its connection",
-        [f"test: {test}", *lines],
+        _seen(test, lines),
         ["await or cancel the task before the test ends"],
     )
 
@@ -134,19 +143,31 @@ def teardown_stuck(test: str, seconds: float, error: BaseException) -> errors.Is
     """The rollback itself failed or did not end in time."""
     return _not_undone(
         "the test's work could not be rolled back",
-        [
-            f"test: {test}",
+        _seen(
+            test,
             f"waited at most {seconds:g} s; {error_text(error)}",
             "The connection was thrown away and the database is rebuilt before the next test.",
-        ],
-        ["look for a statement of this test that still runs or holds locks"],
+        ),
+        "look for a statement of this test that still runs or holds locks",
     )
 
 
-def _not_undone(
-    headline: str, seen: Sequence[str], remedies: Sequence[str]
-) -> errors.IsolationBreach:
-    breach = errors.IsolationBreach(headline, seen, remedies)
+def not_dropped(test: str, database: str, error: BaseException) -> errors.IsolationBreach:
+    """A database that has to be replaced is still there."""
+    return _not_undone(
+        "the test's database could not be dropped",
+        _seen(
+            test,
+            f"database: {database}",
+            error_text(error),
+            "The next test gets another one; the end of the run tries again.",
+        ),
+        "look for a connection to it that the server cannot end",
+    )
+
+
+def _not_undone(headline: str, seen: Sequence[str], remedy: str) -> errors.IsolationBreach:
+    breach = errors.IsolationBreach(headline, seen, [remedy])
     breach.not_undone = True
     return breach
 
@@ -159,24 +180,24 @@ def left_connected(test: str, connections: Sequence[str]) -> errors.IsolationBre
     """
     return errors.IsolationBreach(
         "the test left a connection in a transaction; it was ended",
-        [f"test: {test}", *map(text.shorten, connections)],
+        _seen(test, [text.shorten(one) for one in connections]),
         ["commit, roll back or close every connection of a test, and end its processes"],
     )
 
 
 def checkpoint_behind_changes(test: str, changed: Sequence[str]) -> errors.IsolationConflict:
-    """A checkpoint in ``reset`` or ``copy`` where something is committed already.
+    """A checkpoint in ``reset`` or ``copy`` after something was committed.
 
     Args:
         changed: What differs from the template.
     """
     return errors.IsolationConflict(
         "asyncdb.checkpoint() begins after something has been committed",
-        [
-            f"test: {test}",
+        _seen(
+            test,
             f"changed: {', '.join(changed)}",
             "With real commits a checkpoint leads back to the schema and seed only.",
-        ],
+        ),
         [
             "enter it first, put what it begins with into asyncdb_seed, "
             'or mark the test @pytest.mark.asyncdb(isolation="rollback")'
@@ -192,7 +213,7 @@ def checkpoint_in_a_transaction(test: str, opened: Sequence[str]) -> errors.Isol
     """
     return errors.IsolationConflict(
         "asyncdb.checkpoint() begins while a transaction is open",
-        [f"test: {test}", "It was opened at", *(f"  {line}" for line in opened)],
+        _seen(test, "It was opened at", [f"  {line}" for line in opened]),
         ["end it before: await session.commit(), or await session.rollback()"],
     )
 
@@ -205,7 +226,7 @@ def checkpoint_lost(test: str, changed: Sequence[str]) -> errors.IsolationConfli
     """
     return errors.IsolationConflict(
         "asyncdb.checkpoint() cannot put the data back",
-        [f"test: {test}", f"changed: {', '.join(changed)}"],
+        _seen(test, f"changed: {', '.join(changed)}"),
         ["keep DDL out of the checkpoint"],
     )
 
@@ -218,80 +239,50 @@ def second_connection(test: str, changed: Sequence[str]) -> errors.IsolationBrea
     """
     return errors.IsolationBreach(
         "another connection has committed to the test's database",
-        [
-            f"test: {test}",
+        _seen(
+            test,
             f"changed: {', '.join(changed)}",
             "The rollback of the test's own connection does not undo it; it was put back.",
-        ],
-        [
-            "use asyncdb_engine or a redirected engine, "
-            'or mark the test @pytest.mark.asyncdb(isolation="reset")'
-        ],
+        ),
+        [f"use asyncdb_engine or a redirected engine, or {_MARK_RESET}"],
     )
 
 
-def not_dropped(test: str, database: str, error: BaseException) -> errors.IsolationBreach:
-    """A database that had to be thrown away is still there."""
-    return _not_undone(
-        "the test's database could not be dropped",
-        [
-            f"test: {test}",
-            f"database: {database}",
-            error_text(error),
-            "The next test gets another one; the end of the run tries again.",
-        ],
-        ["look for a connection to it that the server cannot end"],
-    )
-
-
-def after_the_test(test: str, place: Sequence[str]) -> errors.IsolationConflict:
-    """Something of an ended test is used again."""
+def after_the_test(test: str) -> errors.IsolationConflict:
+    """A connection of a test is used after its end."""
     return errors.IsolationConflict(
         "this connection belongs to a test that has ended",
-        [f"test: {test}", *_at(place), "Nothing was sent to the database."],
+        _seen(test, _here(), "Nothing was sent to the database."),
         [
-            "get sessions and engines anew in each test, "
+            "take sessions and engines from the fixtures in each test, "
             "and await or cancel every task of a test before it ends"
         ],
     )
 
 
 def waited_for_turn(
-    test: str,
-    seconds: float,
-    holder: str,
-    opened: Sequence[str],
-    waiter: str,
-    waits: Sequence[str],
+    test: str, seconds: float, holder: Unit, waiter: Unit
 ) -> errors.IsolationConflict:
-    """A unit of work waited in vain for another one to end.
-
-    Args:
-        holder: The task of the unit that has the connection.
-        opened: Where that unit was opened: lines of the user's code, the innermost last.
-        waiter: The task that waited.
-        waits: Where it stands.
-    """
+    """A unit of work waited in vain for another one, which has the connection, to end."""
     return errors.IsolationConflict(
         f"waited {seconds:g} s for another unit of work on the test's one connection",
-        [
-            f"test: {test}",
-            f"It is held by: {holder}, which opened its unit at",
-            *(f"  {line}" for line in opened),
-            f"It was waited for by: {waiter}, at",
-            *(f"  {line}" for line in waits),
-        ],
-        [
-            "end the other session first (commit, rollback or close), "
-            'or mark the test @pytest.mark.asyncdb(isolation="reset")'
-        ],
+        _seen(
+            test,
+            f"It is held by: {holder.task}, which opened its unit at",
+            [f"  {line}" for line in holder.opened],
+            f"It was waited for by: {waiter.task}, at",
+            [f"  {line}" for line in waiter.opened],
+        ),
+        [f"end the other session first (commit, rollback or close), or {_MARK_RESET}"],
     )
 
 
-def overlapping_units(test: str, what: str, place: Sequence[str]) -> errors.IsolationConflict:
+def overlapping_units(
+    test: str, what: str, place: Sequence[str] | None = None
+) -> errors.IsolationConflict:
     """Two units of work ended in an order that savepoints cannot express."""
     return errors.IsolationConflict(
         "units of work overlap in a way that one connection cannot keep apart",
-        [f"test: {test}", *_at(place), what],
-        ['mark the test @pytest.mark.asyncdb(isolation="reset")'],
+        _seen(test, _here() if place is None else _at(place), what),
+        [_MARK_RESET],
     )

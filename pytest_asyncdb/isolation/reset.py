@@ -14,11 +14,9 @@ from pytest_asyncdb.abc import Database, View, ViewRequest
 from pytest_asyncdb.isolation.backing_connection import Connector
 from pytest_asyncdb.isolation.direct import DirectView
 from pytest_asyncdb.isolation.direct_pool import DirectPool
-from pytest_asyncdb.isolation.restoring import Restoration, SharedDatabaseStrategy
+from pytest_asyncdb.isolation.restoring import SharedDatabaseStrategy
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
-
     from pytest_asyncdb._engines.host_loop import HostLoop
 
 
@@ -29,47 +27,32 @@ class Reset(SharedDatabaseStrategy):
 
     def __init__(self, database: Database, host: HostLoop) -> None:
         super().__init__(database, host)
-        self._connections: DirectPool | None = None
-        #: Earlier tests have let their counters go on.
-        self._ids_moved = False
+        self._pool: DirectPool | None = None
+        #: Earlier tests did not reset their sequences.
+        self._sequences_moved = False
 
     def view(self, request: ViewRequest) -> View:
-        if self._connections is None:
-            connector = Connector(self._database, self._host, self._database.url)
-            self._connections = DirectPool(connector)
-        ids = request.reset_sequences is not False
-        if ids and self._ids_moved:
-            self.restoration.restart_ids()
-        self._ids_moved = not ids
-        return _ResetView(self, self._connections, request.test, ids)
+        if self._pool is None:
+            self._pool = DirectPool(Connector(self._database, self._host, self._database.url))
+        restoration = self.restoration  # made before anything has changed
+        reset_sequences = request.reset_sequences is not False
+        if reset_sequences and self._sequences_moved:
+            restoration.reset_sequences()
+        self._sequences_moved = not reset_sequences
+        return DirectView(self, self._pool, request.test, restoration, reset_sequences)
+
+    def finish(self, view: DirectView) -> Sequence[BaseException]:
+        breaches, test = view.work.close(view.keeping), view.work.test
+        if view.keeping:
+            view.kept = self.keep()
+            return [*breaches, *self.forget(test)]
+        return [*breaches, *self.put_back(test, view.reset_sequences)[1]]
 
     def close(self) -> None:
-        connections, self._connections = self._connections, None
-        self._ids_moved = False
+        pool, self._pool = self._pool, None
+        self._sequences_moved = False
         try:
             super().close()
         finally:
-            if connections is not None:
-                connections.close()
-
-
-class _ResetView(DirectView):
-    def __init__(self, strategy: Reset, connections: DirectPool, test: str, ids: bool) -> None:
-        super().__init__(connections, test)
-        self._strategy = strategy
-        self.ids = ids
-        strategy.restoration  # noqa: B018  # made before anything has changed
-
-    @property
-    def restoration(self) -> Restoration:
-        return self._strategy.restoration
-
-    def reference(self) -> URL:
-        return self._strategy.reference()
-
-    def close(self) -> Sequence[BaseException]:
-        breaches = self._work.close(self.keeping)
-        if self.keeping:
-            self.kept = self._strategy.keep()
-            return [*breaches, *self._strategy.forget(self._work.test)]
-        return [*breaches, *self._strategy.put_back(self._work.test, self.ids)[1]]
+            if pool is not None:
+                pool.close()

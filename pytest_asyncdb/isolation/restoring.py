@@ -19,48 +19,50 @@ if TYPE_CHECKING:
 
 
 class Restoration:
-    """A database that can be put back to its template, which it equals now. Blocks.
+    """A database that can be put back to its template. Blocks.
 
     Args:
-        copied: A database of its own; None: the kept one.
+        ref: A database of ``Database.copy``; None: the kept one.
     """
 
-    def __init__(
-        self, database: Database, host: HostLoop, copied: DatabaseRef | None = None
-    ) -> None:
+    def __init__(self, database: Database, host: HostLoop, ref: DatabaseRef | None = None) -> None:
+        self.ref = ref
+        self._database = database
         self._host = host
         self._stack = contextlib.ExitStack()
-        self._restorer: Restorer = self._stack.enter_context(database.restorer(copied))
+        self._remembered: Restorer | None = None
 
-    def changed(self, ids: bool = True) -> Sequence[str]:
+    def remember(self) -> Restorer:
+        """Remember the database as it is now, before its first change, while it equals its
+        template. May be called twice."""
+        if self._remembered is None:
+            self._remembered = self._stack.enter_context(self._database.restorer(self.ref))
+        return self._remembered
+
+    def changed(self, sequences: bool = True) -> Sequence[str]:
         """What differs from the template, in words.
 
         Args:
-            ids: Moved counters count as changes.
+            sequences: Moved sequences count as changes.
         """
-        found = self._host.run(self._restorer.changed(), PATIENCE)
-        return [word for word in found if ids or not word.startswith(IDS)]
+        found = self._host.run(self.remember().changed(), PATIENCE)
+        return [word for word in found if sequences or not word.startswith(IDS)]
 
-    def put_back(self, ids: bool = True) -> tuple[Sequence[str], bool]:
-        """What had changed, and whether it could be put back.
+    def put_back(self, sequences: bool = True) -> tuple[Sequence[str], bool]:
+        """Put the database back. Returns what had changed, and whether that was possible.
 
         Args:
-            ids: Moved counters count as changes.
+            sequences: Moved sequences count as changes.
         """
-        return self._host.run(self._restorer.put_back(ids), PATIENCE)
+        return self._host.run(self.remember().put_back(sequences), PATIENCE)
 
-    def restart_ids(self) -> None:
-        """Let ids begin anew."""
-        self._host.run(self._restorer.restart_ids(), PATIENCE)
+    def reset_sequences(self) -> None:
+        """Let sequences and AUTO_INCREMENT start where the template's do."""
+        self._host.run(self.remember().restart_ids(), PATIENCE)
 
     def close(self) -> None:
         """May be called twice."""
         self._stack.close()
-
-
-def _shown(word: str) -> str:
-    """A connection with its last statement, as :meth:`Restorer.changed` tells it."""
-    return without_literals(word) if len(word) >= LEFT_TEXT else masked(word)[0]
 
 
 class SharedDatabaseStrategy(Isolation):
@@ -73,42 +75,45 @@ class SharedDatabaseStrategy(Isolation):
 
     @property
     def restoration(self) -> Restoration:
-        """What puts the database back; to be asked for while that equals its template."""
+        """What puts the database back; ask for it first while that equals its template."""
         if self._restoration is None:
             self._restoration = Restoration(self._database, self._host)
+            self._restoration.remember()
         return self._restoration
 
     def reference(self) -> URL:
         """The URL of an untouched database."""
         return self._database.reference()
 
-    def put_back(self, test: str, ids: bool = True) -> tuple[list[str], list[BaseException]]:
+    def put_back(self, test: str, sequences: bool = True) -> tuple[list[str], list[BaseException]]:
         """Make the database what its template is. Blocks; never raises.
 
         Returns:
             What had changed, and what broke the isolation.
         """
+        breaches: list[BaseException] = []
+        changed: Sequence[str] = []
         try:
-            changed, restored = self.restoration.put_back(ids)
+            changed, restored = self.restoration.put_back(sequences)
         except Exception as error:
-            restored, changed = False, []
-            breaches: list[BaseException] = [messages.teardown_stuck(test, PATIENCE, error)]
-        else:
-            left = [_shown(word) for word in changed if word.startswith(LEFT_OPEN)]
-            breaches = [messages.left_connected(test, left)] if left else []
+            restored = False
+            breaches.append(messages.teardown_stuck(test, PATIENCE, error))
+        left = [_shown(word) for word in changed if word.startswith(LEFT_OPEN)]
+        if left:
+            breaches.append(messages.left_connected(test, left))
         if not restored:
             breaches += self.forget(test)
         return [word for word in changed if not word.startswith(LEFT_OPEN)], breaches
 
     def keep(self) -> DatabaseRef | Exception:
-        """Let a copy of the database outlive the run, or say why not. Blocks; it must be
-        forgotten afterwards."""
+        """Let a copy of the database outlive the run, or say why not. Blocks; forget the
+        database afterwards."""
         self.close()
         return self._database.keep()
 
     def forget(self, test: str) -> list[BaseException]:
-        """The database holds what it should not: the next test gets a new one. Blocks; never
-        raises, but returns why the old one is still there."""
+        """Replace the database, because it holds what it should not. Blocks; never raises, but
+        returns why the old one is still there."""
         name = self._database.url.database or ""
         try:
             self.close()
@@ -121,3 +126,8 @@ class SharedDatabaseStrategy(Isolation):
         restoration, self._restoration = self._restoration, None
         if restoration is not None:
             restoration.close()
+
+
+def _shown(word: str) -> str:
+    """A connection with its last statement, as ``Restorer.changed`` reports it."""
+    return without_literals(word) if len(word) >= LEFT_TEXT else masked(word)[0]

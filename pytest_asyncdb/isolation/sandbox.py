@@ -1,60 +1,191 @@
-"""An AsyncEngine whose every checkout is a branch of one outer transaction.
-
-To SQLAlchemy it is an ordinary engine: its pool makes a :class:`SandboxConnection` where
-another one would connect.
-"""
+"""The checkouts of ``rollback``: their transactions are units of work in the outer transaction."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
+import asyncio
+import re
 from typing import TYPE_CHECKING, Any
 
-from pytest_asyncdb.isolation.dbapi import SandboxConnection
+from pytest_asyncdb import errors
+from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
+from pytest_asyncdb.isolation.dbapi import Checkout
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
-    from sqlalchemy.pool import ConnectionPoolEntry
+    from collections.abc import Callable
 
-    from pytest_asyncdb.isolation.backing_connection import Connector
+    from pytest_asyncdb.isolation.backing_connection import BackingConnection
     from pytest_asyncdb.isolation.outer_transaction import OuterTransaction
+    from pytest_asyncdb.isolation.unit import Unit
+
+#: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
+__tracebackhide__ = True
+
+#: SQLAlchemy numbers its savepoints for each connection; on one connection the names would clash.
+_SAVEPOINT = re.compile(r"\bsa_savepoint_(\d+)\b")
+
+#: Methods of drivers that return something and send nothing.
+_HARMLESS = ("is_", "get_", "fileno", "character_set", "thread_id")
+#: Methods of drivers that end the transaction or the connection.
+_ENDING = frozenset(
+    {
+        *("commit", "rollback", "begin", "close", "terminate", "transaction", "pipeline"),
+        *("executescript", "autocommit", "set_autocommit", "reset", "ensure_closed", "backup"),
+        *("tpc_begin", "tpc_prepare", "tpc_commit", "tpc_rollback", "select_db", "kill"),
+    }
+)
 
 
-def sandboxed_engine(outer: OuterTransaction, dialect: Any) -> AsyncEngine:
-    """An engine on *outer*, for one test; it costs no round trip."""
-    numbers = itertools.count(1)
+class SandboxConnection(Checkout):
+    """One checkout of a sandbox engine."""
 
-    def check_out(entry: ConnectionPoolEntry) -> SandboxConnection:
-        outer.guard.check_alive("connect")  # else the pool would wait for it to come back
-        outer.entries.append(entry)
-        return SandboxConnection(outer, next(numbers))
+    work: OuterTransaction
+    taken: BackingConnection
 
-    return engine_on(outer.link.connector, dialect, check_out)
+    def __init__(self, work: OuterTransaction, number: int) -> None:
+        self.work = work
+        self.number = number
+        self.taken = work.backing
+        self.autocommit = work.connector.autocommit
+        #: The open unit of work; None before the first statement of a transaction.
+        self.unit: Unit | None = None
 
+    @property
+    def backing(self) -> BackingConnection:
+        return self.taken
 
-def engine_on(
-    connector: Connector, dialect: Any, check_out: Callable[[ConnectionPoolEntry], Any]
-) -> AsyncEngine:
-    """An engine for one test, whose pool gets its connections from *check_out*.
+    @property
+    def transaction(self) -> int | None:
+        return None if self.autocommit else self.number
 
-    SQLAlchemy's ``Engine`` is made directly, since ``create_engine`` would ask the server
-    for what the connector's dialect knows already. The cache of compiled statements is the
-    connector's, so that a test does not compile what an earlier one has.
-    """
-    from sqlalchemy.engine import Engine
-    from sqlalchemy.ext.asyncio import AsyncEngine
-    from sqlalchemy.pool import NullPool
+    def close(self) -> None:
+        """End the unit, called by the pool, which logs errors and goes on: the end of the test
+        reports them."""
+        try:
+            self.end("rollback")
+        except errors.IsolationConflict as error:
+            self.work.breaches.append(error)
 
-    pool: Any = NullPool(check_out, dialect=dialect)  # type: ignore[arg-type]
-    options = {"compiled_cache": connector.compiled_cache, **connector.execution_options}
-    return AsyncEngine(
-        Engine(
-            pool,
-            dialect,
-            connector.url,
-            echo=connector.echo,
-            hide_parameters=connector.hide_parameters,
-            query_cache_size=0,
-            execution_options=options,
+    def terminate(self) -> None:
+        """SQLAlchemy gives the connection up: after a cancellation, or in its finalizer."""
+        if in_greenlet():
+            self.close()
+        elif self.unit is not None:
+            self.unit.ending = "rollback"  # no SQL in a finalizer: the next unit sends it
+            self.unit = None
+
+    def tpc_begin(self, xid: object) -> None:
+        """Two-phase transactions outlive their connection, and so the test.
+
+        Raises:
+            IsolationBreach: Always.
+        """
+        raise self.work.guard.refuse(
+            "begin_twophase()", "a prepared transaction would outlive the test"
         )
-    )
+
+    def set_level(self, level: str | None) -> None:
+        """Answer ``execution_options(isolation_level=…)``; None: back to the engine's.
+
+        Raises:
+            IsolationConflict: The outer transaction has another level.
+        """
+        connector = self.work.connector
+        if level is None:
+            self.autocommit = connector.autocommit
+        elif level == "AUTOCOMMIT":
+            self.autocommit = True
+        elif level == (connector.isolation_level or connector.dialect.default_isolation_level):
+            self.autocommit = False
+        else:
+            raise self.work.units.conflict(
+                f"The test's outer transaction cannot change to isolation level {level}."
+            )
+
+    def run(self, statement: str, work: Callable[[str], Any], whole: bool) -> Any:
+        guard = self.work.guard
+        guard.check_before(statement)
+        self.work.host.require_greenlet()
+        try:
+            result = self._run(statement, work, whole)
+            guard.check_after(statement)
+            if self.autocommit:
+                self.end("commit")
+            return result
+        except errors.AsyncdbError:
+            raise
+        except Exception as error:
+            guard.failed(error, statement)
+            raise
+
+    def _run(self, statement: str, work: Callable[[str], Any], whole: bool) -> Any:
+        outer = self.work
+        if self.unit is None or not self.unit.open:
+            self.unit = outer.push()
+        unit = self.unit
+        outer.join(unit)
+        text = statement
+        if "sa_savepoint_" in statement:
+            text = _SAVEPOINT.sub(lambda match: f"asyncdb_{self.number}_{match[1]}", statement)
+        if not outer.units.prepare(unit, text, whole):
+            return None
+        try:
+            with outer.calls.calling(self.taken, text):
+                result = self.taken.call(work, text)
+        except BaseException:
+            outer.units.failed(unit)
+            raise
+        outer.units.succeeded(unit, text, whole)
+        return result
+
+    def call_driver(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the driver's own connection in this unit of work.
+
+        Raises:
+            IsolationBreach: It would end the outer transaction.
+            IsolationConflict: It is another unit's turn.
+        """
+        if name.startswith(_HARMLESS):
+            return super().call_driver(name, method, *args, **kwargs)
+        guard = self.work.guard
+        if name in _ENDING:
+            raise guard.refuse(
+                f"driver_connection.{name}()", "it would end the test's outer transaction"
+            )
+        statement = args[0] if args and isinstance(args[0], str) else f"{name}()"
+        guard.check_before(statement)
+        if self.unit is None or not self.unit.open:
+            self.unit = self.work.push_at_once()
+        self.unit.wrote += 1
+        result = super().call_driver(name, method, *args, **kwargs)
+        return self._watched(result, statement) if asyncio.iscoroutine(result) else result
+
+    async def _watched(self, result: Any, statement: str) -> Any:
+        guard = self.work.guard
+        try:
+            with self.work.calls.calling(self.taken, statement):
+                value = await result
+        except Exception as error:
+            guard.failed(error, statement)
+            raise
+        guard.check_after(statement)
+        return value
+
+    def end(self, how: str) -> None:
+        unit, self.unit = self.unit, None
+        if unit is None:
+            return
+        outer = self.work
+        if outer.deferring:
+            unit.ending = None if outer.keeping else "rollback"
+            return
+        if not self.autocommit:
+            outer.log.ended(how.upper(), self.number)
+        if how == "commit":
+            outer.guard.check_alive("COMMIT")
+        try:
+            outer.units.finish(unit, how)
+        except errors.AsyncdbError:
+            raise
+        except Exception as error:
+            outer.guard.failed(error, how.upper())
+            raise

@@ -1,85 +1,88 @@
 """The stack of a test's units of work: savepoints on one connection, opened and ended in an
 order that the server can follow.
 
-Which task may open a unit, and when, is decided in ``outer_transaction.py``; ``unit.py`` counts
-what each has done.
+``outer_transaction.py`` decides which task may open a unit, and when; ``unit.py`` counts what
+each has done. docs/architecture.md shows the states of a unit.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from pytest_asyncdb._record.call_sites import user_frames
 from pytest_asyncdb._record.sql_text import cannot_end_transaction, only_reads
 from pytest_asyncdb.isolation import messages
-from pytest_asyncdb.isolation.unit import (
+from pytest_asyncdb.isolation.messages import (
     NOT_INNERMOST,
     UNDID_COMMIT,
     WORK_INSIDE,
     WROTE_MEANWHILE,
-    Unit,
-    savepoint_statement,
 )
+from pytest_asyncdb.isolation.unit import Unit, savepoint_statement
 
 if TYPE_CHECKING:
+    from pytest_asyncdb import errors
     from pytest_asyncdb.isolation.backing_connection import BackingConnection
 
-#: Around a statement of a unit that is not on top, where a failed one dooms all.
-ASIDE = "asyncdb_aside"
-#: Around what we read for a report.
-LOOK = "asyncdb_look"
+#: Around a statement of a unit that is not on top, if a failed one would fail all units.
+BELOW_TOP = "asyncdb_below_top"
 
 
 class UnitsOfWork:
     """The open units, the innermost on top.
 
     Args:
-        link: The kept connection.
+        backing: The kept connection.
         test: The node id, for errors.
-        settled: Called when units have ended.
+        on_ended: Called when units have ended.
     """
 
-    def __init__(self, link: BackingConnection, test: str, settled: Callable[[], None]) -> None:
-        self.link = link
+    def __init__(self, backing: BackingConnection, test: str, on_ended: Callable[[], None]) -> None:
+        self.backing = backing
         self.test = test
         self.units: list[Unit] = []
-        #: Something was committed here that may have changed something.
-        self.committed = False
         #: There is no transaction any more in which a unit could end.
         self.dead = False
         #: A unit whose statement runs below others, in a savepoint of its own: until it has
         #: ended, no unit may begin or end.
-        self.aside: Unit | None = None
+        self.below_top: Unit | None = None
         self.lock = threading.RLock()
-        #: Statements that end units, for which no round trip of their own is made.
-        self._owed: list[str] = []
-        self._settled = settled
+        #: Statements that end units, which are sent with the next savepoint.
+        self._pending: list[str] = []
+        self._on_ended = on_ended
+        #: Does a failed statement fail everything until a rollback?
+        self._fails_whole = backing.backend.failed_transaction is not None
 
     @property
     def top(self) -> Unit | None:
         return self.units[-1] if self.units else None
 
+    def conflict(self, problem: str) -> errors.IsolationConflict:
+        """The error for units that one connection cannot keep apart."""
+        return messages.overlapping_units(self.test, problem)
+
+    # The whole stack.
+
     def add(self, unit: Unit, statements: Sequence[str]) -> None:
         """Open the savepoint of *unit*, the topmost, after *statements*."""
         below = self.units[-2] if len(self.units) > 1 else None
         try:
-            self._send([*statements, *self.owed(), f"SAVEPOINT {unit.savepoint}"], below)
+            self._send([*statements, *self.take_pending(), f"SAVEPOINT {unit.savepoint}"], below)
         except BaseException:
             unit.open = False
             self.units.remove(unit)
-            self._settled()
+            self._on_ended()
             raise
 
-    def owed(self) -> list[str]:
-        """What has to be sent before the next savepoint; it is taken as sent."""
-        owed, self._owed = self._owed, []
-        return owed
+    def take_pending(self) -> list[str]:
+        """The statements to send before the next savepoint; they are taken as sent."""
+        pending, self._pending = self._pending, []
+        return pending
 
     def commit(self, statements: Sequence[str]) -> None:
-        """End everything with *statements*: what is open is kept, as far as it has not failed.
+        """End everything with *statements*: open units are kept, if they have not failed.
         Blocks.
 
         Raises:
@@ -87,35 +90,25 @@ class UnitsOfWork:
         """
         with self.lock:
             self.settle()
-            self._send([*self.owed(), *statements], self.top)
-
-    def clear(self) -> None:
-        """Forget all: the outer transaction has ended, or is about to."""
-        self.dead = True
-        self.drop()
+            self._send([*self.take_pending(), *statements], self.top)
 
     def drop(self) -> None:
         """Forget the open units: their savepoints are undone."""
         for unit in self.units:
             unit.open = False
         self.units.clear()
-        self._owed.clear()
-        self.aside = None
+        self._pending.clear()
+        self.below_top = None
 
-    def savepoints(self) -> list[str]:
-        """The names of all savepoints, the outermost first."""
-        return [name for unit in self.units for name in unit.savepoints]
+    def can_nest(self) -> bool:
+        """May a unit be opened on top of a failed one, without undoing what another unit has
+        committed inside that?"""
+        top = self.top
+        return (
+            top is None or top.inner_commits == top.levels[-1].inner_commits or not self._failed()
+        )
 
-    def emptied(self) -> bool:
-        """The server has undone everything, the savepoints are there again. Would
-        connections of their own have kept something of it?"""
-        wrote = [unit for unit in self.units if unit.wrote or unit.absorbed]
-        kept = self.committed or len(wrote) > 1
-        self.committed = False
-        self._owed.clear()
-        for unit in self.units:
-            unit.forget()
-        return kept
+    # A statement of a unit.
 
     def prepare(self, unit: Unit, statement: str, whole: bool) -> bool:
         """Make the server ready for a statement of *unit*. False: there is nothing to send.
@@ -124,127 +117,57 @@ class UnitsOfWork:
             whole: If it fails it has changed nothing.
 
         Raises:
-            IsolationConflict: It cannot be had on one connection.
+            IsolationConflict: One connection cannot do it.
         """
         above = self._above(unit)
         about = savepoint_statement(statement)
-        unit.plain = unit.plain and not above and cannot_end_transaction(statement)
+        unit.batchable = unit.batchable and not above and cannot_end_transaction(statement)
         if about is not None and not self._prepare_savepoint(unit, *about, bool(above)):
             unit.follow(*about)
             return False
         if above and self._fails_whole:
-            self._send([f"SAVEPOINT {ASIDE}"], above[-1])
-            self.aside = unit
-        if unit.doomed and (about is None or about[0] != "ROLLBACK"):
+            self._send([f"SAVEPOINT {BELOW_TOP}"], above[-1])
+            self.below_top = unit
+        if unit.must_roll_back and (about is None or about[0] != "ROLLBACK"):
             with contextlib.suppress(Exception):
-                self.link.script(["SELECT 1 / 0"])  # it has failed, and goes on failing
-            unit.doomed = bool(above)
+                self.backing.script(["SELECT 1 / 0"])  # fail again, as on its own connection
+            unit.must_roll_back = bool(above)
         if not whole and not only_reads(statement):
             self._wrote(unit, above)
         return True
 
-    def done(self, unit: Unit, statement: str, whole: bool) -> None:
+    def succeeded(self, unit: Unit, statement: str, whole: bool) -> None:
         """Note what a statement of *unit* has done."""
         about = savepoint_statement(statement)
         if about is not None:
             unit.follow(*about)
         if whole and not only_reads(statement):
             self._wrote(unit, self._above(unit))
-        if self.aside is unit:
-            self.aside = None
+        if self.below_top is unit:
+            self.below_top = None
             if not self.dead:
-                self.link.script([f"RELEASE SAVEPOINT {ASIDE}"])
-            self._aside_ended()
+                self.backing.script([f"RELEASE SAVEPOINT {BELOW_TOP}"])
+            self._continue_above()
 
-    def undone(self, unit: Unit) -> None:
-        """A statement of *unit* has failed: those above it must be able to go on."""
-        unit.plain = False
-        if self.aside is not unit:
+    def failed(self, unit: Unit) -> None:
+        """A statement of *unit* has failed: the units above it must be able to go on."""
+        unit.batchable = False
+        if self.below_top is not unit:
             return
-        self.aside = None
-        if self.dead or not self.link.is_open:
+        self.below_top = None
+        if self.dead or not self.backing.is_open:
             return
-        release = f"RELEASE SAVEPOINT {ASIDE}"
+        release = f"RELEASE SAVEPOINT {BELOW_TOP}"
         try:
-            self.link.script([release])  # it failed in the driver, and never was sent
+            self.backing.script([release])  # it failed in the driver, and was never sent
         except Exception:
-            self.link.script([f"ROLLBACK TO SAVEPOINT {ASIDE}", release])
-            unit.doomed = True
-        self._aside_ended()
+            self.backing.script([f"ROLLBACK TO SAVEPOINT {BELOW_TOP}", release])
+            unit.must_roll_back = True
+        self._continue_above()
 
-    def finish(self, unit: Unit, how: str) -> None:
-        """End *unit* as soon as it is on top of the stack.
-
-        Args:
-            how: ``commit`` or ``rollback``.
-
-        Raises:
-            IsolationConflict: Its rollback cannot be had, or has undone more.
-        """
-        if self.dead or not unit.open or unit.ending is not None:
-            return
-        problem = None
-        with self.lock:
-            above = self._above(unit)
-            if unit.doomed:
-                how = "rollback"
-            if how == "rollback" and not unit.wrote and (unit.absorbed or unit.mixed or above):
-                how = "commit"  # nothing of its own to undo; what is inside stays
-            elif how == "rollback":
-                if any(one.wrote or one.absorbed for one in above):
-                    problem, how = WORK_INSIDE, "commit"
-                elif unit.mixed:
-                    problem = WROTE_MEANWHILE
-                elif unit.absorbed:
-                    problem = UNDID_COMMIT
-                if how == "rollback" and above:
-                    self._undo_below(unit, above)
-                    how = "commit"
-            unit.ending = how
-            problem = self.settle() or problem
-        if problem is not None:
-            raise messages.overlapping_units(self.test, problem, user_frames())
-
-    def settle(self) -> str | None:
-        """End the units on top of the stack that wait for their end. Returns what was wrong."""
-        problem = None
-        with self.lock:
-            settled = False
-            while self.aside is None and self.units and self.units[-1].ending is not None:
-                problem = self._settle_top(self.units[-1]) or problem
-                settled = True
-        if settled:
-            self._settled()
-        return problem
-
-    @contextlib.contextmanager
-    def looking(self) -> Iterator[bool]:
-        """A savepoint on top of all, in which may be read; the units do not notice.
-
-        False: it cannot be had without undoing what one unit has committed inside another.
-        """
-        top = self.top
-        if top is not None and self._failed():
-            kept = top.nested[-1].absorbed if top.nested else 0
-            if top.absorbed != kept:
-                yield False
-                return
-        self._send([f"SAVEPOINT {LOOK}"], top)
-        try:
-            yield True
-        except BaseException:
-            self.link.script([f"ROLLBACK TO SAVEPOINT {LOOK}", f"RELEASE SAVEPOINT {LOOK}"])
-            raise
-        self.link.script([f"RELEASE SAVEPOINT {LOOK}"])
-
-    def _aside_ended(self) -> None:
+    def _continue_above(self) -> None:
         self.settle()
-        self._settled()
-
-    @property
-    def _fails_whole(self) -> bool:
-        """Does a failed statement doom all that is open?"""
-        return self.link.backend.failed_transaction is not None
+        self._on_ended()
 
     def _above(self, unit: Unit) -> list[Unit]:
         if self.top is unit or unit not in self.units:
@@ -254,7 +177,7 @@ class UnitsOfWork:
     def _wrote(self, unit: Unit, above: Sequence[Unit]) -> None:
         unit.wrote += 1
         for one in above:
-            one.mixed += 1
+            one.outer_writes += 1
 
     def _prepare_savepoint(self, unit: Unit, verb: str, name: str, covered: bool) -> bool:
         """Is a statement about a savepoint to be sent?
@@ -264,16 +187,16 @@ class UnitsOfWork:
         """
         level = unit.level(name)
         if covered:
-            if verb == "RELEASE" and not unit.doomed:
+            if verb == "RELEASE" and not unit.must_roll_back:
                 return False  # it would release those above; it ends with its unit
-            raise messages.overlapping_units(self.test, NOT_INNERMOST, user_frames())
+            raise self.conflict(NOT_INNERMOST)
         if verb != "ROLLBACK" or level is None:
             return True
-        if (unit.absorbed, unit.mixed) == (level.absorbed, level.mixed):
+        lost_commits = unit.inner_commits != level.inner_commits
+        if not lost_commits and unit.outer_writes == level.outer_writes:
             return True
-        problem = UNDID_COMMIT if unit.absorbed != level.absorbed else WROTE_MEANWHILE
         if unit.wrote != level.wrote or self._failed():
-            raise messages.overlapping_units(self.test, problem, user_frames())
+            raise self.conflict(UNDID_COMMIT if lost_commits else WROTE_MEANWHILE)
         return False  # nothing of its own to undo; what is inside stays
 
     def _failed(self) -> bool:
@@ -281,89 +204,140 @@ class UnitsOfWork:
         if not self._fails_whole:
             return False
         try:
-            self.link.script([f"SAVEPOINT {ASIDE}", f"RELEASE SAVEPOINT {ASIDE}"])
+            self.backing.script([f"SAVEPOINT {BELOW_TOP}", f"RELEASE SAVEPOINT {BELOW_TOP}"])
         except Exception:
             return True
         return False
 
+    def _is_failed_transaction(self, error: Exception) -> bool:
+        code = self.backing.driver.error_code(error)
+        return code is not None and code == self.backing.backend.failed_transaction
+
     def _send(self, statements: Sequence[str], top: Unit | None) -> None:
-        """Run statements of ours, also where a statement of *top* has failed before."""
+        """Run statements of the plugin, also if a statement of *top* has failed before."""
         try:
-            self.link.script(statements)
+            self.backing.script(statements)
         except Exception as error:
-            code = self.link.driver.error_code(error)
-            if top is None or not self._fails_whole or code != self.link.backend.failed_transaction:
+            if top is None or not self._is_failed_transaction(error):
                 raise
-            self.link.script([f"ROLLBACK TO SAVEPOINT {top.savepoints[-1]}"])
-            undone = top.nested[-1] if top.nested else Unit("", (), "")
-            lost = top.absorbed != undone.absorbed
-            top.wrote, top.absorbed, top.mixed = undone.wrote, undone.absorbed, undone.mixed
-            top.doomed = True
+            level = top.levels[-1]
+            self.backing.script([f"ROLLBACK TO SAVEPOINT {level.name}"])
+            lost = top.inner_commits != level.inner_commits
+            top.return_to(level)
+            top.must_roll_back = True
             if lost:
-                raise messages.overlapping_units(self.test, UNDID_COMMIT, user_frames()) from error
-            self.link.script(statements)
+                raise self.conflict(UNDID_COMMIT) from error
+            self.backing.script(statements)
+
+    # The end of a unit.
+
+    def finish(self, unit: Unit, how: str) -> None:
+        """End *unit* as soon as it is on top of the stack.
+
+        Args:
+            how: ``commit`` or ``rollback``.
+
+        Raises:
+            IsolationConflict: Its rollback is not possible, or has undone more.
+        """
+        if self.dead or not unit.open or unit.ending is not None:
+            return
+        with self.lock:
+            unit.ending, problem = self._decide(unit, how)
+            problem = self.settle() or problem
+        if problem is not None:
+            raise self.conflict(problem)
+
+    def settle(self) -> str | None:
+        """End the units on top of the stack that wait for their end. Returns what was wrong."""
+        problem = None
+        with self.lock:
+            ended = False
+            while self.below_top is None and self.units and self.units[-1].ending is not None:
+                problem = self._settle_top(self.units[-1]) or problem
+                ended = True
+        if ended:
+            self._on_ended()
+        return problem
+
+    def _decide(self, unit: Unit, how: str) -> tuple[str, str | None]:
+        """How *unit* will end when it is on top, and what is wrong with that."""
+        above = self._above(unit)
+        if how == "commit" and not unit.must_roll_back:
+            return "commit", None
+        if not unit.wrote and (unit.inner_commits or unit.outer_writes or above):
+            return "commit", None  # nothing of its own to undo; what is inside stays
+        if any(one.has_work for one in above):
+            return "commit", WORK_INSIDE
+        problem = None
+        if unit.outer_writes:
+            problem = WROTE_MEANWHILE
+        elif unit.inner_commits:
+            problem = UNDID_COMMIT
+        if above:
+            self._undo_below(unit, above)
+            return "commit", problem
+        return "rollback", problem
 
     def _undo_below(self, unit: Unit, above: Sequence[Unit]) -> None:
         """Roll *unit* back under units that have done nothing yet."""
-        self._send([f"SAVEPOINT {ASIDE}"], above[-1])
-        names = [name for one in above for name in one.savepoints]
-        self.link.script(
+        self._send([f"SAVEPOINT {BELOW_TOP}"], above[-1])
+        names = [level.name for one in above for level in one.levels]
+        self.backing.script(
             [f"ROLLBACK TO SAVEPOINT {unit.savepoint}", *(f"SAVEPOINT {name}" for name in names)]
         )
-        unit.wrote = unit.absorbed = unit.mixed = 0
-        unit.nested.clear()
+        unit.forget()
         for one in above:
-            one.mixed = 0
+            one.outer_writes = 0
 
     def _settle_top(self, unit: Unit) -> str | None:
         release = f"RELEASE SAVEPOINT {unit.savepoint}"
         undo = f"ROLLBACK TO SAVEPOINT {unit.savepoint}"
         commit = unit.ending == "commit"
         statements = [release] if commit else [undo, release]
-        if commit and (unit.wrote or unit.absorbed):
-            # What a COMMIT would check, it checks when nothing of another unit is open.
-            check = self.link.deferred_check if len(self.units) == 1 else ()
-            statements = [*check, *statements, *self._lift()]
+        if commit and unit.has_work:
+            # What a COMMIT would check is checked when no other unit is open.
+            check = self.backing.deferred_check if len(self.units) == 1 else ()
+            statements = [*check, release, *self._reorder_below()]
         try:
-            if not self.link.is_open or self.dead:
+            if self.dead or not self.backing.is_open:
                 return None
-            try:
-                if self._may_wait(unit) and statements[0] in (release, undo):
-                    self._owed = statements
-                else:
-                    self.link.script(statements)
-            except Exception as error:
-                if not commit:
-                    raise
-                # COMMIT fails with what a deferred constraint says, and rolls a transaction
-                # back in silence that has failed before.
-                self.link.script([undo, release])
-                code = self.link.driver.error_code(error)
-                if code is None or code != self.link.backend.failed_transaction:
-                    raise
-                return UNDID_COMMIT if unit.absorbed else None
-            self.committed |= commit and bool(unit.wrote or unit.absorbed)
+            if self._can_be_pending(unit, statements):
+                self._pending = statements
+            else:
+                self.backing.script(statements)
+        except Exception as error:
+            if not commit:
+                raise
+            # COMMIT fails with what a deferred constraint says, and rolls back silently a
+            # transaction that has failed before.
+            self.backing.script([undo, release])
+            if not self._is_failed_transaction(error):
+                raise
+            return UNDID_COMMIT if unit.inner_commits else None
         finally:
             self.units.pop()
             unit.open = False
         return None
 
-    def _may_wait(self, unit: Unit) -> bool:
-        """Is it the same whether the end of *unit*, the topmost, is sent now or before the next
-        savepoint? Then it cannot fail, and on one connection nobody sees whether it is done."""
-        return unit.plain and len(self.units) == 1 and not self.link.was_ended()
+    def _can_be_pending(self, unit: Unit, statements: Sequence[str]) -> bool:
+        """May the end of *unit*, the topmost, be sent with the next savepoint? It cannot fail
+        then, and on one connection no other unit sees the difference."""
+        alone = unit.batchable and len(self.units) == 1
+        checked = statements[0] in self.backing.deferred_check
+        return alone and not checked and not self.backing.was_ended()
 
-    def _lift(self) -> list[str]:
-        """Statements that put the savepoints of units without work of their own behind what
+    def _reorder_below(self) -> list[str]:
+        """Statements that move the savepoints of units without work of their own behind what
         the top one commits, so that their rollback does not undo it."""
-        lifted: list[Unit] = []
+        moved: list[Unit] = []
         for below in reversed(self.units[:-1]):
-            if below.wrote or below.nested:
-                below.absorbed += 1
+            if below.wrote or len(below.levels) > 1:
+                below.inner_commits += 1
                 break
-            below.absorbed = below.mixed = 0
-            lifted.insert(0, below)
-        if not lifted:
+            below.inner_commits = below.outer_writes = 0
+            moved.insert(0, below)
+        if not moved:
             return []
-        names = [below.savepoint for below in lifted]
+        names = [below.savepoint for below in moved]
         return [f"RELEASE SAVEPOINT {names[0]}", *(f"SAVEPOINT {name}" for name in names)]

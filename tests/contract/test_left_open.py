@@ -143,7 +143,7 @@ def test_a_session_of_an_earlier_test_is_told_so(
         at {project.place(line, "test_late")}
         Nothing was sent to the database.
 
-        To fix this: get sessions and engines anew in each test, \
+        To fix this: take sessions and engines from the fixtures in each test, \
 and await or cancel every task of a test before it ends
         """
     )

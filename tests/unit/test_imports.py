@@ -114,20 +114,9 @@ def _reached(imported: dict[str, set[str]], start: str) -> set[str]:
     return seen
 
 
-#: Faults that the move has kept; they go with the changes of substance.
-KNOWN = {
-    "isolation.dbapi imports itself in a circle",
-    "isolation.direct imports itself in a circle",
-    "isolation.direct_connection imports itself in a circle",
-    "isolation.direct_pool imports itself in a circle",
-    "isolation.driver_connection imports itself in a circle",
-    "isolation.outer_transaction imports itself in a circle",
-}
-
-
 def test_imports_run_one_way() -> None:
     """Between folders and within them, also under ``TYPE_CHECKING``."""
-    assert set(faults()) == KNOWN
+    assert faults() == []
 
 
 @pytest.mark.parametrize(

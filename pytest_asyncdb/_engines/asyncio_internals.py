@@ -1,0 +1,66 @@
+"""The private names of asyncio, all of them: one loop that runs inside a callback of another.
+
+asyncio refuses a second running loop in a thread. These names switch the thread from the
+caller's loop to the plugin's and back. ``_enter_task`` and ``_leave_task`` are documented for
+authors of event loops: https://docs.python.org/3/library/asyncio-extending.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+# Without _set_running_loop no statement can run in place: "Cannot run the event loop while
+# another loop is running". Futures that an adapter makes would belong to the wrong loop.
+from asyncio import _set_running_loop
+
+# Without these two, asyncio.current_task() is wrong in the plugin's tasks and in the caller's,
+# and since Python 3.12 entering a task while another one is entered raises RuntimeError.
+from asyncio.tasks import _enter_task, _leave_task
+
+#: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
+__tracebackhide__ = True
+
+Loop = asyncio.AbstractEventLoop
+Task = asyncio.Task[object]
+
+
+def running_loop() -> Loop | None:
+    """The loop that runs in this thread, if one does."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def set_running_loop(loop: Loop | None) -> None:
+    """Let asyncio believe that *loop* runs in this thread."""
+    _set_running_loop(loop)
+
+
+def running_task() -> Task | None:
+    """The task that runs in this thread, if one does."""
+    loop = running_loop()
+    return asyncio.current_task(loop) if loop is not None else None
+
+
+def pause() -> tuple[Loop | None, Task | None]:
+    """Suspend the loop that runs in this thread, so that another one can run.
+
+    Returns:
+        The arguments of :func:`resume`.
+    """
+    loop = running_loop()
+    task = None
+    if loop is not None:
+        task = asyncio.current_task(loop)
+        if task is not None:
+            _leave_task(loop, task)
+        set_running_loop(None)
+    return loop, task
+
+
+def resume(loop: Loop | None, task: Task | None) -> None:
+    """Continue what :func:`pause` has suspended."""
+    set_running_loop(loop)
+    if loop is not None and task is not None:
+        _enter_task(loop, task)

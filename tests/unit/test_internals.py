@@ -1,0 +1,97 @@
+"""Private names of other libraries: each is there, or the test says what breaks without it.
+
+The modules ``_engines/asyncio_internals.py`` and ``_engines/sqlalchemy_internals.py`` hold them.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import importlib
+import inspect
+from pathlib import Path
+
+import greenlet
+import pytest
+import sqlalchemy
+from sqlalchemy.connectors import asyncio as adapters
+from sqlalchemy.dialects.postgresql import asyncpg
+from sqlalchemy.util import greenlet_spawn
+
+from pytest_asyncdb._engines.sqlalchemy_internals import GREENLET_MARK, in_greenlet
+
+ROOT = Path(__file__).parents[2] / "pytest_asyncdb"
+#: SQLAlchemy 2.0 has its lock in the classes of some drivers only.
+NEW = tuple(map(int, sqlalchemy.__version__.split(".")[:2])) >= (2, 1)
+
+#: Where a name is looked up, the name, and what breaks without it.
+NAMES = [
+    ("asyncio", "_set_running_loop", "no statement runs in place, on the loop of the test"),
+    ("asyncio.tasks", "_enter_task", "asyncio.current_task() is wrong after each statement"),
+    ("asyncio.tasks", "_leave_task", "the private loop's tasks cannot be entered"),
+]
+
+
+@pytest.mark.parametrize(("module", "name", "breaks"), NAMES, ids=[one[1] for one in NAMES])
+def test_a_private_name_of_asyncio_is_there(module: str, name: str, breaks: str) -> None:
+    """Without it the plugin cannot be imported."""
+    there = hasattr(importlib.import_module(module), name)
+    assert there, f"{module}.{name} is gone; without it {breaks}"
+
+
+def test_sqlalchemy_marks_its_greenlets() -> None:
+    """By the attribute that the plugin's pooled greenlets carry."""
+
+    def look() -> bool:
+        assert in_greenlet()
+        return getattr(greenlet.getcurrent(), GREENLET_MARK, False) is True
+
+    assert asyncio.run(greenlet_spawn(look)), (
+        f"SQLAlchemy's greenlets have no {GREENLET_MARK}; without it statements in pooled"
+        " greenlets raise MissingGreenlet"
+    )
+    assert not in_greenlet()
+
+
+def test_sqlalchemys_adapters_lock_a_connection_while_a_statement_runs() -> None:
+    """The plugin's own statements take the same lock."""
+    source = inspect.getsource(adapters if NEW else asyncpg)
+    assert "self._execute_mutex = asyncio.Lock()" in source, (
+        "the adapters have no _execute_mutex; without it a savepoint of the plugin meets a"
+        " statement that is still running"
+    )
+
+
+def test_sqlalchemys_adapter_translates_the_errors_of_asyncpg() -> None:
+    """COMMIT with a violated deferred constraint is an IntegrityError."""
+    assert hasattr(asyncpg.AsyncAdapt_asyncpg_connection, "_handle_exception"), (
+        "asyncpg's adapter has no _handle_exception; without it a failed COMMIT raises the"
+        " driver's error in place of IntegrityError"
+    )
+
+
+def test_sqlalchemy_closes_cursors_softly() -> None:
+    """It calls ``_async_soft_close`` on the plugin's cursors, which pass it on."""
+    cursors = adapters.AsyncAdapt_dbapi_cursor
+    assert hasattr(cursors, "_async_soft_close"), (
+        "the adapters' cursors have no _async_soft_close; without it stream() and"
+        " AsyncConnection.execute() fail on the plugin's cursors"
+    )
+
+
+#: Names of SQLAlchemy that the plugin's own classes must have, for its dialects.
+OURS = {"_connection", "_async_soft_close"}
+
+
+def test_private_names_are_used_in_these_modules_only() -> None:
+    """In ``_engines`` and ``isolation`` an underscore of asyncio or of an adapter is a new one."""
+    private = {"_set_running_loop", "_get_running_loop", "_enter_task", "_leave_task"}
+    private |= {"_execute_mutex", "_handle_exception", *OURS}
+    found = set()
+    for folder in ("_engines", "isolation"):
+        for path in (ROOT / folder).glob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                name = node.attr if isinstance(node, ast.Attribute) else None
+                if name in private and "_internals" not in path.name:
+                    found.add((path.name, name))
+    assert found <= {("direct.py", "_connection")}, found  # its own class's, of super()
