@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 from fix_project import Outcome, Project
 from fix_servers import WORDS, Servers, Target
+from fix_suite import EACH_DRIVER
+
+pytestmark = pytest.mark.everyday(*EACH_DRIVER)
 
 REAL = ("reset", "copy")
 
