@@ -8,16 +8,18 @@ Two markers say what the everyday suite leaves out:
 ``complete``
     The test, or the value of a parameter, runs in the complete suite only: accidents at random
     moments, long waits, one more container. Something like it runs every day.
-``everyday(*words)``
-    The words of ``--asyncdb`` on which the test runs every day. The default is
-    :data:`EACH_BACKEND`: one driver for each backend. ``everyday(*EACH_DRIVER)`` marks what depends on
-    the driver. The marker of a test comes before the marker of its file. A test that knows
-    none of the words runs on all of its own.
+``everyday(*values)``
+    Of a test with parameters: those with one of these values run every day. ``everyday(*EACH_DRIVER)``
+    marks what depends on the driver, ``everyday("postgres-local")`` what one server stands for.
+    Without the marker, tests that run on several words of ``--asyncdb`` run on
+    :data:`EACH_BACKEND` every day, one driver for each backend. The marker of a test comes before
+    that of its file, and one of whose values a test has none is as good as missing.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import pytest
 
@@ -39,11 +41,14 @@ EACH_BACKEND = ("sqlite", "postgres+asyncpg", "mysql+aiomysql", "mariadb+asyncmy
 #: How many examples Hypothesis makes for each word.
 EXAMPLES = int(os.environ.get("ASYNCDB_TEST_EXAMPLES", "200" if COMPLETE else "15"))
 
+# Inner runs and servers are hundreds of processes, each of which would compile its modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 
 def pytest_configure(config: pytest.Config) -> None:
     for line in (
         "complete: runs in the complete suite only",
-        "everyday(*words): the words of --asyncdb on which the everyday suite runs the test",
+        "everyday(*values): the values of parameters that the everyday suite runs",
     ):
         config.addinivalue_line("markers", line)
 
@@ -70,24 +75,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in rest:
         functions.setdefault(item.nodeid.partition("[")[0], []).append(item)
     for group in functions.values():
-        left_out += _on_other_words(group)
+        left_out += _left_out(group)
     if left_out:
         gone = set(left_out)
         items[:] = [item for item in items if item not in gone]
         config.hook.pytest_deselected(items=left_out)
 
 
-def _on_other_words(items: list[pytest.Item]) -> list[pytest.Item]:
-    """The items of one function whose word the everyday suite leaves out."""
+def _left_out(items: list[pytest.Item]) -> list[pytest.Item]:
+    """The items of one function that the everyday suite leaves out."""
     marker = items[0].get_closest_marker("everyday")
-    chosen = marker.args if marker is not None else EACH_BACKEND
-    words = {item: _word(item) for item in items}
-    if not any(word in chosen for word in words.values()):
-        return []
-    return [item for item, word in words.items() if word is not None and word not in chosen]
+    if marker is not None and (kept := _with_one_of(marker.args, items)):
+        return [item for item in items if item not in kept]
+    if kept := _with_one_of(EACH_BACKEND, items):
+        return [item for item in _with_one_of(EACH_DRIVER, items) if item not in kept]
+    return []
 
 
-def _word(item: pytest.Item) -> str | None:
-    """The word among the values of the item's parameters."""
-    values = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    return next((v for v in values if isinstance(v, str) and v in EACH_DRIVER), None)
+def _with_one_of(values: Sequence[str], items: list[pytest.Item]) -> list[pytest.Item]:
+    """The items of which a parameter has one of the values."""
+    return [
+        item
+        for item in items
+        if hasattr(item, "callspec")
+        and any(isinstance(v, str) and v in values for v in item.callspec.params.values())
+    ]
