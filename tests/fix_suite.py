@@ -87,9 +87,18 @@ def _left_out(items: list[pytest.Item]) -> list[pytest.Item]:
     marker = items[0].get_closest_marker("everyday")
     if marker is not None and (kept := _with_one_of(marker.args, items)):
         return [item for item in items if item not in kept]
-    if kept := _with_one_of(EACH_BACKEND, items):
-        return [item for item in _with_one_of(EACH_DRIVER, items) if item not in kept]
-    return []
+    kept = _with_one_of(_one_for_each_backend(items), items)
+    return [item for item in _with_one_of(EACH_DRIVER, items) if item not in kept]
+
+
+def _one_for_each_backend(items: list[pytest.Item]) -> list[str]:
+    """Of the words that the items have: that of :data:`EACH_BACKEND`, or else the first."""
+    kept: dict[str, str] = {}
+    for word in EACH_DRIVER:
+        backend = word.partition("+")[0]
+        if _with_one_of([word], items) and (word in EACH_BACKEND or backend not in kept):
+            kept[backend] = word
+    return list(kept.values())
 
 
 def _with_one_of(values: Sequence[str], items: list[pytest.Item]) -> list[pytest.Item]:
