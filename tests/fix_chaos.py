@@ -26,9 +26,10 @@ import pytest
 from fix_observer import PREFIX
 from fix_project import INNER, QUIET, Project
 from fix_servers import Target
+from fix_suite import COMPLETE
 
 #: How many moments each kind of accident is tried at, and where their random numbers begin.
-NUMBER = int(os.environ.get("ASYNCDB_TEST_CHAOS", "2"))
+NUMBER = int(os.environ.get("ASYNCDB_TEST_CHAOS", "5" if COMPLETE else "1"))
 SEED = int(os.environ.get("ASYNCDB_TEST_SEED", "1"))
 #: Seconds in which a run must have ended, whatever happens to it.
 IN_TIME = 90

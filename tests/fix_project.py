@@ -25,11 +25,14 @@ from typing import Any
 # time, and C extensions do not like to be imported again.
 import aiomysql  # noqa: F401
 import aiosqlite  # noqa: F401
+import alembic.command
+import alembic.context  # noqa: F401
 import anyio.pytest_plugin  # noqa: F401
 import asyncmy  # noqa: F401
 import asyncpg  # noqa: F401
 import docker  # noqa: F401
 import hypothesis  # noqa: F401
+import mako.template  # noqa: F401
 import psycopg  # noqa: F401
 import pytest
 import sqlalchemy.dialects.mysql.aiomysql

@@ -20,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 from fix_observer import Observer, observer_of
+from fix_suite import EACH_DRIVER
 from sqlalchemy.engine import URL
 
 from pytest_asyncdb._config.registry import Registry
@@ -28,15 +29,8 @@ from pytest_asyncdb._run.stash import RUN
 from pytest_asyncdb.abc import BackendSpec, Server, Sourced
 from pytest_asyncdb.errors import AsyncdbError
 
-#: The words in ``--asyncdb`` on which every contract test runs.
-WORDS = (
-    "sqlite",
-    "postgres+asyncpg",
-    "postgres+psycopg",
-    "mysql+asyncmy",
-    "mysql+aiomysql",
-    "mariadb+asyncmy",
-)
+#: The words in ``--asyncdb`` for which there are contracts; ``fix_suite`` says which run every day.
+WORDS = EACH_DRIVER
 
 #: The providers that are tried where none is required, the fastest first.
 PREFERRED = {
@@ -157,7 +151,7 @@ def servers(pytestconfig: pytest.Config) -> Servers:
 
 @pytest.fixture(params=WORDS, ids=lambda word: word.replace("+", "-"))
 def target(request: pytest.FixtureRequest, servers: Servers) -> Target:
-    """Each backend with each driver, on a server that is up."""
+    """Each backend with each driver, on a server that is up; see ``fix_suite``."""
     return servers.target(request.param)
 
 

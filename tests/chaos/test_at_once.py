@@ -17,6 +17,7 @@ WORDS = ("postgres+asyncpg", "mariadb+asyncmy")
 
 @at_moments
 @pytest.mark.parametrize("word", WORDS)
+@pytest.mark.everyday("postgres+asyncpg")
 def test_two_runs_at_once_do_not_meet(chaos: Chaos, servers: Servers, word: str, seed: int) -> None:
     """Each drops its own databases, and neither those of the other, nor anybody else's."""
     target = servers.target(word)
@@ -67,6 +68,7 @@ EACH = """
 """
 
 
+@pytest.mark.complete
 def test_eight_workers_have_one_server_and_one_template(chaos: Chaos, servers: Servers) -> None:
     """The server's processes are counted from outside, while the run lasts."""
     servers.need("postgres", "local")

@@ -23,6 +23,7 @@ def usual() -> dict[int, float]:
     return {}
 
 
+@pytest.mark.complete
 @pytest.mark.parametrize(
     ("backend", "provider", "workers", "more"),
     [
@@ -109,7 +110,9 @@ def _all_end(run: Run, backend: str) -> None:
         assert time.monotonic() < until, found
 
 
-@pytest.mark.parametrize("backend", PROGRAMS)
+@pytest.mark.parametrize(
+    "backend", ["postgres", pytest.param("mariadb", marks=pytest.mark.complete)]
+)
 def test_the_server_ends_with_a_supervisor_that_is_killed_with_the_run(
     chaos: Chaos, servers: Servers, backend: str
 ) -> None:
@@ -127,6 +130,7 @@ def test_the_server_ends_with_a_supervisor_that_is_killed_with_the_run(
     run.leaves_nothing()
 
 
+@pytest.mark.complete
 @pytest.mark.parametrize(("backend", "stopped"), [("postgres", False), ("mariadb", True)])
 def test_the_server_ends_with_a_supervisor_that_is_killed_alone(
     chaos: Chaos, servers: Servers, backend: str, stopped: bool
@@ -146,6 +150,7 @@ def test_the_server_ends_with_a_supervisor_that_is_killed_alone(
     run.leaves_nothing()
 
 
+@pytest.mark.complete
 @pytest.mark.parametrize("backend", ["postgres"])
 def test_a_supervisor_that_is_stopped_ends_the_server_when_it_goes_on(
     chaos: Chaos, servers: Servers, backend: str

@@ -84,6 +84,7 @@ def test_the_whole_tree(chaos: Chaos, case: Case, seed: int) -> None:
     over(chaos, run, case)
 
 
+@pytest.mark.complete
 @at_moments
 def test_the_controller(chaos: Chaos, case: Case, seed: int) -> None:
     """Its workers and its server end by themselves; without a next run, too."""
@@ -98,6 +99,7 @@ def test_the_controller(chaos: Chaos, case: Case, seed: int) -> None:
     over(chaos, run, case)
 
 
+@pytest.mark.complete
 @at_moments
 def test_a_worker(chaos: Chaos, case: Case, seed: int) -> None:
     """The others go on, another one takes its place, and its tests run there."""
@@ -127,6 +129,7 @@ def _is_worker(pid: int) -> bool:
     return False
 
 
+@pytest.mark.complete
 @at_moments
 def test_the_server(chaos: Chaos, servers: Servers, seed: int) -> None:
     """Every test after it says that the server has gone; none hangs."""
@@ -154,6 +157,7 @@ def _is_server(pid: int, program: str) -> bool:
     return False
 
 
+@pytest.mark.complete
 @at_moments
 def test_the_container(chaos: Chaos, servers: Servers, seed: int) -> None:
     """As when somebody else ends it, or the memory of the machine is short."""
@@ -190,6 +194,7 @@ def says_what_happened(run: Run, begun: int, backend: str, provider: str) -> Non
         assert run.failures(), run.text
 
 
+@pytest.mark.complete
 @at_moments
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c(chaos: Chaos, case: Case, seed: int, times: int) -> None:

@@ -8,6 +8,9 @@ from __future__ import annotations
 import pytest
 from fix_project import MODELS, Project
 from fix_servers import WORDS, Servers, Target
+from fix_suite import EACH_DRIVER
+
+pytestmark = pytest.mark.everyday(*EACH_DRIVER)
 
 NEXT = """
 async def test_next(asyncdb_session):

@@ -23,7 +23,8 @@ from pytest_asyncdb.servers.reusable import records
 ASK = {"psql": "-Atc", "mysql": "-Ne", "mariadb": "-Ne", "sqlite3": "-noheader"}
 NAMES = "SELECT name FROM users ORDER BY name"
 
-STRATEGIES = pytest.mark.parametrize("strategy", ["rollback", "reset", "copy"])
+COMPLETE_ONLY = [pytest.param(word, marks=pytest.mark.complete) for word in ("reset", "copy")]
+STRATEGIES = pytest.mark.parametrize("strategy", ["rollback", *COMPLETE_ONLY])
 
 #: The first one fails with one row that is committed and one that is not.
 TESTS = """
@@ -227,6 +228,7 @@ def test_workers_keep_as_well(project: Project, postgres: Target) -> None:
     assert all(name in test for test, (name,) in found.items())
 
 
+@pytest.mark.everyday("postgres-local", "mariadb-local")
 @pytest.mark.parametrize(
     "server", ["postgres-local", "mariadb-local", "postgres-container", "mysql-container"]
 )
@@ -255,6 +257,7 @@ def test_a_server_of_ours_outlives_the_run_for_it(
             assert containers(client, name=f"^/{Path(record.folder).name}$") == []
 
 
+@pytest.mark.everyday("local")
 @pytest.mark.parametrize("provider", ["local", "container"])
 def test_on_a_server_that_stays_it_outlives_later_runs(
     project: Project, servers: Servers, provider: str

@@ -10,6 +10,9 @@ from __future__ import annotations
 import pytest
 from fix_project import QUIET, Project, naive_database
 from fix_servers import WORDS, Servers, Target
+from fix_suite import EACH_DRIVER
+
+pytestmark = pytest.mark.everyday(*EACH_DRIVER)
 
 SCOPES = ("function", "class", "module", "package", "session")
 

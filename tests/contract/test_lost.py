@@ -16,12 +16,16 @@ import pytest
 from fix_observer import observer_of
 from fix_project import Outcome, Project
 from fix_servers import WORDS, Servers, Target
+from fix_suite import EACH_DRIVER
 
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb.abc import BackendSpec
 from pytest_asyncdb.backends.mysql import Asyncmy, MariaDB
 
-pytestmark = pytest.mark.filterwarnings("default::ResourceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("default::ResourceWarning"),
+    pytest.mark.everyday(*EACH_DRIVER),
+]
 
 LABELS = {"postgres": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB"}
 

@@ -27,6 +27,7 @@ from typing import Any
 import pytest
 from fix_observer import Observer, Rows
 from fix_servers import Servers, Target
+from fix_suite import EACH_DRIVER, EXAMPLES
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Integer, delete, insert, select, text, update
@@ -42,8 +43,7 @@ from pytest_asyncdb._engines.host_loop import HostLoop
 from pytest_asyncdb.abc import BackendSpec, Server, ViewRequest
 from pytest_asyncdb.isolation.rollback import Rollback
 
-#: Programs for each driver; ASYNCDB_TEST_EXAMPLES asks for more.
-EXAMPLES = int(os.environ.get("ASYNCDB_TEST_EXAMPLES", "40"))
+pytestmark = pytest.mark.everyday(*EACH_DRIVER)
 
 #: A statement that takes longer than SHORT, but ends by itself: on the real pool nobody ends it.
 SLOW = {

@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 from fix_project import Outcome, Project
 from fix_servers import WORDS, Servers, Target
+from fix_suite import EACH_BACKEND, EACH_DRIVER
+
+pytestmark = pytest.mark.everyday(*EACH_DRIVER)
 
 REAL = ("reset", "copy")
 
@@ -452,6 +455,7 @@ def test_a_connection_that_is_lost_in_a_test_costs_its_transaction(
     run(project, target, strategy).passed(2)
 
 
+@pytest.mark.everyday(*EACH_BACKEND)
 @pytest.mark.parametrize("word", SERVERS)
 def test_connections_do_not_pile_up(
     project: Project, servers: Servers, strategy: str, word: str

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from fix_servers import Servers, Target
+from fix_suite import EXAMPLES
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import ForeignKey, String, text
@@ -28,9 +29,6 @@ from pytest_asyncdb._databases.worker_databases import WorkerDatabase
 from pytest_asyncdb._engines.host_loop import HostLoop
 from pytest_asyncdb.abc import BackendSpec, Server, ViewRequest
 from pytest_asyncdb.isolation.reset import Reset
-
-#: Programs for each driver; ASYNCDB_TEST_EXAMPLES asks for more.
-EXAMPLES = int(os.environ.get("ASYNCDB_TEST_EXAMPLES", "40"))
 
 #: Stands in the names of databases where a run id does: other processes use the server too.
 RUN = f"{os.getpid():08x}"

@@ -34,6 +34,8 @@ from pytest_asyncdb.servers.docker_api import LABEL
 from pytest_asyncdb.servers.reusable import Record
 from pytest_asyncdb.servers.supervised import data_place
 
+pytestmark = pytest.mark.everyday("postgres-local")
+
 LOCAL = ["postgres-local", "mariadb-local"]
 CONTAINER = ["postgres-container", "mysql-container", "mariadb-container"]
 
@@ -214,9 +216,12 @@ def reuse(
 on_postgres = pytest.mark.parametrize("reuse", ["postgres-local"], indirect=True)
 #: The image of the others starts slowly.
 on_each = pytest.mark.parametrize("reuse", [*LOCAL, "postgres-container"], indirect=True)
-in_container = pytest.mark.parametrize("reuse", ["postgres-container"], indirect=True)
+in_container = pytest.mark.parametrize(
+    "reuse", [pytest.param("postgres-container", marks=pytest.mark.complete)], indirect=True
+)
 
 
+@pytest.mark.everyday("postgres-local", "mariadb-local", "postgres-container")
 @pytest.mark.parametrize("reuse", [*LOCAL, *CONTAINER], indirect=True)
 def test_the_next_run_finds_server_and_template_and_no_data(reuse: Reuse) -> None:
     assert reuse.names() == ["ada", "bob"]
@@ -401,6 +406,7 @@ def test_two_runs_at_once_share_it(reuse: Reuse) -> None:
     assert len(reuse.databases()) == 1
 
 
+@pytest.mark.complete
 def test_all_workers_share_it(reuse: Reuse) -> None:
     reuse.run("-n", "2").had(passed=2)
     reuse.run("-n", "2").had(passed=2)
@@ -436,6 +442,7 @@ def test_a_run_that_is_killed_leaves_the_server_and_no_data(
     assert len(reuse.databases()) == 1
 
 
+@pytest.mark.complete
 def test_a_template_whose_builder_is_killed_is_built_anew(reuse: Reuse) -> None:
     killing = "        import os\n        if not (HERE / 'killed').exists():\n"
     killing += "            (HERE / 'killed').touch()\n            os.kill(os.getpid(), 9)\n"

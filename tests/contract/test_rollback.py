@@ -11,11 +11,15 @@ import time
 import pytest
 from fix_project import QUIET, Project, naive_database
 from fix_servers import Servers, Target
+from fix_suite import EACH_DRIVER
 
 from pytest_asyncdb.backends.postgres_reset import PostgresRestorer
 from pytest_asyncdb.isolation.rollback import Rollback
 
-pytestmark = pytest.mark.filterwarnings("default::ResourceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("default::ResourceWarning"),
+    pytest.mark.everyday(*EACH_DRIVER),
+]
 
 LABELS = {"sqlite": "SQLite", "postgres": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB"}
 

@@ -114,6 +114,7 @@ def test_seeds_are_layers_of_which_each_is_built_once(
     assert built(project) == ["more", "people", "posts"]
 
 
+@pytest.mark.everyday("reset")
 @pytest.mark.parametrize("word", ["postgres+psycopg", "mysql+asyncmy", "mariadb+asyncmy"])
 def test_all_workers_share_one_template(
     project: Project, servers: Servers, strategy: str, word: str
@@ -144,6 +145,7 @@ def test_all_workers_share_one_template(
     assert len({database for _, database in seen}) == (16 if strategy == "copy" else 4)
 
 
+@pytest.mark.everyday("reset")
 def test_sqlite_is_built_by_each_worker(project: Project, servers: Servers, strategy: str) -> None:
     """Its databases are in the process."""
     project.write("conftest.py", SEED)

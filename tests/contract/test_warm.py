@@ -20,6 +20,8 @@ from pytest_asyncdb.abc import BackendSpec, Server
 from pytest_asyncdb.servers import local
 from pytest_asyncdb.servers.data_dir_cache import DataDirCache
 
+pytestmark = pytest.mark.everyday("postgres")
+
 REGISTRY = Registry()
 
 
@@ -80,6 +82,7 @@ def files(entry: Path) -> list[Path]:
     return sorted(path for path in (entry / "data").rglob("*") if path.is_file())
 
 
+@pytest.mark.everyday("postgres", "mariadb")
 def test_the_second_server_starts_from_what_the_first_one_filled(
     name: str, cache: Path, filled: list[str]
 ) -> None:

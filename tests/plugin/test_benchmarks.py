@@ -62,6 +62,7 @@ def test_the_smallest_case_is_measured_and_written_down(tmp_path: Path) -> None:
     assert text.endswith(PAGE.partition("before\n")[2])
 
 
+@pytest.mark.complete
 def test_what_the_reports_need_can_be_switched_off(tmp_path: Path) -> None:
     """The plugin for that fails a run in which a statement is noted all the same."""
     file = tmp_path / "speed.json"
@@ -74,6 +75,7 @@ def test_what_the_reports_need_can_be_switched_off(tmp_path: Path) -> None:
     assert numbers == {"noting": 3 * 4, "blind": 3 * 4}
 
 
+@pytest.mark.complete
 def test_what_noting_costs_is_seen(tmp_path: Path) -> None:
     """The control: where to note a statement takes 10 ms, the tests that note are the slow ones."""
     slow = (
@@ -102,6 +104,7 @@ def test_what_noting_costs_is_seen(tmp_path: Path) -> None:
     assert result["verdict"] == "missed"
 
 
+@pytest.mark.complete
 @pytest.mark.parametrize("grows", [False, True])
 def test_what_grows_with_the_tests_is_seen(grows: bool) -> None:
     """The control: fixtures of which each calls what all before it have left."""
@@ -125,6 +128,7 @@ def test_what_grows_with_the_tests_is_seen(grows: bool) -> None:
     assert calls > 1.1 if grows else 0.95 < calls < 1.05
 
 
+@pytest.mark.complete
 def test_a_run_that_does_not_pass_is_a_failure(tmp_path: Path) -> None:
     """A broken variant is not measured: the line says so, and the command fails."""
     code = (

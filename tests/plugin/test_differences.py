@@ -8,6 +8,8 @@ import pytest
 from fix_project import Project
 from fix_servers import Servers, Target
 
+pytestmark = pytest.mark.everyday("sqlite", "postgres+asyncpg")
+
 #: What a real project has: every kind of type, default, index and constraint.
 RICH = """
 import datetime

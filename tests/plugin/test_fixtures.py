@@ -6,6 +6,8 @@ import pytest
 from fix_project import Project
 from fix_servers import Servers, Target
 
+pytestmark = pytest.mark.everyday("sqlite", "postgres+asyncpg")
+
 #: The servers of the contract, one driver each: what is tested here is not the drivers' business.
 WORDS = ("sqlite", "postgres+asyncpg", "mysql+aiomysql", "mariadb+asyncmy")
 

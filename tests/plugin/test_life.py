@@ -105,6 +105,7 @@ def test_the_header_names_versions_driver_provider_reason_and_tuning(
         assert re.fullmatch(f"asyncdb: {line}", found)
 
 
+@pytest.mark.everyday("local")
 @pytest.mark.parametrize(
     ("provider", "signum"),
     [
@@ -161,6 +162,7 @@ def test_a_run_that_is_ended_leaves_nothing(
         assert left == set()
 
 
+@pytest.mark.everyday("local")
 @pytest.mark.parametrize("provider", ["url", "local", "memory"])
 def test_threads_import_nothing_of_ours(project: Project, servers: Servers, provider: str) -> None:
     """pytest rewrites it, which CPython 3.11 cannot do in two threads at once. Left to

@@ -14,6 +14,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from pytest_asyncdb.reports.html import page as written
 
+pytestmark = pytest.mark.complete
+
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 #: Milliseconds in which a page of 2,000 tests on 6 backends is there.
 OPENS = 1000

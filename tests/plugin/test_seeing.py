@@ -10,6 +10,8 @@ from fix_servers import Servers, Target
 
 from pytest_asyncdb._record import statement_log
 
+pytestmark = pytest.mark.everyday("sqlite", "postgres+asyncpg")
+
 FAILING = """
 async def test_it(asyncdb_session):
     asyncdb_session.add(User(name="ada"))

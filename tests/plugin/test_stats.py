@@ -13,6 +13,8 @@ from fix_servers import Servers, Target
 from pytest_asyncdb._run.stash import RUN
 from pytest_asyncdb.reports import timing_table
 
+pytestmark = pytest.mark.everyday("sqlite", "postgres+asyncpg")
+
 THREE = """
 @pytest.mark.parametrize("name", ["ada", "bob", "cyd"])
 async def test_each(asyncdb_session, name):

@@ -82,6 +82,7 @@ def test_the_controller_starts_one_server_for_all_workers(project: Project) -> N
     assert len(started) == 1
 
 
+@pytest.mark.everyday("load")
 @pytest.mark.parametrize("dist", ["load", "loadscope", "loadfile", "loadgroup", "worksteal"])
 def test_every_way_of_distribution_works(project: Project, postgres: Target, dist: str) -> None:
     project.tests(RECORD)

@@ -1,0 +1,111 @@
+"""The everyday suite and the complete one.
+
+``pytest -n auto`` runs the everyday suite, which is fast enough to run before every commit.
+``ASYNCDB_TEST_COMPLETE=1 pytest -n auto`` runs every test there is.
+
+Two markers say what the everyday suite leaves out:
+
+``complete``
+    The test, or the value of a parameter, runs in the complete suite only: accidents at random
+    moments, long waits, one more container. Something like it runs every day.
+``everyday(*values)``
+    Of a test with parameters: those with one of these values run every day. ``everyday(*EACH_DRIVER)``
+    marks what depends on the driver, ``everyday("postgres-local")`` what one server stands for.
+    Without the marker, tests that run on several words of ``--asyncdb`` run on
+    :data:`EACH_BACKEND` every day, one driver for each backend. The marker of a test comes before
+    that of its file, and one of whose values a test has none is as good as missing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import pytest
+
+#: Whether everything runs.
+COMPLETE = os.environ.get("ASYNCDB_TEST_COMPLETE", "") not in ("", "0")
+
+#: The words in ``--asyncdb`` on which a contract that depends on the driver runs every day.
+EACH_DRIVER = (
+    "sqlite",
+    "postgres+asyncpg",
+    "postgres+psycopg",
+    "mysql+asyncmy",
+    "mysql+aiomysql",
+    "mariadb+asyncmy",
+)
+#: The words on which any other contract runs every day.
+EACH_BACKEND = ("sqlite", "postgres+asyncpg", "mysql+aiomysql", "mariadb+asyncmy")
+
+#: How many examples Hypothesis makes for each word.
+EXAMPLES = int(os.environ.get("ASYNCDB_TEST_EXAMPLES", "200" if COMPLETE else "15"))
+
+# Inner runs and servers are hundreds of processes, each of which would compile its modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in (
+        "complete: runs in the complete suite only",
+        "everyday(*values): the values of parameters that the everyday suite runs",
+    ):
+        config.addinivalue_line("markers", line)
+
+
+def pytest_report_header() -> str:
+    if COMPLETE:
+        return "suite: complete"
+    return "suite: everyday (ASYNCDB_TEST_COMPLETE=1 runs the complete one)"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: tests wait for servers and other processes."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only the complete suite runs."""
+    if COMPLETE:
+        return
+    left_out = [item for item in items if item.get_closest_marker("complete")]
+    rest = [item for item in items if not item.get_closest_marker("complete")]
+    functions: dict[str, list[pytest.Item]] = {}
+    for item in rest:
+        functions.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for group in functions.values():
+        left_out += _left_out(group)
+    if left_out:
+        gone = set(left_out)
+        items[:] = [item for item in items if item not in gone]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def _left_out(items: list[pytest.Item]) -> list[pytest.Item]:
+    """The items of one function that the everyday suite leaves out."""
+    marker = items[0].get_closest_marker("everyday")
+    if marker is not None and (kept := _with_one_of(marker.args, items)):
+        return [item for item in items if item not in kept]
+    kept = _with_one_of(_one_for_each_backend(items), items)
+    return [item for item in _with_one_of(EACH_DRIVER, items) if item not in kept]
+
+
+def _one_for_each_backend(items: list[pytest.Item]) -> list[str]:
+    """Of the words that the items have: that of :data:`EACH_BACKEND`, or else the first."""
+    kept: dict[str, str] = {}
+    for word in EACH_DRIVER:
+        backend = word.partition("+")[0]
+        if _with_one_of([word], items) and (word in EACH_BACKEND or backend not in kept):
+            kept[backend] = word
+    return list(kept.values())
+
+
+def _with_one_of(values: Sequence[str], items: list[pytest.Item]) -> list[pytest.Item]:
+    """The items of which a parameter has one of the values."""
+    return [
+        item
+        for item in items
+        if hasattr(item, "callspec")
+        and any(isinstance(v, str) and v in values for v in item.callspec.params.values())
+    ]

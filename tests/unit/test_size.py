@@ -1,0 +1,68 @@
+"""The package stays small enough to be taken over."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "pytest_asyncdb"
+
+#: Lines of code of the whole package, and how far it may be above before the number is discussed.
+MOST = 10_000
+MARGIN = 300
+#: Lines of one file, with comments; ``abc.py`` is what authors of extensions read from end to end.
+LONGEST = 400
+LONGER = {"abc.py"}
+
+
+def lines_of_code(source: str) -> int:
+    """The lines of a module that are neither empty nor comment nor docstring."""
+    lines = source.splitlines()
+    docstrings: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            value = body[0].value
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                docstrings |= set(range(body[0].lineno, (body[0].end_lineno or 0) + 1))
+    return sum(
+        bool(line.strip()) and not line.strip().startswith("#") and number not in docstrings
+        for number, line in enumerate(lines, 1)
+    )
+
+
+def sources() -> dict[str, str]:
+    """The source of every module, by its path within the package."""
+    return {
+        str(path.relative_to(PACKAGE)): path.read_text(encoding="utf-8")
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
+
+
+def test_the_package_stays_below_its_number_of_lines() -> None:
+    """10,000 lines of code, and a margin; more needs a reason in the commit that raises it."""
+    counted = {name: lines_of_code(source) for name, source in sources().items()}
+    total = sum(counted.values())
+    largest = sorted(counted, key=lambda name: -counted[name])[:10]
+    assert total <= MOST + MARGIN, f"{total} lines; the largest files: {', '.join(largest)}"
+
+
+def test_no_file_is_longer_than_a_reader_can_hold() -> None:
+    """400 lines with comments; ``abc`` alone may be longer."""
+    lengths = {name: len(source.splitlines()) for name, source in sources().items()}
+    too_long = {n: length for n, length in lengths.items() if length > LONGEST and n not in LONGER}
+    assert too_long == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "number"),
+    [
+        ('"""A docstring."""\n\nimport os  # code\n# a comment\n', 1),
+        ('def f():\n    """Two\n    lines."""\n\n    return """no\n    docstring"""\n', 3),
+    ],
+)
+def test_only_code_is_counted(source: str, number: int) -> None:
+    """The control: blank lines, comments and docstrings are not counted, other texts are."""
+    assert lines_of_code(source) == number
