@@ -36,10 +36,12 @@ def reap_in_thread() -> threading.Thread:
 
 def _reap_quietly() -> None:
     from pytest_asyncdb._run.traces import traces
+    from pytest_asyncdb.servers.reusable import end_idle
 
     # Nobody asked for it, and the next run tries again.
     with contextlib.suppress(Exception):
         forget_dead()
+        end_idle()
         for trace in traces():
             if trace.abandoned:
                 trace.remove()
@@ -100,20 +102,19 @@ def _end_unused(dry: bool, say: Callable[[str], None]) -> tuple[set[str], bool, 
         The names of the folders of those that were there; was one of them not in use, and are
         these gone?
     """
-    from pytest_asyncdb.servers.reusable import end_unused, records
+    from pytest_asyncdb.servers.reusable import records
 
     told: set[str] = set()
     found, complete = False, True
-    for path, record in records():
-        if record.owner.alive():  # else what is left of it has to be removed
-            told.add(Path(record.folder).name)
-        ended = end_unused(path, record, dry)
-        what = f"{record.owner.what}, process {record.owner.pid} in {record.folder}"
+    for record in records():
+        if record.running():  # else what is left of it has to be removed
+            told.add(Path(record.place).name)
+        ended = record.end_unused(dry)
         if ended is None:
-            say(f"in use: {what}")
+            say(f"in use: {record}")
             continue
         found, complete = True, complete and ended
-        say(f"{'would be removed' if dry else _DONE[ended]}: {what}")
+        say(f"{'would be removed' if dry else _DONE[ended]}: {record}")
     return told, found, complete
 
 
@@ -154,7 +155,7 @@ def _has_ended(server: Server) -> bool:
     from pytest_asyncdb.servers.reusable import records
 
     address = (server.host, server.port)
-    there = [r for _, r in records() if r.owner.alive()]
+    there = [record for record in records() if record.running()]
     return server.managed and all((r.server.host, r.server.port) != address for r in there)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from pytest_asyncdb._system.process_identity import FILE, Owner
 from pytest_asyncdb.servers.docker_api import remove_container
 from pytest_asyncdb.servers.docker_labels import Labelled, our_containers
-from pytest_asyncdb.servers.segments import remove_segments
+from pytest_asyncdb.servers.reusable import may_be_kept
 from pytest_asyncdb.servers.supervised import MEMORY, PREFIX
 
 #: Seconds for what was killed to end.
@@ -75,7 +75,6 @@ class Folder(Trace):
                 with contextlib.suppress(OSError):
                     os.kill(process, signal.SIGKILL)
             time.sleep(0.01)
-        remove_segments(self.path / "data")
         while self.path.exists() and time.monotonic() < until:
             shutil.rmtree(self.path, ignore_errors=True)
         return not self.path.exists()
@@ -101,6 +100,8 @@ class Container(Trace):
     @property
     def abandoned(self) -> bool:
         if self.labelled.ends_by_itself:  # when it has removed what others than us have made
+            return False
+        if may_be_kept(self.name, self.labelled.record):
             return False
         return self.owner is not None and not self.owner.alive()
 

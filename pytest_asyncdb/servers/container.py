@@ -4,9 +4,9 @@ Data lives in memory, Docker chooses the port, the password is random. The conta
 killed and removed on leaving; where nothing of ours is left to do that, testcontainers'
 own helper Ryuk does it, and where that has not, the next run, by our label.
 
-One that may stay after the run is none of Ryuk's: as for a local server there is a supervisor with
-a folder, and the program that it runs is ``attend.py``, which lets the container live and end. It
-bears the name of the folder.
+A container that may outlive the run has no label for Ryuk. Later runs find it by a record
+(``reusable.py``), which its label names; without that record, or unused for long, the next run
+removes it.
 """
 
 from __future__ import annotations
@@ -36,13 +36,11 @@ from pytest_asyncdb.servers.docker_api import (
     engine_address,
     image_id,
     is_plain,
-    is_running,
     ping,
 )
 from pytest_asyncdb.servers.messages import server_start
 from pytest_asyncdb.servers.readiness import patience
-from pytest_asyncdb.servers.reusable import Record, obtained, stays_already
-from pytest_asyncdb.servers.supervised import Identity, Supervised, supervised
+from pytest_asyncdb.servers.reusable import Keep, Record, is_kept, obtained
 from pytest_asyncdb.servers.testcontainers_api import prepare, pull, remove, start
 
 
@@ -79,7 +77,7 @@ class ContainerProvider(ServerProvider):
     def load(self, found: Candidate, backend: Backend) -> None:
         if self.keeps and self.reuse:
             number = image_id(found.detail)
-            if number and stays_already(backend.name, self._words(found, backend, number), _runs):
+            if number and is_kept(self._words(found, backend, number)):
                 return
         import testcontainers.core.container  # noqa: F401
 
@@ -105,10 +103,18 @@ class ContainerProvider(ServerProvider):
             return patience(progress, f"{backend.label}: getting the image {image}")
 
         @contextlib.contextmanager
-        def running(owner: Owner, ours: Supervised | None = None) -> Iterator[Server]:
+        def started(owner: Owner, folder: Path | None) -> Iterator[tuple[Server, Keep]]:
             password = secrets.token_hex(16)
             with getting():
-                container = prepare(recipe, image, password, owner, ours, failure)
+                container = prepare(recipe, image, password, owner, folder, failure)
+            kept = False
+
+            def keep(server: Server, owner: Owner) -> Record:
+                nonlocal kept
+                kept = True
+                name = container.get_wrapped_container().name
+                return Record(server, owner, str(name), engine_address())
+
             try:
                 with patience(
                     progress, f"{backend.label}: the container of {image} is still starting"
@@ -124,32 +130,20 @@ class ContainerProvider(ServerProvider):
                         maintenance=recipe.maintenance,
                         tuning=found.tuning,
                     )
-                    server = start(container, recipe, ours, server, backend, driver, failure)
-                yield server
+                    server = start(container, recipe, folder, server, backend, driver, failure)
+                yield server, keep
             finally:
-                if ours is not None and ours.stays:
+                if kept:
                     container.get_docker_client().client.close()
                 else:
                     remove(container)
-
-        @contextlib.contextmanager
-        def started(owner: Owner) -> Iterator[tuple[Supervised, Server]]:
-            with (
-                supervised(Identity(), "", owner, detached=True) as ours,
-                running(ours.as_owner(owner), ours) as server,
-            ):
-                yield ours, server
 
         def words() -> list[str]:
             with getting():
                 number = image_id(image) or pull(image, failure)
             return self._words(found, backend, number)
 
-        if self.keeps and (self.reuse or self.needed is not None):
-            servers = obtained(self, backend.name, kind, words, started, _runs)
-        else:
-            servers = running(Owner.current(self.run, kind))
-        with servers as server:
+        with obtained(self, kind, words, started) as server:
             yield dataclasses.replace(server, seconds=time.monotonic() - began)
 
     def _words(self, found: Candidate, backend: Backend, number: str) -> list[str]:
@@ -162,9 +156,4 @@ class ContainerProvider(ServerProvider):
         assert recipe is not None
         variables = recipe.environment(found.version or "").items()
         settings = [*recipe.command, str(recipe.port), recipe.data_folder, *map(str, variables)]
-        return [self.name, engine_address(), found.detail, number, *settings]
-
-
-def _runs(record: Record) -> bool:
-    """Is the container still there? It bears the name of the folder."""
-    return is_running(Path(record.folder).name)
+        return [backend.name, self.name, engine_address(), found.detail, number, *settings]

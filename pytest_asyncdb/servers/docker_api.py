@@ -1,7 +1,6 @@
 """The container engine: where it is, whether it answers, and what it is asked.
 
-Speaks to it without the package ``docker``, which takes long to import, and imports
-nothing of ours: ``attend.py`` runs this file by its path.
+Speaks to it without the package ``docker``, which takes long to import.
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ from urllib.parse import urlsplit
 
 #: Marks our containers; the value is the record of the owner.
 LABEL = "org.pytest-asyncdb"
+#: On containers that may outlive their run: the folder of the record; see ``reusable.py``.
+RECORD = "org.pytest-asyncdb.record"
 #: How the name of testcontainers' helper begins; its session follows.
 RYUK = "testcontainers-ryuk-"
 #: Seconds for the engine to answer a ping.

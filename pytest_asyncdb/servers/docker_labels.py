@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from pytest_asyncdb._system.process_identity import Owner
-from pytest_asyncdb.servers.docker_api import LABEL, RYUK, call
+from pytest_asyncdb.servers.docker_api import LABEL, RECORD, RYUK, call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Labelled:
         image: What it was made from.
         owner: None where the label cannot be read.
         ends_by_itself: It is Ryuk at its work.
+        record: The folder of the record by which later runs find it, if it may be kept.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Labelled:
     image: str
     owner: Owner | None
     ends_by_itself: bool
+    record: str | None
 
 
 def our_containers() -> list[Labelled]:
@@ -48,7 +50,9 @@ def our_containers() -> list[Labelled]:
 def _labelled(entry: dict[str, Any]) -> Labelled:
     name = (entry["Names"] or [entry["Id"][:12]])[0].lstrip("/")
     at_work = name.startswith(RYUK) and entry["State"] == "running"
-    return Labelled(entry["Id"], name, entry["Image"], _owner_of(entry["Labels"][LABEL]), at_work)
+    labels = entry["Labels"]
+    owner = _owner_of(labels[LABEL])
+    return Labelled(entry["Id"], name, entry["Image"], owner, at_work, labels.get(RECORD))
 
 
 def _owner_of(label: str) -> Owner | None:

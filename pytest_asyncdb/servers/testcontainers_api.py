@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +12,9 @@ from typing import TYPE_CHECKING
 from pytest_asyncdb._system.process_identity import Owner
 from pytest_asyncdb.abc import Backend, ContainerRecipe, Driver, Server
 from pytest_asyncdb.errors import ServerStartError
-from pytest_asyncdb.servers.docker_api import LABEL, engine_address, image_id
+from pytest_asyncdb.servers.docker_api import LABEL, RECORD, image_id
 from pytest_asyncdb.servers.readiness import NotReady, describe, wait_until_ready
 from pytest_asyncdb.servers.ryuk import MADE, ensure_ryuk
-from pytest_asyncdb.servers.supervised import Supervised
 
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
@@ -26,10 +23,6 @@ if TYPE_CHECKING:
 _START = 120.0
 #: Seconds between two looks at whether the container still runs.
 _LOOK = 0.5
-#: Seconds that the engine may take to remove a container.
-_REMOVAL = 20.0
-#: Seconds between two looks at whether it has begun.
-_BEGIN = 0.02
 
 #: Makes an error of what failed and what the container printed.
 Failure = Callable[[str, str], ServerStartError]
@@ -40,13 +33,17 @@ def prepare(
     image: str,
     password: str,
     owner: Owner,
-    ours: Supervised | None,
+    record: Path | None,
     failure: Failure,
 ) -> DockerContainer:
-    """The container, not yet made, its image at hand, and Ryuk running where that is to end it."""
+    """Describe a container, get its image, and start Ryuk if that has to remove the container.
+
+    Args:
+        record: The folder of the record by which later runs find the container.
+    """
     from testcontainers.core.config import testcontainers_config
 
-    if ours is None:
+    if record is None:
         try:
             ensure_ryuk(owner.run)
         except Exception as error:
@@ -59,8 +56,9 @@ def prepare(
         container.with_command(list(recipe.command))
         container.with_exposed_ports(recipe.port)
         container.with_tmpfs_mount(recipe.data_folder)
-        container.with_kwargs(labels={LABEL: owner.to_json()})
-        if ours is None:
+        labels = {LABEL: owner.to_json()} | ({RECORD: str(record)} if record else {})
+        container.with_kwargs(labels=labels)
+        if record is None:
             MADE.add(id(container))
         for name, value in recipe.environment(image.rpartition(":")[2]).items():
             container.with_env(name, value.format(password=password))
@@ -100,7 +98,7 @@ def pull(image: str, failure: Failure) -> str:
 def start(
     container: DockerContainer,
     recipe: ContainerRecipe,
-    ours: Supervised | None,
+    record: Path | None,
     server: Server,
     backend: Backend,
     driver: Driver,
@@ -123,10 +121,10 @@ def start(
             raise _Ended(f"the container is {container.status}")
 
     try:
-        if ours is None:
+        if record is None:
             container.start()
         else:
-            _begin(container, recipe, ours)
+            _start_without_ryuk(container, recipe)
         host = container.get_container_host_ip()
         server = dataclasses.replace(
             server,
@@ -137,50 +135,42 @@ def start(
         # A try costs the processor that the start needs as well.
         said = wait_until_ready(server, backend, driver, _START, check, pause=0.1)
     except (NotReady, _Ended) as error:
-        raise failure(str(error), _output(container, ours)) from error
+        raise failure(str(error), _output(container)) from error
     except Exception as error:  # docker's and testcontainers' own
-        raise failure(describe(error), _output(container, ours)) from error
+        raise failure(describe(error), _output(container)) from error
     return dataclasses.replace(server, version=backend.version_of(said))
 
 
-def _begin(container: DockerContainer, recipe: ContainerRecipe, ours: Supervised) -> None:
-    """Make the container, and let the supervisor's program start it.
+def _start_without_ryuk(container: DockerContainer, recipe: ContainerRecipe) -> None:
+    """Start the container so that it outlives this process.
 
     testcontainers' own way would give it the label by which Ryuk knows what to remove.
     """
     client = container.get_docker_client()
     network = None if os.environ.get("DOCKER_HOST") else client.find_host_network()
-    name = Path(ours.folder).name
-    container._container = client.client.containers.create(
+    container._container = client.client.containers.run(
         container.image,
         command=list(recipe.command),
         environment=container.env,
         ports=container.ports,
         tmpfs=container.tmpfs,
-        name=name,
+        detach=True,
         **({"network": network} if network else {}),
         **container._kwargs,
     )
-    attend = str(Path(__file__).with_name("attend.py"))
-    command = [sys.executable, "-I", "-S", attend, engine_address(), name]
-    ours.start(command, signal.SIGTERM, _REMOVAL)
-    while container.status == "created":
-        if event := ours.event(_BEGIN):
-            raise _Ended(event)
-        container.reload()
 
 
 class _Ended(Exception):
     """The container ended by itself."""
 
 
-def _output(container: DockerContainer, ours: Supervised | None) -> str:
+def _output(container: DockerContainer) -> str:
     """The end of what the container printed."""
     try:
         logs = container.get_wrapped_container().logs(tail=40)
         return bytes(logs).decode(errors="replace")
-    except Exception as error:  # it may have been removed, and its output kept before
-        return (ours.output() if ours else "") or f"(no log: {describe(error)})"
+    except Exception as error:
+        return f"(no log: {describe(error)})"
 
 
 def remove(container: DockerContainer) -> None:
