@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import signal
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -310,10 +309,11 @@ def _initialise_mariadb(place: LocalPlace) -> list[str]:
 
 
 class MySQL(_MySQLFamily):
-    """MySQL 8 and newer."""
+    """MySQL 8.0 and newer."""
 
     name = "mysql"
     label = "MySQL"
+    oldest = "8.0"
     schemes = ("mysql",)
     room = _ROOM.format(status="performance_schema.global_status")
     live_statistics = ("SET SESSION information_schema_stats_expiry = 0",)
@@ -326,8 +326,7 @@ class MySQL(_MySQLFamily):
         # Its one account is root@localhost, which 127.0.0.1 is only where names are resolved.
         serve=_serve("mysqld", "--mysqlx=OFF"),
         credentials="ALTER USER 'root'@'localhost' IDENTIFIED BY '{password}';\n",
-        renew=None,  # the file is read at each start
-        stop=signal.SIGKILL,
+        stop="SIGKILL",
         refuses_root=False,
         user="root",
         maintenance="information_schema",
@@ -355,6 +354,7 @@ class MariaDB(_MySQLFamily):
 
     name = "mariadb"
     label = "MariaDB"
+    oldest = "10.6"
     dialect = "mariadb"
     schemes = ("mariadb",)
     waits_query = MARIADB_WAITS
@@ -370,8 +370,7 @@ class MariaDB(_MySQLFamily):
             "ALTER USER 'root'@'127.0.0.1' IDENTIFIED BY '{password}';\n"
             "ALTER USER 'root'@'::1' IDENTIFIED BY '{password}';\n"
         ),
-        renew=None,
-        stop=signal.SIGKILL,
+        stop="SIGKILL",
         refuses_root=False,
         user="root",
         maintenance="information_schema",

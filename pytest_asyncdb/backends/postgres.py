@@ -7,7 +7,6 @@ How programs and images are run is in ``servers/``; how tests are kept apart in
 from __future__ import annotations
 
 import re
-import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
@@ -165,7 +164,6 @@ def _initialise(place: LocalPlace) -> list[str]:
     return [
         *(place.programs["initdb"], "-D", place.data, "-U", "postgres"),
         *("-E", "UTF8", f"--locale={_LOCALE}", "--no-sync", "--no-instructions"),
-        "--no-clean",  # else it leaves shared memory that nobody can find any more
         *("--auth-local=reject", *_log_in(place.version), f"--pwfile={place.credentials}"),
     ]
 
@@ -246,7 +244,10 @@ def _quoted(value: str) -> str:
 
 
 class Postgres(Backend):
-    """PostgreSQL 12 and newer."""
+    """PostgreSQL 14 and newer.
+
+    ``DROP DATABASE … WITH (FORCE)`` is of version 13, ``initdb --no-instructions`` of 14.
+    """
 
     name = "postgres"
     aliases = ("postgresql",)
@@ -257,6 +258,7 @@ class Postgres(Backend):
     in_use = frozenset({"55006"})  # object_in_use
     cancelled = frozenset({"57014"})  # query_canceled
     schemes = ("postgresql", "postgres")
+    oldest = "14"
     drivers = (Asyncpg, Psycopg)
     capabilities = Capabilities(
         transactional_ddl=True,
@@ -287,8 +289,7 @@ class Postgres(Backend):
         initialise=_initialise,
         serve=_serve,
         credentials="{password}\n",
-        renew="ALTER ROLE postgres PASSWORD '{password}'",
-        stop=signal.SIGQUIT,  # "immediate shutdown": no checkpoint, shared memory removed
+        stop="SIGQUIT",  # "immediate shutdown": no checkpoint, shared memory removed
         refuses_root=True,
         user="postgres",
         maintenance="postgres",

@@ -591,7 +591,7 @@ def test_without_a_folder_for_the_record(reuse: Reuse, monkeypatch: pytest.Monke
               - NotADirectoryError: [Errno 20] Not a directory: '{place}/pytest-asyncdb/servers'
 
             To fix this, do one of:
-              - set XDG_CACHE_HOME to a folder that can be written to
+              - set XDG_CACHE_HOME to a folder that is writable
               - leave out --asyncdb-reuse
             """
         )
