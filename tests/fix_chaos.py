@@ -34,15 +34,14 @@ SEED = int(os.environ.get("ASYNCDB_TEST_SEED", "1"))
 IN_TIME = 90
 #: Seconds in which the watchdog must have seen that a run is gone.
 WATCHDOG = 15
-#: Seconds for which a Ryuk waits that nobody has connected to yet, and some more.
-RYUK = 75
+#: Seconds in which Ryuk must have removed the containers of a killed run: it waits for ten.
+RYUK = 30
 
 at_moments = pytest.mark.parametrize("seed", range(SEED, SEED + NUMBER))
 
 #: Of every run that is looked at.
 PLUGINS = (*QUIET, "-p", "run_id", "-p", "milestones")
 
-RECORDS = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "pytest-asyncdb/runs").expanduser()
 PLACES = ("/dev/shm", tempfile.gettempdir())
 
 
@@ -113,8 +112,6 @@ class Run:
                     words = line.split(maxsplit=5)
                     if len(words) == 6 and words[5].startswith("/dev/shm/PostgreSQL."):
                         self._memory.add(words[5].split()[0])
-                    elif len(words) == 6 and words[5].startswith("/SYSV"):
-                        self._memory.add(f"segment {words[4]}")
         return found
 
     def _is_marked(self, pid: int) -> bool:
@@ -221,10 +218,7 @@ class Run:
         found = [f"process {pid}: {_command(pid)}" for pid in self.look()]
         found += [f"folder {path}" for path in self._folders()]
         found += [f"container {name}" for name in self.containers()]
-        found += [f"record {path}" for path in RECORDS.glob(f"{self.id}.json")]
-        segments = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
-        there = {f"segment {line.split()[1]}" for line in segments}
-        found += sorted(m for m in self._memory if m in there or Path(m).exists())
+        found += sorted(m for m in self._memory if Path(m).exists())
         if target is not None and self.id is not None:
             begin = f"{PREFIX}{self.id}_"
             found += [f"database {n}" for n in target.observer.databases() if n.startswith(begin)]
@@ -238,7 +232,7 @@ class Run:
                         yield path
 
     def containers(self) -> list[str]:
-        """The containers of this run, Ryuk too, by the label that says whose they are."""
+        """The containers of this run, by the label that says whose they are."""
         listed = _docker("ps", "-a", "--no-trunc", "--format", "{{.Names}}\t{{json .Labels}}")
         lines = [line.split("\t") for line in listed.splitlines()]
         return [name for name, labels in lines if f'\\"pid\\": {self.pid},' in labels]
@@ -247,7 +241,7 @@ class Run:
         """Wait until the observer finds nothing any more."""
         began = time.monotonic()
         while left := self.left(target):
-            patience = RYUK if all("testcontainers-ryuk" in line for line in left) else WATCHDOG
+            patience = RYUK if all("container " in line for line in left) else WATCHDOG
             assert time.monotonic() < began + patience, "\n".join([*left, self.text])
             time.sleep(0.1)
 

@@ -7,6 +7,8 @@ the container of a killed run stays until the next run.
 
 from __future__ import annotations
 
+import ipaddress
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,6 @@ from pytest_asyncdb.abc import ContainerRecipe, Server
 from pytest_asyncdb.servers.docker_api import LABEL, RECORD, engine_address, full_name, remove
 from pytest_asyncdb.servers.reusable import Record
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 #: testcontainers itself does not prevent two threads from starting two Ryuks.
 _ryuk_lock = threading.Lock()
 
@@ -66,7 +67,7 @@ class Container:
         """Start the container, whose image the engine has.
 
         The engine publishes the port on the loopback address only, unless it is on another
-        machine or this process is in a container, from where that address leads elsewhere.
+        machine, or outside of the container that this process is in.
 
         Args:
             record: The folder of the record by which later runs find the container; None: Ryuk
@@ -87,7 +88,11 @@ class Container:
         else:
             labels[RECORD] = str(record)
         mode, host = docker.get_connection_mode(), docker.host()
-        local = mode is ConnectionMode.docker_host and host in _LOOPBACK
+        if mode is ConnectionMode.gateway_ip:
+            # This process is in a container. So is the engine, if it has made its bridge here.
+            settings = docker.client.networks.get("bridge").attrs["IPAM"]["Config"][0]
+            host = settings.get("Gateway") or str(ipaddress.ip_network(settings["Subnet"])[1])
+        local = mode is not ConnectionMode.bridge_ip and is_this_machine(host)
         # The network of the container that this process is in, if it is in one.
         network = None if get_docker_host() else docker.find_host_network()
         variables = recipe.environment(self._image.rpartition(":")[2]).items()
@@ -105,10 +110,7 @@ class Container:
         number = self._container.id
         if mode is ConnectionMode.bridge_ip:
             return docker.bridge_ip(number), port
-        if mode is ConnectionMode.gateway_ip:
-            host = docker.gateway_ip(number)
-        # "localhost" may be tried over IPv6, for which the engine publishes another port.
-        return "127.0.0.1" if host == "localhost" else host, int(docker.port(number, port))
+        return "127.0.0.1" if local else host, int(docker.port(number, port))
 
     def check(self) -> None:
         """Raise :class:`Ended` if the container does not run any more."""
@@ -129,6 +131,17 @@ class Container:
         """Let the container outlive the context."""
         self._kept = True
         return Record(server, owner, str(self._container.name), engine_address())
+
+
+def is_this_machine(host: str) -> bool:
+    """Does the address of the engine's host belong to this machine? Only then can it be bound."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.bind(address)
+    except OSError:
+        return False
+    return True
 
 
 def _start_ryuk() -> None:
