@@ -13,7 +13,8 @@ from pytest_asyncdb._system.process_identity import Owner
 from pytest_asyncdb.abc import Backend, ContainerRecipe, Driver, Server
 from pytest_asyncdb.errors import ServerStartError
 from pytest_asyncdb.servers.docker_api import LABEL, RECORD, image_id
-from pytest_asyncdb.servers.readiness import NotReady, describe, wait_until_ready
+from pytest_asyncdb.servers.messages import server_too_old
+from pytest_asyncdb.servers.readiness import NotReady, describe, too_old, wait_until_ready
 from pytest_asyncdb.servers.ryuk import MADE, ensure_ryuk
 
 if TYPE_CHECKING:
@@ -138,7 +139,10 @@ def start(
         raise failure(str(error), _output(container)) from error
     except Exception as error:  # docker's and testcontainers' own
         raise failure(describe(error), _output(container)) from error
-    return dataclasses.replace(server, version=backend.version_of(said))
+    server = dataclasses.replace(server, version=backend.version_of(said))
+    if too_old(server.version, backend.oldest):
+        raise server_too_old(backend.label, server.version, backend.oldest, str(container.image))
+    return server
 
 
 def _start_without_ryuk(container: DockerContainer, recipe: ContainerRecipe) -> None:
