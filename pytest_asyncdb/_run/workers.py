@@ -362,7 +362,7 @@ def _import_for_threads() -> None:
         "_run.run_lock",
         "_databases.provisioner",
         "_databases.single",
-        "_run.traces",
+        "_run.leftovers",
     ):
         importlib.import_module(f"pytest_asyncdb.{name}")
 

@@ -1,12 +1,11 @@
-"""The provider ``container``: a backend's image, run through testcontainers.
+"""The provider ``container``: a backend's image, run by Docker.
 
-Data lives in memory, Docker chooses the port, the password is random. The container is
-killed and removed on leaving; where nothing of ours is left to do that, testcontainers'
-own helper Ryuk does it, and where that has not, the next run, by our label.
+Data is in memory, Docker chooses the port, the password is random. The container is killed and
+removed at the end of the run. If the run is killed, testcontainers' helper Ryuk removes the
+container, or else the next run that starts a container, which finds it by its label.
 
 A container that may outlive the run has no label for Ryuk. Later runs find it by a record
-(``reusable.py``), which its label names; without that record, or unused for long, the next run
-removes it.
+(``reusable.py``), whose folder is in a label.
 """
 
 from __future__ import annotations
@@ -30,18 +29,16 @@ from pytest_asyncdb.abc import (
     ServerProvider,
     Sourced,
 )
-from pytest_asyncdb.errors import ProviderUnavailable, ServerStartError
-from pytest_asyncdb.servers.docker_api import (
-    at_hand,
-    engine_address,
-    image_id,
-    is_plain,
-    ping,
-)
-from pytest_asyncdb.servers.messages import server_start
-from pytest_asyncdb.servers.readiness import patience
-from pytest_asyncdb.servers.reusable import Keep, Record, is_kept, obtained
-from pytest_asyncdb.servers.testcontainers_api import prepare, pull, remove, start
+from pytest_asyncdb.errors import ProviderUnavailable
+from pytest_asyncdb.servers.docker_api import engine_address, has_image, image_id, ping
+from pytest_asyncdb.servers.docker_labels import remove_dead
+from pytest_asyncdb.servers.messages import server_start, server_too_old
+from pytest_asyncdb.servers.readiness import NotReady, describe, patience, too_old, wait_until_ready
+from pytest_asyncdb.servers.reusable import Keep, is_kept, obtained
+from pytest_asyncdb.servers.testcontainers_api import Container, Ended
+
+#: Seconds that a container may take from its start to its first answer.
+_START = 120.0
 
 
 class ContainerProvider(ServerProvider):
@@ -49,15 +46,13 @@ class ContainerProvider(ServerProvider):
 
     name = "container"
 
-    @property
-    def keeps(self) -> bool:
-        return os.name == "posix" and is_plain(engine_address())
+    keeps = os.name == "posix"
 
     def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Candidate:
         recipe = backend.container
         if recipe is None:
             raise ProviderUnavailable(f"{backend.label} has no image")
-        # The package takes a third of a second to import; whether it is there is enough.
+        # Importing the package takes a third of a second.
         if importlib.util.find_spec("testcontainers") is None:
             raise ProviderUnavailable("the package testcontainers is not installed")
         engine = engine_address()
@@ -65,20 +60,16 @@ class ContainerProvider(ServerProvider):
         if problem is not None:
             raise ProviderUnavailable(f"no Docker engine answers at {engine}: {problem}")
         tag = spec.version or recipe.tag
-        return Candidate(
-            self.name,
-            f"Docker answers at {engine}",
-            tag,
-            recipe.tuning,
-            f"{recipe.image}:{tag}",
-            at_hand=at_hand(engine, f"{recipe.image}:{tag}"),
-        )
+        image = f"{recipe.image}:{tag}"
+        reason, at_hand = f"Docker answers at {engine}", has_image(engine, image)
+        return Candidate(self.name, reason, tag, recipe.tuning, image, at_hand=at_hand)
 
     def load(self, found: Candidate, backend: Backend) -> None:
         if self.keeps and self.reuse:
-            number = image_id(found.detail)
-            if number and is_kept(self._words(found, backend, number)):
-                return
+            with contextlib.suppress(Exception):  # obtain() reports it
+                number = image_id(found.detail)
+                if number and is_kept(self._words(found, backend, number)):
+                    return
         import testcontainers.core.container  # noqa: F401
 
     @contextlib.contextmanager
@@ -93,57 +84,51 @@ class ContainerProvider(ServerProvider):
         recipe = backend.container
         assert recipe is not None
         image: str = found.detail
-        kind = f"a {backend.label} container"
         began = time.monotonic()
 
-        def failure(what: str, output: str) -> ServerStartError:
-            return server_start(backend.label, self.name, f"image {image}: {what}", output)
+        def get_image(container: Container) -> str:
+            text = f"{backend.label}: getting the image {image}"
+            with _reported(backend, image, container), patience(progress, text):
+                return container.get_image()
 
-        def getting() -> contextlib.AbstractContextManager[None]:
-            return patience(progress, f"{backend.label}: getting the image {image}")
+        def words() -> list[str]:
+            number = image_id(image)
+            if number is None:
+                with Container(image) as container:
+                    number = get_image(container)
+            return self._words(found, backend, number)
 
         @contextlib.contextmanager
         def started(owner: Owner, folder: Path | None) -> Iterator[tuple[Server, Keep]]:
+            remove_dead()
+            text = f"{backend.label}: the container of {image} is still starting"
             password = secrets.token_hex(16)
-            with getting():
-                container = prepare(recipe, image, password, owner, folder, failure)
-            kept = False
-
-            def keep(server: Server, owner: Owner) -> Record:
-                nonlocal kept
-                kept = True
-                name = container.get_wrapped_container().name
-                return Record(server, owner, str(name), engine_address())
-
-            try:
-                with patience(
-                    progress, f"{backend.label}: the container of {image} is still starting"
-                ):
+            with Container(image) as container:
+                get_image(container)
+                with _reported(backend, image, container), patience(progress, text):
+                    host, port = container.start(recipe, password, owner, folder)
                     server = Server(
                         backend=backend.name,
                         version=found.version or "",
                         provider=self.name,
                         reason=found.reason,
                         managed=True,
+                        host=host,
+                        port=port,
                         user=recipe.user,
                         password=password,
                         maintenance=recipe.maintenance,
                         tuning=found.tuning,
                     )
-                    server = start(container, recipe, folder, server, backend, driver, failure)
-                yield server, keep
-            finally:
-                if kept:
-                    container.get_docker_client().client.close()
-                else:
-                    remove(container)
+                    # A try costs processor time that the server needs to start.
+                    check = container.check
+                    said = wait_until_ready(server, backend, driver, _START, check, pause=0.1)
+                version = backend.version_of(said)
+                if too_old(version, backend.oldest):
+                    raise server_too_old(backend.label, version, backend.oldest, image)
+                yield dataclasses.replace(server, version=version), container.keep
 
-        def words() -> list[str]:
-            with getting():
-                number = image_id(image) or pull(image, failure)
-            return self._words(found, backend, number)
-
-        with obtained(self, kind, words, started) as server:
+        with obtained(self, f"a {backend.label} container", words, started) as server:
             yield dataclasses.replace(server, seconds=time.monotonic() - began)
 
     def _words(self, found: Candidate, backend: Backend, number: str) -> list[str]:
@@ -157,3 +142,18 @@ class ContainerProvider(ServerProvider):
         variables = recipe.environment(found.version or "").items()
         settings = [*recipe.command, str(recipe.port), recipe.data_folder, *map(str, variables)]
         return [backend.name, self.name, engine_address(), found.detail, number, *settings]
+
+
+@contextlib.contextmanager
+def _reported(backend: Backend, image: str, container: Container) -> Iterator[None]:
+    """Turn the errors of docker, testcontainers and the driver into the plugin's own.
+
+    Raises:
+        ServerStartError: With the end of the container's output.
+    """
+    try:
+        yield
+    except Exception as error:
+        what = str(error) if isinstance(error, (NotReady, Ended)) else describe(error)
+        text = f"image {image}: {what}"
+        raise server_start(backend.label, "container", text, container.output()) from error
