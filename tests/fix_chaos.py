@@ -90,14 +90,14 @@ class Run:
         #: When :meth:`end` saw its end, by the monotonic clock.
         self.ended: float | None = None
         self._seen: dict[int, str] = {}
-        self._memory: set[str] = set()
 
     def look(self) -> list[int]:
         """Remember what belongs to the run now; its processes, parents first."""
         everything = list(processes())
         found = [self.pid]
+        folders = {str(path) for path in self._folders()}
         for pid, _, start in everything:
-            if self._seen.get(pid) == start or self._is_marked(pid):
+            if self._seen.get(pid) == start or self._is_marked(pid) or _place(pid) in folders:
                 found.append(pid)
         for pid in found:
             found += [
@@ -106,15 +106,10 @@ class Run:
         starts = {pid: start for pid, _, start in everything}
         found = [pid for pid in dict.fromkeys(found) if pid in starts]
         self._seen |= {pid: starts[pid] for pid in found}
-        for pid in found:
-            with contextlib.suppress(OSError):
-                for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-                    words = line.split(maxsplit=5)
-                    if len(words) == 6 and words[5].startswith("/dev/shm/PostgreSQL."):
-                        self._memory.add(words[5].split()[0])
         return found
 
     def _is_marked(self, pid: int) -> bool:
+        """Has it the run's environment? Server programs do not; they work in their folder."""
         try:
             return self.marker.encode() in Path(f"/proc/{pid}/environ").read_bytes()
         except OSError:
@@ -218,7 +213,6 @@ class Run:
         found = [f"process {pid}: {_command(pid)}" for pid in self.look()]
         found += [f"folder {path}" for path in self._folders()]
         found += [f"container {name}" for name in self.containers()]
-        found += sorted(m for m in self._memory if Path(m).exists())
         if target is not None and self.id is not None:
             begin = f"{PREFIX}{self.id}_"
             found += [f"database {n}" for n in target.observer.databases() if n.startswith(begin)]
@@ -251,6 +245,15 @@ def _command(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:
         return "?"
+
+
+def _place(pid: int) -> str | None:
+    """The folder that a process works in."""
+    try:
+        place = os.readlink(f"/proc/{pid}/cwd")  # noqa: PTH115  # " (deleted)" is no path
+    except OSError:
+        return None
+    return place.removesuffix(" (deleted)")
 
 
 def _docker(*arguments: str) -> str:

@@ -32,8 +32,8 @@ from pytest_asyncdb.abc import (
 from pytest_asyncdb.errors import ProviderUnavailable
 from pytest_asyncdb.servers.docker_api import engine_address, has_image, image_id, ping
 from pytest_asyncdb.servers.docker_labels import remove_dead
-from pytest_asyncdb.servers.messages import server_start
-from pytest_asyncdb.servers.readiness import NotReady, describe, patience, wait_until_ready
+from pytest_asyncdb.servers.messages import server_start, server_too_old
+from pytest_asyncdb.servers.readiness import NotReady, describe, patience, too_old, wait_until_ready
 from pytest_asyncdb.servers.reusable import Keep, is_kept, obtained
 from pytest_asyncdb.servers.testcontainers_api import Container, Ended
 
@@ -123,7 +123,10 @@ class ContainerProvider(ServerProvider):
                     # A try costs processor time that the server needs to start.
                     check = container.check
                     said = wait_until_ready(server, backend, driver, _START, check, pause=0.1)
-                yield dataclasses.replace(server, version=backend.version_of(said)), container.keep
+                version = backend.version_of(said)
+                if too_old(version, backend.oldest):
+                    raise server_too_old(backend.label, version, backend.oldest, image)
+                yield dataclasses.replace(server, version=version), container.keep
 
         with obtained(self, f"a {backend.label} container", words, started) as server:
             yield dataclasses.replace(server, seconds=time.monotonic() - began)

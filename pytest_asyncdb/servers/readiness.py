@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from pytest_asyncdb._engines.build_engine import DIALECTS, OURS
+from pytest_asyncdb._engines.build_engine import OURS, build_engine
 from pytest_asyncdb._system.deadline import alarm
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def wait_until_ready(
         NotReady: No answer in time, or a final error.
     """
     from sqlalchemy.exc import ArgumentError
+    from sqlalchemy.pool import NullPool
 
     def useless(error: BaseException) -> bool:
         # The last one: a package that a driver needs for some ways to log in.
@@ -71,25 +72,15 @@ def wait_until_ready(
         return missing or isinstance(error, (ImportError, ArgumentError)) or final(error)
 
     try:
-        engine = _engine(server, backend, driver)
+        engine = build_engine(
+            backend.url(server, driver.name, None),
+            poolclass=NullPool,
+            connect_args=dict(driver.connect_args()),
+            execution_options={OURS: True},  # tests of another backend may run meanwhile
+        )
     except (ImportError, ArgumentError) as error:
         raise NotReady(0.0, error) from error
     return asyncio.run(_ask(engine, backend.version_query(), seconds, check, useless, pause))
-
-
-def _engine(server: Server, backend: Backend, driver: Driver) -> AsyncEngine:
-    from sqlalchemy.ext.asyncio import create_async_engine
-    from sqlalchemy.pool import NullPool
-
-    url = backend.url(server, driver.name, None)
-    with DIALECTS:
-        url.get_dialect()
-    return create_async_engine(
-        url,
-        poolclass=NullPool,
-        connect_args=dict(driver.connect_args()),
-        execution_options={OURS: True},  # tests of another backend may run meanwhile
-    )
 
 
 async def _ask(

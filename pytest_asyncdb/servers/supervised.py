@@ -25,8 +25,6 @@ from pytest_asyncdb.errors import AsyncdbError
 PREFIX = "pytest-asyncdb-"
 #: Seconds within which the supervisor answers, and within which it ends and removes everything.
 _END = 20.0
-#: Seconds that a command may take to end by itself before it is killed.
-_GRACE = 5.0
 #: A file system in memory that every Linux has.
 MEMORY = "/dev/shm"  # noqa: S108  # the folder in it has a random name and mode 0700
 #: Free bytes that the file system in memory must have for the data to go there.
@@ -79,8 +77,7 @@ class Supervised:
 
     def start(self, command: list[str], stop: str) -> None:
         """Start a command. To end it, the supervisor sends the signal of the name *stop*."""
-        words = [*self._identity.wrap, *command]
-        self.tell({"command": words, "stop": stop, "grace": _GRACE})
+        self.tell({"command": [*self._identity.wrap, *command], "stop": stop})
 
     def event(self, seconds: float) -> str | None:
         """Return the next line from the supervisor; None if there is none in time."""

@@ -27,6 +27,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+#: Seconds that a command may take to end by itself before it is killed.
+_GRACE = 5.0
 #: Seconds during which the removal of the folder is retried.
 _REMOVAL = 5.0
 #: Seconds between two checks of whether the owner is alive. Its end closes standard input,
@@ -160,9 +162,8 @@ class _Programs:
         new.replace(self.folder / "owner.json")
 
     def start(self, message: dict[str, Any]) -> None:
-        """Start ``command``; ``stop`` names the signal that ends it within ``grace`` seconds."""
+        """Start ``command``; ``stop`` names the signal that ends it."""
         self.stop = signal.Signals[message["stop"]]
-        self.grace = message["grace"]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 message["command"],
@@ -193,7 +194,7 @@ class _Programs:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, self.stop)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(self.grace)
+                self.process.wait(_GRACE)
             if self.process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.process.pid, signal.SIGKILL)
