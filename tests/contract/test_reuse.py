@@ -120,6 +120,16 @@ class Reuse:
             process_group=0,
         )
 
+    @contextlib.contextmanager
+    def started(self, *arguments: str, stdin: int | None = None) -> Iterator[subprocess.Popen[str]]:
+        """The same; it is killed at the end, whatever the test has found."""
+        with self.start(*arguments, stdin=stdin) as run:
+            try:
+                yield run
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(run.pid, signal.SIGKILL)
+
     @property
     def built(self) -> int:
         """How often a template was built."""
@@ -395,10 +405,11 @@ def test_a_run_that_is_killed_leaves_the_server_and_no_data(
             threading.Event().wait()
         """
     )
-    with reuse.start(*workers) as run:
+    with reuse.started(*workers) as run:
         wait_until((reuse.project.path / "here").exists)
         record, left = reuse.record, reuse.databases()
-        assert reuse.reap()[0].startswith("in use: ")
+        assert reuse.reap("--dry-run") == [f"in use: {record}"]
+        assert reuse.reap() == []
         os.killpg(run.pid, signal.SIGKILL)
     assert len(left) == 2  # control: it had a database
     reuse.project.tests(TESTS)
@@ -413,7 +424,7 @@ def test_a_template_whose_builder_is_killed_is_built_anew(reuse: Reuse) -> None:
     killing += "            (HERE / 'killed').touch()\n            os.kill(os.getpid(), 9)\n"
     begin = "    async def seed(session):\n"
     reuse.project.write("conftest.py", SEED.replace(begin, begin + killing))
-    with reuse.start() as run:
+    with reuse.started() as run:
         assert run.wait(IN_TIME) == -signal.SIGKILL
     record, half = reuse.record, reuse.databases()
     assert len(half) == 1
@@ -483,14 +494,15 @@ def test_a_container_that_a_run_uses_is_not_ended(reuse: Reuse) -> None:
             sys.stdin.readline()
         """
     )
-    with reuse.start(stdin=subprocess.PIPE) as run:
+    with reuse.started(stdin=subprocess.PIPE) as run:
         assert run.stdin is not None
         assert run.stdout is not None
         assert any("names: " in line for line in run.stdout)
         record = reuse.record
         long_ago = time.time() - 3601
         os.utime(record.folder / "use", (long_ago, long_ago))
-        assert reuse.reap() == [f"in use: {record}"]
+        assert reuse.reap("--dry-run") == [f"in use: {record}"]
+        assert reuse.reap() == []
         reuse.project.write("test_other.py", "async def test_it(asyncdb_session): pass")
         reuse.run("test_other.py").passed(1)
         assert there(record)
@@ -613,7 +625,7 @@ def test_the_container_of_a_run_that_was_killed_while_starting_it_is_removed(reu
         return Owner.from_json(event["Actor"]["Attributes"][LABEL]).pid == run.pid
 
     begun = int(time.time())
-    with docker() as client, reuse.start() as run:
+    with docker() as client, reuse.started() as run:
         made = client.events(since=begun, until=begun + 60, filters=CREATED, decode=True)
         number = next(event["id"] for event in made if is_ours(event))
         os.killpg(run.pid, signal.SIGKILL)
