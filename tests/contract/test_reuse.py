@@ -38,7 +38,7 @@ LOCAL = ["postgres-local", "mariadb-local"]
 CONTAINER = ["postgres-container", "mysql-container", "mariadb-container"]
 
 #: Seconds in which an event must have come.
-IN_TIME = 20.0
+IN_TIME = 60.0
 
 SEED = """
 import pathlib
