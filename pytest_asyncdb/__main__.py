@@ -12,34 +12,34 @@ from pytest_asyncdb import errors
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Do what the command line says; the exit code."""
+    """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m pytest_asyncdb")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    reap = commands.add_parser(
+    command = commands.add_parser(
         "reap",
-        help="remove what runs have left",
-        description="Remove what runs have left that were killed: server folders and processes, "
-        "containers, and databases on the servers of the URLs; also servers that stay for later "
-        "runs, and databases of failed tests that were kept. What belongs to a living run "
-        "stays. Every run does this by itself, too.",
+        help="remove what killed runs have left",
+        description="Remove what killed runs have left: server folders and processes, containers, "
+        "and databases on the servers of the URLs. Also remove servers that stay for later runs "
+        "and databases of failed tests that were kept. What a running test run uses is not "
+        "touched. Every run removes leftovers on its own, too.",
     )
-    reap.add_argument("urls", nargs="*", metavar="URL", help="besides those of ASYNCDB_*_URL")
-    reap.add_argument("--dry-run", action="store_true", help="only say what would be removed")
-    reap.add_argument(
+    command.add_argument("urls", nargs="*", metavar="URL", help="in addition to ASYNCDB_*_URL")
+    command.add_argument("--dry-run", action="store_true", help="only report what would be removed")
+    command.add_argument(
         "--allow-hosts",
         metavar="HOSTS",
         default=os.environ.get("ASYNCDB_ALLOW_HOSTS", ""),
-        help="servers of the URLs that are for tests, though neither on this machine nor named so",
+        help="hosts of URLs that are for tests although they are not on this machine",
     )
     parsed = parser.parse_args(arguments)
 
-    from pytest_asyncdb._run.leftovers import reap as remove
+    from pytest_asyncdb._run.reap import reap
 
-    # Drivers hand on what a server warns of, such as a table that it will do without some day.
+    # Drivers pass on a server's warnings, such as deprecated columns of its own tables.
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     try:
-        return 0 if remove(parsed.urls, parsed.allow_hosts, parsed.dry_run, print) else 1
+        return 0 if reap(parsed.urls, parsed.allow_hosts, parsed.dry_run, print) else 1
     except errors.AsyncdbError as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -13,7 +13,6 @@ import abc
 import dataclasses
 import importlib
 import selectors
-import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
@@ -241,9 +240,7 @@ class LocalRecipe:
         serve: The command that runs the server on a port of 127.0.0.1.
         credentials: The text of a file for these commands, ``{password}`` standing for a
             random password.
-        renew: The statement that changes the account's password, if the data folder holds it;
-            None: the credentials are read at each start.
-        stop: What ends the server at once, and makes it remove what is not in the folder.
+        stop: The name of the signal that ends the server at once, such as ``SIGKILL``.
         refuses_root: The programs refuse to run as root.
         user: The user that may create databases.
         maintenance: The database that exists from the start.
@@ -257,8 +254,7 @@ class LocalRecipe:
     initialise: Callable[[LocalPlace], list[str]]
     serve: Callable[[LocalPlace, int], list[str]]
     credentials: str
-    renew: str | None
-    stop: signal.Signals
+    stop: str
     refuses_root: bool
     user: str
     maintenance: str
@@ -407,6 +403,8 @@ class Backend(abc.ABC):
     dialect: ClassVar[str]
     #: Words that may stand first in a user's URL for it.
     schemes: ClassVar[tuple[str, ...]]
+    #: The oldest version that the plugin works with; empty: any.
+    oldest: ClassVar[str] = ""
     #: The drivers, best first.
     drivers: ClassVar[tuple[type[Driver], ...]]
     capabilities: ClassVar[Capabilities]

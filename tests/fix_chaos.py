@@ -35,15 +35,14 @@ SEED = int(os.environ.get("ASYNCDB_TEST_SEED", "1"))
 IN_TIME = 90
 #: Seconds in which the watchdog must have seen that a run is gone.
 WATCHDOG = 15
-#: Seconds for which a Ryuk waits that nobody has connected to yet, and some more.
-RYUK = 75
+#: Seconds in which Ryuk must have removed the containers of a killed run: it waits for ten.
+RYUK = 30
 
 at_moments = pytest.mark.parametrize("seed", range(SEED, SEED + NUMBER))
 
 #: Of every run that is looked at.
 PLUGINS = (*QUIET, "-p", "run_id", "-p", "milestones")
 
-RECORDS = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "pytest-asyncdb/runs").expanduser()
 PLACES = ("/dev/shm", tempfile.gettempdir())
 
 
@@ -92,14 +91,14 @@ class Run:
         #: When :meth:`end` saw its end, by the monotonic clock.
         self.ended: float | None = None
         self._seen: dict[int, str] = {}
-        self._memory: set[str] = set()
 
     def look(self) -> list[int]:
         """Remember what belongs to the run now; its processes, parents first."""
         everything = list(processes())
         found = [self.pid]
+        folders = {str(path) for path in self._folders()}
         for pid, _, start in everything:
-            if self._seen.get(pid) == start or self._is_marked(pid):
+            if self._seen.get(pid) == start or self._is_marked(pid) or _place(pid) in folders:
                 found.append(pid)
         for pid in found:
             found += [
@@ -108,17 +107,10 @@ class Run:
         starts = {pid: start for pid, _, start in everything}
         found = [pid for pid in dict.fromkeys(found) if pid in starts]
         self._seen |= {pid: starts[pid] for pid in found}
-        for pid in found:
-            with contextlib.suppress(OSError):
-                for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-                    words = line.split(maxsplit=5)
-                    if len(words) == 6 and words[5].startswith("/dev/shm/PostgreSQL."):
-                        self._memory.add(words[5].split()[0])
-                    elif len(words) == 6 and words[5].startswith("/SYSV"):
-                        self._memory.add(f"segment {words[4]}")
         return found
 
     def _is_marked(self, pid: int) -> bool:
+        """Has it the run's environment? Server programs do not; they work in their folder."""
         try:
             return self.marker.encode() in Path(f"/proc/{pid}/environ").read_bytes()
         except OSError:
@@ -222,10 +214,6 @@ class Run:
         found = [f"process {pid}: {_command(pid)}" for pid in self.look()]
         found += [f"folder {path}" for path in self._folders()]
         found += [f"container {name}" for name in self.containers()]
-        found += [f"record {path}" for path in RECORDS.glob(f"{self.id}.json")]
-        segments = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
-        there = {f"segment {line.split()[1]}" for line in segments}
-        found += sorted(m for m in self._memory if m in there or Path(m).exists())
         if target is not None and self.id is not None:
             begin = f"{PREFIX}{self.id}_"
             found += [f"database {n}" for n in target.observer.databases() if n.startswith(begin)]
@@ -239,7 +227,7 @@ class Run:
                         yield path
 
     def containers(self) -> list[str]:
-        """The containers of this run, Ryuk too, by the label that says whose they are."""
+        """The containers of this run, by the label that says whose they are."""
         listed = _docker("ps", "-a", "--no-trunc", "--format", "{{.Names}}\t{{json .Labels}}")
         lines = [line.split("\t") for line in listed.splitlines()]
         return [name for name, labels in lines if f'\\"pid\\": {self.pid},' in labels]
@@ -248,7 +236,7 @@ class Run:
         """Wait until the observer finds nothing any more."""
         began = time.monotonic()
         while left := self.left(target):
-            patience = RYUK if all("testcontainers-ryuk" in line for line in left) else WATCHDOG
+            patience = RYUK if all("container " in line for line in left) else WATCHDOG
             assert time.monotonic() < began + patience, "\n".join([*left, self.text])
             time.sleep(0.1)
 
@@ -258,6 +246,15 @@ def _command(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:
         return "?"
+
+
+def _place(pid: int) -> str | None:
+    """The folder that a process works in."""
+    try:
+        place = os.readlink(f"/proc/{pid}/cwd")  # noqa: PTH115  # " (deleted)" is no path
+    except OSError:
+        return None
+    return place.removesuffix(" (deleted)")
 
 
 def _docker(*arguments: str) -> str:

@@ -30,7 +30,7 @@ class Registry:
         self._providers = {
             "memory": f"{_PACKAGE}.servers.memory:MemoryProvider",
             "url": f"{_PACKAGE}.servers.url:UrlProvider",
-            "embedded": f"{_PACKAGE}.servers.local:EmbeddedProvider",
+            "embedded": f"{_PACKAGE}.servers.embedded:EmbeddedProvider",
             "container": f"{_PACKAGE}.servers.container:ContainerProvider",
             "local": f"{_PACKAGE}.servers.local:LocalProvider",
         }

@@ -1,228 +1,152 @@
-"""Removing what dead runs have left: by the next run, and by ``python -m pytest_asyncdb reap``.
+"""What killed runs have left on this machine: server folders with their processes, containers.
 
-What is left is found in ``traces.py`` and, on servers by URL, in ``run_lock.py``.
+Only what carries a record of its owner counts (``_system/process_identity.py``), and only what
+belongs to this user: a folder or record that is a symbolic link, or that another user could have
+written, is ignored. ``reap.py`` prints and removes on request what every run removes by itself;
+databases on servers by URL are in ``run_lock.py``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shutil
+import stat
+import tempfile
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_asyncdb import errors
-from pytest_asyncdb._config.hosts import check_host
-from pytest_asyncdb._config.registry import Registry
-from pytest_asyncdb._run import messages
-from pytest_asyncdb._run.runs import forget_dead
-from pytest_asyncdb.abc import BackendSpec, Server, Sourced
+from pytest_asyncdb._system.process_identity import FILE, Owner
+from pytest_asyncdb.servers.reusable import end_idle
+from pytest_asyncdb.servers.supervised import MEMORY, PREFIX
 
 if TYPE_CHECKING:
-    from pytest_asyncdb._databases.kept_databases import Record
+    import psutil
 
-#: Seconds for a server to drop a database.
-_PATIENCE = 30.0
-_DONE = {True: "removed", False: "could not be removed"}
+#: Seconds for killed processes to end.
+_END = 10.0
+_FOLDER = re.compile(rf"{PREFIX}[0-9a-f]{{12}}")
+
+
+class Leftover(NamedTuple):
+    """Something that outlives a killed run.
+
+    Args:
+        name: The folder's or the container's name; empty for other things.
+        text: What it is and whose, for a message.
+        in_use: A run uses it.
+        remove: Removes it and ends what runs in it; blocks. False: it is still there.
+    """
+
+    name: str
+    text: str
+    in_use: bool
+    remove: Callable[[], bool]
 
 
 def reap_in_thread() -> threading.Thread:
-    """Remove what dead runs have left on this machine, without waiting for it."""
+    """Remove what is left on this machine, in the background; containers only if they are idle.
+
+    A run that starts a container removes those of killed runs before.
+    """
     thread = threading.Thread(target=_reap_quietly, name="asyncdb-reap", daemon=True)
     thread.start()
     return thread
 
 
 def _reap_quietly() -> None:
-    from pytest_asyncdb._run.traces import traces
-
-    # Nobody asked for it, and the next run tries again.
+    # The user did not ask for this; the next run tries again.
     with contextlib.suppress(Exception):
-        forget_dead()
-        for trace in traces():
-            if trace.abandoned:
-                trace.remove()
+        end_idle()
+        for folder in server_folders():
+            if not folder.in_use:
+                folder.remove()
 
 
-def reap(urls: Sequence[str], allowed: str, dry: bool, say: Callable[[str], None]) -> bool:
-    """Remove what dead runs have left on this machine and on servers.
+def server_folders() -> Iterator[Leftover]:
+    """The folders of this user's servers, in memory and in the folder for temporary files.
 
-    Args:
-        urls: Servers to look at besides those of ``ASYNCDB_*_URL``.
-        allowed: Hosts that are for tests though they do not look so, with commas.
-        dry: Only say what would be done, and what is in use.
-        say: Takes a line for each thing.
+    As root, also those of servers that root has started as another user.
+    """
+    for place in {MEMORY, tempfile.gettempdir()} if os.name == "posix" else ():
+        with contextlib.suppress(OSError):
+            for folder in sorted(Path(place).resolve(strict=True).iterdir()):
+                if _FOLDER.fullmatch(folder.name):
+                    with contextlib.suppress(OSError, ValueError):
+                        uid, owner = _owner_in(folder)
+                        text, remove = f"folder {folder}, {owner}", partial(_remove, folder, uid)
+                        yield Leftover(folder.name, text, owner.alive(), remove)
 
-    Returns:
-        Whether all that should be removed has been, or could be.
+
+def _owner_in(folder: Path) -> tuple[int, Owner]:
+    """The user that a folder belongs to, and the record in it.
 
     Raises:
-        AsyncdbError: A URL is wrong or leads to what may be somebody's real server, or its server
-            does not answer.
+        OSError: It is not a folder of this user with a record that this user has written.
+        ValueError: The record cannot be read.
     """
-    registry = Registry()
-    targets = [*_from_environment(registry), *(_target(registry, url) for url in urls)]
-    for _, url in targets:
-        check_host(url, allowed, os.environ, messages.not_to_be_reaped)
-    from pytest_asyncdb._run.traces import traces
-
-    if not dry:
-        forget_dead()
-    staying, found, complete = _end_unused(dry, say)
-    for trace in traces():
-        if trace.name in staying:
-            continue
-        if not trace.abandoned:
-            if dry:
-                say(f"in use: {trace}, {trace.owner or 'of an unknown owner'}")
-            continue
-        found = True
-        removed = dry or trace.remove()
-        complete = complete and removed
-        done = "would be removed" if dry else _DONE[removed]
-        say(f"{done}: {trace}, {trace.owner or 'of an unknown owner'}")
-    some, gone = _remove_kept(registry, dry, say)
-    found, complete = found or some, complete and gone
-    for spec, url in targets:
-        for name in _reap_server(registry, spec, url, dry):
-            found = True
-            say(f"{'would be removed' if dry else 'removed'}: database {name} ({url.source})")
-    if not found:
-        say("nothing to remove")
-    return complete
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        uid = os.fstat(opened).st_uid
+        record = os.open(FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=opened)
+    finally:
+        os.close(opened)
+    with os.fdopen(record, encoding="utf-8") as file:
+        me, status = os.geteuid(), os.fstat(record)
+        if me not in (0, uid) or status.st_uid != me or not stat.S_ISREG(status.st_mode):
+            raise PermissionError(f"{folder} belongs to another user")
+        return uid, Owner.from_json(file.read())
 
 
-def _end_unused(dry: bool, say: Callable[[str], None]) -> tuple[set[str], bool, bool]:
-    """End this user's servers that stay for later runs, if no run uses them.
+def _remove(folder: Path, uid: int) -> bool:
+    """Kill the processes in a folder and remove it.
 
-    Returns:
-        The names of the folders of those that were there; was one of them not in use, and are
-        these gone?
+    Args:
+        uid: The user that the folder belongs to; processes of other users are not touched.
     """
-    from pytest_asyncdb.servers.reusable import end_unused, records
+    import psutil
 
-    told: set[str] = set()
-    found, complete = False, True
-    for path, record in records():
-        if record.owner.alive():  # else what is left of it has to be removed
-            told.add(Path(record.folder).name)
-        ended = end_unused(path, record, dry)
-        what = f"{record.owner.what}, process {record.owner.pid} in {record.folder}"
-        if ended is None:
-            say(f"in use: {what}")
-            continue
-        found, complete = True, complete and ended
-        say(f"{'would be removed' if dry else _DONE[ended]}: {what}")
-    return told, found, complete
+    until = time.monotonic() + _END
+    while (processes := list(_processes_in(folder, uid))) or os.path.lexists(folder):
+        if time.monotonic() > until:
+            return False
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                process.kill()  # not if another process has got its pid meanwhile
+        if not processes:
+            shutil.rmtree(folder, ignore_errors=True)  # follows no links
+        time.sleep(0.01)
+    return True
 
 
-def _remove_kept(registry: Registry, dry: bool, say: Callable[[str], None]) -> tuple[bool, bool]:
-    """Remove this user's databases of failed tests that were kept, if their runs have ended.
+def _processes_in(folder: Path, uid: int) -> Iterator[psutil.Process]:
+    """Processes of a user that work in a folder.
 
-    Returns:
-        Was there one, and are they gone?
+    Servers have no terminal. A shell in which a person looks at the folder has one.
     """
-    from pytest_asyncdb._databases import kept_databases
+    import psutil
 
-    found, complete = False, True
-    for record in kept_databases.records():
-        what = f"database {record.name} of {record.test}"
-        if record.running:
-            if dry:
-                say(f"in use: {what}")
-            continue
-        found = True
-        if dry:
-            say(f"would be removed: {what}")
-            continue
-        try:
-            if record.server.maintenance is not None and not _has_ended(record.server):
-                _drop_kept(registry, record)
-        except Exception as error:
-            complete = False
-            reason = str(error).partition("\n")[0]
-            say(f"could not be removed: {what}: {type(error).__name__}: {reason}")
-        else:
-            record.forget()
-            say(f"removed: {what}")
-    return found, complete
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            inside = Path(process.cwd()).is_relative_to(folder)
+            if inside and process.uids().real == uid and process.terminal() is None:
+                yield process
 
 
-def _has_ended(server: Server) -> bool:
-    """Is it one of ours that does not stay any more, and its databases with it?"""
-    from pytest_asyncdb.servers.reusable import records
+def containers() -> Iterator[Leftover]:
+    """The containers that carry the plugin's label, also those of other machines.
 
-    address = (server.host, server.port)
-    there = [r for _, r in records() if r.owner.alive()]
-    return server.managed and all((r.server.host, r.server.port) != address for r in there)
+    None if no engine answers.
+    """
+    from pytest_asyncdb.servers import docker_api
+    from pytest_asyncdb.servers.docker_labels import labelled
 
-
-def _drop_kept(registry: Registry, record: Record) -> None:
-    import asyncio
-
-    from pytest_asyncdb._databases.connection import AutocommitConnection
-    from pytest_asyncdb._databases.provisioner import drop
-
-    server = record.server
-    backend = registry.backend(server.backend)
-    driver = registry.driver(BackendSpec(server.backend, record.driver), None)
-
-    async def dropping() -> None:
-        async with (
-            asyncio.timeout(_PATIENCE),
-            AutocommitConnection(backend.url(server, driver.name, None), driver) as sql,
-        ):
-            await drop(sql, backend, server, record.name)
-
-    asyncio.run(dropping())
-
-
-def _from_environment(registry: Registry) -> list[tuple[BackendSpec, Sourced[str]]]:
-    found = []
-    for name in registry.backends:
-        variable = f"ASYNCDB_{name.upper()}_URL"
-        if url := os.environ.get(variable):
-            found.append((BackendSpec(name, source=variable), Sourced(url, variable)))
-    return found
-
-
-def _target(registry: Registry, url: str) -> tuple[BackendSpec, Sourced[str]]:
-    scheme = url.partition("://")[0].partition("+")[0]
-    for name in registry.backends:
-        if scheme in (name, *registry.backend(name).schemes):
-            return BackendSpec(name, source="command line"), Sourced(url, "command line")
-    raise errors.ConfigError(
-        "this is not the URL of a database server (command line)",
-        ["The value is not shown, as it may hold a password."],
-        ["write it as postgresql+asyncpg://user:password@host/postgres"],
-    )
-
-
-def _reap_server(registry: Registry, spec: BackendSpec, url: Sourced[str], dry: bool) -> list[str]:
-    import asyncio
-
-    backend = registry.backend(spec.backend)
-    driver = registry.driver(spec, url.value.partition("://")[0].partition("+")[2] or None)
-    provider = registry.provider("url")
-    found = provider.find(spec, backend, url)
-    with provider.obtain(found, spec, backend, driver, lambda line: None) as server:
-        return asyncio.run(_drop_dead(server, registry, spec, url, dry))
-
-
-async def _drop_dead(
-    server: Server, registry: Registry, spec: BackendSpec, url: Sourced[str], dry: bool
-) -> list[str]:
-    from pytest_asyncdb._databases.connection import AutocommitConnection
-    from pytest_asyncdb._databases.provisioner import drop
-    from pytest_asyncdb._run.run_lock import dead_databases
-
-    backend = registry.backend(spec.backend)
-    driver = registry.driver(spec, url.value.partition("://")[0].partition("+")[2] or None)
-    names = []
-    async with AutocommitConnection(backend.url(server, driver.name, None), driver) as sql:
-        async for name in dead_databases(sql, backend):
-            if not dry:
-                await drop(sql, backend, server, name)
-            names.append(name)
-    return names
+    if docker_api.ping(docker_api.engine_address()) is None:
+        for one, owner, in_use in labelled():
+            text = f"container {one.name} ({one.attrs['Config']['Image']}), {owner}"
+            yield Leftover(one.name, text, in_use, partial(docker_api.remove, one))

@@ -1,9 +1,8 @@
-"""A run's hold on a server that it has not started: its lock, its databases, those of dead runs.
+"""A run's lock on a server that it did not start, and the databases of dead runs on that server.
 
-The server itself gives the lock back when the process that holds it has ended, on whichever
-machine, so another run can tell whose databases are left. It drops them only if nobody holds
-the lock, nobody is connected to any database of that run, and no process of this user on
-this machine is known to be that run.
+The server releases the lock when the process that holds it ends, on whichever machine, so other
+runs can see whose databases are left. They drop them only if the lock is free and no session is
+connected to any database of that run.
 """
 
 from __future__ import annotations
@@ -18,19 +17,21 @@ from pytest_asyncdb._databases.connection import AutocommitConnection
 from pytest_asyncdb._databases.provisioner import drop, drop_leftovers
 from pytest_asyncdb._databases.templates import expired_templates
 from pytest_asyncdb._run import liveness
-from pytest_asyncdb._run.runs import is_recorded, prefix_of, recorded, run_of
+from pytest_asyncdb._run.runs import prefix_of, run_of
 from pytest_asyncdb.errors import AsyncdbError
 
 if TYPE_CHECKING:
     from pytest_asyncdb.abc import Backend, Driver, Server
 
-#: Seconds in which the server must still answer at the end, then to have the databases dropped.
+#: At the end of the run: seconds for the server to answer, then to drop the databases.
 _ANSWER = 10.0
 _END = 60.0
 
 
 class Lease:
-    """Taken before the run's first database is made; given back when the last one is dropped.
+    """Held from before the run's first database is made until the last one is dropped.
+
+    A thread with an event loop holds the connection.
 
     Args:
         run: The run id.
@@ -48,7 +49,7 @@ class Lease:
         self._thread = threading.Thread(target=self._work, name="asyncdb-lease", daemon=True)
 
     def take(self) -> None:
-        """Take the lock; blocks. Then databases of dead runs are dropped, in a thread.
+        """Take the lock; blocks. The thread then drops databases of dead runs.
 
         Raises:
             Exception: The driver's own.
@@ -59,7 +60,7 @@ class Lease:
             raise self._error
 
     def close(self) -> None:
-        """Drop the run's databases and give the lock back; blocks.
+        """Drop the run's databases and release the lock; blocks.
 
         Raises:
             AsyncdbError: The databases could not be dropped.
@@ -80,8 +81,7 @@ class Lease:
 
     def _work(self) -> None:
         try:
-            with recorded(self._run):
-                asyncio.run(self._hold())
+            asyncio.run(self._hold())
         except BaseException as error:
             self._error = error
         finally:
@@ -107,7 +107,7 @@ class Lease:
                 )
 
     async def _drop_dead(self, sql: AutocommitConnection) -> None:
-        # What goes wrong here is for the next run to try again.
+        # The next run tries again what fails here.
         with contextlib.suppress(Exception):
             async for name in dead_databases(sql, self._backend):
                 if self._end.is_set():
@@ -120,14 +120,14 @@ class Lease:
 
 
 async def dead_databases(sql: AutocommitConnection, backend: Backend) -> AsyncIterator[str]:
-    """The databases that runs have left which are dead; each run's lock is held meanwhile."""
+    """The databases of dead runs; the lock of a run is held while its databases are yielded."""
     by_run: dict[str, list[str]] = {}
     for (name,) in await sql.fetch(backend.list_databases()):
         if run := run_of(name):
             by_run.setdefault(run, []).append(name)
     for run, names in by_run.items():
         query, sessions = backend.hold_lock(run), backend.sessions(prefix_of(run))
-        if query is None or not sessions or is_recorded(run):
+        if query is None or not sessions:
             continue
         try:
             ((held,),) = await sql.fetch(query)

@@ -1,4 +1,4 @@
-"""Something that is done if a piece of work takes long."""
+"""Calls a function if a piece of work takes long."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def alarm(seconds: float, function: Callable[..., object], *args: Any) -> Iterator[None]:
-    """Call *function* in a thread if what is inside takes longer; it has returned at the end."""
+    """Call *function* in a thread if the block takes longer; it has returned at the end."""
     timer = threading.Timer(seconds, function, args)
     timer.daemon = True
     timer.start()

@@ -1,7 +1,7 @@
-"""Locks on files, which the kernel takes back when their process ends, however it does.
+"""Locks on files, which the kernel releases when their process ends, however it ends.
 
-Between processes of one machine. A lock belongs to the open file: a process that was forked, not
-one that was executed, holds it too.
+They work between processes of one machine. A lock belongs to the open file: a forked process
+holds it too, an executed one does not.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from pathlib import Path
 
 
 def lock(path: Path, *, shared: bool = False, wait: bool = True) -> int | None:
-    """Lock a file, which is made if it is not there; closing what is returned gives it back.
+    """Lock a file, which is created if it does not exist; closing the result releases the lock.
 
     Args:
-        shared: Others may have such a lock as well.
-        wait: Until whoever has the lock gives it back.
+        shared: Other processes may have such a lock as well.
+        wait: Wait until other processes release their locks.
 
     Returns:
-        The open file; None: somebody has the lock, and *wait* is false.
+        The open file; None if *wait* is false and another process has a lock.
 
     Raises:
         OSError: The file cannot be opened.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import signal
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -318,8 +317,7 @@ def _local(
         credentials="".join(
             f"ALTER USER 'root'@'{host}' IDENTIFIED BY '{{password}}';\n" for host in accounts
         ),
-        renew=None,  # the server reads the file at each start
-        stop=signal.SIGKILL,
+        stop="SIGKILL",
         refuses_root=False,
         user="root",
         maintenance="information_schema",
@@ -351,6 +349,7 @@ class MySQL(_MySQLFamily):
 
     name = "mysql"
     label = "MySQL"
+    oldest = "8.0"
     schemes = ("mysql",)
     free_connections_query = _FREE_CONNECTIONS.format(status="performance_schema.global_status")
     live_statistics = ("SET SESSION information_schema_stats_expiry = 0",)
@@ -371,6 +370,7 @@ class MariaDB(_MySQLFamily):
 
     name = "mariadb"
     label = "MariaDB"
+    oldest = "10.6"
     dialect = "mariadb"
     schemes = ("mariadb",)
     free_connections_query = _FREE_CONNECTIONS.format(status="information_schema.global_status")

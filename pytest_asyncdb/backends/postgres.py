@@ -7,7 +7,6 @@ asyncpg and psycopg stand here only, each with what needs it.
 from __future__ import annotations
 
 import re
-import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
@@ -157,7 +156,6 @@ def _initialise(place: LocalPlace) -> list[str]:
     return [
         *(place.programs["initdb"], "-D", place.data, "-U", "postgres"),
         *("-E", "UTF8", f"--locale={_LOCALE}", "--no-sync", "--no-instructions"),
-        "--no-clean",  # else it leaves shared memory behind
         *("--auth-local=reject", *_log_in(place.version), f"--pwfile={place.credentials}"),
     ]
 
@@ -202,7 +200,10 @@ def _quoted(value: str) -> str:
 
 
 class Postgres(Backend):
-    """PostgreSQL 12 and newer."""
+    """PostgreSQL 14 and newer.
+
+    ``DROP DATABASE … WITH (FORCE)`` is of version 13, ``initdb --no-instructions`` of 14.
+    """
 
     name = "postgres"
     aliases = ("postgresql",)
@@ -212,6 +213,7 @@ class Postgres(Backend):
     lock_timeout_codes = frozenset({"55P03"})  # lock_not_available
     in_use_codes = frozenset({"55006"})  # object_in_use
     schemes = ("postgresql", "postgres")
+    oldest = "14"
     drivers = (Asyncpg, Psycopg)
     capabilities = Capabilities(
         transactional_ddl=True,
@@ -242,8 +244,7 @@ class Postgres(Backend):
         initialise=_initialise,
         serve=_serve,
         credentials="{password}\n",
-        renew="ALTER ROLE postgres PASSWORD '{password}'",
-        stop=signal.SIGQUIT,  # "immediate shutdown": no checkpoint, shared memory removed
+        stop="SIGQUIT",  # "immediate shutdown": no checkpoint, shared memory removed
         refuses_root=True,
         user="postgres",
         maintenance="postgres",

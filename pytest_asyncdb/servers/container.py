@@ -1,12 +1,11 @@
-"""The provider ``container``: a backend's image, run through testcontainers.
+"""The provider ``container``: a backend's image, run by Docker.
 
-Data lives in memory, Docker chooses the port, the password is random. The container is
-killed and removed on leaving; where nothing of ours is left to do that, testcontainers'
-own helper Ryuk does it, and where that has not, the next run, by our label.
+Data is in memory, Docker chooses the port, the password is random. The container is killed and
+removed at the end of the run. If the run is killed, testcontainers' helper Ryuk removes the
+container, or else the next run that starts a container, which finds it by its label.
 
-One that may stay after the run is none of Ryuk's: as for a local server there is a supervisor with
-a folder, and the program that it runs is ``attend.py``, which lets the container live and end. It
-bears the name of the folder.
+A container that may outlive the run has no label for Ryuk. Later runs find it by a record
+(``reusable.py``), whose folder is in a label.
 """
 
 from __future__ import annotations
@@ -30,20 +29,16 @@ from pytest_asyncdb.abc import (
     ServerProvider,
     Sourced,
 )
-from pytest_asyncdb.errors import ProviderUnavailable, ServerStartError
-from pytest_asyncdb.servers.docker_api import (
-    at_hand,
-    engine_address,
-    image_id,
-    is_plain,
-    is_running,
-    ping,
-)
-from pytest_asyncdb.servers.messages import server_start
-from pytest_asyncdb.servers.readiness import patience
-from pytest_asyncdb.servers.reusable import Record, obtained, stays_already
-from pytest_asyncdb.servers.supervised import Identity, Supervised, supervised
-from pytest_asyncdb.servers.testcontainers_api import prepare, pull, remove, start
+from pytest_asyncdb.errors import ProviderUnavailable
+from pytest_asyncdb.servers.docker_api import engine_address, has_image, image_id, ping
+from pytest_asyncdb.servers.docker_labels import remove_dead
+from pytest_asyncdb.servers.messages import server_start, server_too_old
+from pytest_asyncdb.servers.readiness import NotReady, describe, patience, too_old, wait_until_ready
+from pytest_asyncdb.servers.reusable import Keep, is_kept, obtained
+from pytest_asyncdb.servers.testcontainers_api import Container, Ended
+
+#: Seconds that a container may take from its start to its first answer.
+_START = 120.0
 
 
 class ContainerProvider(ServerProvider):
@@ -51,15 +46,13 @@ class ContainerProvider(ServerProvider):
 
     name = "container"
 
-    @property
-    def keeps(self) -> bool:
-        return os.name == "posix" and is_plain(engine_address())
+    keeps = os.name == "posix"
 
     def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Candidate:
         recipe = backend.container
         if recipe is None:
             raise ProviderUnavailable(f"{backend.label} has no image")
-        # The package takes a third of a second to import; whether it is there is enough.
+        # Importing the package takes a third of a second.
         if importlib.util.find_spec("testcontainers") is None:
             raise ProviderUnavailable("the package testcontainers is not installed")
         engine = engine_address()
@@ -67,20 +60,16 @@ class ContainerProvider(ServerProvider):
         if problem is not None:
             raise ProviderUnavailable(f"no Docker engine answers at {engine}: {problem}")
         tag = spec.version or recipe.tag
-        return Candidate(
-            self.name,
-            f"Docker answers at {engine}",
-            tag,
-            recipe.tuning,
-            f"{recipe.image}:{tag}",
-            at_hand=at_hand(engine, f"{recipe.image}:{tag}"),
-        )
+        image = f"{recipe.image}:{tag}"
+        reason, at_hand = f"Docker answers at {engine}", has_image(engine, image)
+        return Candidate(self.name, reason, tag, recipe.tuning, image, at_hand=at_hand)
 
     def load(self, found: Candidate, backend: Backend) -> None:
         if self.keeps and self.reuse:
-            number = image_id(found.detail)
-            if number and stays_already(backend.name, self._words(found, backend, number), _runs):
-                return
+            with contextlib.suppress(Exception):  # obtain() reports it
+                number = image_id(found.detail)
+                if number and is_kept(self._words(found, backend, number)):
+                    return
         import testcontainers.core.container  # noqa: F401
 
     @contextlib.contextmanager
@@ -95,61 +84,51 @@ class ContainerProvider(ServerProvider):
         recipe = backend.container
         assert recipe is not None
         image: str = found.detail
-        kind = f"a {backend.label} container"
         began = time.monotonic()
 
-        def failure(what: str, output: str) -> ServerStartError:
-            return server_start(backend.label, self.name, f"image {image}: {what}", output)
+        def get_image(container: Container) -> str:
+            text = f"{backend.label}: getting the image {image}"
+            with _reported(backend, image, container), patience(progress, text):
+                return container.get_image()
 
-        def getting() -> contextlib.AbstractContextManager[None]:
-            return patience(progress, f"{backend.label}: getting the image {image}")
+        def words() -> list[str]:
+            number = image_id(image)
+            if number is None:
+                with Container(image) as container:
+                    number = get_image(container)
+            return self._words(found, backend, number)
 
         @contextlib.contextmanager
-        def running(owner: Owner, ours: Supervised | None = None) -> Iterator[Server]:
+        def started(owner: Owner, folder: Path | None) -> Iterator[tuple[Server, Keep]]:
+            remove_dead()
+            text = f"{backend.label}: the container of {image} is still starting"
             password = secrets.token_hex(16)
-            with getting():
-                container = prepare(recipe, image, password, owner, ours, failure)
-            try:
-                with patience(
-                    progress, f"{backend.label}: the container of {image} is still starting"
-                ):
+            with Container(image) as container:
+                get_image(container)
+                with _reported(backend, image, container), patience(progress, text):
+                    host, port = container.start(recipe, password, owner, folder)
                     server = Server(
                         backend=backend.name,
                         version=found.version or "",
                         provider=self.name,
                         reason=found.reason,
                         managed=True,
+                        host=host,
+                        port=port,
                         user=recipe.user,
                         password=password,
                         maintenance=recipe.maintenance,
                         tuning=found.tuning,
                     )
-                    server = start(container, recipe, ours, server, backend, driver, failure)
-                yield server
-            finally:
-                if ours is not None and ours.stays:
-                    container.get_docker_client().client.close()
-                else:
-                    remove(container)
+                    # A try costs processor time that the server needs to start.
+                    check = container.check
+                    said = wait_until_ready(server, backend, driver, _START, check, pause=0.1)
+                version = backend.version_of(said)
+                if too_old(version, backend.oldest):
+                    raise server_too_old(backend.label, version, backend.oldest, image)
+                yield dataclasses.replace(server, version=version), container.keep
 
-        @contextlib.contextmanager
-        def started(owner: Owner) -> Iterator[tuple[Supervised, Server]]:
-            with (
-                supervised(Identity(), "", owner, detached=True) as ours,
-                running(ours.as_owner(owner), ours) as server,
-            ):
-                yield ours, server
-
-        def words() -> list[str]:
-            with getting():
-                number = image_id(image) or pull(image, failure)
-            return self._words(found, backend, number)
-
-        if self.keeps and (self.reuse or self.needed is not None):
-            servers = obtained(self, backend.name, kind, words, started, _runs)
-        else:
-            servers = running(Owner.current(self.run, kind))
-        with servers as server:
+        with obtained(self, f"a {backend.label} container", words, started) as server:
             yield dataclasses.replace(server, seconds=time.monotonic() - began)
 
     def _words(self, found: Candidate, backend: Backend, number: str) -> list[str]:
@@ -162,9 +141,19 @@ class ContainerProvider(ServerProvider):
         assert recipe is not None
         variables = recipe.environment(found.version or "").items()
         settings = [*recipe.command, str(recipe.port), recipe.data_folder, *map(str, variables)]
-        return [self.name, engine_address(), found.detail, number, *settings]
+        return [backend.name, self.name, engine_address(), found.detail, number, *settings]
 
 
-def _runs(record: Record) -> bool:
-    """Is the container still there? It bears the name of the folder."""
-    return is_running(Path(record.folder).name)
+@contextlib.contextmanager
+def _reported(backend: Backend, image: str, container: Container) -> Iterator[None]:
+    """Turn the errors of docker, testcontainers and the driver into the plugin's own.
+
+    Raises:
+        ServerStartError: With the end of the container's output.
+    """
+    try:
+        yield
+    except Exception as error:
+        what = str(error) if isinstance(error, (NotReady, Ended)) else describe(error)
+        text = f"image {image}: {what}"
+        raise server_start(backend.label, "container", text, container.output()) from error

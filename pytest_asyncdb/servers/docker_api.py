@@ -1,96 +1,39 @@
-"""The container engine: where it is, whether it answers, and what it is asked.
+"""The Docker engine: where it is, whether it answers, and what is asked of it by name.
 
-Speaks to it without the package ``docker``, which takes long to import, and imports
-nothing of ours: ``attend.py`` runs this file by its path.
+The ping and the search for an image do without the package ``docker``, whose import takes 60 ms:
+runs that start no container ask them, too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import http.client
 import json
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-#: Marks our containers; the value is the record of the owner.
+#: The label of the plugin's containers; its value is the record of the owner.
 LABEL = "org.pytest-asyncdb"
-#: How the name of testcontainers' helper begins; its session follows.
-RYUK = "testcontainers-ryuk-"
+#: The label of a container that may outlive its run: the folder of its record (``reusable.py``).
+RECORD = "org.pytest-asyncdb.record"
 #: Seconds for the engine to answer a ping.
 _PING = 2.0
-#: Seconds for the engine to do what it is asked, such as to remove a container.
-_PATIENCE = 30.0
 _DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 
 
-def remove_container(number: str) -> bool:
-    """Kill and remove a container and its volumes; False where the engine would not.
-
-    Args:
-        number: Its id or name.
-    """
-    try:
-        status, _ = call("DELETE", f"/containers/{number}?force=1&v=1")
-    except (OSError, http.client.HTTPException):
-        return False
-    # 404: gone already; 409: somebody else is removing it, such as Ryuk.
-    return status in (204, 404, 409)
-
-
-def is_plain(engine: str) -> bool:
-    """Can it be asked without TLS, ssh or a pipe?"""
-    plain = urlsplit(engine).scheme in ("unix", "tcp", "http")
-    return plain and not os.environ.get("DOCKER_TLS_VERIFY")
-
-
-class _Connection(http.client.HTTPConnection):
-    """To an engine without TLS."""
-
-    def __init__(self, engine: str, seconds: float) -> None:
-        parts = urlsplit(engine)
-        super().__init__(parts.hostname or "docker", parts.port or 2375, timeout=seconds)
-        self._path = parts.path if parts.scheme == "unix" else None
-        if not is_plain(engine):
-            raise OSError(f"no plain connection: {engine}")
-
-    def connect(self) -> None:
-        if self._path is None:
-            super().connect()
-        else:
-            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self.sock.settimeout(self.timeout)
-            self.sock.connect(self._path)
-
-
-def call(method: str, path: str, seconds: float = _PATIENCE) -> tuple[int, bytes]:
-    """Ask the engine; the status and the body of its answer.
-
-    Raises:
-        OSError: It cannot be reached, does not answer in time, or wants more than a plain
-            connection.
-        http.client.HTTPException: What it says is no answer.
-    """
-    connection = _Connection(engine_address(), seconds)
-    try:
-        connection.request(method, path)
-        response = connection.getresponse()
-        return response.status, response.read()
-    finally:
-        connection.close()
-
-
 def engine_address() -> str:
-    """Where the Docker client would look for its engine."""
+    """The engine that the Docker client would use."""
     return os.environ.get("DOCKER_HOST") or _context_engine() or _DEFAULT_ENGINE
 
 
 def _context_engine() -> str | None:
-    """The engine of ``docker context use``, as Docker Desktop and Colima set it.
+    """The engine of ``docker context use``, which Docker Desktop and Colima set.
 
-    The place of the file: https://docs.docker.com/engine/manage-resources/contexts/.
+    Where its files are: https://docs.docker.com/engine/manage-resources/contexts/.
     """
     folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
     try:
@@ -98,75 +41,118 @@ def _context_engine() -> str | None:
         if not name:
             name = json.loads((folder / "config.json").read_text())["currentContext"]
         meta = folder / "contexts/meta" / hashlib.sha256(name.encode()).hexdigest() / "meta.json"
-        host = json.loads(meta.read_text())["Endpoints"]["docker"]["Host"]
-        return str(host)
+        return str(json.loads(meta.read_text())["Endpoints"]["docker"]["Host"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def ping(engine: str) -> str | None:
-    """Ask the engine for a sign of life; what is wrong, or None."""
+    """Does the engine answer? What is wrong, or None."""
     try:
-        answer = _get(engine, "/_ping")
+        answer = _status_line(engine, "/_ping")
     except OSError as error:
         return error.strerror or str(error)
     return None if answer is None or " 200 " in answer else f"it answers {answer!r}"
 
 
-def is_running(container: str) -> bool:
-    """Does a container run, as far as the engine can be asked?
-
-    Args:
-        container: Its id or name.
-    """
+def has_image(engine: str, image: str) -> bool:
+    """Does the engine have the image? True if it cannot be asked."""
     try:
-        status, body = call("GET", f"/containers/{container}/json")
-        return status == 200 and bool(json.loads(body)["State"]["Running"])
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
-        return False
-
-
-def image_id(image: str) -> str | None:
-    """What tells an image from others that have borne its name; None: it is not there."""
-    try:
-        status, body = call("GET", _image(image))
-        return str(json.loads(body)["Id"]) if status == 200 else None
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
-        return None
-
-
-def _image(image: str) -> str:
-    return f"/images/{os.environ.get('TESTCONTAINERS_HUB_IMAGE_NAME_PREFIX', '')}{image}/json"
-
-
-def at_hand(engine: str, image: str) -> bool:
-    """Does the engine have the image? Yes where it cannot be told."""
-    try:
-        answer = _get(engine, _image(image))
+        answer = _status_line(engine, f"/images/{full_name(image)}/json")
     except OSError:
         return True
     return answer is None or " 404 " not in answer
 
 
-def _get(engine: str, path: str) -> str | None:
-    """The first line of the engine's answer; None where there is no plain way to ask.
+def _status_line(engine: str, path: str) -> str | None:
+    """The first line of the engine's answer; None if asking takes TLS, ssh or a named pipe.
 
     Raises:
-        OSError: It cannot be reached.
+        OSError: The engine cannot be reached.
     """
     parts = urlsplit(engine)
-    address: Any
+    address: Any = (parts.hostname, parts.port or 2375)
+    if parts.scheme not in ("unix", "tcp", "http", "https"):
+        return None
     if parts.scheme == "unix":
-        family, address = socket.AF_UNIX, parts.path
-    elif parts.scheme in ("tcp", "http", "https"):
-        family, address = socket.AF_INET, (parts.hostname, parts.port or 2375)
+        connection = socket.socket(socket.AF_UNIX)
+        address = parts.path
     else:
-        return None  # ssh and Windows' pipes: to ask is to start something
-    with socket.socket(family, socket.SOCK_STREAM) as connection:
+        connection = socket.socket()
+    with connection:
         connection.settimeout(_PING)
         connection.connect(address)
         if os.environ.get("DOCKER_TLS_VERIFY") or parts.scheme == "https":
-            return None  # it listens; the rest wants certificates
+            return None  # it listens
         request = f"GET {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n"
         connection.sendall(request.encode())
         return connection.recv(1024).split(b"\r\n", 1)[0].decode(errors="replace")
+
+
+def full_name(image: str) -> str:
+    """The image's name with the user's prefix, such as that of a mirror."""
+    return os.environ.get("TESTCONTAINERS_HUB_IMAGE_NAME_PREFIX", "") + image
+
+
+@contextlib.contextmanager
+def connected() -> Iterator[Any]:
+    """A client of the package ``docker``.
+
+    Raises:
+        docker.errors.DockerException: The engine cannot be asked.
+    """
+    import docker
+
+    engine = engine_address()
+    environment = {**os.environ, "DOCKER_HOST": engine}
+    ssh = engine.startswith("ssh://")
+    with contextlib.closing(docker.from_env(environment=environment, use_ssh_client=ssh)) as client:
+        yield client
+
+
+def image_id(image: str) -> str | None:
+    """The id of the image that has this name now; None if the engine does not have it."""
+    from docker.errors import ImageNotFound
+
+    with connected() as client, contextlib.suppress(ImageNotFound):
+        return str(client.images.get(full_name(image)).id)
+    return None
+
+
+def is_running(name: str) -> bool:
+    """Does a container run, as far as the engine can be asked?"""
+    with contextlib.suppress(Exception), connected() as client:
+        return bool(client.containers.get(name).status == "running")
+    return False
+
+
+def remove_container(name: str) -> bool:
+    """Kill and remove a container and its volumes; False if the engine refuses."""
+    from docker.errors import NotFound
+
+    with contextlib.suppress(Exception), connected() as client:
+        try:
+            return remove(client.containers.get(name))
+        except NotFound:
+            return True
+    return False
+
+
+def remove(container: Any) -> bool:
+    """Kill and remove a container of the package ``docker``, and its volumes.
+
+    Returns:
+        True.
+
+    Raises:
+        docker.errors.APIError: The engine refused.
+    """
+    from docker.errors import APIError
+
+    try:
+        container.remove(force=True, v=True)
+    except APIError as error:
+        # 404: it is gone; 409: it is being removed already, such as by Ryuk.
+        if error.status_code not in (404, 409):
+            raise
+    return True

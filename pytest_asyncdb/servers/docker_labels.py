@@ -1,58 +1,41 @@
-"""Which containers are ours: those that bear our label."""
+"""The containers that carry the plugin's label: whose they are, and which ones are left."""
 
 from __future__ import annotations
 
-import dataclasses
-import http.client
-import json
+import contextlib
+from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote
 
 from pytest_asyncdb._system.process_identity import Owner
-from pytest_asyncdb.servers.docker_api import LABEL, RYUK, call
+from pytest_asyncdb.servers import docker_api
+from pytest_asyncdb.servers.docker_api import LABEL, RECORD
+from pytest_asyncdb.servers.reusable import may_be_kept
 
 
-@dataclasses.dataclass(frozen=True)
-class Labelled:
-    """A container that bears our label.
+def labelled() -> Iterator[tuple[Any, Owner, bool]]:
+    """Every labelled container, running or not, also of other machines.
 
-    Args:
-        id: Its id.
-        name: Its name.
-        image: What it was made from.
-        owner: None where the label cannot be read.
-        ends_by_itself: It is Ryuk at its work.
+    Yields:
+        A container of the package ``docker``; the process that started it; is it in use, because
+        that process runs or because later runs can find it?
+
+    Raises:
+        docker.errors.DockerException: The engine cannot be asked.
     """
-
-    id: str
-    name: str
-    image: str
-    owner: Owner | None
-    ends_by_itself: bool
-
-
-def our_containers() -> list[Labelled]:
-    """Every container of ours that the engine knows, running or not; of other machines, too.
-
-    Empty where no engine answers, or where it wants more than a plain connection.
-    """
-    filters = quote(json.dumps({"label": [LABEL]}))
     try:
-        status, body = call("GET", f"/containers/json?all=1&filters={filters}")
-        listed = json.loads(body) if status == 200 else []
-        return [_labelled(entry) for entry in listed]
-    except (OSError, http.client.HTTPException, ValueError, KeyError):
-        return []
+        with docker_api.connected() as client:
+            found = client.containers
+            for one in found.list(all=True, filters={"label": LABEL}, ignore_removed=True):
+                with contextlib.suppress(ValueError):  # the label is not the plugin's
+                    owner = Owner.from_json(one.labels[LABEL])
+                    yield one, owner, owner.alive() or may_be_kept(one.name, one.labels.get(RECORD))
+    except ImportError:  # without the package, there are no containers
+        return
 
 
-def _labelled(entry: dict[str, Any]) -> Labelled:
-    name = (entry["Names"] or [entry["Id"][:12]])[0].lstrip("/")
-    at_work = name.startswith(RYUK) and entry["State"] == "running"
-    return Labelled(entry["Id"], name, entry["Image"], _owner_of(entry["Labels"][LABEL]), at_work)
-
-
-def _owner_of(label: str) -> Owner | None:
-    try:
-        return Owner.from_json(label)
-    except ValueError:
-        return None
+def remove_dead() -> None:
+    """Remove the containers that killed runs have left; the next run tries again what fails."""
+    with contextlib.suppress(Exception):
+        for container, _, in_use in labelled():
+            if not in_use:
+                docker_api.remove(container)

@@ -1,4 +1,4 @@
-"""The provider ``memory``: SQLite, which lives in this process and is started by nobody."""
+"""The provider ``memory``: SQLite, which runs in this process and needs no start."""
 
 from __future__ import annotations
 

@@ -1,32 +1,45 @@
-"""Texts of errors in starting servers."""
+"""Texts of errors in starting and keeping servers."""
 
 from __future__ import annotations
 
-from pytest_asyncdb import errors
+from pytest_asyncdb.errors import ServerStartError, ServerUnavailable
 
 
-def server_start(label: str, provider: str, what: str, output: str) -> errors.ServerStartError:
-    """A server did not come up.
+def server_start(label: str, provider: str, what: str, output: str) -> ServerStartError:
+    """A server did not start.
 
     Args:
-        what: What was waited for, and how long.
+        what: What failed, and after how long.
         output: The end of what the server printed.
     """
     lines = output.strip().splitlines()[-20:] or ["(it printed nothing)"]
     other = "local" if provider == "container" else "container"
-    return errors.ServerStartError(
+    return ServerStartError(
         f"the {label} server of provider {provider} did not start",
         [what, *(f"| {line}" for line in lines)],
-        [f"read its output above, or take another provider: --asyncdb-server={other}"],
+        [f"read its output above, or use another provider: --asyncdb-server={other}"],
         "Seen:",
     )
 
 
-def nowhere_to_keep(error: BaseException) -> errors.ServerUnavailable:
-    """The user's cache cannot be written to, by which later runs would find a server."""
-    return errors.ServerUnavailable(
+def cannot_keep(error: BaseException) -> ServerUnavailable:
+    """The user's cache, where later runs look for a server, is not writable."""
+    return ServerUnavailable(
         "no server can be kept for later runs (--asyncdb-reuse)",
         [f"{type(error).__name__}: {error}"],
-        ["set XDG_CACHE_HOME to a folder that can be written to", "leave out --asyncdb-reuse"],
+        ["set XDG_CACHE_HOME to a folder that is writable", "leave out --asyncdb-reuse"],
         "Seen:",
+    )
+
+
+def server_too_old(label: str, version: str, oldest: str, source: str) -> ServerStartError:
+    """A server is older than the plugin supports.
+
+    Args:
+        source: Where the server comes from: a variable, or an image.
+    """
+    return ServerStartError(
+        f"the server is {label} {version}, older than {oldest} ({source})",
+        [],
+        [f"use {label} {oldest} or newer"],
     )

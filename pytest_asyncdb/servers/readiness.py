@@ -1,6 +1,7 @@
-"""When a server is ready: it answers a query over the real driver.
+"""Wait until a server is ready, which means that it answers a query over the real driver.
 
-Shared by the providers; knows nothing of how a server is started.
+Also: is its version what was asked for? Shared by the providers; how a server is started is not
+known here.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from pytest_asyncdb._engines.build_engine import DIALECTS, OURS
+from pytest_asyncdb._engines.build_engine import OURS, build_engine
 from pytest_asyncdb._system.deadline import alarm
 
 if TYPE_CHECKING:
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 
     from pytest_asyncdb.abc import Backend, Driver, Server
 
-#: Seconds after which the user is told what is being waited for.
+#: Seconds after which the user reads what the run waits for.
 _PATIENCE = 3.0
-#: Seconds between two looks at a server that lets a try hang.
-_LOOK = 0.5
+#: Seconds between two checks of a server that lets an attempt hang.
+_CHECK = 0.5
 
 
 class NotReady(Exception):
@@ -31,7 +32,7 @@ class NotReady(Exception):
 
     Args:
         seconds: How long it was asked.
-        error: What the last try said.
+        error: The error of the last attempt.
     """
 
     def __init__(self, seconds: float, error: BaseException) -> None:
@@ -49,79 +50,45 @@ def wait_until_ready(
     final: Callable[[BaseException], bool] = lambda error: False,
     pause: float = 0.03,
 ) -> str:
-    """Ask until the server answers; returns what it says to ``version_query()``.
+    """Ask until the server answers; returns its answer to ``version_query()``.
 
     Runs an event loop of its own in the calling thread.
 
     Args:
         seconds: How long to ask.
-        check: Called during and after each try; raises where asking on is of no use.
-        final: Does this error say that asking on is of no use?
-        pause: Seconds between two tries.
+        check: Called after each attempt and during long ones; raises if more attempts are useless.
+        final: Does this error mean that more attempts are useless?
+        pause: Seconds between two attempts.
 
     Raises:
         NotReady: No answer in time, or a final error.
     """
     from sqlalchemy.exc import ArgumentError
-
-    def hopeless(error: BaseException) -> bool:
-        # The last one: a package that a driver needs for some way of logging in.
-        return isinstance(error, (ImportError, ArgumentError)) or (
-            isinstance(error, RuntimeError) and "cryptography" in str(error)
-        )
-
-    began = time.monotonic()
-    try:
-        engine = _engine(server, backend, driver)
-    except (ImportError, ArgumentError) as error:
-        raise NotReady(0.0, error) from error
-    return asyncio.run(
-        _ask(
-            engine,
-            backend.version_query(),
-            began + seconds,
-            check,
-            lambda error: hopeless(error) or final(error),
-            pause,
-        )
-    )
-
-
-def run(server: Server, backend: Backend, driver: Driver, statement: str) -> None:
-    """Run one statement on a server that is ready, on an event loop of its own."""
-
-    async def once() -> None:
-        engine = _engine(server, backend, driver)
-        try:
-            async with engine.begin() as connection:
-                await connection.exec_driver_sql(statement)
-        finally:
-            await engine.dispose()
-
-    asyncio.run(once())
-
-
-def _engine(server: Server, backend: Backend, driver: Driver) -> AsyncEngine:
-    from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
 
-    url = backend.url(server, driver.name, None)
-    with DIALECTS:
-        url.get_dialect()
-    return create_async_engine(
-        url,
-        poolclass=NullPool,
-        connect_args=dict(driver.connect_args()),
-        execution_options={OURS: True},  # tests of another backend may run meanwhile
-    )
+    def useless(error: BaseException) -> bool:
+        # The last one: a package that a driver needs for some ways to log in.
+        missing = isinstance(error, RuntimeError) and "cryptography" in str(error)
+        return missing or isinstance(error, (ImportError, ArgumentError)) or final(error)
+
+    try:
+        engine = build_engine(
+            backend.url(server, driver.name, None),
+            poolclass=NullPool,
+            connect_args=dict(driver.connect_args()),
+            execution_options={OURS: True},  # tests of another backend may run meanwhile
+        )
+    except (ImportError, ArgumentError) as error:
+        raise NotReady(0.0, error) from error
+    return asyncio.run(_ask(engine, backend.version_query(), seconds, check, useless, pause))
 
 
 async def _ask(
     engine: AsyncEngine,
     query: str,
-    until: float,
+    seconds: float,
     check: Callable[[], None],
-    final: Callable[[BaseException], bool],
+    useless: Callable[[BaseException], bool],
     pause: float,
 ) -> str:
     from sqlalchemy import text
@@ -129,38 +96,38 @@ async def _ask(
     began = time.monotonic()
     last: BaseException = TimeoutError("the connection hangs")
 
-    async def ask() -> str:
-        async with engine.connect() as connection:
-            return str(await connection.scalar(text(query)))
-
-    async def wait(task: asyncio.Task[str]) -> None:
-        # Whatever else listens on the port may take the connection and say nothing.
-        try:
-            while not task.done():
-                left = until - time.monotonic()
-                if left <= 0:
-                    raise NotReady(time.monotonic() - began, last)
-                await asyncio.wait([task], timeout=min(left, _LOOK))
-                check()
-        finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.wait([task], timeout=_LOOK)
-            if task.done() and not task.cancelled():
-                task.exception()  # seen, or asyncio reports it when it is collected
-
-    try:
+    async def attempts() -> str:
+        nonlocal last
         while True:
-            task = asyncio.create_task(ask())
-            await wait(task)
-            error = task.exception()
-            if error is None:
-                return task.result()
-            last = error
-            if final(error) or time.monotonic() >= until:
-                raise NotReady(time.monotonic() - began, error) from error
+            try:
+                async with engine.connect() as connection:
+                    return str(await connection.scalar(text(query)))
+            except Exception as error:
+                last = error
+            check()
+            if useless(last):
+                raise NotReady(time.monotonic() - began, last)
             await asyncio.sleep(pause)
+
+    async def checks() -> str:
+        # Another program on the port may accept the connection and never answer.
+        while True:
+            await asyncio.sleep(_CHECK)
+            check()
+
+    tasks = {asyncio.create_task(attempts()), asyncio.create_task(checks())}
+    try:
+        done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            raise NotReady(time.monotonic() - began, last)
+        return done.pop().result()
     finally:
+        for task in tasks:
+            task.cancel()
+        done, _ = await asyncio.wait(tasks, timeout=_CHECK)
+        for task in done:
+            if not task.cancelled():
+                task.exception()  # else asyncio reports it as never retrieved
         await engine.dispose()
 
 
@@ -177,6 +144,12 @@ def fits(version: str, wanted: str | None) -> bool:
     return wanted is None or f"{version}.".startswith(f"{wanted}.")
 
 
+def too_old(version: str, oldest: str) -> bool:
+    """Is *version* older than the oldest one that works, such as ``9.6.24`` than ``14``?"""
+    numbers, needed = ([int(n) for n in re.findall(r"\d+", words)] for words in (version, oldest))
+    return bool(numbers) and numbers[: len(needed)] < needed
+
+
 def patience(progress: Callable[[str], None], line: str) -> AbstractContextManager[None]:
-    """Give the user *line* if what is inside takes long."""
+    """Show the user *line* if the block takes long."""
     return alarm(_PATIENCE, progress, line)

@@ -1,9 +1,13 @@
-"""Servers that stay for later runs (``--asyncdb-reuse``): finding one, starting one, ending one.
+"""Servers that outlive a run (``--asyncdb-reuse``, ``--asyncdb-keep``): find, keep and end them.
 
-What a server is decides its key. By it two files in the user's cache are called: the record of the
-server that runs, and a lock for whoever looks for one, so that two runs do not start two. A run
-that uses a server has a shared lock on the file ``use`` in its folder; the kernel takes it back
-however the run ends, and the server's supervisor ends what nobody uses.
+Everything that decides what a server is makes its key, and the key names a folder in the user's
+cache. ``record.json`` says how to reach the server. Every run that uses it holds a shared lock on
+the file ``use``, whose time says when that was. ``lock`` lets only one run start a server. If
+``keep`` exists, the server holds databases of failed tests. The kernel releases the locks, however
+a process ends.
+
+Whoever ends a server has the lock on ``use`` alone, and first removes the record. A program that
+is not used for an hour is ended by its supervisor, a container by the next run (:func:`end_idle`).
 """
 
 from __future__ import annotations
@@ -13,272 +17,273 @@ import dataclasses
 import hashlib
 import json
 import os
+import secrets
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 from pytest_asyncdb._system.cache_dir import cache_folder, private_folder, write_private
 from pytest_asyncdb._system.file_lock import lock
 from pytest_asyncdb._system.process_identity import Owner
 from pytest_asyncdb.abc import Server, ServerProvider
-from pytest_asyncdb.servers.messages import nowhere_to_keep
-from pytest_asyncdb.servers.supervised import Supervised
+from pytest_asyncdb.errors import AsyncdbError
+from pytest_asyncdb.servers.docker_api import engine_address, is_running, remove_container
+from pytest_asyncdb.servers.messages import cannot_keep
 
-_Started = contextlib.AbstractContextManager[tuple[Supervised, Server]]
-
-#: Seconds without use after which a server ends.
-IDLE = 3600.0
-#: The same where databases of failed tests are on it.
-KEEPING = 86400.0
-#: Changes when another version of the plugin could not use what this one has started.
-_LAYOUT = "1"
-#: Seconds in which a server that is told to must have ended.
+#: Seconds without use after which a server ends, and the same if it holds databases of failed
+#: tests.
+IDLE, KEEP_IDLE = 3600.0, 86400.0
+#: Changes when this version of the plugin cannot use what earlier ones have started.
+_LAYOUT = "2"
+#: Seconds within which a server that is told to end has ended.
 _END = 30.0
-#: Seconds after which the files of a key that no run has asked for are removed.
+#: Seconds after which the folder of a server that no run has asked for is removed.
 _UNUSED = 30 * 86400.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """A server that stays.
+    """How to reach a server that was kept, and how to end it.
 
     Args:
-        server: How to reach it, its password included.
-        folder: Where it and its supervisor's file ``use`` are.
-        owner: The supervisor.
+        server: With its password; ``kept`` is the folder of this record.
+        owner: The supervisor; of a container, the process that started it.
+        place: The folder of a program's data, or the container's name.
+        engine: The container engine's address; None for a program.
     """
 
     server: Server
-    folder: str
     owner: Owner
+    place: str
+    engine: str | None = None
 
     @classmethod
-    def read(cls, path: Path) -> Record | None:
-        """What is written there; None: nothing, or nothing that can be read."""
+    def read(cls, folder: Path) -> Record | None:
+        """Read the record in a server's folder; None if there is none."""
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            owner = Owner.from_json(json.dumps(values["owner"]))
-            return cls(Server.from_message(values["server"]), values["folder"], owner)
+            values = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+            values["server"] = Server.from_message(values["server"])
+            values["owner"] = Owner.from_json(json.dumps(values["owner"]))
+            return cls(**values)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def write(self, path: Path) -> None:
-        """Write it for this user only, all of it or nothing."""
-        new = path.with_suffix(".new")
-        with contextlib.suppress(FileNotFoundError):
-            new.unlink()
+    @property
+    def folder(self) -> Path:
+        return Path(str(self.server.kept))
+
+    def write(self) -> None:
+        """Write the record for this user only, completely or not at all."""
+        new = self.folder / "record.json.new"
+        new.unlink(missing_ok=True)
         write_private(new, json.dumps(dataclasses.asdict(self)))
-        new.replace(path)
+        new.replace(self.folder / "record.json")
+
+    def running(self) -> bool:
+        """Is the server there?"""
+        return self.owner.alive() if self.engine is None else is_running(self.place)
+
+    def end_unused(self, dry_run: bool = False) -> bool | None:
+        """End the server if no run uses it.
+
+        Args:
+            dry_run: Change nothing.
+
+        Returns:
+            None if a run uses it; else whether it has ended, or would.
+        """
+        use = lock(self.folder / "use", wait=False)
+        if use is None:
+            return None
+        try:
+            if not dry_run:
+                (self.folder / "record.json").unlink(missing_ok=True)
+        finally:
+            os.close(use)
+        return dry_run or self._end()
+
+    def _end(self) -> bool:
+        if self.engine is not None:
+            return remove_container(self.place)
+        until = time.monotonic() + _END
+        while self.owner.alive():  # a signal makes the supervisor look for its record
+            with contextlib.suppress(OSError):
+                os.kill(self.owner.pid, signal.SIGTERM)
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def __str__(self) -> str:
+        if self.engine is not None:
+            return f"{self.owner.what}, container {self.place}"
+        return f"{self.owner.what}, process {self.owner.pid} in {self.place}"
+
+
+#: Lets a server that was started outlive the run. The server comes with the folder of its record
+#: in ``kept``, the owner is this process.
+Keep = Callable[[Server, Owner], Record]
+#: Starts a server that ends with its context unless it is kept. The folder is where its record
+#: will be; None: it cannot be kept.
+Start = Callable[[Owner, Path | None], contextlib.AbstractContextManager[tuple[Server, Keep]]]
 
 
 def obtained(
-    provider: ServerProvider,
-    name: str,
-    kind: str,
-    words: Callable[[], Sequence[str]],
-    started: Callable[[Owner], _Started],
-    runs: Callable[[Record], bool] = lambda record: True,
+    provider: ServerProvider, kind: str, words: Callable[[], Sequence[str]], start: Start
 ) -> contextlib.AbstractContextManager[Server]:
-    """A server for as long as *provider* is to have one.
+    """Return a server that lives as long as *provider* is told to keep it.
 
     Args:
-        name: Of the backend.
         kind: What it is, such as ``a PostgreSQL server``.
-        words: Everything that decides what the server is.
-        started: Starts one. The owner is this process, as far as it is one.
-        runs: Is a server of which there is a record still there?
+        words: Returns everything that decides what the server is; the first word names its folder.
+        start: Starts one.
     """
-    owner = Owner.current(provider.run, kind)
-    if provider.reuse:
-        owner = dataclasses.replace(owner, what=f"{kind} that stays")
-        return _kept(name, words, owner, partial(started, owner), runs)
-    if provider.needed is not None:
-        stays = dataclasses.replace(owner, what=f"{kind} with databases that were kept")
-        return _if_needed(name, stays, partial(started, owner), provider.needed)
-    return _only(started(owner))
+    if provider.reuse and provider.keeps:
+        return _kept(words, Owner.current(provider.run, f"{kind} kept for later runs"), start)
+    if provider.needed is not None and provider.keeps:
+        owner = Owner.current(provider.run, f"{kind} kept with databases of failed tests")
+        return _kept_if_needed(owner, start, provider.needed)
+    return _for_this_run(Owner.current(provider.run, kind), start)
 
 
 @contextlib.contextmanager
-def _only(started: _Started) -> Iterator[Server]:
-    """For this run only."""
-    with started as (_, server):
+def _for_this_run(owner: Owner, start: Start) -> Iterator[Server]:
+    with start(owner, None) as (server, _):
         yield server
 
 
 @contextlib.contextmanager
-def _kept(
-    name: str,
-    words: Callable[[], Sequence[str]],
-    owner: Owner,
-    started: Callable[[], _Started],
-    runs: Callable[[Record], bool],
+def _kept_if_needed(
+    owner: Owner, start: Start, needed: Callable[[Server], bool]
 ) -> Iterator[Server]:
-    """The server of these *words*, which stays; nobody ends it meanwhile.
-
-    Raises:
-        ServerUnavailable: The user's cache cannot be written to.
-        AsyncdbError: The server did not start.
-    """
-    key = _key(words())
-    with _writable():
-        path = private_folder("servers") / f"{name}-{key}.json"
-        guard = path.with_suffix(".lock")
-        waiting = lock(guard)
-        assert waiting is not None
-    try:
-        os.utime(guard)
-        server, use = _join(path, runs) or _start(path, owner, started)
-    finally:
-        os.close(waiting)
-    try:
-        yield server
-    finally:
-        os.close(use)
-
-
-@contextlib.contextmanager
-def _if_needed(
-    name: str, owner: Owner, started: Callable[[], _Started], needed: Callable[[Server], bool]
-) -> Iterator[Server]:
-    """A server for this run, which stays after it if it is *needed*.
-
-    Args:
-        name: Of the backend.
-        owner: This process, as far as it is the owner of a server that stays.
-        started: Starts it, with a detached supervisor.
-        needed: Asked on leaving.
-    """
-    with started() as (ours, server):
+    """A server for this run, which is kept if it is *needed* at the end."""
+    folder = cache_folder() / "servers" / f"failed-{secrets.token_hex(6)}"
+    with start(owner, folder) as (server, keep):
         yield server
         if needed(server):
-            with _writable():
-                Path(ours.folder, "keep").touch()
-                path = private_folder("servers") / f"{name}-{Path(ours.folder).name}.json"
-                os.close(_stay(path, ours, server, owner))
+            with _cache_is_writable():
+                private_folder(folder)
+                (folder / "keep").touch()
+                use = lock(folder / "use", shared=True)
+            assert use is not None
+            try:
+                _record(server, keep, owner, folder)
+            finally:
+                os.close(use)
 
 
-def _stay(path: Path, ours: Supervised, server: Server, owner: Owner) -> int:
-    """Let a server outlive this run. Returns the file that is locked while we use it."""
-    use = lock(Path(ours.folder, "use"), shared=True)
-    assert use is not None
+@contextlib.contextmanager
+def _kept(words: Callable[[], Sequence[str]], owner: Owner, start: Start) -> Iterator[Server]:
+    """The server of these *words*, found or started; it cannot end meanwhile.
+
+    Raises:
+        ServerUnavailable: The user's cache is not writable.
+        AsyncdbError: The server did not start.
+    """
+    folder = _folder(words())
+    with _cache_is_writable():
+        private_folder(folder)
+        starting = lock(folder / "lock")
+        # While the server is being ended, this waits.
+        use = lock(folder / "use", shared=True)
+        assert starting is not None
+        assert use is not None
+        os.utime(starting)
+        os.utime(use)
     try:
-        owner = ours.as_owner(owner)
-        ours.stay(path, IDLE, KEEPING, owner)
-        with _writable():
-            Record(server, ours.folder, owner).write(path)
-    except BaseException:
+        try:
+            record = Record.read(folder)
+            if record is None or not record.running():
+                record = _start(folder, owner, start)
+        finally:
+            os.close(starting)
+        yield record.server
+        os.utime(use)
+    finally:
         os.close(use)
-        raise
-    return use
 
 
-def stays_already(name: str, words: Sequence[str], runs: Callable[[Record], bool]) -> bool:
-    """Is there a server of these *words*? See :func:`obtained`."""
+def _start(folder: Path, owner: Owner, start: Start) -> Record:
+    _sweep(folder.parent)
+    for name in ("record.json", "keep"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "templates", ignore_errors=True)
+    (folder / "templates").mkdir(mode=0o700)
+    with start(owner, folder) as (server, keep):
+        return _record(server, keep, owner, folder)
+
+
+def _record(server: Server, keep: Keep, owner: Owner, folder: Path) -> Record:
+    record = keep(dataclasses.replace(server, kept=str(folder)), owner)
+    with _cache_is_writable():
+        record.write()
+    return record
+
+
+def is_kept(words: Sequence[str]) -> bool:
+    """Does a server of these *words* run? See :func:`obtained`."""
     with contextlib.suppress(RuntimeError):
-        record = Record.read(_folder() / f"{name}-{_key(words)}.json")
-        return record is not None and record.owner.alive() and runs(record)
+        record = Record.read(_folder(words))
+        return record is not None and record.running()
     return False
 
 
-def _folder() -> Path:
-    return cache_folder() / "servers"
+def records() -> Iterator[Record]:
+    """This user's servers that were kept, without containers of other engines."""
+    with contextlib.suppress(RuntimeError, OSError, AsyncdbError):
+        for folder in sorted(private_folder("servers").iterdir()):
+            record = Record.read(folder)
+            if record is not None and record.engine in (None, engine_address()):
+                yield record
 
 
-def records() -> Iterator[tuple[Path, Record]]:
-    """This user's servers that stay, each with the file that says so."""
-    with contextlib.suppress(RuntimeError):
-        for path in sorted(_folder().glob("*.json")):
-            if (record := Record.read(path)) is not None:
-                yield path, record
-
-
-def end_unused(path: Path, record: Record, dry: bool) -> bool | None:
-    """End a server that stays, if no run uses it; blocks.
-
-    Args:
-        path: The record's.
-        dry: Only say.
-
-    Returns:
-        None: it is in use; whether it has ended, or could.
-    """
-    if record.owner.alive():
-        try:
-            use = lock(Path(record.folder, "use"), wait=False)
-        except FileNotFoundError:
-            use = -1  # its folder was removed
-        if use is None:
-            return None
-        if use != -1:
-            os.close(use)
-    if dry:
-        return True
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
-    # It looks at the record, and ends as there is none.
-    until = time.monotonic() + _END
-    while record.owner.alive():
-        with contextlib.suppress(OSError):
-            os.kill(record.owner.pid, signal.SIGTERM)
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def _key(words: Sequence[str]) -> str:
-    here = Owner.current("", "")
+def may_be_kept(container: str, folder: str | None) -> bool:
+    """Is there a record of a container in *folder*, or one that this user cannot read?"""
+    if folder is None:
+        return False
     try:
-        network = str(Path("/proc/self/ns/net").readlink())
+        return container in Path(folder, "record.json").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
     except OSError:
-        network = ""
-    everything = [_LAYOUT, str(os.geteuid()), here.host, here.space, network, *words]
-    return hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:16]
+        return True
 
 
-def _join(path: Path, runs: Callable[[Record], bool]) -> tuple[Server, int] | None:
-    """The server that runs, and the file that is locked while we use it."""
-    record = Record.read(path)
-    if record is None or not record.owner.alive():
-        return None
-    use = None
-    with contextlib.suppress(FileNotFoundError):
-        use = lock(Path(record.folder, "use"), shared=True)
-    if use is None:
-        return None
-    # Before we had the lock its supervisor may have found that nobody uses it.
-    if Record.read(path) != record or not runs(record):
-        os.close(use)
-        return None
-    os.utime(use)
-    return record.server, use
+def end_idle() -> None:
+    """End containers that no run has used for an hour; a program's supervisor does that itself."""
+    for record in records():
+        if record.engine is not None:
+            limit = KEEP_IDLE if (record.folder / "keep").exists() else IDLE
+            if _age(record.folder / "use") > limit:
+                record.end_unused()
 
 
-def _start(path: Path, owner: Owner, started: Callable[[], _Started]) -> tuple[Server, int]:
-    _sweep(path.parent)
-    path.unlink(missing_ok=True)
-    with started() as (ours, server):
-        server = dataclasses.replace(server, kept=ours.folder)
-        Path(ours.folder, "templates").mkdir(mode=0o700)
-        use = _stay(path, ours, server, owner)
-    return server, use
+def _folder(words: Sequence[str]) -> Path:
+    here = Owner.current("", "")
+    everything = [_LAYOUT, str(os.geteuid()), here.host, here.space, *words]
+    key = hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:16]
+    return cache_folder() / "servers" / f"{words[0]}-{key}"
 
 
 @contextlib.contextmanager
-def _writable() -> Iterator[None]:
-    """The user's cache can be written to, or that is the error."""
+def _cache_is_writable() -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        raise nowhere_to_keep(error) from error
+        raise cannot_keep(error) from error
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what belongs to servers that nobody has asked for in a long time."""
-    for path in folder.glob("*.lock"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > _UNUSED:
-                path.unlink()
-                path.with_suffix(".json").unlink(missing_ok=True)
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _sweep(servers: Path) -> None:
+    """Remove the folders of servers that no run has asked for in a long time."""
+    for folder in servers.iterdir():
+        if _age(folder / "use") > _UNUSED and not (folder / "record.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)

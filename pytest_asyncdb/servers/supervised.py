@@ -1,6 +1,6 @@
-"""Our end of ``supervisor.py``: a process that runs server programs in a folder of its own.
+"""The test run's side of ``supervisor.py``: a process that runs server programs in a folder.
 
-The folder exists only while the supervisor does. Knows nothing of databases.
+The folder exists as long as the supervisor does. This module knows nothing of databases.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import os
 import secrets
 import selectors
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,22 +23,29 @@ from pytest_asyncdb.errors import AsyncdbError
 
 #: How the name of a folder begins.
 PREFIX = "pytest-asyncdb-"
-#: Seconds in which the supervisor must have ended and removed everything.
+#: Seconds within which the supervisor answers, and within which it ends and removes everything.
 _END = 20.0
-#: Seconds that a command may take to end by itself before it is killed.
-GRACE = 5.0
 #: A file system in memory that every Linux has.
-MEMORY = "/dev/shm"  # noqa: S108  # our folder in it has a random name and mode 0700
-#: Free space for the data to be put in memory.
+MEMORY = "/dev/shm"  # noqa: S108  # the folder in it has a random name and mode 0700
+#: Free bytes that the file system in memory must have for the data to go there.
 _ENOUGH = 512 * 1024 * 1024
+#: The variables that server programs get from the run's environment. The rest, such as secrets
+#: of a CI job, is none of their business: they may run as another user.
+_PASSED_ON = (
+    "PATH",
+    "TZ",
+    "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH",
+    "DYLD_FALLBACK_LIBRARY_PATH",
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """Whom the programs run as.
+    """As whom the programs run.
 
     Args:
-        wrap: What stands before each command.
+        wrap: Words in front of each command.
         user: The id of the user that the supervisor changes to, or None.
         group: The same for the group.
     """
@@ -50,89 +56,65 @@ class Identity:
 
 
 class Supervised:
-    """Our end of the supervisor: one command at a time in a folder that it watches."""
+    """One command at a time in a folder that the supervisor removes."""
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], identity: Identity, folder: str, where: str
-    ) -> None:
+    #: Has :meth:`stay` been called?
+    stays = False
+
+    def __init__(self, process: subprocess.Popen[bytes], identity: Identity, folder: str) -> None:
         self.folder = folder
-        #: Where its files are, in words.
-        self.where = where
-        #: The number of the supervisor.
-        self.pid = 0
         self._process = process
         self._identity = identity
-        self._events = b""
-        self._ended = False
-        #: Has it been told to stay?
-        self.stays = False
+        self._lines = b""
 
     def tell(self, message: object) -> None:
-        """Send a line to the supervisor."""
+        """Send a message to the supervisor."""
         assert self._process.stdin is not None
         # A supervisor that has ended shows in the next event.
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             self._process.stdin.flush()
 
-    def start(self, command: list[str], stop: signal.Signals, grace: float = GRACE) -> None:
-        """Start a command, to be ended with the signal *stop*, and *grace* seconds later killed."""
-        words = [*self._identity.wrap, *command]
-        self.tell({"command": words, "stop": int(stop), "grace": grace})
-
-    def as_owner(self, owner: Owner) -> Owner:
-        """The supervisor in the place of *owner*."""
-        return dataclasses.replace(owner, pid=self.pid, started=start_time(self.pid) or "")
+    def start(self, command: list[str], stop: str) -> None:
+        """Start a command. To end it, the supervisor sends the signal of the name *stop*."""
+        self.tell({"command": [*self._identity.wrap, *command], "stop": stop})
 
     def event(self, seconds: float) -> str | None:
-        """The next line from the supervisor; None when there is none in time."""
+        """Return the next line from the supervisor; None if there is none in time."""
         assert self._process.stdout is not None
         until = time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
-            while b"\n" not in self._events:
+            while b"\n" not in self._lines:
                 if not selector.select(max(0.0, until - time.monotonic())):
                     return None
                 data = os.read(self._process.stdout.fileno(), 4096)
                 if not data:
-                    self._ended = True
-                    return f"failed the supervisor ended: {self._events.decode(errors='replace')}"
-                self._events += data
-        line, _, self._events = self._events.partition(b"\n")
+                    return f"failed the supervisor ended: {self._lines.decode(errors='replace')}"
+                self._lines += data
+        line, _, self._lines = self._lines.partition(b"\n")
         return line.decode(errors="replace")
 
-    def stay(self, record: Path, idle: float, keeping: float, owner: Owner) -> None:
-        """Let the folder and the command outlive us; see ``supervisor.py``.
+    def stay(self, owner: Owner, kept: Path, idle: float, keep: float) -> Owner:
+        """Let the folder and the command outlive this run; see ``supervisor.py``.
 
-        Args:
-            record: The file that leads to the folder; to be written when this has returned.
-            idle: Seconds without use after which all of it ends.
-            keeping: The same where the file ``keep`` is in the folder.
-            owner: The supervisor as the owner of the folder.
+        Returns:
+            *owner* with the supervisor as the process.
 
         Raises:
             AsyncdbError: The supervisor has ended.
         """
-        message = {"stay": str(record), "idle": idle, "keeping": keeping, "owner": owner.to_json()}
-        self.tell(message)
+        pid = self._process.pid
+        owner = dataclasses.replace(owner, pid=pid, started=start_time(pid) or "")
+        self.tell({"stay": str(kept), "idle": idle, "keep": keep, "owner": owner.to_json()})
         answer = self.event(_END)
         if answer != "staying":
-            raise AsyncdbError("a server that was to stay has ended", [str(answer)])
+            raise AsyncdbError("the server ended before it could be kept", [str(answer)])
         self.stays = True
-
-    def wait(self, seconds: float) -> None:
-        """Wait until the supervisor says nothing more: it has ended, or stays.
-
-        Raises:
-            subprocess.TimeoutExpired: It is still there.
-        """
-        until = time.monotonic() + seconds
-        while not self._ended:
-            if self.event(max(0.0, until - time.monotonic())) is None:
-                raise subprocess.TimeoutExpired("the supervisor", seconds)
+        return owner
 
     def output(self) -> str:
-        """The end of what the commands printed."""
+        """Return the end of what the commands printed."""
         try:
             with Path(self.folder, "log").open("rb") as log:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - 8192))
@@ -142,72 +124,68 @@ class Supervised:
 
 
 @contextlib.contextmanager
-def supervised(
-    identity: Identity, credentials: str, owner: Owner, *, detached: bool = False
-) -> Iterator[Supervised]:
-    """A supervisor with a fresh folder; on leaving, both are gone.
-
-    Args:
-        detached: It may stay, if it is told to (:meth:`Supervised.stay`).
+def supervised(identity: Identity, credentials: str, owner: Owner) -> Iterator[Supervised]:
+    """Start a supervisor with a new folder; on leaving, both are gone unless they stay.
 
     Raises:
         AsyncdbError: The supervisor did not start, or did not end.
     """
-    base, where = data_place()
+    base, _ = data_place()
     folder = f"{base}/{PREFIX}{secrets.token_hex(6)}"
-    path = str(Path(__file__).with_name("supervisor.py"))
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", path, *(["stay"] if detached else [])],
+        [sys.executable, "-I", "-S", str(Path(__file__).with_name("supervisor.py"))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        start_new_session=True,  # Ctrl-C is for us, not for it
+        env=environment(),
+        start_new_session=True,  # Ctrl-C is for the run, not for the supervisor
     )
-    ours = Supervised(process, identity, folder, where)
+    programs = Supervised(process, identity, folder)
     try:
-        ours.tell(
+        programs.tell(
             {
                 "folder": folder,
                 "owner": owner.to_json(),
                 "credentials": credentials,
                 "user": identity.user,
                 "group": identity.group,
-                # Messages are read by us; temporary files must not outlive the folder.
-                "environment": {**os.environ, "LC_ALL": "C", "TMPDIR": folder},
             }
         )
-        answer = ours.event(_END) or f"no answer within {_END:g} s"
-        if not answer.startswith("ready "):
-            raise AsyncdbError(f"no folder for a server could be made in {base}", [answer])
-        ours.pid = int(answer.split()[1])
-        yield ours
+        answer = programs.event(_END) or f"no answer within {_END:g} s"
+        if answer != "ready":
+            raise AsyncdbError(f"cannot make a folder for a server in {base}", [answer])
+        yield programs
     finally:
-        ours.tell(None)
+        if programs.stays:
+            # Else Popen's destructor warns that the process is still running.
+            process.returncode = 0
+        else:
+            programs.tell(None)
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()  # type: ignore[union-attr]
         try:
             process.wait(_END)
-            if detached:
-                ours.wait(_END)
         except subprocess.TimeoutExpired:
             raise AsyncdbError(
                 f"a server's processes did not end within {_END:g} s",
-                [f"folder: {folder}", f"supervisor: process {ours.pid or process.pid}"],
+                [f"folder: {folder}", f"supervisor: process {process.pid}"],
             ) from None
         finally:
             process.stdout.close()  # type: ignore[union-attr]
 
 
+def environment() -> dict[str, str]:
+    """The environment of server programs: what they need to be found and loaded.
+
+    Messages are in English, because this package reads some of them.
+    """
+    return {"LC_ALL": "C"} | {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+
+
 def data_place() -> tuple[str, str]:
-    """Where a server's folder would be made now, and that in words."""
-    if _has_room(MEMORY):
-        return MEMORY, "data in memory"
+    """Where a new server's folder goes, and that in words."""
+    if os.path.ismount(MEMORY) and os.access(MEMORY, os.W_OK | os.X_OK):
+        space = os.statvfs(MEMORY)
+        if space.f_bavail * space.f_frsize >= _ENOUGH:
+            return MEMORY, "data in memory"
     return tempfile.gettempdir(), "data on disk"
-
-
-def _has_room(folder: str) -> bool:
-    """Is *folder* a file system of its own, writable, with room for databases?"""
-    if not (os.path.ismount(folder) and os.access(folder, os.W_OK | os.X_OK)):
-        return False
-    space = os.statvfs(folder)
-    return space.f_bavail * space.f_frsize >= _ENOUGH

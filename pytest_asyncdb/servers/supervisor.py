@@ -1,15 +1,14 @@
-"""Runs server programs for a test run, and removes every trace when the run is gone.
+"""Runs server programs for a test run, and removes every trace when the run ends.
 
-Run as ``python -I -S supervisor.py`` by ``servers/local.py``, never imported; it uses the
-standard library only. The owner holds the other end of standard input: when that closes,
-however the owner ended, the programs are killed and their folder is removed.
+Run as ``python -I -S supervisor.py`` by ``supervised.py``, never imported; it uses the standard
+library only. The owner, the process of the test run, holds the other end of standard input: when
+that closes, however the owner ended, the programs are killed and their folder is removed.
 
-Lines on standard input, each in JSON: first the settings, then one line per command, one
-command at a time, then ``null``, or the end of the file. Lines on standard output: ``ready PID``,
-and ``ended CODE`` for each command that ended by itself.
-
-With the argument ``stay`` it is nobody's child, and a last line, ``stay``, lets it and the command
-outlive the owner, until nobody has used them for a while; see :func:`_stay`.
+Standard input: one message a line, in JSON. The first holds the settings (:class:`_Programs`), the
+others a command each (:meth:`_Programs.start`). ``{"stay": …}`` lets the server outlive the
+owner (:func:`_stay`). ``null`` and the end of the file mean: stop.
+Standard output: ``ready``, ``ended CODE`` for each command that ended by itself, ``staying``,
+``failed TEXT``.
 """
 
 from __future__ import annotations
@@ -18,128 +17,70 @@ import contextlib
 import ctypes
 import json
 import os
-import runpy
 import select
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-#: How long the removal of the folder is tried.
+#: Seconds that a command may take to end by itself before it is killed.
 _GRACE = 5.0
-#: How often the owner is looked for. Its end closes standard input, unless a process that
-#: it forked holds a copy.
-_LOOK = 2.0
+#: Seconds during which the removal of the folder is retried.
+_REMOVAL = 5.0
+#: Seconds between two checks of whether the owner is alive. Its end closes standard input,
+#: unless a process that it forked holds a copy.
+_CHECK = 2.0
 #: https://man7.org/linux/man-pages/man2/prctl.2.html
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
 def main() -> None:
-    """Obey the owner until it is gone or says so."""
+    """Follow the owner's messages until it ends or says stop."""
     owner = os.getppid()
-    detached = sys.argv[1:] == ["stay"]
-    if detached and os.fork():
-        os._exit(0)
-
-    def is_there() -> bool:
-        return _exists(owner) if detached else os.getppid() == owner
-
-    awake, wake = os.pipe()
-    os.set_blocking(wake, False)
-    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    os.chdir("/")
+    wakeup, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     # A handler rather than SIG_IGN, which the programs would inherit.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, lambda *_: None)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     programs: _Programs | None = None
     try:
-        for message in _messages(awake, is_there):
-            if message is None:
-                if programs is not None and (code := programs.ended()) is not None:
-                    _say(f"ended {code}")
-            elif programs is None:
-                programs = _Programs(message)
-                _say(f"ready {os.getpid()}")
+        for message in _messages(owner, wakeup):
+            if programs is None:
+                if message is not None:
+                    programs = _Programs(message)
+                    _tell("ready")
+            elif message is None:
+                if (code := programs.exit_code()) is not None:
+                    _tell(f"ended {code}")
             elif "stay" in message:
-                programs.give_owner(message["owner"])
-                _say("staying")
-                _stay(programs, awake, Path(message["stay"]), message["idle"], message["keeping"])
+                programs.write_owner(message["owner"])
+                _tell("staying")
+                _stay(programs, wakeup, Path(message["stay"]), message["idle"], message["keep"])
                 return
             else:
                 programs.start(message)
     except (OSError, subprocess.SubprocessError) as error:
-        _say(f"failed {type(error).__name__}: {error}")
+        _tell(f"failed {type(error).__name__}: {error}")
     finally:
         if programs is not None:
             programs.close()
 
 
-def _stay(programs: _Programs, awake: int, record: Path, idle: float, keeping: float) -> None:
-    """Return when the command has ended, or when nobody uses it any more.
-
-    Whoever uses it has a shared lock on the file ``use`` in the folder, has touched it, and has
-    found it by *record*, a file that names the folder. Nobody does when there has been no such
-    lock for *idle* seconds, or when there is none and the record is gone, or is another one's.
-    Where a file ``keep`` is in the folder, *keeping* takes the place of *idle*.
-    """
-    import fcntl
-
-    os.chdir("/")
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(nothing, number)
-    use = os.open(programs.folder / "use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    keep = programs.folder / "keep"
-    touched, used = 0, 0.0
-    while programs.ended() is None:
-        if touched != (touched := os.fstat(use).st_mtime_ns):
-            used = time.monotonic()
-        try:
-            fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            used = time.monotonic()
-        else:
-            limit = keeping if keep.exists() else idle
-            if time.monotonic() - used > limit or not _names(record, programs.folder):
-                break
-            fcntl.flock(use, fcntl.LOCK_UN)
-        if select.select([awake], [], [], min(_LOOK, idle))[0]:
-            os.read(awake, 4096)
-    # Who comes now looks at the record once more when it has the lock.
-    if _names(record, programs.folder):
-        record.unlink()
-    os.close(use)
-
-
-def _names(record: Path, folder: Path) -> bool:
-    try:
-        return bool(json.loads(record.read_text(encoding="utf-8"))["folder"] == str(folder))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _exists(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _messages(awake: int, is_there: Callable[[], bool]) -> Iterator[dict[str, Any] | None]:
-    """The owner's messages until there are no more; None when a signal arrived."""
+def _messages(owner: int, wakeup: int) -> Iterator[dict[str, Any] | None]:
+    """Yield the owner's messages until there are no more, and None when a signal arrived."""
     buffer = b""
-    while is_there():
-        readable, _, _ = select.select([0, awake], [], [], _LOOK)
-        if awake in readable:
-            os.read(awake, 4096)
+    while os.getppid() == owner:
+        readable, _, _ = select.select([0, wakeup], [], [], _CHECK)
+        if wakeup in readable:
+            os.read(wakeup, 4096)
             yield None
         if 0 in readable:
             data = os.read(0, 65536)
@@ -153,27 +94,58 @@ def _messages(awake: int, is_there: Callable[[], bool]) -> Iterator[dict[str, An
                 return
 
 
+def _stay(programs: _Programs, wakeup: int, kept: Path, idle: float, keep: float) -> None:
+    """Return when the server has ended, or when it is not needed any more.
+
+    Args:
+        kept: The server's folder in the user's cache (``reusable.py``). Every run that uses the
+            server holds a shared lock on the file ``use``, and sets its time when it starts
+            and ends. ``record.json`` is how runs find the server.
+        idle: Seconds after the last use when the server stops.
+        keep: The same if a file ``keep`` exists.
+    """
+    import fcntl
+
+    record, use = kept / "record.json", os.open(kept / "use", os.O_RDWR | os.O_CLOEXEC)
+    while programs.exit_code() is None:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            limit = keep if (kept / "keep").exists() else idle
+            ours = _names(record, programs.folder.name)
+            if not ours or time.time() - os.fstat(use).st_mtime > limit:
+                # A run that comes now waits for the lock, and reads the record after that.
+                if ours:
+                    record.unlink()
+                return
+            fcntl.flock(use, fcntl.LOCK_UN)
+        if select.select([wakeup], [], [], min(_CHECK, idle))[0]:
+            os.read(wakeup, 4096)
+
+
+def _names(record: Path, folder: str) -> bool:
+    try:
+        return folder in record.read_text(encoding="utf-8")
+    except OSError:
+        return False
+
+
 class _Programs:
-    """The folder and the one command that runs in it.
+    """The folder, and the one command that runs in it.
 
     Args:
         settings: ``folder``; ``owner`` and ``credentials``, the texts of files in it; ``user`` and
-            ``group``, the ids to run as, or null; ``environment``.
+            ``group``, the ids to run as, or null.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.folder = Path(settings["folder"])
         self.user: int | None = settings["user"]
         self.group: int | None = settings["group"]
-        self.environment: dict[str, str] = settings["environment"]
         self.process: subprocess.Popen[bytes] | None = None
         self.stop = signal.SIGKILL
-        self.grace = 0.0
-        # Now: what it is in may be gone when a server that stays ends.
-        self._segments = runpy.run_path(str(Path(__file__).with_name("segments.py")))
         self.folder.mkdir(0o700)
         try:
-            self.give_owner(settings["owner"])
+            self.write_owner(settings["owner"])
             credentials = self.folder / "credentials"
             credentials.write_text(settings["credentials"])
             if self.user is not None and self.group is not None:
@@ -183,17 +155,15 @@ class _Programs:
             self.close()
             raise
 
-    def give_owner(self, owner: str) -> None:
-        """Write down whose the folder is."""
-        written = self.folder / "owner.json.new"
-        written.write_text(owner, encoding="utf-8")
-        written.replace(self.folder / "owner.json")
+    def write_owner(self, owner: str) -> None:
+        """Replace the file that says who owns the folder."""
+        new = self.folder / "owner.json.new"
+        new.write_text(owner, encoding="utf-8")
+        new.replace(self.folder / "owner.json")
 
     def start(self, message: dict[str, Any]) -> None:
-        """Start a command: ``command``; ``stop``, the signal that ends it well, and ``grace``, the
-        seconds that this may take."""
-        self.stop = signal.Signals(message["stop"])
-        self.grace = message["grace"]
+        """Start ``command``; ``stop`` names the signal that ends it."""
+        self.stop = signal.Signals[message["stop"]]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 message["command"],
@@ -201,45 +171,43 @@ class _Programs:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
-                env=self.environment,
+                # Temporary files must not outlive the folder.
+                env={**os.environ, "TMPDIR": str(self.folder)},
                 start_new_session=True,
                 user=self.user,
                 group=self.group,
                 extra_groups=None if self.user is None else [],
-                # Should this process be killed too. It is its only thread.
+                # In case that this process is killed too. It has one thread only.
                 preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, self.stop),
             )
 
-    def ended(self) -> int | None:
-        """The exit code of a command that has ended since the last call."""
+    def exit_code(self) -> int | None:
+        """Return the exit code of a command that has ended since the last call."""
         if self.process is None or (code := self.process.poll()) is None:
             return None
         self.process = None
         return code
 
     def close(self) -> None:
-        """End the command and all that it started, then remove the folder."""
+        """End the command and everything that it started, then remove the folder."""
         if self.process is not None and self.process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, self.stop)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(self.grace)
+                self.process.wait(_GRACE)
             if self.process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.process.pid, signal.SIGKILL)
         _kill_children()
-        if (self.folder / "data/postmaster.pid").exists():
-            self._segments["remove_segments"](self.folder / "data")
-        until = time.monotonic() + _GRACE
+        until = time.monotonic() + _REMOVAL
         while self.folder.exists() and time.monotonic() < until:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _kill_children() -> None:
-    """Kill and reap until no child is left; orphans come to us as the subreaper.
+    """Kill and reap until no child is left; this process adopts orphans (subreaper).
 
-    PostgreSQL gives each of its processes a session of its own, so that the process group
-    of the server does not hold them.
+    A process group would not do: PostgreSQL gives each of its processes a session of its own.
     """
     while True:
         for child in _children():
@@ -251,17 +219,18 @@ def _kill_children() -> None:
             return
 
 
-def _children() -> Iterator[int]:
-    """Our children, where there is a ``/proc``; elsewhere the process group must do."""
-    me = str(os.getpid())
+def _children() -> list[int]:
+    """The children of this process; none where there is no ``/proc``, as on macOS."""
+    found, me = [], str(os.getpid())
     with contextlib.suppress(FileNotFoundError):
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
-                # "pid (name) state ppid …", and the name may hold anything.
+                # "pid (name) state ppid …"; the name may hold anything.
                 if entry.name.isdigit():
                     text = (entry / "stat").read_text(errors="replace")
                     if text.rpartition(")")[2].split()[1] == me:
-                        yield int(entry.name)
+                        found.append(int(entry.name))
+    return found
 
 
 def _prctl(option: int, value: int) -> None:
@@ -269,8 +238,8 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def _say(line: str) -> None:
-    with contextlib.suppress(OSError):  # nobody listens any more
+def _tell(line: str) -> None:
+    with contextlib.suppress(OSError):  # the owner has ended
         os.write(1, f"{line}\n".encode())
 
 

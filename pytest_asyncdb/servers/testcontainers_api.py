@@ -1,198 +1,157 @@
-"""One container, made, started and removed by testcontainers; its package is imported on use."""
+"""One container, through testcontainers' client; the package is imported on use.
+
+testcontainers' class for containers is not used: it publishes ports on every interface, and its
+containers always end with the process. Of its private names there is ``Reaper``, without which
+the container of a killed run stays until the next run.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import signal
-import sys
-import time
-from collections.abc import Callable
+import ipaddress
+import socket
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pytest_asyncdb._system.process_identity import Owner
-from pytest_asyncdb.abc import Backend, ContainerRecipe, Driver, Server
-from pytest_asyncdb.errors import ServerStartError
-from pytest_asyncdb.servers.docker_api import LABEL, engine_address, image_id
-from pytest_asyncdb.servers.readiness import NotReady, describe, wait_until_ready
-from pytest_asyncdb.servers.ryuk import MADE, ensure_ryuk
-from pytest_asyncdb.servers.supervised import Supervised
+from pytest_asyncdb.abc import ContainerRecipe, Server
+from pytest_asyncdb.servers.docker_api import LABEL, RECORD, engine_address, full_name, remove
+from pytest_asyncdb.servers.reusable import Record
 
-if TYPE_CHECKING:
-    from testcontainers.core.container import DockerContainer
-
-#: Seconds that a container may take from its start to its first answer.
-_START = 120.0
-#: Seconds between two looks at whether the container still runs.
-_LOOK = 0.5
-#: Seconds that the engine may take to remove a container.
-_REMOVAL = 20.0
-#: Seconds between two looks at whether it has begun.
-_BEGIN = 0.02
-
-#: Makes an error of what failed and what the container printed.
-Failure = Callable[[str, str], ServerStartError]
+#: testcontainers itself does not prevent two threads from starting two Ryuks.
+_ryuk_lock = threading.Lock()
 
 
-def prepare(
-    recipe: ContainerRecipe,
-    image: str,
-    password: str,
-    owner: Owner,
-    ours: Supervised | None,
-    failure: Failure,
-) -> DockerContainer:
-    """The container, not yet made, its image at hand, and Ryuk running where that is to end it."""
-    from testcontainers.core.config import testcontainers_config
-
-    if ours is None:
-        try:
-            ensure_ryuk(owner.run)
-        except Exception as error:
-            what = f"its helper {testcontainers_config.ryuk_image}"
-            raise failure(what, describe(error)) from error
-    from testcontainers.core.container import DockerContainer
-
-    container = DockerContainer(image)
-    try:
-        container.with_command(list(recipe.command))
-        container.with_exposed_ports(recipe.port)
-        container.with_tmpfs_mount(recipe.data_folder)
-        container.with_kwargs(labels={LABEL: owner.to_json()})
-        if ours is None:
-            MADE.add(id(container))
-        for name, value in recipe.environment(image.rpartition(":")[2]).items():
-            container.with_env(name, value.format(password=password))
-        _have_image(container)
-    except Exception as error:
-        remove(container)
-        raise failure("it could not be had", describe(error)) from error
-    except BaseException:
-        remove(container)
-        raise
-    return container
-
-
-def _have_image(container: DockerContainer) -> None:
-    images = container.get_docker_client().client.images
-    if not images.list(name=container.image):
-        images.pull(container.image)
-
-
-def pull(image: str, failure: Failure) -> str:
-    """Get the image; what tells it from others of its name."""
-    from testcontainers.core.container import DockerContainer
-
-    container = DockerContainer(image)
-    try:
-        _have_image(container)
-        number = image_id(image)
-    except Exception as error:
-        raise failure("it could not be had", describe(error)) from error
-    finally:
-        container.get_docker_client().client.close()
-    if number is None:
-        raise failure("it could not be had", "the engine does not know it")
-    return number
-
-
-def start(
-    container: DockerContainer,
-    recipe: ContainerRecipe,
-    ours: Supervised | None,
-    server: Server,
-    backend: Backend,
-    driver: Driver,
-    failure: Failure,
-) -> Server:
-    """Start the container and wait until its server answers on the port outside.
-
-    The server that an image runs while it is being set up listens on its socket only, and
-    so cannot be mistaken for the real one.
-    """
-    looked = time.monotonic()
-
-    def check() -> None:
-        nonlocal looked
-        if time.monotonic() - looked < _LOOK:
-            return
-        container.reload()
-        looked = time.monotonic()
-        if container.status not in ("created", "running", "restarting"):
-            raise _Ended(f"the container is {container.status}")
-
-    try:
-        if ours is None:
-            container.start()
-        else:
-            _begin(container, recipe, ours)
-        host = container.get_container_host_ip()
-        server = dataclasses.replace(
-            server,
-            # Docker may publish another port for IPv6 than for IPv4.
-            host="127.0.0.1" if host == "localhost" else host,
-            port=container.get_exposed_port(recipe.port),
-        )
-        # A try costs the processor that the start needs as well.
-        said = wait_until_ready(server, backend, driver, _START, check, pause=0.1)
-    except (NotReady, _Ended) as error:
-        raise failure(str(error), _output(container, ours)) from error
-    except Exception as error:  # docker's and testcontainers' own
-        raise failure(describe(error), _output(container, ours)) from error
-    return dataclasses.replace(server, version=backend.version_of(said))
-
-
-def _begin(container: DockerContainer, recipe: ContainerRecipe, ours: Supervised) -> None:
-    """Make the container, and let the supervisor's program start it.
-
-    testcontainers' own way would give it the label by which Ryuk knows what to remove.
-    """
-    client = container.get_docker_client()
-    network = None if os.environ.get("DOCKER_HOST") else client.find_host_network()
-    name = Path(ours.folder).name
-    container._container = client.client.containers.create(
-        container.image,
-        command=list(recipe.command),
-        environment=container.env,
-        ports=container.ports,
-        tmpfs=container.tmpfs,
-        name=name,
-        **({"network": network} if network else {}),
-        **container._kwargs,
-    )
-    attend = str(Path(__file__).with_name("attend.py"))
-    command = [sys.executable, "-I", "-S", attend, engine_address(), name]
-    ours.start(command, signal.SIGTERM, _REMOVAL)
-    while container.status == "created":
-        if event := ours.event(_BEGIN):
-            raise _Ended(event)
-        container.reload()
-
-
-class _Ended(Exception):
+class Ended(Exception):
     """The container ended by itself."""
 
 
-def _output(container: DockerContainer, ours: Supervised | None) -> str:
-    """The end of what the container printed."""
-    try:
-        logs = container.get_wrapped_container().logs(tail=40)
-        return bytes(logs).decode(errors="replace")
-    except Exception as error:  # it may have been removed, and its output kept before
-        return (ours.output() if ours else "") or f"(no log: {describe(error)})"
+class Container:
+    """A container that is removed when the context is left, unless it was kept.
+
+    The methods raise what docker and testcontainers raise.
+    """
+
+    def __init__(self, image: str) -> None:
+        self._image = image
+        self._docker: Any = None
+        self._container: Any = None
+        self._kept = False
+
+    def __enter__(self) -> Container:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self._container is not None and not self._kept:
+                remove(self._container)
+        finally:
+            if self._docker is not None:
+                self._docker.client.close()
+
+    def get_image(self) -> str:
+        """Connect to the engine and download the image unless it is there; returns its id."""
+        from docker.errors import ImageNotFound
+        from testcontainers.core.docker_client import DockerClient
+
+        self._docker = DockerClient()
+        images, name = self._docker.client.images, full_name(self._image)
+        try:
+            return str(images.get(name).id)
+        except ImageNotFound:
+            return str(images.pull(name).id)
+
+    def start(
+        self, recipe: ContainerRecipe, password: str, owner: Owner, record: Path | None
+    ) -> tuple[str, int]:
+        """Start the container, whose image the engine has.
+
+        The engine publishes the port on the loopback address only, unless it is on another
+        machine, or outside of the container that this process is in.
+
+        Args:
+            record: The folder of the record by which later runs find the container; None: Ryuk
+                removes the container if this process is killed.
+
+        Returns:
+            The host and the port at which this process reaches the server.
+        """
+        from testcontainers.core.config import ConnectionMode
+        from testcontainers.core.docker_client import get_docker_host
+        from testcontainers.core.labels import LABEL_SESSION_ID, SESSION_ID
+
+        docker, port = self._docker, recipe.port
+        labels = {LABEL: owner.to_json()}
+        if record is None:
+            _start_ryuk()
+            labels[LABEL_SESSION_ID] = SESSION_ID
+        else:
+            labels[RECORD] = str(record)
+        mode, host = docker.get_connection_mode(), docker.host()
+        if mode is ConnectionMode.gateway_ip:
+            # This process is in a container. So is the engine, if it has made its bridge here.
+            settings = docker.client.networks.get("bridge").attrs["IPAM"]["Config"][0]
+            host = settings.get("Gateway") or str(ipaddress.ip_network(settings["Subnet"])[1])
+        local = mode is not ConnectionMode.bridge_ip and is_this_machine(host)
+        # The network of the container that this process is in, if it is in one.
+        network = None if get_docker_host() else docker.find_host_network()
+        variables = recipe.environment(self._image.rpartition(":")[2]).items()
+        self._container = docker.client.containers.create(
+            full_name(self._image),
+            command=list(recipe.command),
+            environment={name: value.format(password=password) for name, value in variables},
+            ports={f"{port}/tcp": ("127.0.0.1", None) if local else None},
+            tmpfs={recipe.data_folder: ""},
+            labels=labels,
+            network=network,
+        )
+        self._container.start()
+        self.check()
+        number = self._container.id
+        if mode is ConnectionMode.bridge_ip:
+            return docker.bridge_ip(number), port
+        return "127.0.0.1" if local else host, int(docker.port(number, port))
+
+    def check(self) -> None:
+        """Raise :class:`Ended` if the container does not run any more."""
+        self._container.reload()
+        if self._container.status not in ("created", "running", "restarting"):
+            raise Ended(f"the container is {self._container.status}")
+
+    def output(self) -> str:
+        """The end of what the container printed."""
+        if self._container is None:
+            return ""
+        try:
+            return str(self._container.logs(tail=40).decode(errors="replace"))
+        except Exception as error:  # docker's own
+            return f"(no log: {error})"
+
+    def keep(self, server: Server, owner: Owner) -> Record:
+        """Let the container outlive the context."""
+        self._kept = True
+        return Record(server, owner, str(self._container.name), engine_address())
 
 
-def remove(container: DockerContainer) -> None:
-    """Kill and remove the container and its volumes."""
+def is_this_machine(host: str) -> bool:
+    """Does the address of the engine's host belong to this machine? Only then can it be bound."""
     try:
-        container.stop()
-    except Exception as error:
-        # 404: gone already; 409: somebody else is removing it, such as Ryuk.
-        if getattr(error, "status_code", None) not in (404, 409):
-            raise
-        MADE.discard(id(container))
-    else:
-        MADE.discard(id(container))
-    finally:
-        container.get_docker_client().client.close()
+        family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.bind(address)
+    except OSError:
+        return False
+    return True
+
+
+def _start_ryuk() -> None:
+    """Start testcontainers' Ryuk unless the user has disabled it; blocks.
+
+    Ryuk is a container that removes those of a killed process ten seconds later.
+    """
+    from testcontainers.core.config import testcontainers_config
+    from testcontainers.core.container import Reaper
+
+    with _ryuk_lock:
+        if not testcontainers_config.ryuk_disabled:
+            Reaper.get_instance()

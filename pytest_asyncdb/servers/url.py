@@ -1,7 +1,7 @@
-"""The provider ``url``: a server that is already there, and stays there.
+"""The provider ``url``: a server that is already running, and keeps running.
 
-Nothing is started, stopped or altered here; the databases that others create on it bear
-their own names. No text of this module shows the password.
+Nothing is started, stopped or altered here; the databases that the plugin creates on it have names
+of their own. No text of this module shows the password.
 """
 
 from __future__ import annotations
@@ -22,30 +22,38 @@ from pytest_asyncdb.abc import (
     Sourced,
 )
 from pytest_asyncdb.errors import ConfigError, ProviderUnavailable, ServerStartError
-from pytest_asyncdb.servers.readiness import NotReady, describe, fits, patience, wait_until_ready
+from pytest_asyncdb.servers.messages import server_too_old
+from pytest_asyncdb.servers.readiness import (
+    NotReady,
+    describe,
+    fits,
+    patience,
+    too_old,
+    wait_until_ready,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
-#: Seconds in which an external server must answer.
+#: Seconds within which an external server must answer.
 _ANSWER = 10.0
-#: What servers and drivers say that will say the same a second later.
+#: Errors of servers and drivers that another attempt would not change.
 _REFUSED = ("password authentication failed", "Access denied")
 _FINAL = (*_REFUSED, "does not exist", "Unknown database", "no pg_hba.conf entry")
-#: What has a meaning in a URL and so cannot stand for itself in a password.
+#: Characters that have a meaning in a URL, and so must be encoded in a password.
 _SPECIAL = "%@:/?#[] "
 
 
 class UrlProvider(ServerProvider):
-    """The server that the user's URL leads to."""
+    """The server at the user's URL."""
 
     name = "url"
 
     def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Candidate:
-        """As promised by the base class, and:
+        """As in the base class.
 
         Raises:
-            ConfigError: The URL cannot be read.
+            ConfigError: The URL cannot be parsed.
         """
         if url is None:
             raise ProviderUnavailable(f"ASYNCDB_{backend.name.upper()}_URL is not set")
@@ -76,30 +84,32 @@ class UrlProvider(ServerProvider):
     ) -> Iterator[Server]:
         from sqlalchemy.engine import make_url
 
-        source: Sourced[str] = found.detail
-        url = make_url(source.value)
+        given: Sourced[str] = found.detail
+        url = make_url(given.value)
         server = _server(url, found, backend)
         began = time.monotonic()
         try:
-            with patience(progress, f"{backend.label}: waiting for the server of {source.source}"):
-                said = wait_until_ready(server, backend, driver, _ANSWER, final=_is_final)
+            with patience(progress, f"{backend.label}: waiting for the server of {given.source}"):
+                text = wait_until_ready(server, backend, driver, _ANSWER, final=_is_final)
         except NotReady as error:
-            raise _no_answer(error, source, url, backend) from None
-        version = backend.version_of(said)
-        if backend.local is not None and not backend.local.recognises(said):
+            raise _no_answer(error, given, url, backend) from None
+        version = backend.version_of(text)
+        if backend.local is not None and not backend.local.recognises(text):
             raise ServerStartError(
-                f"the server is not {backend.label} ({source.source})",
-                [f"it says: {said}"],
+                f"the server is not {backend.label} ({given.source})",
+                [f"it says: {text}"],
                 [f"give the URL of a {backend.label} server, or name the other backend"],
                 "Seen:",
             )
         if not fits(version, spec.version):
             raise ServerStartError(
-                f"the server is {backend.label} {version}, not {spec.version} ({source.source})",
+                f"the server is {backend.label} {version}, not {spec.version} ({given.source})",
                 [f"the version was asked for by: {spec.source}"],
                 [f"write {backend.name} without @{spec.version}, or give another URL"],
                 "Seen:",
             )
+        if too_old(version, backend.oldest):
+            raise server_too_old(backend.label, version, backend.oldest, given.source)
         yield dataclasses.replace(server, version=version, seconds=time.monotonic() - began)
 
 
@@ -117,50 +127,44 @@ def _server(url: URL, found: Candidate, backend: Backend) -> Server:
         user=url.username,
         password=url.password,
         maintenance=url.database or (recipe.maintenance if recipe else None),
-        query=tuple(
-            (key, word)
-            for key, value in url.query.items()
-            for word in ((value,) if isinstance(value, str) else value)
-        ),
+        query=tuple((key, word) for key, words in url.normalized_query.items() for word in words),
         scheme=None if scheme in (backend.dialect, *backend.schemes) else scheme,
     )
 
 
 def _is_final(error: BaseException) -> bool:
-    text = str(error)
-    return any(words in text for words in _FINAL)
+    return any(words in str(error) for words in _FINAL)
 
 
 def _no_answer(
-    error: NotReady, source: Sourced[str], url: URL, backend: Backend
+    error: NotReady, given: Sourced[str], url: URL, backend: Backend
 ) -> ServerStartError:
-    """What the driver said, without the password, and what may be wrong with the URL."""
-    refused = any(words in str(error.error) for words in _REFUSED)
-    hints = _encoding(source.value, url.password) if refused else []
+    """What the driver reported, without the password, and what may be wrong with the URL."""
     remedies = [
-        f"see that the server runs and that the URL in {source.source} leads to it",
-        f"or leave {source.source} out and let a server be started: --asyncdb-server=auto",
+        f"see that the server runs and that the URL in {given.source} leads to it",
+        f"or leave {given.source} out and let a server be started: --asyncdb-server=auto",
     ]
+    refused = any(words in str(error.error) for words in _REFUSED)
+    hints = _encoding(given.value, url.password) if refused else []
     if hints:
-        remedies.insert(
-            0, "write special characters percent-encoded: urllib.parse.quote(password, safe='')"
-        )
+        encode = "urllib.parse.quote(password, safe='')"
+        remedies.insert(0, f"write special characters percent-encoded: {encode}")
+    secrets = {_written_password(given.value), url.password or "", *_query_passwords(url).values()}
+    text = describe(error.error)
+    # A password that is also the user's name is no secret, and blanks would puzzle.
+    for secret in secrets - {"", url.username, url.host, url.database}:
+        text = text.replace(secret, "***")
     return ServerStartError(
-        f"the {backend.label} server did not answer ({source.source})",
-        [
-            f"asked for {error.seconds:.1f} s: {_shown(url)}",
-            _without_password(describe(error.error), source.value, url),
-            *hints,
-        ],
+        f"the {backend.label} server did not answer ({given.source})",
+        [f"asked for {error.seconds:.1f} s: {_shown(url)}", text, *hints],
         remedies,
         "Seen:",
     )
 
 
 def _encoding(raw: str, password: str | None = None) -> list[str]:
-    """A line on percent-encoding where the password seems to need it."""
-    written = _written_password(raw)
-    characters = [c for c in _SPECIAL if c in written + (password or "")]
+    """A line on percent-encoding if the password seems to need it."""
+    characters = [c for c in _SPECIAL if c in _written_password(raw) + (password or "")]
     if not characters:
         return []
     listed = ", ".join(f"%{ord(c):02X} for {'a space' if c == ' ' else c}" for c in characters)
@@ -168,27 +172,19 @@ def _encoding(raw: str, password: str | None = None) -> list[str]:
 
 
 def _written_password(raw: str) -> str:
-    """The password as it stands in *raw*, up to the last ``@``."""
+    """The password as it is written in *raw*, up to the last ``@``."""
     login, at, _ = raw.partition("://")[2].rpartition("@")
     return login.partition(":")[2] if at else ""
 
 
+def _query_passwords(url: URL) -> dict[str, str]:
+    return {key: str(value) for key, value in url.query.items() if "pass" in key.lower()}
+
+
 def _shown(url: URL) -> str:
-    """*url* without what may be a password."""
-    query = {key: "..." if "pass" in key.lower() else value for key, value in url.query.items()}
-    return url.set(query=query).render_as_string(hide_password=True)
-
-
-def _without_password(text: str, raw: str, url: URL) -> str:
-    secrets = {
-        _written_password(raw),
-        url.password or "",
-        *(str(value) for key, value in url.query.items() if "pass" in key.lower()),
-    }
-    # A password that is also the user's name is no secret, and blanks would puzzle.
-    for secret in secrets - {"", url.username, url.host, url.database}:
-        text = text.replace(secret, "***")
-    return text
+    """*url* without passwords."""
+    hidden = url.update_query_dict(dict.fromkeys(_query_passwords(url), "..."))
+    return hidden.render_as_string(hide_password=True)
 
 
 def _example(backend: Backend) -> str:

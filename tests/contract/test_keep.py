@@ -60,7 +60,7 @@ def rows(command: str) -> list[str]:
 
 def reap(*arguments: str) -> list[str]:
     """What ``reap`` says of what this test's runs have kept, and of the servers of that."""
-    ours = [*(record.name for record in kept_databases()), *(r.folder for _, r in records())]
+    ours = [*(record.name for record in kept_databases()), *(record.place for record in records())]
     done = subprocess.run(
         [sys.executable, "-m", "pytest_asyncdb", "reap", *arguments],
         capture_output=True,
@@ -245,16 +245,15 @@ def test_a_server_of_ours_outlives_the_run_for_it(
     assert list(records()) == []
     run = project.run_apart(nobody, *arguments).had(passed=1, failed=1)
     (command,) = kept(run).values()
-    ((_, record),) = records()
+    (record,) = records()
     assert str(record.server.password) not in run.text
     assert rows(command) == ["committed", "open"]
-    kind = record.owner.what
-    assert reap()[0] == f"removed: {kind}, process {record.owner.pid} in {record.folder}"
-    assert not Path(record.folder).exists()
+    assert reap()[0] == f"removed: {record}"
+    assert not Path(record.place).exists()
     assert not record.owner.alive()
     if provider == "container":
         with docker() as client:
-            assert containers(client, name=f"^/{Path(record.folder).name}$") == []
+            assert containers(client, name=f"^/{record.place}$") == []
 
 
 @pytest.mark.everyday("local")
@@ -270,7 +269,7 @@ def test_on_a_server_that_stays_it_outlives_later_runs(
     (command,) = kept(run).values()
     project.run_apart(nobody, *arguments).had(passed=1, failed=1)
     assert rows(command) == ["committed", "open"]
-    ((_, record),) = records()
+    (record,) = records()
     assert Path(record.folder, "keep").exists()  # its supervisor waits for longer
 
 

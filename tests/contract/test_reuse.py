@@ -30,9 +30,8 @@ from fix_servers import Servers, Target
 
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._system.process_identity import Owner
-from pytest_asyncdb.servers.docker_api import LABEL
+from pytest_asyncdb.servers.docker_api import LABEL, RECORD
 from pytest_asyncdb.servers.reusable import Record
-from pytest_asyncdb.servers.supervised import data_place
 
 pytestmark = pytest.mark.everyday("postgres-local")
 
@@ -40,7 +39,7 @@ LOCAL = ["postgres-local", "mariadb-local"]
 CONTAINER = ["postgres-container", "mysql-container", "mariadb-container"]
 
 #: Seconds in which an event must have come.
-IN_TIME = 20.0
+IN_TIME = 60.0
 
 SEED = """
 import pathlib
@@ -111,16 +110,27 @@ class Reuse:
         assert first == second
         return str(first).split()
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, stdin: int | None = None) -> subprocess.Popen[str]:
         """A run in the background, in a process group of its own."""
         words = [*QUIET, "-s", f"--asyncdb={self.word}", *self.arguments, *arguments]
         return subprocess.Popen(
             [sys.executable, "-m", "pytest", *words],
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             process_group=0,
         )
+
+    @contextlib.contextmanager
+    def started(self, *arguments: str, stdin: int | None = None) -> Iterator[subprocess.Popen[str]]:
+        """The same; it is killed at the end, whatever the test has found."""
+        with self.start(*arguments, stdin=stdin) as run:
+            try:
+                yield run
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(run.pid, signal.SIGKILL)
 
     @property
     def built(self) -> int:
@@ -129,8 +139,8 @@ class Reuse:
 
     @property
     def records(self) -> list[Record]:
-        paths = (self.cache / "pytest-asyncdb/servers").glob("*.json")
-        return [record for path in paths if (record := Record.read(path))]
+        folders = (self.cache / "pytest-asyncdb/servers").glob("*")
+        return [record for folder in folders if (record := Record.read(folder))]
 
     @property
     def record(self) -> Record:
@@ -156,9 +166,9 @@ class Reuse:
         )
         assert (done.returncode, done.stderr) == (0, "")
         # Other servers of this machine are none of ours.
-        folders = [record.folder for record in before]
+        places = [record.place for record in before]
         lines = done.stdout.splitlines()
-        return [line for line in lines if any(folder in line for folder in folders)]
+        return [line for line in lines if any(place in line for place in places)]
 
 
 def is_process(pid: int) -> bool:
@@ -172,17 +182,15 @@ def is_process(pid: int) -> bool:
 
 def there(record: Record) -> bool:
     """Is anything of the server left? Seen without our code."""
-    if Path(record.folder).exists() or is_process(record.owner.pid):
-        return True
-    if record.server.provider != "container":
-        return False
+    if record.engine is None:
+        return Path(record.place).exists() or is_process(record.owner.pid)
     with docker() as client:
         return container(client, record) is not None
 
 
 def container(client: Any, record: Record) -> Any:
     """The server's, if it is there."""
-    return next(iter(containers(client, name=f"^/{Path(record.folder).name}$")), None)
+    return next(iter(containers(client, name=f"^/{record.place}$")), None)
 
 
 def wait_until(happened: Callable[[], bool]) -> None:
@@ -237,9 +245,9 @@ def test_the_next_run_finds_server_and_template_and_no_data(reuse: Reuse) -> Non
 def test_only_this_user_can_read_the_record(reuse: Reuse) -> None:
     """It holds the password."""
     reuse.names()
-    paths = [reuse.cache / "pytest-asyncdb/servers", Path(reuse.record.folder)]
-    assert [path.stat().st_mode & 0o777 for path in paths] == [0o700, 0o700]
-    assert {path.stat().st_mode & 0o777 for path in paths[0].iterdir()} == {0o600}
+    folder = reuse.record.folder
+    assert [path.stat().st_mode & 0o777 for path in (folder.parent, folder)] == [0o700, 0o700]
+    assert (folder / "record.json").stat().st_mode & 0o777 == 0o600
 
 
 @on_each
@@ -305,7 +313,7 @@ def revision(reuse: Reuse, name: str, down: str | None, upgrade: str) -> None:
 def migrated(reuse: Reuse) -> str:
     """The comment on the table of the template that the next run will find."""
     assert reuse.names() == ["ada", "bob"]
-    places = Path(reuse.record.folder, "templates").iterdir()
+    places = (reuse.record.folder / "templates").iterdir()
     name = max(places, key=lambda place: place.stat().st_mtime_ns).name
     ((comment,),) = reuse.observer().query("SELECT obj_description('users'::regclass)", name)
     return str(comment)
@@ -429,10 +437,11 @@ def test_a_run_that_is_killed_leaves_the_server_and_no_data(
             threading.Event().wait()
         """
     )
-    with reuse.start(*workers) as run:
+    with reuse.started(*workers) as run:
         wait_until((reuse.project.path / "here").exists)
         record, left = reuse.record, reuse.databases()
-        assert reuse.reap()[0].startswith("in use: ")
+        assert reuse.reap("--dry-run") == [f"in use: {record}"]
+        assert reuse.reap() == []
         os.killpg(run.pid, signal.SIGKILL)
     assert len(left) == 2  # control: it had a database
     reuse.project.tests(TESTS)
@@ -448,7 +457,7 @@ def test_a_template_whose_builder_is_killed_is_built_anew(reuse: Reuse) -> None:
     killing += "            (HERE / 'killed').touch()\n            os.kill(os.getpid(), 9)\n"
     begin = "    async def seed(session):\n"
     reuse.project.write("conftest.py", SEED.replace(begin, begin + killing))
-    with reuse.start() as run:
+    with reuse.started() as run:
         assert run.wait(IN_TIME) == -signal.SIGKILL
     record, half = reuse.record, reuse.databases()
     assert len(half) == 1
@@ -462,7 +471,9 @@ def test_a_template_whose_builder_is_killed_is_built_anew(reuse: Reuse) -> None:
 def test_reap_ends_what_nobody_uses(reuse: Reuse) -> None:
     reuse.names()
     record = reuse.record
-    what = f"{record.owner.what}, process {record.owner.pid} in {record.folder}"
+    what = f"{record.owner.what}, process {record.owner.pid} in {record.place}"
+    if record.engine is not None:
+        what = f"{record.owner.what}, container {record.place}"
     assert reuse.reap("--dry-run") == [f"would be removed: {what}"]
     assert there(record)
     assert reuse.reap() == [f"removed: {what}"]
@@ -470,11 +481,11 @@ def test_reap_ends_what_nobody_uses(reuse: Reuse) -> None:
     assert reuse.reap() == []
 
 
-IDLE = "from pytest_asyncdb.servers import _kept\n_kept.IDLE = 0.5\n"
+IDLE = "from pytest_asyncdb.servers import reusable\nreusable.IDLE = 0.5\n"
 
 
-@on_each
-def test_it_ends_when_nobody_has_used_it_for_a_while(reuse: Reuse) -> None:
+def test_a_program_ends_by_itself_after_an_hour_without_use(reuse: Reuse) -> None:
+    """Here the hour is half a second long."""
     reuse.project.write("conftest.py", IDLE + SEED)
     reuse.names()
     (record,) = reuse.records or [None]
@@ -484,47 +495,90 @@ def test_it_ends_when_nobody_has_used_it_for_a_while(reuse: Reuse) -> None:
     assert reuse.names() == ["ada", "bob"]
 
 
-def attending(record: Record) -> int:
+@in_container
+@pytest.mark.parametrize("kept", [False, True], ids=["idle", "with a database of a failed test"])
+def test_a_container_that_was_not_used_for_an_hour_is_ended_by_the_next_run(
+    reuse: Reuse, kept: bool
+) -> None:
+    """Also by a run that does not reuse servers. Databases of failed tests have a day."""
+    reuse.names()
+    record = reuse.record
+    if kept:
+        (record.folder / "keep").touch()
+    reuse.arguments.remove("--asyncdb-reuse")
+    reuse.names()
+    assert there(record)  # the control
+    long_ago = time.time() - 3601
+    os.utime(record.folder / "use", (long_ago, long_ago))
+    reuse.names()
+    assert there(record) is kept
+    assert bool(reuse.records) is kept
+
+
+@in_container
+def test_a_container_that_a_run_uses_is_not_ended(reuse: Reuse) -> None:
+    """However long ago that run began."""
+    reuse.project.tests(
+        """
+        async def test_it(asyncdb_session):
+            import sys
+
+            print("names:", *await names(asyncdb_session), flush=True)
+            sys.stdin.readline()
+        """
+    )
+    with reuse.started(stdin=subprocess.PIPE) as run:
+        assert run.stdin is not None
+        assert run.stdout is not None
+        assert any("names: " in line for line in run.stdout)
+        record = reuse.record
+        long_ago = time.time() - 3601
+        os.utime(record.folder / "use", (long_ago, long_ago))
+        assert reuse.reap("--dry-run") == [f"in use: {record}"]
+        assert reuse.reap() == []
+        reuse.project.write("test_other.py", "async def test_it(asyncdb_session): pass")
+        reuse.run("test_other.py").passed(1)
+        assert there(record)
+        run.communicate("\n", timeout=60)
+
+
+def watched(record: Record) -> int:
     """The process that the supervisor watches."""
     pid = record.owner.pid
     (child,) = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
     return child
 
 
-@on_each
-@pytest.mark.parametrize("whom", ["supervisor", "server", "both"])
-def test_the_next_run_starts_another_one_when_it_was_killed(reuse: Reuse, whom: str) -> None:
-    """Instead of a container, the program that attends to it."""
+@pytest.mark.parametrize("which", ["supervisor", "server", "both"])
+def test_the_next_run_starts_another_one_when_it_was_killed(reuse: Reuse, which: str) -> None:
     reuse.names()
     record = reuse.record
-    killed = {"supervisor": [record.owner.pid], "server": [attending(record)]}
-    for pid in killed.get(whom, [record.owner.pid, attending(record)]):
+    killed = {"supervisor": [record.owner.pid], "server": [watched(record)]}
+    for pid in killed.get(which, [record.owner.pid, watched(record)]):
         os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not is_process(record.owner.pid))
     assert reuse.names() == ["ada", "bob"]
-    assert reuse.record.folder != record.folder
+    assert reuse.record.place != record.place
     wait_until(lambda: not there(record))
 
 
 @in_container
 @pytest.mark.parametrize("how", ["removed", "stopped"])
 def test_the_next_run_starts_another_one_when_the_container_is_gone(reuse: Reuse, how: str) -> None:
-    """Also where its supervisor has not noticed yet."""
+    """The run after that removes what is left."""
     reuse.names()
     record = reuse.record
-    os.kill(record.owner.pid, signal.SIGSTOP)
-    try:
-        with docker() as client:
-            gone = container(client, record)
-            if how == "removed":
-                gone.remove(force=True)
-            else:
-                gone.stop()
-        assert reuse.names() == ["ada", "bob"]
-        assert reuse.record.folder != record.folder
-    finally:
-        os.kill(record.owner.pid, signal.SIGCONT)
-    wait_until(lambda: not there(record))
+    with docker() as client:
+        gone = container(client, record)
+        if how == "removed":
+            gone.remove(force=True)
+        else:
+            gone.stop()
+    assert reuse.names() == ["ada", "bob"]
+    assert reuse.record.place != record.place
+    reuse.names()
+    assert not there(record)
+    assert there(reuse.record)
 
 
 #: By this label Ryuk knows what it has to remove.
@@ -552,25 +606,25 @@ def test_ryuk_does_not_know_the_container(reuse: Reuse) -> None:
     with docker() as client:
         labels = container(client, reuse.record).labels
     assert SESSION not in labels
-    assert Owner.from_json(labels[LABEL]) == reuse.record.owner
+    assert labels[RECORD] == str(reuse.record.folder)
     reuse.project.tests(CONTROL.replace("SESSION", repr(SESSION)))
     reuse.arguments.remove("--asyncdb-reuse")
     reuse.run().passed(1)
 
 
 @in_container
-def test_who_finds_the_container_imports_nothing_of_docker(reuse: Reuse) -> None:
+def test_a_run_that_finds_the_container_does_not_import_testcontainers(reuse: Reuse) -> None:
     """It takes long."""
     reuse.project.tests(
         """
         async def test_it(asyncdb_session):
             import sys
 
-            print("imported:", "docker" in sys.modules, "testcontainers" in sys.modules)
+            print("imported:", "testcontainers" in sys.modules)
         """
     )
-    assert "imported: True True" in reuse.run().passed(1).text  # the control
-    assert "imported: False False" in reuse.run().passed(1).text
+    assert "imported: True" in reuse.run().passed(1).text  # the control
+    assert "imported: False" in reuse.run().passed(1).text
 
 
 @in_container
@@ -597,19 +651,23 @@ CREATED = {"type": "container", "event": "create", "label": LABEL}
 
 
 @in_container
-def test_a_run_that_is_killed_while_it_starts_leaves_no_container(reuse: Reuse) -> None:
+def test_the_container_of_a_run_that_was_killed_while_starting_it_is_removed(reuse: Reuse) -> None:
+    """By the next run: no record leads to it."""
+
     def is_ours(event: dict[str, Any]) -> bool:
-        owner = Path(data_place()[0], event["Actor"]["Attributes"]["name"], "owner.json")
-        return owner.exists() and Owner.from_json(owner.read_text()).pid == run.pid
+        return Owner.from_json(event["Actor"]["Attributes"][LABEL]).pid == run.pid
 
     begun = int(time.time())
-    with docker() as client, reuse.start() as run:
+    with docker() as client, reuse.started() as run:
         made = client.events(since=begun, until=begun + 60, filters=CREATED, decode=True)
         number = next(event["id"] for event in made if is_ours(event))
         os.killpg(run.pid, signal.SIGKILL)
         made.close()
-        wait_until(lambda: number not in [one.id for one in containers(client)])
-    assert reuse.records == []
+        run.wait()
+        assert reuse.records == []
+        assert number in [one.id for one in containers(client)]  # the control
+        reuse.names()
+        assert number not in [one.id for one in containers(client)]
 
 
 def test_without_a_folder_for_the_record(reuse: Reuse, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -621,10 +679,10 @@ def test_without_a_folder_for_the_record(reuse: Reuse, monkeypatch: pytest.Monke
             no server can be kept for later runs (--asyncdb-reuse)
 
             Seen:
-              - NotADirectoryError: [Errno 20] Not a directory: '{place}/pytest-asyncdb/servers'
+              - FileExistsError: [Errno 17] File exists: '{place}'
 
             To fix this, do one of:
-              - set XDG_CACHE_HOME to a folder that can be written to
+              - set XDG_CACHE_HOME to a folder that is writable
               - leave out --asyncdb-reuse
             """
         )
@@ -634,9 +692,8 @@ def test_without_a_folder_for_the_record(reuse: Reuse, monkeypatch: pytest.Monke
 def test_a_server_that_lets_nobody_in_is_said(reuse: Reuse) -> None:
     reuse.names()
     record = reuse.record
-    (path,) = (reuse.cache / "pytest-asyncdb/servers").glob("*.json")
     wrong = dataclasses.replace(record.server, password="wrong")
-    dataclasses.replace(record, server=wrong).write(path)
+    dataclasses.replace(record, server=wrong).write()
     said = 'password authentication failed for user "postgres"'
     reuse.run().shows(
         f"""

@@ -426,11 +426,34 @@ def test_a_port_that_is_taken_meanwhile_is_left_for_another(
             assert observe(local_case, server).query("SELECT 1") == [(1,)]
 
 
+def test_a_server_does_not_see_the_environment_of_the_run(
+    local_case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does any other process of it, nor its supervisor, nor the programs that are tried."""
+    monkeypatch.setenv("SECRET_TOKEN", secret := secrets.token_hex(8))
+    case = find(local_case.word)
+    with case.obtain() as server:
+        left = traces(server)
+        pids = [pid_of(descriptor) for descriptor in left.processes]
+        assert len(pids) >= 2
+        for pid in pids:
+            assert secret not in Path(f"/proc/{pid}/environ").read_text(errors="replace")
+        control = Path("/proc/self/environ")  # what execve has passed on to this process
+        assert b"PATH=" in control.read_bytes()
+    left.assert_gone()
+
+
+def pid_of(descriptor: int) -> int:
+    text = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
+    return int(text.partition("Pid:")[2].split()[0])
+
+
 def test_a_server_that_dies_leaves_nothing(local_case: Case) -> None:
     with local_case.obtain() as server:
         left = traces(server)
         assert local_case.backend.local is not None
-        signal.pidfd_send_signal(left.processes[1], local_case.backend.local.stop)
+        stop = signal.Signals[local_case.backend.local.stop]
+        signal.pidfd_send_signal(left.processes[1], stop)
         assert select.select([left.processes[1]], [], [], 30)[0]
     left.assert_gone()
 
@@ -560,6 +583,36 @@ def test_a_server_of_another_version_is_refused(servers: Servers) -> None:
         "\n"
         "To fix this: write postgres without @9, or give another URL"
     )
+
+
+def test_a_server_that_is_too_old_is_refused(external: tuple[Backend, Server]) -> None:
+    """Here the plugin would need a version that does not exist yet."""
+    backend, server = external
+    needs = type("Needs", (type(backend),), {"oldest": "99"})()
+    with pytest.raises(ServerStartError) as caught, obtain_by_url(needs, written(backend, server)):
+        pass
+    variable = f"ASYNCDB_{backend.name.upper()}_URL"
+    assert str(caught.value) == (
+        f"the server is {backend.label} {server.version}, older than 99 ({variable})\n"
+        "\n"
+        f"To fix this: use {backend.label} 99 or newer"
+    )
+
+
+def test_a_program_that_is_too_old_is_not_taken(local_case: Case) -> None:
+    needs = type("Needs", (type(local_case.backend),), {"oldest": "99"})()
+    with pytest.raises(ProviderUnavailable, match=r"\d, older than 99$"):
+        local_case.provider.find(local_case.spec, needs, None)
+
+
+def test_a_container_that_is_too_old_is_refused_and_removed() -> None:
+    case = find("postgres-container")
+    needs = type("Needs", (type(case.backend),), {"oldest": "99"})()
+    with (
+        pytest.raises(ServerStartError, match=r"PostgreSQL 17\.\d+, older than 99 \(postgres:17\)"),
+        case.obtain(needs),
+    ):
+        pass
 
 
 def test_a_refused_password_with_special_characters(external: tuple[Backend, Server]) -> None:

@@ -1,12 +1,10 @@
-"""Data folders that are kept for later runs, on real programs."""
+"""Cached data folders, on real programs."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import dataclasses
 import os
-import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +15,8 @@ from fix_servers import Servers
 
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb.abc import BackendSpec, Server
-from pytest_asyncdb.servers import local
 from pytest_asyncdb.servers.data_dir_cache import DataDirCache
+from pytest_asyncdb.servers.supervised import Supervised
 
 pytestmark = pytest.mark.everyday("postgres")
 
@@ -44,13 +42,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def filled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The data folders that programs had to fill; they do."""
     folders: list[str] = []
-    initialise = local._initialise
+    start = Supervised.start
 
-    def noted(recipe: object, place: local.LocalPlace, *rest: object) -> None:
-        folders.append(place.data)
-        initialise(recipe, place, *rest)  # type: ignore[arg-type]
+    def noted(supervisor: Supervised, command: list[str], stop: str) -> None:
+        if Path(command[0]).name in ("initdb", "mariadb-install-db"):
+            folders.append(supervisor.folder)
+        start(supervisor, command, stop)
 
-    monkeypatch.setattr(local, "_initialise", noted)
+    monkeypatch.setattr(Supervised, "start", noted)
     return folders
 
 
@@ -86,14 +85,12 @@ def files(entry: Path) -> list[Path]:
 def test_the_second_server_starts_from_what_the_first_one_filled(
     name: str, cache: Path, filled: list[str]
 ) -> None:
-    """Its password is another one, and nothing of the first one is in it."""
+    """What is done on the first one is not in it, and only this user can read the entry."""
     with server(name) as first, observe(name, first).throw_away("asyncdb_of_the_first"):
         assert "asyncdb_of_the_first" in look(name, first)
         with server(name) as second:
             assert "asyncdb_of_the_first" not in look(name, second)
-            assert first.password != second.password
-            with pytest.raises(Exception, match=r"(?i)password|denied"):
-                look(name, dataclasses.replace(second, password=first.password))
+            assert first.port != second.port
     assert len(filled) == 1
     (entry,) = cache.iterdir()
     assert entry.stat().st_mode & 0o777 == 0o700
@@ -105,33 +102,20 @@ def _shorten(path: Path) -> None:
         file.truncate(path.stat().st_size // 2)
 
 
-def _rot(path: Path) -> None:
-    """Turn one bit, as a disk would: neither the size nor the time tells."""
-    before = path.stat()
-    with path.open("r+b") as file:
-        file.seek(100)
-        (byte,) = file.read(1)
-        file.seek(100)
-        file.write(bytes([byte ^ 1]))
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-
-
 DAMAGES = {
     "shortened": lambda entry: _shorten(max(files(entry), key=lambda path: path.stat().st_size)),
-    "rotten": lambda entry: _rot(entry / "data/global/pg_control"),
     "missing": lambda entry: files(entry)[-1].unlink(),
     "more": lambda entry: (entry / "data" / "more").write_text(""),
     "no_folder": lambda entry: (entry / "data/pg_tblspc").rmdir(),
-    "open_to_others": lambda entry: entry.chmod(0o777),
-    "no_stamps": lambda entry: (entry / "kept.json").write_text("{}"),
+    "no_record": lambda entry: (entry / "entry.json").write_text("{}"),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_folder_is_filled_anew(
+def test_a_damaged_entry_is_replaced(
     cache: Path, filled: list[str], servers: Servers, damage: str
 ) -> None:
-    """Whatever somebody did to it; afterwards it serves again."""
+    """As left by a program that tidies up the cache; the next run uses the new one."""
     servers.need("postgres", "local")
     with server("postgres"):
         pass
@@ -159,6 +143,35 @@ def test_two_runs_fill_it_at_once(name: str, cache: Path, filled: list[str]) -> 
     assert len(list(cache.iterdir())) == 1
 
 
+def test_an_entry_that_others_can_write_is_not_believed(
+    cache: Path, filled: list[str], servers: Servers
+) -> None:
+    """They could put a server's settings there, which run commands as this user."""
+    servers.need("postgres", "local")
+    with server("postgres"):
+        pass
+    (entry,) = cache.iterdir()
+    cache.chmod(0o777)
+    planted = entry / "data/postgresql.conf"
+    planted.write_text("no_such_setting = 1")
+    with server("postgres") as running:
+        assert look("postgres", running) == set()
+    assert len(filled) == 2
+
+
+def test_an_entry_behind_a_link_is_not_believed(
+    cache: Path, filled: list[str], servers: Servers, tmp_path: Path
+) -> None:
+    servers.need("postgres", "local")
+    with server("postgres"):
+        pass
+    cache.rename(tmp_path / "elsewhere")
+    cache.symlink_to(tmp_path / "elsewhere")
+    with server("postgres"):
+        pass
+    assert len(filled) == 2
+
+
 def test_without_a_folder_for_it_every_run_fills_its_own(
     tmp_path: Path, filled: list[str], monkeypatch: pytest.MonkeyPatch, servers: Servers
 ) -> None:
@@ -171,38 +184,23 @@ def test_without_a_folder_for_it_every_run_fills_its_own(
     assert len(filled) == 2
 
 
-def test_what_nobody_uses_is_removed(tmp_path: Path, cache: Path) -> None:
-    """By age: what was used long ago, and what a killed run left half-done."""
+def test_unused_and_unfinished_entries_are_removed(tmp_path: Path, cache: Path) -> None:
+    """By age: an entry after thirty days, what a killed run left half-done after minutes."""
     source = tmp_path / "source"
     source.mkdir()
     (source / "file").write_text("text")
-    kept = [DataDirCache("program", [word]) for word in ("old", "new")]
-    for warm in kept:
-        warm.keep(str(source), secrets.token_hex(4))
-    half = [cache / f"program-0.{word}" for word in ("old", "new")]
-    for path in half:
-        path.mkdir()
-    month = time.time() - 40 * 86400
-    os.utime(kept[0].entry, (month, month))
-    os.utime(half[0], (month, month))
-    DataDirCache("program", ["another"]).keep(str(source), "secret")
-    assert not kept[0].entry.exists()
-    assert not half[0].exists()
-    assert kept[1].entry.exists()
-    assert half[1].exists()
-    assert DataDirCache("program", ["another"]).take(str(tmp_path / "copy")) == "secret"
+    for word in ("old", "new"):
+        DataDirCache(word, ["input"]).keep(str(source), "secret")
+    for word in ("old", "new"):
+        (cache / f"program-0.{word}").mkdir()
+    long_ago = time.time() - 40 * 86400
+    for path in cache.glob("*old*"):
+        os.utime(path, (long_ago, long_ago))
+    another = DataDirCache("another", ["input"])
+    another.keep(str(source), "secret")
+    left = {path.name.partition("-")[0] for path in cache.iterdir()}
+    assert left == {"new", "program", "another"}
+    assert not (cache / "program-0.old").exists()
+    assert another.password() == "secret"
+    assert another.copy_to(str(tmp_path / "copy"))
     assert (tmp_path / "copy" / "file").read_text() == "text"
-
-
-def test_so_many_are_kept_that_were_used_last(tmp_path: Path, cache: Path) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    kept = [DataDirCache("program", [str(number)]) for number in range(8)]
-    for number, warm in enumerate(kept):
-        warm.keep(str(source), "secret")
-        os.utime(warm.entry, (time.time() - 100 + number,) * 2)
-    DataDirCache("program", ["0"]).take(str(tmp_path / "copy"))  # is used
-    DataDirCache("program", ["another"]).keep(str(source), "secret")
-    there = [number for number, warm in enumerate(kept) if warm.entry.exists()]
-    assert there == [0, 2, 3, 4, 5, 6, 7]
-    assert len(list(cache.iterdir())) == 8

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import re
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,8 @@ from fix_project import Project
 from fix_servers import Servers, Target
 
 from pytest_asyncdb._config.registry import Registry
-from pytest_asyncdb._run.leftovers import reap as reap_machine
+from pytest_asyncdb._run import leftovers
+from pytest_asyncdb._run.reap import reap as reap_machine
 from pytest_asyncdb._system.process_identity import Owner
 from pytest_asyncdb.abc import BackendSpec
 
@@ -33,8 +35,9 @@ def target(request: pytest.FixtureRequest, servers: Servers) -> Target:
 
 @pytest.fixture(autouse=True)
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Folders and records of runs of our own, so that nobody else reaps them."""
+    """Folders of this test's own, which other tests' runs do not reap."""
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "tmp").mkdir()
     return tmp_path
@@ -100,13 +103,101 @@ def test_a_dry_run_says_what_is_in_use(places: Path) -> None:
     ) in reap("--dry-run")
 
 
-@pytest.mark.parametrize("age", [0, 3600])
-def test_a_folder_without_a_record_is_left_once_it_is_old(places: Path, age: int) -> None:
-    """The record is written at once; whoever has not written it for a minute was killed."""
+@contextlib.contextmanager
+def working_in(folder: Path, user: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A process without a terminal, as a server is."""
+    command = ["sh", "-c", "echo; read line"]
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        user=user,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_the_processes_in_a_folder_end_with_it(places: Path) -> None:
+    """The supervisor was killed, too. The control of the tests below."""
+    folder = make_folder(places, "pytest-asyncdb-0123456789ab", dead().to_json())
+    with working_in(folder / "data") as process:
+        reap()
+        assert process.wait(10) == -signal.SIGKILL
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("record", [None, "in-the-target"])
+def test_a_symbolic_link_is_not_followed(places: Path, record: str | None) -> None:
+    """Its target may be any folder of any user, with any processes in it."""
+    victim = places / "victim"
+    victim.mkdir(mode=0o700)
+    if record is not None:
+        (victim / "owner.json").write_text(dead().to_json())
+    os.utime(victim, (time.time() - 7200,) * 2)
+    link = places / "tmp/pytest-asyncdb-00000000beef"
+    link.symlink_to(victim)
+    with working_in(victim) as process:
+        reap()
+        leftovers.reap_in_thread().join()
+        assert process.poll() is None
+    assert victim.exists()
+    assert link.is_symlink()
+
+
+def test_a_record_that_is_a_symbolic_link_is_not_believed(places: Path) -> None:
     folder = make_folder(places, "pytest-asyncdb-0123456789ab", None)
-    os.utime(folder, (time.time() - age,) * 2)
+    (places / "elsewhere.json").write_text(dead().to_json())
+    (folder / "owner.json").symlink_to(places / "elsewhere.json")
     reap()
-    assert folder.exists() is (age == 0)
+    assert folder.exists()
+
+
+@pytest.mark.parametrize("record", ["", None])
+def test_a_folder_without_a_record_stays(places: Path, record: str | None) -> None:
+    """Nothing proves that it, and what runs in it, belongs to the plugin."""
+    folder = make_folder(places, "pytest-asyncdb-0123456789ab", record)
+    os.utime(folder, (time.time() - 7200,) * 2)
+    with working_in(folder) as process:
+        reap()
+        assert process.poll() is None
+    assert folder.exists()
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+#: The user nobody.
+NOBODY = 65534
+
+
+@as_root
+def test_as_root_a_folder_of_another_user_stays(places: Path) -> None:
+    """That user could have written any record into it."""
+    folder = make_folder(places, "pytest-asyncdb-0123456789ab", dead().to_json())
+    for path in (folder, folder / "owner.json"):
+        os.chown(path, NOBODY, -1)
+    places.chmod(0o711)
+    with working_in(folder) as process:
+        reap()
+        assert process.poll() is None
+    assert folder.exists()
+
+
+@as_root
+def test_as_root_servers_that_root_ran_as_nobody_are_removed(places: Path) -> None:
+    """Root has written the record; the programs' user owns the folder."""
+    folder = make_folder(places, "pytest-asyncdb-0123456789ab", dead().to_json())
+    os.chown(folder, NOBODY, -1)
+    with working_in(folder, NOBODY) as theirs, working_in(folder) as other:
+        reap()
+        assert theirs.wait(10) == -signal.SIGKILL
+        assert other.poll() is None  # the user of the folder has not started it
+    assert not folder.exists()
 
 
 @contextlib.contextmanager
@@ -209,57 +300,15 @@ def test_databases_stay_while_somebody_is_connected_to_one_of_the_run(target: Ta
         assert not names & target.observer.databases()
 
 
-def test_databases_of_a_process_that_lives_on_this_machine_stay(
-    places: Path, private: Target
-) -> None:
-    """A server that was started anew has forgotten the lock; the record has not."""
-    target = private
-    run = run_id()
-    left = f"asyncdb_{run}_maina_1"
-    record = places / "cache/pytest-asyncdb/runs" / f"{run}.json"
-    record.parent.mkdir(parents=True)
-    with left_database(target, left):
-        record.write_text(Owner.current(run, "databases").to_json())
-        reap(str(target.url))
-        assert left in target.observer.databases()
-        record.write_text(dead().to_json())
-        reap(str(target.url))
-        assert left not in target.observer.databases()
-        assert not record.exists()
-
-
-def test_records_of_dead_runs_are_removed(places: Path) -> None:
-    """Also one that a run could not finish, for the disk was full or it was killed."""
-    folder = places / "cache/pytest-asyncdb/runs"
-    folder.mkdir(parents=True)
-    (folder / "cafe0123.json").write_text(dead().to_json())
-    (folder / "cafe0124.json").write_text(Owner.current("cafe0124", "databases").to_json())
-    for name, age in (("cafe0125.json", 3600), ("cafe0126.json", 0)):
-        (folder / name).touch()
-        os.utime(folder / name, (time.time() - age,) * 2)
-    reap("--dry-run")
-    assert len(list(folder.iterdir())) == 4
-    reap()
-    assert {path.stem for path in folder.iterdir()} == {"cafe0124", "cafe0126"}
-
-
-def test_a_run_holds_its_lock_and_has_a_record(
-    project: Project, target: Target, places: Path
-) -> None:
+def test_a_run_holds_its_lock(project: Project, target: Target) -> None:
     """Seen from inside of a test: another process cannot have the lock."""
     project.tests(
         """
-        import json
-        from pathlib import Path
-
         async def test_it(asyncdb_session, asyncdb_url):
             run = asyncdb_url.database.split("_")[1]
-            (record,) = Path("%s").glob("pytest-asyncdb/runs/*.json")
-            assert record.stem == json.loads(record.read_text())["run"] == run
             print(f"\\nrun: {run}", flush=True)
             assert input() == "seen"
         """
-        % (places / "cache")
     )
     with subprocess.Popen(
         [sys.executable, "-m", "pytest", "-p", "no:randomly", "-s", *target.arguments],
@@ -277,7 +326,6 @@ def test_a_run_holds_its_lock_and_has_a_record(
         output, _ = process.communicate("seen\n", timeout=60)
     assert process.returncode == 0, output
     assert held in ((False,), (0,))
-    assert not list(places.glob("cache/pytest-asyncdb/runs/*"))
 
 
 def test_a_server_that_is_nobodys_backend_is_a_mistake() -> None:
@@ -337,49 +385,6 @@ def test_containers_of_the_dead_are_removed(servers: Servers, machine: str) -> N
         assert {stays, strange} <= set(ids)
     finally:
         docker("rm", "-f", left, stays, strange)
-
-
-@pytest.mark.parametrize("running", [False, True])
-def test_a_ryuk_that_was_never_started_is_removed(
-    servers: Servers, machine: str, running: bool
-) -> None:
-    """One that runs removes what the dead run's tests have made themselves, and ends."""
-    servers.need("postgres", "container")
-    label = f"org.pytest-asyncdb={dataclasses.replace(dead(), host=machine).to_json()}"
-    name = f"testcontainers-ryuk-of-a-test-{os.getpid()}"
-    command = ("run", "-d") if running else ("create",)
-    docker(*command, "--rm", "--name", name, "--label", label, "postgres:17", "sleep", "600")
-    try:
-        reap_here()
-        assert (name in docker("ps", "-a", "--format", "{{.Names}}").split()) is running
-    finally:
-        subprocess.run(["docker", "rm", "-f", name], capture_output=True, timeout=60)
-
-
-def test_ryuk_says_whose_it_is(project: Project, servers: Servers) -> None:
-    """It could stay behind like any other container; at the end of a run both are gone."""
-    servers.need("postgres", "container")
-    project.tests(
-        """
-        import os
-        import subprocess
-
-        async def test_it(asyncdb_session):
-            await names(asyncdb_session)
-            form = "{{.Names}} {{json .Labels}}"
-            command = ["docker", "ps", "-a", "--no-trunc", "--format", form]
-            for line in subprocess.run(command, capture_output=True, text=True).stdout.splitlines():
-                if f'"pid\\\\": {os.getpid()},' in line:
-                    print("ours:", line.split()[0])
-        """
-    )
-    result = project.pytester.runpytest_subprocess(
-        "-s", "--asyncdb=postgres", "--asyncdb-server=container"
-    )
-    result.assert_outcomes(passed=1)
-    ours = re.findall(r"ours: (\S+)", str(result.stdout))
-    assert sorted(name.startswith("testcontainers-ryuk-") for name in ours) == [False, True]
-    assert not set(ours) & set(docker("ps", "-a", "--format", "{{.Names}}").split())
 
 
 REFUSED = """\

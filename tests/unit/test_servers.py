@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import socket
 import sqlite3
 import sys
@@ -22,7 +21,8 @@ from pytest_asyncdb.errors import ConfigError, ProviderUnavailable
 from pytest_asyncdb.servers import readiness, url
 from pytest_asyncdb.servers.container import ContainerProvider
 from pytest_asyncdb.servers.docker_api import engine_address
-from pytest_asyncdb.servers.local import EmbeddedProvider, LocalProvider
+from pytest_asyncdb.servers.embedded import EmbeddedProvider
+from pytest_asyncdb.servers.local import LocalProvider
 from pytest_asyncdb.servers.memory import MemoryProvider
 from pytest_asyncdb.servers.supervised import Identity, Supervised, supervised
 from pytest_asyncdb.servers.url import UrlProvider
@@ -56,6 +56,29 @@ def test_a_version_is_asked_for_by_its_beginning(
     version: str, wanted: str | None, expected: bool
 ) -> None:
     assert readiness.fits(version, wanted) is expected
+
+
+@pytest.mark.parametrize(
+    ("version", "oldest", "expected"),
+    [
+        ("13.23", "14", True),
+        ("9.6.24", "14", True),
+        ("14", "14", False),
+        ("14.0", "14", False),
+        ("18beta1", "14", False),
+        ("10.5.27", "10.6", True),
+        ("10.11.6", "10.6", False),
+        ("8.0.36", "8.0", False),
+        ("5.7.44", "8.0", True),
+        ("3.45.1", "", False),
+        ("latest", "14", False),
+    ],
+)
+def test_a_version_is_too_old_if_its_numbers_are_lower(
+    version: str, oldest: str, expected: bool
+) -> None:
+    """A version without numbers is believed."""
+    assert readiness.too_old(version, oldest) is expected
 
 
 def test_a_long_wait_gives_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,6 +169,16 @@ def test_programs_on_path_come_first_unless_the_version_does_not_fit(programs: P
     assert unavailable(LocalProvider(), MARIADB, BackendSpec("mariadb", version="12")) == (
         "version 12 was asked for, found: 10.6.1, 11.8.1"
     )
+
+
+def test_a_program_that_is_too_old_is_not_taken(programs: Path) -> None:
+    """The next one is tried."""
+    old = executable(programs / "path/mariadbd", "echo Ver 10.5.27-MariaDB")
+    executable(programs / "path/mariadb-install-db", "")
+    reason = f"{old} is MariaDB 10.5.27, older than 10.6"
+    assert unavailable(LocalProvider(), MARIADB) == reason
+    executable(programs / "opt/10.6/bin/mariadbd", "echo Ver 10.6.1-MariaDB")
+    assert LocalProvider().find(BackendSpec("mariadb"), MARIADB, None).version == "10.6.1"
 
 
 def test_what_is_wrong_with_each_program_is_said(programs: Path) -> None:
@@ -316,15 +349,40 @@ def test_the_folder_says_whose_it_is(ours: Supervised) -> None:
 
 
 def test_commands_run_one_after_the_other(ours: Supervised) -> None:
-    ours.start(python("print('one')"), signal.SIGTERM)
+    ours.start(python("print('one')"), "SIGTERM")
     assert ours.event(30) == "ended 0"
-    ours.start(python("print('two'); raise SystemExit(3)"), signal.SIGTERM)
+    ours.start(python("print('two'); raise SystemExit(3)"), "SIGTERM")
     assert ours.event(30) == "ended 3"
     assert ours.output() == "one\ntwo\n"
 
 
+def test_a_program_gets_the_environment_that_it_needs_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may run as another user, who must not read a CI job's secrets; nor may settings for the
+    user's own servers, such as ``PGOPTIONS``, change this one."""
+    given = {"TZ": "Europe/Vienna", "LD_LIBRARY_PATH": "/opt/lib"}
+    others = {"SECRET_TOKEN": "secret", "PGOPTIONS": "-c work_mem=64kB", "LANG": "de_AT.UTF-8"}
+    for name, value in {**given, **others}.items():
+        monkeypatch.setenv(name, value)
+    with supervised(Identity(), "", OWNER) as ours:
+        ours.start(["env"], "SIGTERM")
+        assert ours.event(30) == "ended 0"
+        found = dict(line.split("=", 1) for line in ours.output().splitlines())
+        supervisor = Path(f"/proc/{ours._process.pid}/environ")
+        if supervisor.exists():
+            assert b"SECRET_TOKEN" not in supervisor.read_bytes()
+    found.pop("_", None)
+    assert found == {
+        **given,
+        "PATH": os.environ["PATH"],
+        "LC_ALL": "C",
+        "TMPDIR": ours.folder,
+    }
+
+
 def test_a_program_that_is_not_there_is_said(ours: Supervised) -> None:
-    ours.start(["/no/such/program"], signal.SIGTERM)
+    ours.start(["/no/such/program"], "SIGTERM")
     event = ours.event(30)
     assert event == (
         "failed FileNotFoundError: [Errno 2] No such file or directory: '/no/such/program'"
@@ -332,9 +390,11 @@ def test_a_program_that_is_not_there_is_said(ours: Supervised) -> None:
 
 
 def test_signals_do_not_end_the_supervisor(ours: Supervised) -> None:
+    import signal
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         ours._process.send_signal(number)
-    ours.start(python("print('still here')"), signal.SIGTERM)
+    ours.start(python("print('still here')"), "SIGTERM")
     assert ours.event(30) == "ended 0"
 
 
@@ -354,7 +414,7 @@ with open("there", "a") as there:
 signal.pause()
 """
     with supervised(Identity(), "", OWNER) as ours:
-        ours.start(python(code), signal.SIGKILL)
+        ours.start(python(code), "SIGKILL")
         there = Path(ours.folder, "there")
         while not (there.exists() and there.read_text().count("\n") == 2):
             assert ours.event(0.01) is None
