@@ -24,18 +24,18 @@ def main(arguments: list[str] | None = None) -> int:
         "stays. Every run does this by itself, too.",
     )
     reap.add_argument("urls", nargs="*", metavar="URL", help="besides those of ASYNCDB_*_URL")
-    reap.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    reap.add_argument("--dry-run", action="store_true", help="only list what would be removed")
     reap.add_argument(
         "--allow-hosts",
         metavar="HOSTS",
         default=os.environ.get("ASYNCDB_ALLOW_HOSTS", ""),
-        help="servers of the URLs that are for tests, though neither on this machine nor named so",
+        help="hosts of test servers, besides this machine and names without a dot",
     )
     parsed = parser.parse_args(arguments)
 
     from pytest_asyncdb._run.leftovers import reap as remove
 
-    # Drivers hand on what a server warns of, such as a table that it will do without some day.
+    # Drivers pass on warnings of the server, such as deprecations.
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     try:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from pytest_asyncdb import errors
 from pytest_asyncdb._config.hosts import check_host
 from pytest_asyncdb._config.registry import Registry
-from pytest_asyncdb._run import messages
 from pytest_asyncdb._run.runs import forget_dead
 from pytest_asyncdb.abc import BackendSpec, Server, Sourced
 
@@ -64,7 +63,7 @@ def reap(urls: Sequence[str], allowed: str, dry: bool, say: Callable[[str], None
     registry = Registry()
     targets = [*_from_environment(registry), *(_target(registry, url) for url in urls)]
     for _, url in targets:
-        check_host(url, allowed, os.environ, messages.not_to_be_reaped)
+        check_host(url, allowed, os.environ, "--allow-hosts")
     from pytest_asyncdb._run.traces import traces
 
     if not dry:
