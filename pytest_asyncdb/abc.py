@@ -832,9 +832,6 @@ class View(abc.ABC):
         """
         return None
 
-    def abort(self) -> None:
-        """Fail the statements that wait for the server, which is gone. From any thread."""
-
     def expect_checkpoints(self) -> None:
         """Called before the test does anything, if it may call :meth:`checkpoint`."""
 

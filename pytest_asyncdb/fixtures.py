@@ -34,11 +34,8 @@ if TYPE_CHECKING:
     from pytest_asyncdb.abc import BackendSpec, View
 
 
-class _NotGiven:
-    """The value of ``asyncdb_metadata`` if no tables are named."""
-
-
-NOT_GIVEN = _NotGiven()
+#: The value of ``asyncdb_metadata`` if no tables are named.
+NOT_GIVEN = object()
 
 
 @contextlib.contextmanager
@@ -184,7 +181,7 @@ def _asyncdb_view(
     node = request.node
     with plain_errors(run.settings.missing.value):
         _refuse_trio(request)
-        marking = read_markers(node.iter_markers("asyncdb"), node.nodeid, run.registry)
+        marking = read_markers(node, run.registry)
         if not marking.schema:
             plan = SchemaPlan(empty=True)
         elif asyncdb_metadata is NOT_GIVEN and asyncdb_migrate is None:
@@ -209,18 +206,17 @@ def _asyncdb_view(
     try:
         with plain_errors():
             entries = _app_engines(request, asyncdb_app_engines)
-            redirection = run.redirector.begin(view.engine, entries, node.nodeid, view.watch)
+            strays = run.redirector.begin(view.engine, entries, node.nodeid, view.watch)
     except BaseException:
         view.close()
         raise
     test = state_of(node)
-    test.strays, test.view = redirection.strays, view
+    test.strays, test.view = strays, view
     test.journal = view.journal, f"{asyncdb_backend}, {isolation}"
     run.timer.ready()
     yield view
     run.timer.ending()
     run.redirector.end()
-    run.watchdog.current = asyncdb_backend.spec, run.host.cancel_all
     if view.keeping and (why := run.why_not_kept(asyncdb_backend.spec)) is not None:
         view.keeping = False
         test.kept = False, why
@@ -228,7 +224,7 @@ def _asyncdb_view(
     if view.kept is not None:
         test.kept = run.keep(view.kept, asyncdb_backend.spec, node.nodeid)
     run.timer.ended(str(asyncdb_backend), isolation)
-    if breaches and (lost := run.watchdog.lost(asyncdb_backend.spec)) is not None:
+    if breaches and (lost := run.liveness.lost(asyncdb_backend.spec)) is not None:
         first = [] if test.lost else [lost]  # it explains what could not be undone
         breaches = [*first, *(b for b in breaches if not getattr(b, "not_undone", False))]
     if breaches:
@@ -341,7 +337,7 @@ def _only_spec(run: Run, config: pytest.Config) -> BackendSpec:
 
     specs, item = run.settings.specs, config.stash[ITEM]
     with plain_errors():
-        marking = read_markers(item.iter_markers("asyncdb"), item.nodeid, run.registry)
+        marking = read_markers(item, run.registry)
     allowed = [spec for spec in specs if marking.allows(spec, run.registry)]
     if not allowed:
         pytest.skip(marking.why_not(specs))
@@ -362,7 +358,7 @@ def _prefetch(node: Any, spec: BackendSpec, isolation: str) -> int:
     item, run = state_of(node).next, node.config.stash[RUN]
     if item is None or spec_of(item) != spec:
         return 0
-    marking = read_markers(item.iter_markers("asyncdb"), item.nodeid, run.registry)
+    marking = read_markers(item, run.registry)
     return 2 if (marking.isolation or run.settings.isolation.value) == isolation else 0
 
 

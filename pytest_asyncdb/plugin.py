@@ -5,7 +5,6 @@ Every pytest run imports this module, so it imports no database library.
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import sys
 import threading
@@ -16,7 +15,7 @@ import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._run import collection
-from pytest_asyncdb._run.stash import COMPARED, ITEM, MATRIX, RUN, state_of
+from pytest_asyncdb._run.stash import ITEM, MATRIX, RUN, state_of
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -77,10 +76,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     run = config.stash[RUN]
     found = doctor.examine(config, run)
     config.get_terminal_writer().line(doctor.render(found))
-    if run.settings.report.value:
-        path = config.invocation_params.dir / run.settings.report.value
-        path.write_text(doctor.to_json(found), encoding="utf-8")
-    return int(doctor.is_wrong(found))
+    return int(doctor.wrong(found) > 0)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -136,7 +132,6 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """Remember the next test, whose database may be prepared meanwhile."""
     state_of(item).next = nextitem
     item.config.stash[ITEM] = item
-    item.config.stash[RUN].watchdog.progress()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -156,21 +151,11 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     if call.when == "call" and call.excinfo is not None:
         state_of(item).failure = call.excinfo.value
-    compared = item.config.stash.get(COMPARED, None)
-    item.config.stash[COMPARED] = None
     report = yield
     from pytest_asyncdb.reports import item_report
 
-    item_report.complete(report, item, call, compared)
+    item_report.complete(report, item, call)
     return report
-
-
-def pytest_assertrepr_compare(config: pytest.Config, op: str, left: object, right: object) -> None:
-    """Remember the sides of a comparison that has failed, if backends are compared."""
-    if config.stash[MATRIX]:
-        from pytest_asyncdb.reports import outcome
-
-        config.stash[COMPARED] = outcome.compared(op, left, right)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -195,20 +180,16 @@ def _end_on_sigterm(config: pytest.Config) -> None:
 
     Not if the program or another plugin handles the signal.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return
-    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        return
 
     def interrupt(number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         raise KeyboardInterrupt("SIGTERM")
 
-    signal.signal(signal.SIGTERM, interrupt)
-
     def restore() -> None:
-        with contextlib.suppress(ValueError):
-            if signal.getsignal(signal.SIGTERM) is interrupt:
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGTERM) is interrupt:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    config.add_cleanup(restore)
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, interrupt)
+        config.add_cleanup(restore)

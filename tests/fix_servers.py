@@ -24,8 +24,9 @@ from fix_suite import EACH_DRIVER
 from sqlalchemy.engine import URL
 
 from pytest_asyncdb._config.registry import Registry
-from pytest_asyncdb._run.owned_servers import ServerSource
+from pytest_asyncdb._run.owned_servers import OwnedServers
 from pytest_asyncdb._run.stash import RUN
+from pytest_asyncdb._run.worker_channel import ChannelServers
 from pytest_asyncdb.abc import BackendSpec, Server, Sourced
 from pytest_asyncdb.errors import AsyncdbError
 
@@ -99,7 +100,7 @@ class Target:
 class Servers:
     """The servers of this run, each started when the first test needs it."""
 
-    def __init__(self, source: ServerSource) -> None:
+    def __init__(self, source: OwnedServers | ChannelServers) -> None:
         self._source = source
         self._servers: dict[str, Server | AsyncdbError] = {}
         self._required = required()

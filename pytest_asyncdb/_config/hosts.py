@@ -10,15 +10,13 @@ from __future__ import annotations
 import fnmatch
 import ipaddress
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from urllib.parse import parse_qsl, unquote
 
-from pytest_asyncdb import errors
 from pytest_asyncdb._config import messages
 from pytest_asyncdb.abc import Sourced
 
-#: Parameters of a URL that name hosts, and those that name something that leads to a host.
-_HOST_KEYS = ("host", "hostaddr")
+#: Parameters of a URL that name something that leads to a host.
 _INDIRECT_KEYS = ("service", "servicefile", "dsn", "read_default_file")
 
 
@@ -26,14 +24,14 @@ def check_host(
     url: Sourced[str],
     allowed: str,
     environment: Mapping[str, str],
-    refusal: Callable[[str, str, Sequence[str]], errors.ConfigError] = messages.not_a_test_server,
+    flag: str = "--asyncdb-allow-hosts",
 ) -> None:
     """Refuse a server that may hold real data.
 
     Args:
         url: Its value is never shown.
         allowed: Names and patterns, such as ``*.lab.example.com``, separated by commas.
-        refusal: Makes the error from the host, the URL's source, and the allowed patterns.
+        flag: The option with *allowed*, for the error.
 
     Raises:
         ConfigError: The server is not known as a test server, and not allowed.
@@ -42,7 +40,7 @@ def check_host(
     for host in hosts_of(url.value, environment):
         known = is_local(host) or re.fullmatch(r"[a-z][a-z0-9_-]*", host.lower())
         if not known and not any(fnmatch.fnmatchcase(host.lower(), word) for word in patterns):
-            raise refusal(host, url.source, patterns)
+            raise messages.not_a_test_server(host, url.source, patterns, flag)
 
 
 def hosts_of(url: str, environment: Mapping[str, str]) -> list[str]:
@@ -55,7 +53,7 @@ def hosts_of(url: str, environment: Mapping[str, str]) -> list[str]:
     authority, _, query = re.split(r"[/?#]", rest, maxsplit=1)[0], *rest.partition("?")[1:]
     hosts = [unquote(_without_port(authority.rpartition("@")[2]))]
     parameters = parse_qsl(query)
-    for value in (value for key, value in parameters if key in _HOST_KEYS):
+    for value in (value for key, value in parameters if key in ("host", "hostaddr")):
         hosts += map(_without_port, value.split(","))
     named = any(hosts)
     hosts += [f"{key}={value}" for key, value in parameters if key in _INDIRECT_KEYS]
@@ -76,16 +74,6 @@ def is_local(host: str) -> bool:
     except ValueError:
         return False
     return address.is_loopback or address.is_unspecified
-
-
-def only_here(url: Sourced[str]) -> str | None:
-    """Why only this machine can reach the server of *url*, or None."""
-    hosts = hosts_of(url.value, {})
-    local = next(filter(is_local, hosts), None)
-    if local is None:
-        return None if hosts else "the URL names no host"
-    kind = "a socket of this host" if local[0] in "/@" else "each host's own address"
-    return f"{local} is {kind}"
 
 
 def _without_port(address: str) -> str:

@@ -8,7 +8,7 @@ closest marker wins.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
@@ -66,17 +66,16 @@ class MarkerOptions:
         return f"marked {'; '.join(parts)}{reason}; this run has {run} ({specs[0].source})"
 
 
-def read_markers(marks: Iterable[pytest.Mark], where: str, registry: Registry) -> MarkerOptions:
-    """Merge *marks*, closest first.
-
-    Args:
-        where: The test's file and name, for errors.
+def read_markers(item: pytest.Item, registry: Registry) -> MarkerOptions:
+    """Merge the markers of a test.
 
     Raises:
         MarkerError: An unknown word or key.
     """
+    path, line, name = item.location
+    where = f"{path}:{(line or 0) + 1} ({name})"
     merged: dict[str, Any] = {}
-    for mark in marks:
+    for mark in item.iter_markers("asyncdb"):  # the closest first
         for key, value in _check(mark, where, registry).items():
             merged.setdefault(key, value)
     return MarkerOptions(**merged)

@@ -25,45 +25,28 @@ def unknown_word(
     )
 
 
-def driver_missing(driver: str, extra: str, label: str, source: str) -> errors.DriverMissing:
-    """The driver that was asked for, or every driver of a backend, is not installed."""
-    return errors.DriverMissing(
-        f"the driver {driver} for {label} is not installed ({source})",
-        [],
-        [f'pip install "pytest-asyncdb[{extra}]"'],
-    )
-
-
-def not_a_test_server(host: str, source: str, allowed: Sequence[str]) -> errors.ConfigError:
+def not_a_test_server(
+    host: str, source: str, allowed: Sequence[str], flag: str
+) -> errors.ConfigError:
     """A URL leads to a server that may hold real data.
 
     Args:
         host: The host, or a word for it, as the user would allow it.
         allowed: Hosts and patterns that are allowed already.
+        flag: The option that allows more.
     """
-    return refused_host(
-        host,
-        source,
-        "A run would create and drop databases there.",
-        [
-            f"if it is for tests, say so: --asyncdb-allow-hosts={','.join([*allowed, host])}",
-            f"or in the ini file: asyncdb_allow_hosts = {', '.join([*allowed, host])}",
-            f"or leave out {source}, and the plugin starts a server",
-        ],
-    )
-
-
-def refused_host(
-    host: str, source: str, danger: str, remedies: Sequence[str]
-) -> errors.ConfigError:
-    """The text that runs and ``reap`` have in common."""
+    hosts = ",".join([*allowed, host])
     return errors.ConfigError(
         f"{host} is not known as a test server ({source})",
         [
-            f"Nothing was sent to it. {danger}",
+            "Nothing was sent to it. The plugin creates and drops databases on such a server.",
             "Known are this machine and names without a dot, such as postgres or db.",
         ],
-        remedies,
+        [
+            f"if it is for tests, say so: {flag}={hosts}",
+            f"or in the environment: ASYNCDB_ALLOW_HOSTS={hosts}",
+            f"or leave out {source}",
+        ],
     )
 
 

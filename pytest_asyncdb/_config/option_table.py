@@ -24,7 +24,6 @@ class Option(NamedTuple):
         places: Where it may be given: ``flag``, ``env``, ``ini``.
         metavar: Its value in ``--help``; None: a switch.
         choices: The allowed values; empty: checked elsewhere.
-        what: What a value is called in errors.
         repeated: The flag may be repeated.
         listed: The ini file may give text or, in TOML, a list.
     """
@@ -35,7 +34,6 @@ class Option(NamedTuple):
     metavar: str | None = None
     default: str = ""
     choices: tuple[str, ...] = ()
-    what: str = ""
     repeated: bool = False
     listed: bool = False
 
@@ -87,7 +85,6 @@ OPTIONS = (
         metavar="STRATEGY",
         default="rollback",
         choices=ISOLATIONS,
-        what="isolation strategy",
     ),
     Option(
         "missing",
@@ -95,29 +92,17 @@ OPTIONS = (
         metavar="error|skip",
         default="error",
         choices=("error", "skip"),
-        what="answer to a missing backend",
     ),
-    Option("reuse", "keep servers and template databases for the next run", default="false"),
-    Option(
-        "keep",
-        "keep the databases of failed tests, and print the commands that open them",
-        "flag",
-        default="false",
-    ),
+    Option("reuse", "keep servers and template databases for the next run"),
+    Option("keep", "keep databases of failed tests, print the commands that open them", "flag"),
     Option(
         "report",
-        "write the outcomes of database tests by backend to a .json or .html file; with "
-        "--asyncdb-doctor, its findings to a .json file",
+        "write the outcomes of database tests by backend to a .json or .html file",
         "flag",
         metavar="FILE",
     ),
-    Option("doctor", "check installation and configuration, run no test", "flag", default="false"),
-    Option(
-        "stats",
-        "show how long servers, schemas, set-up and teardown took",
-        "flag",
-        default="false",
-    ),
+    Option("doctor", "check installation and configuration, run no test", "flag"),
+    Option("stats", "show the times of servers, schemas, set-up and teardown", "flag"),
     Option(
         "metadata",
         "the tables: module:attribute of a MetaData or declarative base, separated by commas",

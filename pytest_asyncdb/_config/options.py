@@ -49,7 +49,7 @@ class Settings(NamedTuple):
     app_engines: Sourced[str]
     #: Run the doctor instead of the tests?
     doctor: bool
-    #: The file for its findings, or for the outcomes of tests; empty: none.
+    #: The file for the outcomes of tests; empty: none.
     report: Sourced[str]
     #: Show all times at the end?
     stats: bool
@@ -85,10 +85,10 @@ def read_settings(
         providers=_providers(values.pop("server"), registry),
         migrations=_migrations(config, values.pop("migrations")),
         inputs=_inputs(config, values.pop("inputs")),
+        report=_check_report(values.pop("report")),
         **values,
     )
     _check_contradictions(settings)
-    _check_report(settings)
     if not settings.doctor and settings.missing.value == "error":
         for spec in settings.specs:
             registry.driver(spec)
@@ -120,7 +120,8 @@ def _read(config: pytest.Config, option: Option, environment: Mapping[str, str])
     elif option.ini and (written := _text(config.getini(option.ini))):
         value = Sourced(written, f"{option.ini} in {_ini_name(config)}")
     if option.choices and value.value not in option.choices:
-        raise messages.unknown_word(option.what, value.value, value.source, option.choices)
+        what = f"value of asyncdb_{option.name}"
+        raise messages.unknown_word(what, value.value, value.source, option.choices)
     return value
 
 
@@ -212,10 +213,8 @@ def _check_contradictions(settings: Settings) -> None:
             raise messages.url_not_used(name, provider)
 
 
-def _check_report(settings: Settings) -> None:
-    name, source = settings.report.value, settings.report.source
-    suffixes = (".json",) if settings.doctor else (".json", ".html")
-    if name and not name.endswith(suffixes):
-        kinds = "the doctor writes JSON only" if settings.doctor else "a report is JSON or HTML"
-        remedy = f"give a name that ends in {' or '.join(suffixes)}"
-        raise errors.ConfigError(f"{kinds} ({source})", [], [remedy])
+def _check_report(written: Sourced[str]) -> Sourced[str]:
+    if written.value and not written.value.endswith((".json", ".html")):
+        remedy = "give a name that ends in .json or .html"
+        raise errors.ConfigError(f"a report is JSON or HTML ({written.source})", [], [remedy])
+    return written

@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from pytest_asyncdb._config import messages
+from pytest_asyncdb import errors
 
 if TYPE_CHECKING:
     from pytest_asyncdb.abc import Backend, BackendSpec, Driver, Isolation, ServerProvider
@@ -21,13 +21,15 @@ class Registry:
     """Backends, server providers and strategies by name, as ``module:Class``."""
 
     def __init__(self) -> None:
-        self._backends = {
+        #: ``module:Class`` by name, in the order in which they are listed.
+        self.backends = {
             "sqlite": f"{_PACKAGE}.backends.sqlite:SQLite",
             "postgres": f"{_PACKAGE}.backends.postgres:Postgres",
             "mysql": f"{_PACKAGE}.backends.mysql:MySQL",
             "mariadb": f"{_PACKAGE}.backends.mysql:MariaDB",
         }
-        self._providers = {
+        #: The same, in the order in which ``auto`` tries them.
+        self.providers = {
             "memory": f"{_PACKAGE}.servers.memory:MemoryProvider",
             "url": f"{_PACKAGE}.servers.url:UrlProvider",
             "embedded": f"{_PACKAGE}.servers.embedded:EmbeddedProvider",
@@ -48,7 +50,7 @@ class Registry:
             name: The word for ``--asyncdb``.
             target: ``module:Class`` of a :class:`~pytest_asyncdb.abc.Backend`.
         """
-        self._backends[name] = target
+        self.backends[name] = target
 
     def add_provider(self, name: str, target: str) -> None:
         """Add a server provider; ``auto`` tries it after the others.
@@ -57,30 +59,20 @@ class Registry:
             name: The word for ``--asyncdb-server``.
             target: ``module:Class`` of a :class:`~pytest_asyncdb.abc.ServerProvider`.
         """
-        self._providers[name] = target
-
-    @property
-    def backends(self) -> list[str]:
-        """The names of backends."""
-        return list(self._backends)
-
-    @property
-    def providers(self) -> list[str]:
-        """The names of providers, in the order in which ``auto`` tries them."""
-        return list(self._providers)
+        self.providers[name] = target
 
     def backend(self, name: str) -> Backend:
         """The backend with that name or alias; KeyError if there is none."""
-        if name not in self._backends:
-            for known in self._backends:
+        if name not in self.backends:
+            for known in self.backends:
                 if name in self.backend(known).aliases:
                     name = known
-        backend: Backend = self._load(self._backends[name])
+        backend: Backend = self._load(self.backends[name])
         return backend
 
     def provider(self, name: str) -> ServerProvider:
         """The server provider called *name*."""
-        provider: ServerProvider = self._load(self._providers[name])
+        provider: ServerProvider = self._load(self.providers[name])
         return provider
 
     def isolation(self, name: str) -> type[Isolation]:
@@ -103,7 +95,11 @@ class Registry:
             ):
                 return driver()
         named = next((d for d in backend.drivers if d.name == wanted), backend.drivers[0])
-        raise messages.driver_missing(named.name, named.extra, backend.label, spec.source)
+        raise errors.DriverMissing(
+            f"the driver {named.name} for {backend.label} is not installed ({spec.source})",
+            [],
+            [f'pip install "pytest-asyncdb[{named.extra}]"'],
+        )
 
     def _load(self, target: str) -> Any:
         if target not in self._loaded:

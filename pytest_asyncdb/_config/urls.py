@@ -6,7 +6,6 @@ Without SQLAlchemy: a run without database tests must not pay for its import.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
@@ -16,13 +15,6 @@ from pytest_asyncdb.abc import Sourced
 
 if TYPE_CHECKING:
     from pytest_asyncdb._config.registry import Registry
-
-#: SQLAlchemy's sync drivers, which an async engine cannot use.
-_SYNC_DRIVERS = (
-    *("psycopg2", "pg8000", "psycopg2cffi"),
-    *("pymysql", "mysqldb", "mysqlconnector", "mariadbconnector", "pyodbc"),
-    *("pysqlite", "pysqlcipher"),
-)
 
 
 def add_url(
@@ -55,21 +47,10 @@ def add_url(
     spec = parse_spec(prefix or name or schemes[scheme], source, registry)
     drivers = [one.name for one in registry.backend(spec.backend).drivers]
     if driver and driver not in drivers:
-        raise _wrong_driver(scheme, driver, drivers, source)
+        hint = f"write {scheme}+{drivers[0]}://, since tests use an async engine"
+        raise messages.unknown_word(f"async driver for {scheme}", driver, source, drivers, hint)
     _check_userinfo(rest, source)
     urls[spec.backend + (f"@{spec.version}" if spec.version else "")] = Sourced(url, source)
-
-
-def _wrong_driver(
-    scheme: str, driver: str, known: Sequence[str], source: str
-) -> errors.ConfigError:
-    if driver in _SYNC_DRIVERS:
-        return errors.ConfigError(
-            f"{driver!r} is not an async driver ({source})",
-            [f"The URL begins with {scheme}+{driver}://; its tests use an async engine."],
-            [f"write {scheme}+{known[0]}:// instead, or one of: {', '.join(known)}"],
-        )
-    return messages.unknown_word(f"driver for {scheme}", driver, source, known)
 
 
 def _check_userinfo(rest: str, source: str) -> None:

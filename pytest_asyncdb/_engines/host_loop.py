@@ -14,7 +14,6 @@ databases or pytest.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -79,19 +78,7 @@ class HostLoop:
                         task.cancel()
                         self._turn(task, CANCEL_PATIENCE)
                 raise TimeoutError(f"no answer within {timeout:g} s")
-            if task.cancelled():
-                raise TimeoutError("no answer from the server")  # cancel_all()
             return task.result()
-
-    def cancel_all(self) -> None:
-        """Cancel everything that runs on this loop: the server is gone. From any thread."""
-
-        def cancel() -> None:
-            for task in asyncio.all_tasks(self.loop):
-                task.cancel()
-
-        with contextlib.suppress(RuntimeError):  # it is closed
-            self.loop.call_soon_threadsafe(cancel)
 
     def call(
         self,

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from pytest_asyncdb._engines.asyncio_internals import running_task
 from pytest_asyncdb._record.statement_log import Place, line_of
 
 if TYPE_CHECKING:
@@ -74,22 +75,13 @@ def standing(
         inner: The greenlet of the task's current call, if there is one.
     """
     if task is not None:
-        if _is_current(task):
+        if task is running_task():
             return user_frames()
         if not getattr(task.get_coro(), "cr_running", False):
             return suspended_frames(task, inner)
     frames = _callers(sys._current_frames().get(thread))
     inside = itertools.takewhile(lambda frame: _kind(frame) != "end", frames)
     return lines_of([_place(frame) for frame in inside if _kind(frame) == "user"][:3])
-
-
-def _is_current(task: asyncio.Task[Any]) -> bool:
-    import asyncio
-
-    try:
-        return asyncio.current_task() is task
-    except RuntimeError:  # no loop runs in this thread
-        return False
 
 
 def suspended_frames(

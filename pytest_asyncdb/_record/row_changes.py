@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_asyncdb._engines.build_engine import build_engine
@@ -17,6 +18,7 @@ T = TypeVar("T")
 Row = dict[str, Any]
 #: Rows by primary key; without one, by all values and a number that counts equal rows.
 _Rows = dict[tuple[Any, ...], Row]
+_Tables = dict[str, _Rows | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,22 +36,21 @@ class TableChanges:
     deleted: list[Row] = dataclasses.field(default_factory=list)
 
 
-def read_tables(connection: Connection) -> dict[str, _Rows]:
-    """Every table with its rows. For ``run_sync``."""
-    return {name: dict(_rows(connection, *where)) for name, where in _tables(connection).items()}
-
-
-def read_small_tables(connection: Connection, most: int, until: float) -> dict[str, _Rows | None]:
+def read_tables(
+    connection: Connection, most: int | None = None, seconds: float = math.inf
+) -> _Tables:
     """Every table with its rows; None for a table that is left out. For ``run_sync``.
 
     Args:
         most: A table with more rows is left out.
-        until: The ``time.monotonic()`` after which no further table is read.
+        seconds: Tables that are not reached within this time are left out.
     """
-    found: dict[str, _Rows | None] = {}
+    end = time.monotonic() + seconds
+    found: _Tables = {}
     for name, where in _tables(connection).items():
-        rows = dict(_rows(connection, *where, most=most + 1)) if time.monotonic() < until else None
-        found[name] = rows if rows is not None and len(rows) <= most else None
+        rows = dict(_rows(connection, *where, most)) if time.monotonic() < end else {}
+        too_many = most is not None and len(rows) > most
+        found[name] = None if too_many or time.monotonic() >= end else rows
     return found
 
 
@@ -65,11 +66,14 @@ async def read_untouched(url: URL, read: Callable[[Connection], T]) -> T:
         await engine.dispose()
 
 
-def differences(before: Mapping[str, _Rows], after: Mapping[str, _Rows]) -> dict[str, TableChanges]:
-    """The changes by table; tables without changes are left out."""
+def differences(before: _Tables, after: _Tables) -> dict[str, TableChanges]:
+    """The changes by table; tables without changes are left out, as are those that were not
+    read."""
     found = {}
     for name in sorted({*before, *after}):
         was, rows = before.get(name, {}), after.get(name, {})
+        if was is None or rows is None:
+            continue
         changes = TableChanges(
             inserted=[row for key, row in rows.items() if key not in was],
             updated=[(was[key], row) for key, row in rows.items() if was.get(key, row) != row],
@@ -102,11 +106,11 @@ def _rows(
     schema: str | None,
     table: str,
     key: list[str],
-    most: int | None = None,
+    most: int | None,
 ) -> Iterator[tuple[tuple[Any, ...], Row]]:
     quote = connection.dialect.identifier_preparer.quote
     name = f"{quote(schema)}.{quote(table)}" if schema else quote(table)
-    limit = "" if most is None else f" LIMIT {most}"
+    limit = "" if most is None else f" LIMIT {most + 1}"
     result = connection.exec_driver_sql(
         f"SELECT * FROM {name}{limit}", execution_options={"no_parameters": True}
     )

@@ -7,7 +7,6 @@ for every test and only reads a clock.
 from __future__ import annotations
 
 import time
-from array import array
 from collections import defaultdict
 from typing import Any
 
@@ -28,7 +27,7 @@ class Timer:
         self._mark = 0.0
         self._first = False
         self._set_up = 0.0
-        self._test: list[Any] | None = None
+        self._times: list[tuple[str, str, float]] = []
 
     def setting_up(self) -> None:
         """The set-up of a test begins."""
@@ -51,36 +50,21 @@ class Timer:
 
     def ended(self, word: str, isolation: str) -> None:
         """The teardown is complete."""
-        teardown = time.perf_counter() - self._mark
-        self._test = [word, isolation, self._first, self._set_up, teardown]
+        set_up = f"{isolation}: {'database' if self._first else 'set-up'}"
+        self._times.append((word, set_up, self._set_up))
+        self._times.append((word, f"{isolation}: teardown", time.perf_counter() - self._mark))
 
-    def take(self) -> dict[str, Any] | None:
-        """The times since the last call, as JSON values for the report of a test."""
-        test, self._test = self._test, None
-        built = []
+    def take(self) -> list[Any] | None:
+        """The worker and the times since the last call, as JSON values for the report of a test.
+
+        A time is the backend as written, the line of the table, and seconds.
+        """
+        times, self._times = self._times, []
         for word, templates in self.templates.items():
             while templates:  # another thread may append meanwhile
-                built.append([word, *templates.pop(0)])
-        if test is None and not built:
-            return None
-        return {"worker": self._worker, "test": test, "built": built}
-
-
-class Durations:
-    """The times of one kind of work, in seconds; eight bytes each, for they are kept to the end."""
-
-    __slots__ = ("longest", "longest_test", "seconds")
-
-    def __init__(self) -> None:
-        self.seconds = array("d")
-        self.longest = 0.0
-        #: The test with the longest time; None: the work is not that of a test.
-        self.longest_test: str | None = None
-
-    def add(self, seconds: float, test: str | None = None) -> None:
-        if seconds > self.longest:
-            self.longest, self.longest_test = seconds, test
-        self.seconds.append(seconds)
+                built = zip(("schema", "seed"), templates.pop(0), strict=True)
+                times += [(word, part, seconds) for part, seconds in built if seconds is not None]
+        return [self._worker, times] if times else None
 
 
 class TimingTotals:
@@ -89,25 +73,17 @@ class TimingTotals:
 
     def __init__(self) -> None:
         self.workers: set[str] = set()
-        #: By the backend as written, and ``schema`` or ``seed``.
-        self.built: defaultdict[tuple[str, str], Durations] = defaultdict(Durations)
-        #: By the backend as written, the strategy, and ``database`` (a worker's first), ``set_up``
-        #: or ``teardown``.
-        self.tests: defaultdict[tuple[str, str, str], Durations] = defaultdict(Durations)
+        #: Seconds and test, by the backend as written and the line of the table.
+        self.times: defaultdict[tuple[str, str], list[tuple[float, str]]] = defaultdict(list)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        times = report.__dict__.pop("asyncdb_times", None)
-        if times is not None:
-            self.add(times, report.nodeid)
+        taken = report.__dict__.pop("asyncdb_times", None)
+        if taken is not None:
+            self.add(taken, report.nodeid)
 
-    def add(self, times: dict[str, Any], test: str) -> None:
+    def add(self, taken: list[Any], test: str) -> None:
         """Add what :meth:`Timer.take` returned after *test*."""
-        self.workers.add(times["worker"])
-        for word, *seconds in times["built"]:
-            for part, value in zip(("schema", "seed"), seconds, strict=True):
-                if value is not None:
-                    self.built[word, part].add(value)
-        if times["test"] is not None:
-            word, isolation, first, set_up, teardown = times["test"]
-            self.tests[word, isolation, "database" if first else "set_up"].add(set_up, test)
-            self.tests[word, isolation, "teardown"].add(teardown, test)
+        worker, times = taken
+        self.workers.add(worker)
+        for word, line, seconds in times:
+            self.times[word, line].append((seconds, test))

@@ -103,9 +103,7 @@ def marker_options(item: pytest.Item) -> MarkerOptions:
     """The merged markers of a test that is being collected."""
     from pytest_asyncdb._config.markers import read_markers
 
-    path, line, name = item.location
-    where = f"{path}:{(line or 0) + 1} ({name})"
     try:
-        return read_markers(item.iter_markers("asyncdb"), where, item.config.stash[RUN].registry)
+        return read_markers(item, item.config.stash[RUN].registry)
     except errors.AsyncdbError as error:
         raise pytest.Collector.CollectError(str(error)) from None

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Collection
 from typing import TYPE_CHECKING, Any
 
+from pytest_asyncdb import errors
 from pytest_asyncdb._run import messages
 
 if TYPE_CHECKING:
@@ -190,6 +191,10 @@ class Asyncdb:
         require_alembic("asyncdb.schema_differences()")
         metadata = as_metadata(self._metadata, "the fixture asyncdb_metadata")
         if not metadata:
-            raise messages.nothing_to_compare()
+            raise errors.MetadataError(
+                "asyncdb.schema_differences() compares the models with the database, "
+                "and asyncdb_metadata is not set",
+                remedies=["add to the ini file: asyncdb_metadata = app.models:Base"],
+            )
         async with self.engine.connect() as connection:
             return await connection.run_sync(differences, metadata, ignore)

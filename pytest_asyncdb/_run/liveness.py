@@ -1,10 +1,8 @@
-"""Notices that a server no longer answers, and says so in the tests that fail because of it.
+"""Says in the tests that fail because a server has gone that it has.
 
-A server that has ended is noticed by the next statement. A server that is unreachable is not:
-no packet arrives, and a statement waits without end. When a test makes no progress for a
-while, a new connection asks its server for an answer. If there is none, the test's own
-connections are shut down, so that its statement fails. Sockets of the application are never
-touched. A run whose servers answer pays nothing per test.
+After an error, a new connection asks the server for an answer. A run whose servers answer pays
+nothing. A server that is silent, as behind a network that is down, raises no error: the limit is
+the driver's timeout or pytest-timeout's.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb._run.messages import server_lost
@@ -22,100 +20,71 @@ from pytest_asyncdb.errors import AsyncdbError, SchemaError
 if TYPE_CHECKING:
     from pytest_asyncdb.abc import Backend, Driver, Server
 
-#: Seconds without progress after which the servers are asked.
-STUCK = 20.0
 #: Seconds in which a server must answer.
 ANSWER = 10.0
 #: Seconds for which a server that did not answer is not asked again.
 _RETRY = 10.0
 
 
-class ServerProbe:
-    """Asks one server whether it answers."""
+def ask(server: Server, backend: Backend, driver: Driver) -> AsyncdbError | None:
+    """Return the error that says that *server* is gone, or None if it answers.
 
-    def __init__(self, server: Server, backend: Backend, driver: Driver) -> None:
-        self._server = server
-        self._backend = backend
-        self._driver = driver
-        self._lock = threading.Lock()
-        self._retry_at = 0.0
-        #: Why the server was gone the last time it was asked; None: it answered.
-        self.error: AsyncdbError | None = None
+    Opens a connection in another thread, because a loop may run in this one. Blocks.
+    """
+    problems: list[BaseException] = [TimeoutError()]
 
-    def ask(self) -> AsyncdbError | None:
-        """Return the error that says that the server is gone, or None if it answers.
-
-        Opens a connection in another thread and waits for the answer. A server that is gone is
-        asked again only after some seconds.
-        """
-        with self._lock:
-            if self.error is None or time.monotonic() >= self._retry_at:
-                problems: list[BaseException] = [TimeoutError()]
-                thread = threading.Thread(target=self._ask, args=(problems,), daemon=True)
-                thread.start()
-                thread.join(2 * ANSWER)
-                self.error = self._lost(problems[0]) if problems else None
-                self._retry_at = time.monotonic() + _RETRY
-            return self.error
-
-    def _lost(self, problem: BaseException) -> AsyncdbError:
-        server = self._server
-        silent = isinstance(problem, TimeoutError)
-        seen = f"no answer within {ANSWER:g} s" if silent else str(problem)
-        where = f"{server.host}:{server.port}"
-        return server_lost(self._backend.label, server.provider, where, seen)
-
-    def _ask(self, problems: list[BaseException]) -> None:
-        """Ask in this thread; *problems* is empty if the server answers."""
+    def work() -> None:
         try:
-            asyncio.run(self._query())
+            asyncio.run(_query(server, backend, driver))
             problems.clear()
         except BaseException as error:
-            code = self._driver.error_code(getattr(error, "orig", None) or error)
+            code = driver.error_code(getattr(error, "orig", None) or error)
             problems[:] = [] if is_answer(code) else [error]
 
-    async def _query(self) -> None:
-        from pytest_asyncdb._databases.connection import AutocommitConnection
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(2 * ANSWER)
+    if not problems:
+        return None
+    silent = isinstance(problems[0], TimeoutError)
+    seen = f"no answer within {ANSWER:g} s" if silent else str(problems[0])
+    return server_lost(backend.label, server.provider, f"{server.host}:{server.port}", seen)
 
-        url = self._backend.url(self._server, self._driver.name, None)
-        sql = AutocommitConnection(url, self._driver)
-        try:
+
+async def _query(server: Server, backend: Backend, driver: Driver) -> None:
+    from pytest_asyncdb._databases.connection import AutocommitConnection
+
+    sql = AutocommitConnection(backend.url(server, driver.name, None), driver)
+    try:
+        async with asyncio.timeout(ANSWER):
+            await sql.fetch(backend.version_query())
+    finally:
+        with contextlib.suppress(Exception):
             async with asyncio.timeout(ANSWER):
-                await sql.fetch(self._backend.version_query())
-        finally:
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(ANSWER):
-                    await sql.close()
+                await sql.close()
 
 
-class Watchdog:
-    """Asks the servers of this process for an answer when a test makes no progress."""
+class Liveness:
+    """Which of this process's servers have gone, found out after an error."""
 
     def __init__(self) -> None:
-        self._probes: dict[object, ServerProbe] = {}
-        self._progress = time.monotonic()
-        self._end = threading.Event()
-        self._thread: threading.Thread | None = None
-        #: The server that the process may be waiting for now, and what ends such a wait.
-        self.current: tuple[object, Callable[[], None]] | None = None
+        self._servers: dict[object, tuple[Server, Backend, Driver]] = {}
+        #: Servers that did not answer, and until when they are not asked again.
+        self._lost: dict[object, tuple[AsyncdbError, float]] = {}
 
-    def add(self, key: object, probe: ServerProbe) -> None:
-        """Watch another server."""
-        self._probes[key] = probe
-        if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._watch, name="asyncdb-liveness", daemon=True
-            )
-            self._thread.start()
-
-    def progress(self) -> None:
-        """Note that a test or the end of the run begins."""
-        self._progress = time.monotonic()
+    def add(self, key: object, server: Server, backend: Backend, driver: Driver) -> None:
+        """Ask this server when :meth:`lost` is called with *key*."""
+        self._servers[key] = server, backend, driver
 
     def lost(self, key: object) -> AsyncdbError | None:
         """Return the error that says that the server is gone, or None. Costs a connection."""
-        probe = self._probes.get(key)
-        return probe.ask() if probe is not None else None
+        if key not in self._servers:
+            return None
+        if key not in self._lost or time.monotonic() >= self._lost[key][1]:
+            self._lost.pop(key, None)
+            if error := ask(*self._servers[key]):
+                self._lost[key] = error, time.monotonic() + _RETRY
+        return self._lost[key][0] if key in self._lost else None
 
     @contextlib.contextmanager
     def explaining(self, key: object) -> Iterator[None]:
@@ -124,8 +93,7 @@ class Watchdog:
         Raises:
             AsyncdbError: The server is gone.
         """
-        probe = self._probes.get(key)
-        if probe is not None and probe.error and (lost := probe.ask()):
+        if key in self._lost and (lost := self.lost(key)):
             raise lost
         try:
             yield
@@ -135,22 +103,6 @@ class Watchdog:
             if not clear and (lost := self.lost(key)):
                 raise lost from error
             raise
-
-    def close(self) -> None:
-        """End the thread. May be called twice."""
-        self._end.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._end.wait(max(1.0, self._progress + STUCK - time.monotonic())):
-            if time.monotonic() - self._progress < STUCK:
-                continue
-            if self.current is not None:
-                key, abort = self.current
-                if self.lost(key):
-                    abort()
-            self._end.wait(_RETRY)
 
 
 def is_answer(code: int | str | None) -> bool:

@@ -5,38 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._config.messages import refused_host
-from pytest_asyncdb._record.text import error_text
+from pytest_asyncdb.abc import BackendSpec
 
 
-def not_to_be_reaped(host: str, source: str, allowed: Sequence[str]) -> errors.ConfigError:
-    """The same where what dead runs have left is to be removed."""
-    return refused_host(
-        host,
-        source,
-        "Databases that dead runs have left would be dropped there.",
-        [
-            f"if it is for tests, say so: --allow-hosts={','.join([*allowed, host])}",
-            f"or export ASYNCDB_ALLOW_HOSTS={','.join([*allowed, host])}",
-        ],
-    )
-
-
-def out_of_reach(
-    label: str, example: str, source: str, why: str, host: str
-) -> errors.ServerUnavailable:
-    """A worker of xdist on another host would need a server that is here only.
+def out_of_reach(spec: BackendSpec, address: str, worker: str) -> errors.ServerUnavailable:
+    """A worker of xdist on another host would need a server that only the controller's host has.
 
     Args:
-        example: A URL as it would help.
-        why: Why the server is here only.
-        host: Where the worker runs.
+        worker: The host of the worker.
     """
     return errors.ServerUnavailable(
-        f"a worker on another host cannot reach the {label} server ({source})",
-        [f"worker on: {host}", f"controller: {why}"],
+        f"a worker on another host cannot reach the server of {spec} ({spec.source})",
+        [f"worker on: {worker}", f"server: {address}, which is each host's own address"],
         [
-            f"give the URL of a server that all hosts reach: --asyncdb-url={example}",
+            "give the URL of a server under an address that all hosts reach: --asyncdb-url",
             "or run all workers on the controller's host: -n",
         ],
         "Seen:",
@@ -59,33 +41,23 @@ def server_unavailable(
     )
 
 
-def server_lost(label: str, provider: str, where: str, said: str) -> errors.AsyncdbError:
+def server_lost(
+    label: str, provider: str, where: str, seen: str, kept: bool = False
+) -> errors.AsyncdbError:
     """A server does not answer any more.
 
     Args:
-        said: What the last try said.
+        seen: What the last try has shown.
+        kept: It was kept for later runs.
     """
-    started = provider != "url"
-    return errors.AsyncdbError(
-        f"the {label} server is gone (provider {provider}, {where})",
-        [said],
-        [
-            "see what has ended it (the memory of the machine, the disk), then run the tests again"
-            if started
-            else "see that the server runs and can be reached, then run the tests again"
-        ],
-        "Seen:",
-    )
-
-
-def kept_lost(label: str, where: str, error: BaseException) -> errors.ServerStartError:
-    """A server that was kept for later runs does not let a run in."""
-    return errors.ServerStartError(
-        f"the {label} server that was kept for later runs does not answer",
-        [where, error_text(error)],
-        ["python -m pytest_asyncdb reap, then run the tests again"],
-        "Seen:",
-    )
+    remedy = "see what has ended it (the memory of the machine, the disk), then run the tests again"
+    if provider == "url":
+        remedy = "see that the server runs and can be reached, then run the tests again"
+    elif kept:
+        remedy = "python -m pytest_asyncdb reap, then run the tests again"
+    what = "that was kept for later runs does not answer" if kept else "is gone"
+    text = f"the {label} server {what} (provider {provider}, {where})"
+    return errors.AsyncdbError(text, [seen], [remedy], "Seen:")
 
 
 def needs_independent(what: str, test: str) -> errors.IsolationConflict:
@@ -157,16 +129,6 @@ def no_metadata() -> errors.ConfigError:
             "override the fixture asyncdb_metadata or asyncdb_migrate in a conftest.py",
             "ask for an empty database: @pytest.mark.asyncdb(schema=False)",
         ],
-    )
-
-
-def nothing_to_compare() -> errors.MetadataError:
-    """``asyncdb.schema_differences()`` without models."""
-    return errors.MetadataError(
-        "asyncdb.schema_differences() compares the models with the database, "
-        "and asyncdb_metadata is not set",
-        [],
-        ["add to the ini file: asyncdb_metadata = app.models:Base"],
     )
 
 

@@ -16,10 +16,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._databases.templates import Claim, TemplateBook
+from pytest_asyncdb._record.text import error_text
 from pytest_asyncdb._run import liveness, messages
 from pytest_asyncdb._run.runs import prefix_of
 
@@ -38,22 +39,6 @@ _OWNERS = 2
 _STARTING = 20.0
 #: Seconds that the end of a run waits for the clean-up after dead runs.
 _REAPING = 5.0
-
-
-class ServerSource(Protocol):
-    """Gives servers, and the templates on them; the same for every process."""
-
-    def get(self, spec: BackendSpec) -> Server:
-        """The server for *spec*; waits until it is ready. AsyncdbError: there is none."""
-
-    def claim(self, key: tuple[str, ...]) -> Claim:
-        """The template for *key*; see :class:`TemplateBook`."""
-
-    def settle(self, key: tuple[str, ...], error: str | None) -> None:
-        """Report that the template for *key* is complete, or could not be built."""
-
-    def close(self) -> None:
-        """Release everything."""
 
 
 class OwnedServers:
@@ -90,6 +75,7 @@ class OwnedServers:
             self._future(spec)
 
     def get(self, spec: BackendSpec) -> Server:
+        """The server for *spec*; waits until it is ready. AsyncdbError: there is none."""
         return self._future(spec).result()
 
     def started(self, spec: BackendSpec) -> Server | None:
@@ -100,9 +86,11 @@ class OwnedServers:
         return future.result()
 
     def claim(self, key: tuple[str, ...]) -> Claim:
+        """The template for *key*; see :class:`TemplateBook`."""
         return self.templates.claim(key, self)
 
     def settle(self, key: tuple[str, ...], error: str | None) -> None:
+        """Report that the template for *key* is complete, or could not be built."""
         self.templates.settle(key, error)
 
     def close(self) -> None:
@@ -199,9 +187,10 @@ class OwnedServers:
             limit = asyncio.run(asyncio.wait_for(asking, liveness.ANSWER))
         except Exception as error:
             if server.kept is not None:
-                where = f"{server.host}:{server.port}"
-                raise messages.kept_lost(backend.label, where, error) from error
-            if lost := liveness.ServerProbe(server, backend, driver).ask():
+                place, seen = f"{server.host}:{server.port}", error_text(error)
+                label, provider = backend.label, server.provider
+                raise messages.server_lost(label, provider, place, seen, kept=True) from error
+            if lost := liveness.ask(server, backend, driver):
                 raise lost from error
             raise
         return None if limit is None else max(0, limit - _OWNERS)

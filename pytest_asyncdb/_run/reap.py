@@ -15,7 +15,6 @@ from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._databases import kept_databases
 from pytest_asyncdb._databases.connection import AutocommitConnection
 from pytest_asyncdb._databases.provisioner import drop
-from pytest_asyncdb._run import messages
 from pytest_asyncdb._run.leftovers import Leftover, containers, server_folders
 from pytest_asyncdb._run.run_lock import dead_databases
 from pytest_asyncdb.abc import BackendSpec, Server, Sourced
@@ -46,7 +45,7 @@ def reap(
     registry = Registry()
     targets = list(_targets(registry, urls))
     for _, url in targets:
-        check_host(url, allowed, os.environ, messages.not_to_be_reaped)
+        check_host(url, allowed, os.environ, "--allow-hosts")
     found, complete = False, True
     for one in chain(_on_this_machine(), _kept_databases(registry)):
         done, reason = "would be removed", ""

@@ -75,22 +75,12 @@ class AppEngine:
         """
         from sqlalchemy.ext.asyncio import AsyncEngine
 
-        value = self._value()
+        value = self.value()
         options = getattr(value, "kw", {})  # of a sessionmaker
         found = [value, options.get("bind"), *(options.get("binds") or {}).values()]
         return [root_engine(one.sync_engine) for one in found if isinstance(one, AsyncEngine)]
 
-    def session_options(self) -> dict[str, Any] | None:
-        """The arguments of the sessionmaker that it names, or None."""
-        from sqlalchemy.ext.asyncio import async_sessionmaker
-
-        value = None if self.foreign else self._value()
-        if not isinstance(value, async_sessionmaker):
-            return None
-        options = {k: v for k, v in value.kw.items() if k not in ("bind", "binds")}
-        return {"class_": value.class_, **options}
-
-    def _value(self) -> Any:
+    def value(self) -> Any:
         """An AsyncEngine, an async_sessionmaker, or None if it is not created yet."""
         from sqlalchemy.engine import Engine
         from sqlalchemy.ext.asyncio import AsyncEngine, async_scoped_session, async_sessionmaker
@@ -130,8 +120,14 @@ def app_engines(given: Any, source: str) -> tuple[AppEngine, ...]:
 
 def session_options(entries: Sequence[AppEngine]) -> dict[str, Any] | None:
     """The arguments of the first sessionmaker among *entries*, or None."""
-    found = (entry.session_options() for entry in entries)
-    return next((options for options in found if options is not None), None)
+    from sqlalchemy.ext.asyncio import async_sessionmaker
+
+    for entry in entries:
+        value = None if entry.foreign else entry.value()
+        if isinstance(value, async_sessionmaker):
+            options = {k: v for k, v in value.kw.items() if k not in ("bind", "binds")}
+            return {"class_": value.class_, **options}
+    return None
 
 
 class Stray(NamedTuple):
@@ -144,58 +140,6 @@ class Stray(NamedTuple):
 
     url: str
     name: str | None
-
-
-class Redirection:
-    """The engines of one test: redirected at its start, or when they are created.
-
-    Args:
-        other_engine: Called before an engine that is not redirected connects to the test's
-            database.
-    """
-
-    def __init__(
-        self, target: AsyncEngine, entries: Sequence[AppEngine], other_engine: Callable[[], None]
-    ) -> None:
-        self.strays: list[Stray] = []
-        self._other_engine = other_engine
-        self._target = target.sync_engine
-        self._named = [entry for entry in entries if not entry.foreign]
-        self._foreign = [entry for entry in entries if entry.foreign]
-        self._known = {self._target}
-        self._undo = contextlib.ExitStack()
-        self._lock = threading.RLock()
-        try:
-            self._redirect()
-        except BaseException:
-            self.undo()
-            raise
-
-    def connecting(self, engine: Engine) -> None:
-        """*engine* is about to check out a connection."""
-        with self._lock:
-            if engine not in self._known:
-                self._redirect()
-            if engine in self._known:
-                return
-            self._known.add(engine)
-            own, other = engine.url, self._target.url
-            if (own.host, own.port, own.database) == (other.host, other.port, other.database):
-                self._other_engine()
-            elif not any(entry.matches(engine) for entry in self._foreign):
-                self.strays.append(Stray(shown_url(engine), _find_name(engine)))
-
-    def undo(self) -> None:
-        """Give every engine its own pool, dialect and URL again."""
-        with self._lock:
-            self._undo.close()
-
-    def _redirect(self) -> None:
-        for entry in self._named:
-            for engine in entry.engines():
-                if engine not in self._known:
-                    self._known.add(engine)
-                    self._undo.enter_context(_redirected(engine, self._target))
 
 
 @contextlib.contextmanager
@@ -229,7 +173,7 @@ def _redirected(engine: Engine, target: Engine) -> Iterator[None]:
 
 
 class Redirector:
-    """The redirections of a process, one test after the other, and the watch over all engines.
+    """Redirects the engines of one test after the other, and watches all engines of the process.
 
     Args:
         is_own: Is it the plugin that connects now, rather than the application?
@@ -237,10 +181,17 @@ class Redirector:
 
     def __init__(self, is_own: Callable[[], bool]) -> None:
         self._is_own = is_own
-        self._active: Redirection | None = None
         self._entries: Sequence[AppEngine] = ()
         self._where = ""
         self._stop_watching: Callable[[], None] | None = None
+        self._lock = threading.RLock()
+        #: The engine of the running test; None: no test's database is open.
+        self._target: Engine | None = None
+        self._other_engine: Callable[[], None]
+        #: Engines that are redirected already, or that are left alone.
+        self._known: set[Engine] = set()
+        self._strays: list[Stray] = []
+        self._undo = contextlib.ExitStack()
 
     def begin(
         self,
@@ -248,21 +199,35 @@ class Redirector:
         entries: Sequence[AppEngine],
         test: str,
         other_engine: Callable[[], None],
-    ) -> Redirection:
-        """Redirect *entries* to *target* until :meth:`end`; see :class:`Redirection`.
+    ) -> Sequence[Stray]:
+        """Redirect *entries* to *target* until :meth:`end`, also those that are created later.
+
+        Args:
+            other_engine: Called before an engine that is not redirected connects to the test's
+                database.
+
+        Returns:
+            The engines that are not named and that connect until :meth:`end`; it grows.
 
         Raises:
             ConfigError: An entry is not an engine.
         """
         self._watch(entries, f"test: {test}, which has ended")
-        self._active = Redirection(target, entries, other_engine)
-        return self._active
+        with self._lock:
+            self._target, self._other_engine = target.sync_engine, other_engine
+            self._known, self._strays = {target.sync_engine}, []
+            try:
+                self._redirect(target.sync_engine)
+            except BaseException:
+                self.end()
+                raise
+            return self._strays
 
     def end(self) -> None:
-        """End the redirection. May be called twice."""
-        active, self._active = self._active, None
-        if active is not None:
-            active.undo()
+        """Give every engine its own pool, dialect and URL again. May be called twice."""
+        with self._lock:
+            self._target = None
+            self._undo.close()
 
     def guard(self, entries: Sequence[AppEngine], test: str) -> None:
         """Refuse *entries* until the test's database is open."""
@@ -275,6 +240,13 @@ class Redirector:
             self._stop_watching()
             self._stop_watching = None
 
+    def _redirect(self, target: Engine) -> None:
+        for entry in self._entries:
+            for engine in () if entry.foreign else entry.engines():
+                if engine not in self._known:
+                    self._known.add(engine)
+                    self._undo.enter_context(_redirected(engine, target))
+
     def _watch(self, entries: Sequence[AppEngine], where: str) -> None:
         self._entries, self._where = entries, where
         if self._stop_watching is None:
@@ -285,12 +257,26 @@ class Redirector:
         if own or not engine.dialect.is_async:
             return
         root = root_engine(engine)
-        if self._active is not None:
-            self._active.connecting(root)
-            return
+        with self._lock:
+            if self._target is not None:
+                self._in_test(root, self._target)
+                return
         for entry in self._entries:
             if not entry.foreign and entry.is_loaded and entry.matches(root):
                 raise messages.used_outside(entry.word, shown_url(root), self._where)
+
+    def _in_test(self, engine: Engine, target: Engine) -> None:
+        """*engine* is about to check out a connection during a test."""
+        if engine not in self._known:
+            self._redirect(target)
+        if engine in self._known:
+            return
+        self._known.add(engine)
+        own, other = engine.url, target.url
+        if (own.host, own.port, own.database) == (other.host, other.port, other.database):
+            self._other_engine()
+        elif not any(entry.matches(engine) for entry in self._entries if entry.foreign):
+            self._strays.append(Stray(shown_url(engine), _find_name(engine)))
 
 
 def shown_url(engine: Engine) -> str:

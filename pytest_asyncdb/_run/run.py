@@ -15,8 +15,8 @@ from pytest_asyncdb import errors
 from pytest_asyncdb._config.options import Settings, check_hosts, read_settings
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._record.timings import Timer, TimingTotals
-from pytest_asyncdb._run.liveness import ServerProbe, Watchdog
-from pytest_asyncdb._run.owned_servers import OwnedServers, ServerSource, print_progress
+from pytest_asyncdb._run.liveness import Liveness
+from pytest_asyncdb._run.owned_servers import OwnedServers, print_progress
 from pytest_asyncdb._run.redirect import Redirector, app_engines
 from pytest_asyncdb._run.runs import new_id, prefix_of
 from pytest_asyncdb._run.server_choice import ServerChoice, network
@@ -55,14 +55,13 @@ class Run:
         environment = os.environ if given is None else given.environment
         self.settings: Settings = read_settings(config, registry, environment)
         self.choice = ServerChoice(self.settings, registry)
-        self.id: str
         self.worker: str = "main"
         self.workers: int = 1
         #: Is this process in the network of the process that owns the servers?
         self.here: bool = True
         #: The servers, if this process owns them.
         self.owned: OwnedServers | None = None
-        self.servers: ServerSource
+        self.servers: OwnedServers | ChannelServers
         if given is not None:
             self.id = given.run
             self.worker = config.workerinput["workerid"]  # type: ignore[attr-defined]
@@ -93,8 +92,7 @@ class Run:
         self.untouched: dict[Any, Any] = {}
         #: How many databases of failed tests this process has kept.
         self.kept = 0
-        #: Notices when a server that this process uses no longer answers.
-        self.watchdog = Watchdog()
+        self.liveness = Liveness()
 
     @property
     def host(self) -> HostLoop:
@@ -127,10 +125,9 @@ class Run:
 
         Tests with the same backend, plan, options and strategy share a database.
         """
-        with self.watchdog.explaining(spec):
+        with self.liveness.explaining(spec):
             options_key = tuple(sorted((key, id(value)) for key, value in engine_options.items()))
             key = (spec, plan, options_key, isolation)
-            self.watchdog.current = spec, self.host.cancel_all
             if key not in self._strategies:
                 strategy = self.registry.isolation(isolation)
                 database = self._database(spec, plan, engine_options)
@@ -138,9 +135,7 @@ class Run:
                 self._strategies[key] = strategy(database, self.host)
                 database.prepare()
                 self.timer.prepared()
-            view = self._strategies[key].view(request)
-        self.watchdog.current = spec, view.abort
-        return view
+            return self._strategies[key].view(request)
 
     def _database(
         self, spec: BackendSpec, plan: SchemaPlan, engine_options: Mapping[str, Any]
@@ -156,7 +151,7 @@ class Run:
 
             server, backend, driver = self.server(spec), self.backend(spec), self.driver(spec)
             if server.maintenance is not None:
-                self.watchdog.add(spec, ServerProbe(server, backend, driver))
+                self.liveness.add(spec, server, backend, driver)
             provisioner = Provisioner(
                 server,
                 backend,
@@ -167,8 +162,6 @@ class Run:
                 idle_limit(server, backend.label, self.workers),
             )
             provisioner.built = self.timer.templates.setdefault(str(spec), [])
-            if not self.here:
-                provisioner.reach()
             self._provisioners[spec] = provisioner
         return self._provisioners[spec]
 
@@ -221,8 +214,6 @@ class Run:
         A step that fails does not prevent the later ones.
         """
         with contextlib.ExitStack() as stack:
-            self.watchdog.progress()
-            stack.callback(self.watchdog.close)
             stack.callback(self.servers.close)
             if self._host is not None:
                 stack.callback(self._host.close)

@@ -59,24 +59,6 @@ class ServerChoice:
         self._found[key] = possible[-1] if possible[-1][1].at_hand else possible[0]
         return self._found[key]
 
-    def check_reachable(self, spec: BackendSpec, host: str) -> None:
-        """Check that a worker on another *host* can reach the server of *spec*.
-
-        Raises:
-            ServerUnavailable: It cannot.
-        """
-        provider, _ = self.find(spec)
-        if provider.name == "memory":
-            return
-        from pytest_asyncdb._config.hosts import only_here
-
-        url = self._settings.url(spec) if provider.name == "url" else None
-        why = only_here(url) if url is not None else f"{provider.name} starts one here"
-        if why is not None:
-            backend = self._registry.backend(spec.backend)
-            example = f"{backend.dialect}+{self.driver(spec).name}://user:password@name/database"
-            raise messages.out_of_reach(backend.label, example, spec.source, why, host)
-
     def candidates(self, spec: BackendSpec) -> list[str]:
         """The names of the providers for *spec*, in the order in which they are tried."""
         backend = self._registry.backend(spec.backend)

@@ -6,7 +6,7 @@ Not in ``fixtures.py``: pytest imports that module itself, to rewrite its assert
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,8 +21,6 @@ RUN: pytest.StashKey[Run] = pytest.StashKey()
 ITEM: pytest.StashKey[pytest.Item] = pytest.StashKey()
 #: Are the outcomes of database tests collected?
 MATRIX: pytest.StashKey[bool] = pytest.StashKey()
-#: The two sides of the last failed comparison, as text.
-COMPARED: pytest.StashKey[dict[str, Any] | None] = pytest.StashKey()
 
 
 class TestState:

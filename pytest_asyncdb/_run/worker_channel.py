@@ -13,12 +13,14 @@ import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._config.hosts import is_local
 from pytest_asyncdb._databases.templates import Claim
+from pytest_asyncdb._run import messages
 from pytest_asyncdb._run.server_choice import network
 from pytest_asyncdb.abc import BackendSpec, Server
 
 if TYPE_CHECKING:
-    from pytest_asyncdb._run.owned_servers import OwnedServers, ServerSource
+    from pytest_asyncdb._run.owned_servers import OwnedServers
 
 #: The key of the plugin's data in ``workerinput``, which execnet sends.
 _KEY = "asyncdb"
@@ -63,7 +65,7 @@ def worker_input(config: Any) -> WorkerInput | None:
 
 
 class ChannelServers:
-    """The controller's servers, in a worker.
+    """The controller's servers, in a worker; like :class:`OwnedServers`.
 
     Args:
         here: The worker is in the controller's network.
@@ -71,13 +73,13 @@ class ChannelServers:
 
     def __init__(self, channel: Any, here: bool) -> None:
         self._channel = channel
-        self._host = "" if here else socket.gethostname()
+        self._here = here
         self._servers: dict[tuple[str, str | None], Server | errors.AsyncdbError] = {}
 
     def get(self, spec: BackendSpec) -> Server:
         key = (spec.backend, spec.version)
         if key not in self._servers:
-            answer = self._ask("server", self._host, *spec)
+            answer = self._ask("server", *spec)
             self._servers[key] = (
                 errors.ServerUnavailable(answer["error"])
                 if "error" in answer
@@ -86,6 +88,9 @@ class ChannelServers:
         server = self._servers[key]
         if isinstance(server, errors.AsyncdbError):
             raise server
+        if not self._here and server.maintenance is not None and is_local(server.host or ""):
+            address = f"{server.host}:{server.port}"
+            raise messages.out_of_reach(spec, address, socket.gethostname())
         return server
 
     def claim(self, key: tuple[str, ...]) -> Claim:
@@ -109,7 +114,7 @@ class ChannelServers:
 class ServerClaims:
     """The templates on one server of a run."""
 
-    def __init__(self, servers: ServerSource, spec: BackendSpec) -> None:
+    def __init__(self, servers: OwnedServers | ChannelServers, spec: BackendSpec) -> None:
         self._servers = servers
         self._server = (spec.backend, spec.version or "")
 
@@ -126,8 +131,15 @@ def _serve(channel: Any, servers: OwnedServers) -> None:
     """Answer a worker's requests, each in a thread: execnet's receiver thread must not wait."""
 
     def answer(request: tuple[Any, ...]) -> None:
+        what, *words = request
+        message: dict[str, Any] = {}
         try:
-            message = _answer(request, channel, servers)
+            if what == "server":
+                message = servers.get(BackendSpec(*words)).to_message()
+            elif what == "claim":
+                message = servers.templates.claim(tuple(words), channel)._asdict()
+            else:
+                servers.templates.settle(tuple(words[1:]), words[0])
         except errors.AsyncdbError as error:
             message = {"error": str(error)}
         except Exception as error:
@@ -144,16 +156,3 @@ def _serve(channel: Any, servers: OwnedServers) -> None:
             threading.Thread(target=answer, args=(request,), daemon=True).start()
 
     channel.setcallback(on_request, endmarker=None)
-
-
-def _answer(request: tuple[Any, ...], channel: Any, servers: OwnedServers) -> dict[str, Any]:
-    what, *words = request
-    if what == "server":
-        host, spec = words[0], BackendSpec(*words[1:])
-        if host:
-            servers.choice.check_reachable(spec, host)
-        return servers.get(spec).to_message()
-    if what == "claim":
-        return servers.templates.claim(tuple(words), channel)._asdict()
-    servers.templates.settle(tuple(words[1:]), words[0])
-    return {}

@@ -11,8 +11,6 @@ import asyncio
 import contextlib
 import contextvars
 import copy
-import os
-import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -249,14 +247,6 @@ class BackingConnection:
     async def cancel(self, statement: asyncio.Future[Any]) -> None:
         """End a running statement on the server; the connection stays open."""
         await self.driver.cancel(self.connection, statement, self._run_apart)
-
-    def abort(self) -> None:
-        """Shut the socket down, which fails whatever waits for the server. From any thread."""
-        with contextlib.suppress(Exception):  # it is closed, or is no socket
-            found = self.driver.socket(self._fairy.driver_connection)
-            number = os.dup(found if isinstance(found, int) else found.fileno())
-            with socket.socket(fileno=number) as own:
-                own.shutdown(socket.SHUT_RDWR)
 
     def end_calls(self) -> None:
         """End what still runs on the server: it would hold its locks, and a SQLite

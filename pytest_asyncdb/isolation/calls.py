@@ -49,11 +49,6 @@ class Calls:
         """Note that a call of the application runs, until the context ends."""
         return Call(self.running, connection, statement)
 
-    def abort(self) -> None:
-        """Shut down the connections of these calls: their server is gone. From any thread."""
-        for call in list(self.running):
-            call.connection.abort()
-
     def left_running(self, test: str) -> errors.IsolationBreach:
         """The error for calls that are running at the end of the test."""
         tasks = {task_name(call.task): call for call in self.running}

@@ -118,9 +118,6 @@ class WorkView(View):
         self.url = work.connector.url
         self.journal = work.log
 
-    def abort(self) -> None:
-        self.work.calls.abort()
-
     @contextlib.contextmanager
     def closing(self) -> Iterator[None]:
         self.work.deferring = True

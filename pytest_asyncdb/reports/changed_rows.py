@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,9 +42,7 @@ def of_failure(view: View, run: Run) -> Iterator[tuple[str, str]]:
 
 
 def _look(view: View, run: Run) -> str:
-    read = functools.partial(
-        row_changes.read_small_tables, most=_MOST, until=time.monotonic() + _SECONDS
-    )
+    read = functools.partial(row_changes.read_tables, most=_MOST, seconds=_SECONDS)
     after = view.read(read)
     if after is None:
         return ""
@@ -53,12 +50,8 @@ def _look(view: View, run: Run) -> str:
     if reference not in run.untouched:
         run.untouched[reference] = run.host.run(row_changes.read_untouched(reference, read))
     before = run.untouched[reference]
-    names = sorted({*before, *after})
-    left_out = [name for name in names if None in (before.get(name, ()), after.get(name, ()))]
-    found = row_changes.differences(
-        {name: rows for name, rows in before.items() if rows is not None and name not in left_out},
-        {name: rows for name, rows in after.items() if rows is not None and name not in left_out},
-    )
+    left_out = sorted({name for rows in (before, after) for name in rows if rows[name] is None})
+    found = row_changes.differences(before, after)
     seen = "committed " if view.independent else ""
     return render(found, left_out, seen, 0 if view.journal.hidden else _SHOWN)
 
@@ -75,11 +68,7 @@ def render(
     """
     lines = []
     for table, rows_of in changes.items():
-        counts = {
-            "inserted": len(rows_of.inserted),
-            "updated": len(rows_of.updated),
-            "deleted": len(rows_of.deleted),
-        }
+        counts = {word: len(getattr(rows_of, word)) for word in ("inserted", "updated", "deleted")}
         lines.append(f"{table}: {', '.join(f'{n} {word}' for word, n in counts.items() if n)}")
         rows = [
             *(("  + ", _row(row)) for row in rows_of.inserted),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
 import platform
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,6 +28,10 @@ _MODES = {
     "auto": "every async test runs",
     "strict": "only tests marked with pytest.mark.asyncio run, or anyio's",
 }
+_OTHER_LOOP = (
+    "async fixtures run on another loop than tests; engines of your own that they open are bound "
+    "to it"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Finding:
 
 def examine(config: pytest.Config, run: Run) -> dict[str, list[Finding]]:
     """All findings by part."""
-    parts: dict[str, Iterator[Finding]] = {
+    parts = {
         "python": _python(),
         "loops": _loops(config),
         "drivers": _drivers(run),
@@ -71,25 +74,15 @@ def render(found: dict[str, list[Finding]]) -> str:
                 lines += wrap(detail, _INDENT)
             if finding.remedy:
                 lines += wrap(f"to fix this: {finding.remedy}", _INDENT)
-    number = len(_wrong(found))
+    number = wrong(found)
     verb = "is" if number == 1 else "are"
     end = f"{counted(number, 'thing')} {verb} wrong" if number else "nothing is wrong"
     return "\n".join(["asyncdb doctor", *lines, "", end])
 
 
-def to_json(found: dict[str, list[Finding]]) -> str:
-    """The findings as JSON; docs/howto/doctor.md describes it."""
-    parts = {name: [dataclasses.asdict(f) for f in findings] for name, findings in found.items()}
-    content = {"asyncdb_doctor": 1, "wrong": is_wrong(found), "parts": parts}
-    return json.dumps(content, indent=1) + "\n"
-
-
-def is_wrong(found: dict[str, list[Finding]]) -> bool:
-    return bool(_wrong(found))
-
-
-def _wrong(found: dict[str, list[Finding]]) -> list[Finding]:
-    return [f for findings in found.values() for f in findings if f.level == "wrong"]
+def wrong(found: dict[str, list[Finding]]) -> int:
+    """The number of findings that make the exit code 1."""
+    return sum(f.level == "wrong" for findings in found.values() for f in findings)
 
 
 def _python() -> Iterator[Finding]:
@@ -98,8 +91,9 @@ def _python() -> Iterator[Finding]:
 
 
 def _loops(config: pytest.Config) -> Iterator[Finding]:
-    if not config.pluginmanager.has_plugin("asyncio"):
-        if config.pluginmanager.has_plugin("anyio"):
+    plugins = config.pluginmanager
+    if not plugins.has_plugin("asyncio"):
+        if plugins.has_plugin("anyio"):
             yield Finding("ok", "pytest-asyncio is not active; anyio runs the tests marked for it")
         else:
             text = "neither pytest-asyncio nor anyio is active: no async test runs"
@@ -113,12 +107,8 @@ def _loops(config: pytest.Config) -> Iterator[Finding]:
     yield Finding("ok", f"asyncio_default_test_loop_scope = {tests}: {text}")
     fixtures = str(config.getini("asyncio_default_fixture_loop_scope") or tests)
     if fixtures != tests:
-        yield Finding(
-            "note",
-            f"asyncio_default_fixture_loop_scope = {fixtures}: async fixtures run on another loop "
-            "than tests; engines of your own that they open are bound to it",
-            remedy="give both the same scope",
-        )
+        text = f"asyncio_default_fixture_loop_scope = {fixtures}: {_OTHER_LOOP}"
+        yield Finding("note", text, remedy="give both the same scope")
 
 
 def _drivers(run: Run) -> Iterator[Finding]:
@@ -184,9 +174,15 @@ def _tables(run: Run) -> str:
 
 
 def _portability(run: Run) -> Iterator[Finding]:
-    for problem in portability.of_run(run):
-        text, detail = portability.describe(problem), (problem.means,)
-        yield Finding("wrong" if problem.refused else "note", text, detail, problem.instead)
+    from pytest_asyncdb._databases.plan import load_metadata
+
+    try:
+        metadata = load_metadata(run.settings.metadata)
+    except Exception:  # the application's own; see _application()
+        return
+    dialects = {spec.backend: run.backend(spec).dialect for spec in run.settings.specs}
+    for problem in portability.problems(metadata, dialects):
+        yield Finding("wrong", problem.where, (problem.means,), problem.instead)
 
 
 def _try(work: Callable[[], Any], text: str) -> Finding:

@@ -31,9 +31,8 @@ def _line(run: Run, spec: BackendSpec) -> str:
     except errors.AsyncdbError as error:
         return f"asyncdb: {spec}: {error.headline}"
     server = f"{backend.label} {found.version}" if found.version else backend.label
-    kept = "" if not run.settings.reuse or not found.tuning else "kept for later runs"
-    if kept and not provider.keeps:
-        kept = "not kept: a server of this provider cannot be"
+    kept = "kept for later runs" if provider.keeps else "not kept: this provider cannot"
+    kept = kept if run.settings.reuse and found.tuning else ""
     why = "; ".join(filter(None, [found.reason, found.tuning, kept]))
     driver_text = " ".join(filter(None, [driver.name, version_of(driver.module)]))
     strategy = run.settings.isolation.value
@@ -68,7 +67,7 @@ def notes(run: Run, reports: Iterable[object]) -> list[str]:
     if run.settings.stats:
         from pytest_asyncdb.reports import timing_table
 
-        lines += timing_table.table(timing_table.collect(run))
+        lines += timing_table.table(run)
     return lines
 
 
@@ -104,7 +103,7 @@ def note_lost(report: pytest.TestReport, error: BaseException, spec: object, run
     Returns:
         Whether the server is gone.
     """
-    if isinstance(error, AssertionError) or (lost := run.watchdog.lost(spec)) is None:
+    if isinstance(error, AssertionError) or (lost := run.liveness.lost(spec)) is None:
         return False
     if str(lost) not in str(error):
         report.sections.append(("asyncdb", str(lost)))
@@ -122,7 +121,7 @@ def note_strays(report: pytest.TestReport, strays: Sequence[Stray], run: Run) ->
             "An engine connected during this test that is not redirected to its database.",
             f"URL: {stray.url}",
             "What it wrote is not undone, and it does not see what the test wrote.",
-            *_remedies(stray.url, stray.name, run),
+            *_remedies(*stray, run),
         ]
         report.sections.append(("asyncdb", "\n".join(lines)))
 

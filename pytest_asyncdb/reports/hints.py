@@ -107,18 +107,12 @@ HINTS = (
         r"incoming data$",
     ),
     Hint(
-        "an engine, a connection or a lock was first used on one event loop and is now used on "
-        "another: pytest-asyncio runs each test on its own",
+        "an engine, a connection or a lock belongs to the event loop of its first use, which is "
+        "another one, or closed: pytest-asyncio runs each test on a loop of its own",
         "use asyncdb_engine, which works on every loop; name the application's engine in "
         "asyncdb_app_engines; or give tests and fixtures one loop scope",
-        python=r"RuntimeError: .*(attached to a different loop|is bound to a different event loop)",
-    ),
-    Hint(
-        "a connection was opened on the loop of an earlier test, which is closed; an engine keeps "
-        "it in its pool",
-        "use asyncdb_engine, which works on every loop; name the application's engine in "
-        "asyncdb_app_engines; or dispose of yours in the test that opened it",
-        python=r"RuntimeError: Event loop is closed$",
+        python=r"RuntimeError: (.*(attached to a different loop|is bound to a different event loop)"
+        r"|Event loop is closed$)",
     ),
     Hint(
         "an attribute was loaded from the database outside of an await: a relationship, or a "
@@ -154,11 +148,6 @@ HINTS = (
         "asyncdb_seed",
         python=r"Failed: ScopeMismatch: You tried to access the function scoped fixture "
         r"(asyncdb_\w+|_asyncdb_view)",
-    ),
-    Hint(
-        "MySQL's account logs in with caching_sha2_password, for which the driver needs a package",
-        "pip install cryptography",
-        python=r"RuntimeError: 'cryptography' package is required",
     ),
 )
 

@@ -6,8 +6,7 @@ for the matrix), ``asyncdb_kept``, ``asyncdb_strays`` and ``asyncdb_times``.
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_asyncdb._run.collection import BACKEND, spec_of
 from pytest_asyncdb._run.stash import MATRIX, RUN, forget_test, state_of
@@ -16,29 +15,19 @@ if TYPE_CHECKING:
     import pytest
 
 
-def complete(
-    report: pytest.TestReport,
-    item: pytest.Item,
-    call: pytest.CallInfo[None],
-    compared: dict[str, Any] | None,
-) -> None:
-    """Add to *report* what is known of the test.
-
-    Args:
-        compared: The two sides of the test's last failed comparison.
-    """
+def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Add to *report* what is known of the test."""
     run, test, spec = item.config.stash[RUN], state_of(item), spec_of(item)
     error = call.excinfo.value if call.excinfo is not None and report.failed else None
     if spec is not None and (call.when == "teardown" or report.failed):
-        report.user_properties.append(_property(str(spec)))  # for JUnit's file and the summary
+        report.user_properties.append((BACKEND, str(spec)))  # for JUnit's file and the summary
     if error is not None:
         _explain(report, item, error, call.when)
     if spec is not None and item.config.stash[MATRIX]:
         from pytest_asyncdb.reports import outcome
 
         log = test.journal[0] if test.journal is not None else None
-        state = outcome.outcome_of(item.nodeid, spec, error, compared, log)
-        report.__dict__["asyncdb"] = state
+        report.__dict__["asyncdb"] = outcome.outcome_of(item.nodeid, spec, error, log)
     if report.failed and test.view is not None and run.settings.keep:
         test.view.keeping = True
     if test.kept is not None:
@@ -54,12 +43,6 @@ def complete(
         elif times is not None:
             report.__dict__["asyncdb_times"] = times
         forget_test(item)
-
-
-@functools.cache
-def _property(word: str) -> tuple[str, str]:
-    """The backend as a property of a report: one object, because pytest keeps all reports."""
-    return BACKEND, word
 
 
 def _explain(report: pytest.TestReport, item: pytest.Item, error: BaseException, when: str) -> None:

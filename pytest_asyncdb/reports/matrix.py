@@ -90,7 +90,7 @@ class Matrix:
         differences = self.differences()
         causes = {test: name for name, tests in differences.items() for test in tests}
         return {
-            "asyncdb_report": 2,
+            "asyncdb_report": 3,
             "backends": self.backends,
             "left_out": self.left_out,
             "differences": differences,

@@ -10,43 +10,34 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._record.redaction import SECRET
 from pytest_asyncdb._record.statement_log import StatementLog
-from pytest_asyncdb._record.statement_text import value_text
 from pytest_asyncdb._record.text import cut
 from pytest_asyncdb.reports.causes import cause, chain, code_of
 
 if TYPE_CHECKING:
     from pytest_asyncdb.abc import BackendSpec
 
-#: Characters of a message, a statement or a value; of a message only the beginning is read.
+#: Characters of a message or a statement; of a message only the beginning is read.
 _LONG, _READ = 300, 10_000
 _PASSWORD = re.compile(r"(://[^:/@\s]*:)[^\s]+@")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
-
-
-def compared(operator: str, left: Any, right: Any) -> dict[str, str]:
-    """Both sides of a failed comparison."""
-    first, second = (value_text(value, secret=False, width=_LONG) for value in (left, right))
-    return {"left": first, "operator": operator, "right": second}
 
 
 def outcome_of(
     nodeid: str,
     spec: BackendSpec | str,
     error: BaseException | None,
-    values: dict[str, str] | None,
     log: StatementLog | None,
 ) -> dict[str, Any]:
     """The attribute ``asyncdb`` of a report; docs/howto/matrix.md describes it.
 
     Args:
         error: The test's exception, if it failed.
-        values: What :func:`compared` returned for the last comparison.
         log: The test's statements.
     """
     word = spec if isinstance(spec, str) else spec.id
     outcome: dict[str, Any] = {"backend": str(spec), "test": without_backend(nodeid, word)}
     if error is not None:
-        outcome["error"] = _error(error, values, log)
+        outcome["error"] = _error(error, log)
     return outcome
 
 
@@ -60,20 +51,14 @@ def without_backend(nodeid: str, word: str) -> str:
 
 
 def summary(error: dict[str, Any]) -> str:
-    """One line for an error of :func:`outcome_of`: the values that differ, or the message."""
-    if values := error["values"]:
-        return f"{values['left']} {values['operator']} {values['right']}"
+    """One line for an error of :func:`outcome_of`."""
     if error["type"] == "AssertionError":
         return str(error["message"])
     return f"{error['type'].rpartition('.')[2]}: {error['message']}"
 
 
-def _error(
-    error: BaseException, values: dict[str, str] | None, log: StatementLog | None
-) -> dict[str, Any]:
+def _error(error: BaseException, log: StatementLog | None) -> dict[str, Any]:
     text = _message(error)
-    if not isinstance(error, AssertionError) or (values and values["operator"] not in text):
-        values = None
     statement = log.statements[-1].sql if log is not None and log.number else None
     code = None
     for one in chain(error):
@@ -90,7 +75,6 @@ def _error(
         "message": _safe(text, hide),
         "code": code,
         "statement": None if statement is None else _safe(" ".join(statement.split()), hide),
-        "values": values and {part: _safe(value, hide) for part, value in values.items()},
     }
 
 

@@ -133,16 +133,15 @@ def through(proxy: Proxy, target: Target) -> list[str]:
 @at_moments
 def test_the_network_is_taken_away(chaos: Chaos, target: Target, proxy: Proxy, seed: int) -> None:
     """The run ends in time, says that the server is gone, and the next run removes the rest."""
-    how = ("close", "hole")[seed % 2]
     workers = 2 * (seed // len(WORDS) % 2)
 
     def act(run: Run) -> bool:
         if not proxy.used:
             return False
-        proxy.tell(how)
+        proxy.tell("close")
         return True
 
-    at = moments(seed, f"{how} {target.word} {workers}", start=2.5)
+    at = moments(seed, f"close {target.word} {workers}", start=2.5)
     run, begun = chaos.strike(at, act, *through(proxy, target), f"-n{workers}")
     code = run.end()
     assert code == 1 or (code == 0 and begun >= TESTS_OF_MANY - 2), run.text

@@ -695,12 +695,12 @@ def test_a_server_that_lets_nobody_in_is_said(reuse: Reuse) -> None:
     wrong = dataclasses.replace(record.server, password="wrong")
     dataclasses.replace(record, server=wrong).write()
     said = 'password authentication failed for user "postgres"'
+    place = f"provider {record.server.provider}, 127.0.0.1:{record.server.port}"
     reuse.run().shows(
         f"""
-        the PostgreSQL server that was kept for later runs does not answer
+        the PostgreSQL server that was kept for later runs does not answer ({place})
 
         Seen:
-          - 127.0.0.1:{record.server.port}
           - the driver said: InvalidPasswordError: {said}
 
         To fix this: python -m pytest_asyncdb reap, then run the tests again

@@ -19,6 +19,7 @@ from pytest_asyncdb._run import messages as run_messages
 from pytest_asyncdb._run.handle import Asyncdb
 from pytest_asyncdb.abc import Capabilities
 from pytest_asyncdb.isolation import messages
+from pytest_asyncdb.isolation.unit import Unit
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
@@ -145,14 +146,14 @@ def test_every_exception_is_public() -> None:
 
 BREACHES = {
     "docs/isolation.md": [
-        messages.waited_for_turn("t", 10, "a task", [], "another task", []),
-        messages.refused_statement("…", "MySQL", "t", "it commits by itself", []),
-        messages.lost_transaction("t", "CALL p()", "MySQL", []),
-        messages.lost_connection("t", "…", None, []),
-        messages.undone_by_server("t", "…", ValueError(), []),
-        messages.refused_call("…", "t", "…", []),
+        messages.waited_for_turn("t", 10, Unit("a task", [], "a"), Unit("another", [], "b")),
+        messages.refused_statement("t", "…", "MySQL", "it commits by itself"),
+        messages.lost_transaction("t", "CALL p()", "MySQL"),
+        messages.lost_connection("t", "…", None),
+        messages.undone_by_server("t", "…", ValueError()),
+        messages.refused_call("t", "…", "…"),
         messages.left_running("t", {"a task": []}),
-        messages.after_the_test("t", []),
+        messages.after_the_test("t"),
         messages.overlapping_units("t", "…", []),
         messages.teardown_stuck("t", 10, TimeoutError()),
         messages.not_dropped("t", "d", TimeoutError()),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from fix_project import QUIET, Project
 
@@ -72,34 +70,10 @@ def test_no_line_is_longer_than_80_columns(project: Project) -> None:
         assert len(line) <= 80 or " " not in line.strip()
 
 
-def test_the_json_says_the_same(project: Project) -> None:
-    """Its form is that of docs/howto/doctor.md."""
-    project.ini(asyncdb_metadata="shop.models:Base")
-    assert doctor(project, "--asyncdb-report=x.json").ret == 1
-    content = json.loads((project.path / "x.json").read_text(encoding="utf-8"))
-    assert list(content) == ["asyncdb_doctor", "wrong", "parts"]
-    assert (content["asyncdb_doctor"], content["wrong"]) == (1, True)
-    findings = [finding for part in content["parts"].values() for finding in part]
-    assert all(list(f) == ["level", "text", "detail", "remedy"] for f in findings)
-    assert [f["level"] for f in content["parts"]["application"]] == ["wrong"]
-
-
 def test_the_password_of_a_url_is_not_shown(project: Project) -> None:
     url = "postgresql://ada:s3cret@127.0.0.1:1/x"
-    result = doctor(
-        project, "--asyncdb=postgres", f"--asyncdb-url={url}", "--asyncdb-report=x.json"
-    )
+    result = doctor(project, "--asyncdb=postgres", f"--asyncdb-url={url}")
     assert "s3cret" not in str(result.stdout)
-    assert "s3cret" not in (project.path / "x.json").read_text(encoding="utf-8")
-
-
-def test_the_doctor_writes_no_html(project: Project) -> None:
-    result = doctor(project, "--asyncdb-report=x.html")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert str(result.stderr).strip() == (
-        "ERROR: the doctor writes JSON only (--asyncdb-report=x.html)\n\n"
-        "To fix this: give a name that ends in .json"
-    )
 
 
 def test_the_backend_is_in_junits_properties(project: Project) -> None:

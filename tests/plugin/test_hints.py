@@ -156,21 +156,6 @@ PROVOKED = {
                 user.name
         """,
     ),
-    "a connection was opened on the loop": (
-        ["postgres+asyncpg", "mysql+aiomysql", "mysql+asyncmy", "mariadb+asyncmy"],
-        """
-        @pytest.mark.asyncdb(isolation="reset")
-        def test_it(asyncdb_url):
-            async def connect():
-                pooled = await own(asyncdb_url, poolclass=NullPool).raw_connection()
-                driver = pooled.driver_connection
-                pooled.detach()
-                return driver
-
-            driver = asyncio.run(connect())
-            getattr(driver, "terminate", driver.close)()
-        """,
-    ),
     "two processes read": (
         ["postgres+psycopg"],
         """
@@ -298,7 +283,24 @@ AGAIN = [
         """,
     ),
     (
-        "a connection was opened on the loop",
+        "an engine, a connection or a lock",
+        ["postgres+asyncpg", "mysql+aiomysql", "mysql+asyncmy", "mariadb+asyncmy"],
+        "Event loop is closed",
+        """
+        @pytest.mark.asyncdb(isolation="reset")
+        def test_it(asyncdb_url):
+            async def connect():
+                pooled = await own(asyncdb_url, poolclass=NullPool).raw_connection()
+                driver = pooled.driver_connection
+                pooled.detach()
+                return driver
+
+            driver = asyncio.run(connect())
+            getattr(driver, "terminate", driver.close)()
+        """,
+    ),
+    (
+        "an engine, a connection or a lock",
         ["sqlite"],
         "PytestUnhandledThreadExceptionWarning",
         """
@@ -355,8 +357,6 @@ AGAIN = [
         """,
     ),
 ]
-#: Provoked in another process, by a test of its own.
-APART = "MySQL's account logs in"
 CASES = [(means, word, "", code) for means, (words, code) in PROVOKED.items() for word in words] + [
     (means, word, said, code) for means, words, said, code in AGAIN for word in words
 ]
@@ -371,10 +371,9 @@ def hint_of(outcome: Outcome) -> str:
 
 def test_every_hint_is_provoked() -> None:
     """A new one needs its error."""
-    begun = {*PROVOKED, APART}
-    assert len(begun) == len(HINTS)
+    assert len(PROVOKED) == len(HINTS)
     for hint in HINTS:
-        assert any(hint.means.startswith(words) for words in begun), hint.means
+        assert any(hint.means.startswith(words) for words in PROVOKED), hint.means
 
 
 @pytest.mark.parametrize(
@@ -426,44 +425,6 @@ def test_a_server_without_room_gets_its_hint(project: Project, servers: Servers,
     (hint,) = [hint for hint in HINTS if hint.means.startswith("the server, or the account")]
     assert hint_of(outcome) == f"It means: {hint.means} To fix this: {hint.change}", outcome.text
     assert said in outcome.text
-
-
-FIRST_LOGIN = """
-@pytest.mark.asyncdb(isolation="reset")
-async def test_it(asyncdb_connection, asyncdb_url):
-    name = "hint_" + str(asyncdb_url.database)[-20:]
-    await asyncdb_connection.execute(
-        text(f"CREATE USER {name} IDENTIFIED WITH caching_sha2_password BY 'x'")
-    )
-    await asyncdb_connection.commit()
-    engine = own(asyncdb_url.set(username=name, password="x", database=""))
-    try:
-        async with engine.connect():
-            pass
-    finally:
-        await engine.dispose()
-        await asyncdb_connection.execute(text(f"DROP USER {name}"))
-        await asyncdb_connection.commit()
-"""
-
-
-@pytest.mark.parametrize("word", ["mysql+asyncmy", "mysql+aiomysql"])
-def test_a_first_login_without_cryptography_gets_its_hint(
-    project: Project, servers: Servers, word: str
-) -> None:
-    """The server knows the password of our own account, which logs in without the package.
-
-    MariaDB's accounts log in otherwise; PostgreSQL's and SQLite's drivers do not use the package.
-    """
-    target = servers.target(word)
-    target.observer.query("SELECT 1")  # with the package: from now on the server knows it
-    project.ini(filterwarnings="ignore")
-    project.tests(OWN, FIRST_LOGIN)
-    project.run_apart(target).result.assert_outcomes(passed=1)  # the control
-    outcome = project.run_apart(target, "-p", "no_cryptography")
-    outcome.result.assert_outcomes(failed=1)
-    (hint,) = [hint for hint in HINTS if hint.means.startswith(APART)]
-    assert hint_of(outcome) == f"It means: {hint.means} To fix this: {hint.change}", outcome.text
 
 
 OTHERS = """
@@ -562,4 +523,4 @@ def test_the_cause_of_an_error_counts() -> None:
     except ValueError as error:
         found = find(error)
     assert found is not None
-    assert found.means.startswith("a connection was opened on the loop")
+    assert found.means.startswith("an engine, a connection or a lock")

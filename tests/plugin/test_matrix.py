@@ -472,7 +472,7 @@ def test_the_section_says_what_differs(two: Project, servers: Servers) -> None:
         "  values (1)",
         "    test_it.py::test_two[b]",
         "      passed on postgres+asyncpg",
-        "      failed on sqlite: 1 is True",
+        "      failed on sqlite: assert 1 is True where 1 = scalar()",
         "        SELECT 1 = 1",
     ]
 

@@ -390,12 +390,13 @@ def test_containers_of_the_dead_are_removed(servers: Servers, machine: str) -> N
 REFUSED = """\
 db.example.com is not known as a test server ({source})
 
-Nothing was sent to it. Databases that dead runs have left would be dropped there.
+Nothing was sent to it. The plugin creates and drops databases on such a server.
 Known are this machine and names without a dot, such as postgres or db.
 
 To fix this, do one of:
   - if it is for tests, say so: --allow-hosts={allowed}db.example.com
-  - or export ASYNCDB_ALLOW_HOSTS={allowed}db.example.com
+  - or in the environment: ASYNCDB_ALLOW_HOSTS={allowed}db.example.com
+  - or leave out {source}
 """
 
 

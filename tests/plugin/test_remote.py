@@ -181,25 +181,21 @@ def test_sqlite_works_everywhere(project: Project, host: Host) -> None:
 def test_a_server_that_would_be_started_here_is_refused(
     project: Project, host: Host, name: str
 ) -> None:
-    """And is not started: the worker's 127.0.0.1 is another one."""
+    """The worker's 127.0.0.1 is another one."""
     project.tests(ONE)
-    spec, driver = name.split("+")
+    spec = name.partition("+")[0]
     result = run_there(project, host, f"--asyncdb={spec}", "--asyncdb-server=local")
     result.assert_outcomes(errors=2)
-    label = REGISTRY.backend(spec).label
-    provider = next(w for w in ("embedded", "local") if f", {w} (" in str(result.stdout))
-    dialect = REGISTRY.backend(spec).dialect
     result.stdout.fnmatch_lines(
         [
-            f"a worker on another host cannot reach the {label} server (--asyncdb={spec})",
+            f"a worker on another host cannot reach the server of {spec} (--asyncdb={spec})",
             "",
             "Seen:",
             f"  - worker on: {socket.gethostname()}",
-            f"  - controller: {provider} starts one here",
+            "  - server: 127.0.0.1:*, which is each host's own address",
             "",
             "To fix this, do one of:",
-            "  - give the URL of a server that all hosts reach: "
-            f"--asyncdb-url={dialect}+{driver}://user:password@name/database",
+            "  - give the URL of a server under an address that all hosts reach: --asyncdb-url",
             "  - or run all workers on the controller's host: -n",
         ],
         consecutive=True,
@@ -216,7 +212,7 @@ def test_a_url_of_the_loopback_address_is_refused(
     url = target.server.set(host="127.0.0.1").render_as_string(hide_password=False)
     result = run_there(project, host, "--asyncdb=postgres", f"--asyncdb-url={url}")
     result.assert_outcomes(errors=2)
-    result.stdout.fnmatch_lines(["  - controller: 127.0.0.1 is each host's own address"])
+    result.stdout.fnmatch_lines(["  - server: 127.0.0.1:*, which is each host's own address"])
 
 
 def test_a_server_that_does_not_answer_there_is_told(
@@ -231,17 +227,12 @@ def test_a_server_that_does_not_answer_there_is_told(
     result.assert_outcomes(errors=2)
     result.stdout.fnmatch_lines(
         [
-            "a worker on another host does not reach the PostgreSQL server (--asyncdb-url)",
+            f"the PostgreSQL server is gone (provider url, {own}:{server.port})",
             "",
             "Seen:",
-            f"  - worker on: {socket.gethostname()}",
-            f"  - tried: {own}:{server.port}",
-            "  - *Error: *",
+            "  - *",
             "",
-            "To fix this, do one of:",
-            "  - let that host's connections through to it, or give a name or address that "
-            "means the same everywhere",
-            "  - or run all workers on the controller's host: -n",
+            "To fix this: see that the server runs and can be reached, then run the tests again",
         ],
         consecutive=True,
     )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any
+import time
 
 import pytest
 from fix_project import Outcome, Project
 from fix_servers import Servers, Target
 
 from pytest_asyncdb._run.stash import RUN
-from pytest_asyncdb.reports import timing_table
 
 pytestmark = pytest.mark.everyday("sqlite", "postgres+asyncpg")
 
@@ -48,13 +46,16 @@ def target(request: pytest.FixtureRequest, servers: Servers) -> Target:
 
 
 class Numbers:
-    """An inner run's plugin that takes its numbers."""
+    """A plugin of an inner run that takes its numbers."""
 
     def __init__(self) -> None:
-        self.found: dict[str, Any] = {}
+        self.found: dict[tuple[str, str], list[tuple[float, str]]] = {}
+        self.seconds = 0.0
 
     def pytest_terminal_summary(self, config: pytest.Config) -> None:
-        self.found = timing_table.collect(config.stash[RUN])
+        run = config.stash[RUN]
+        self.found = run.timing_totals.times
+        self.seconds = time.perf_counter() - run.timer.began
 
 
 def lines(outcome: Outcome) -> list[str]:
@@ -119,24 +120,16 @@ def test_server_and_template_are_no_tests_set_up(project: Project, target: Targe
     project.tests(THREE)
     numbers = Numbers()
     project.run(target, plugins=[numbers]).passed(3)
-    found = numbers.found["backends"][target.word]
-    assert found["seed"]["count"] == 1
-    assert 0.5 <= found["seed"]["longest"] < numbers.found["seconds"]
-    assert found["seed"]["longest"] - found["schema"]["longest"] > 0.1
-    parts = found["strategies"]["rollback"]
-    assert parts["database"]["test"] == f"test_it.py::test_each[{target.id}-ada]"
-    assert sum(parts[name]["total"] for name in ("database", "set_up", "teardown")) < 0.5
+    times = {line: found for (word, line), found in numbers.found.items() if word == target.word}
+    ((schema, _),), ((seed, _),) = times["schema"], times["seed"]
+    assert 0.5 <= seed < numbers.seconds
+    assert seed - schema > 0.1
+    assert times["rollback: database"][0][1] == f"test_it.py::test_each[{target.id}-ada]"
+    parts = ("database", "set-up", "teardown")
+    assert sum(s for part in parts for s, _ in times[f"rollback: {part}"]) < 0.5
 
 
 def test_a_run_without_a_database_says_so(project: Project, servers: Servers) -> None:
     project.tests("def test_it():\n    pass\n")
     text = project.run(servers.target("sqlite"), "--asyncdb-stats").passed(1).text
     assert "asyncdb: no times: the run used no database" in text
-
-
-def test_the_numbers_are_plain_data(project: Project, servers: Servers) -> None:
-    """They can be written as JSON."""
-    taken = Numbers()
-    project.tests(THREE)
-    project.run(servers.target("sqlite"), plugins=[taken]).passed(3)
-    assert json.loads(json.dumps(taken.found)) == taken.found

@@ -123,7 +123,7 @@ def test_what_is_here_comes_before_a_download(
     class Plugin:
         @staticmethod
         def pytest_asyncdb_register(registry: Registry) -> None:
-            registry._providers.clear()
+            registry.providers.clear()
             for name in order:
                 registry.add_provider(name.lower(), f"{__name__}:{name}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_asyncdb._config.hosts import check_host, hosts_of, only_here
+from pytest_asyncdb._config.hosts import check_host, hosts_of
 from pytest_asyncdb.abc import Sourced
 from pytest_asyncdb.errors import ConfigError
 
@@ -86,17 +86,3 @@ def test_a_parameter_that_leads_elsewhere_is_not_known(query: str) -> None:
     with pytest.raises(ConfigError, match="is not known as a test server"):
         check_host(url, "", {})
     check_host(url, "*=*, *.example", {})
-
-
-@pytest.mark.parametrize(
-    ("url", "reason"),
-    [
-        ("mysql:///n", "the URL names no host"),
-        ("mysql://u@127.0.0.1/n", "127.0.0.1 is each host's own address"),
-        ("postgresql:///n?host=/run/pg", "/run/pg is a socket of this host"),
-        ("mysql://u@db.example.com/n", None),
-    ],
-)
-def test_a_server_that_only_this_machine_reaches_is_found(url: str, reason: str | None) -> None:
-    """xdist's workers on other hosts cannot use it."""
-    assert only_here(Sourced(url, "--asyncdb-url")) == reason

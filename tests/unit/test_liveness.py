@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import socket
-import threading
 
 import pytest
 
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._run import liveness
-from pytest_asyncdb._run.liveness import ServerProbe, Watchdog, is_answer
+from pytest_asyncdb._run.liveness import Liveness, is_answer
 from pytest_asyncdb._run.messages import server_lost
 from pytest_asyncdb.abc import BackendSpec, Server
 
@@ -31,41 +30,25 @@ def test_an_error_of_the_server_is_an_answer(code: int | str | None, expected: b
     assert is_answer(code) is expected
 
 
-def test_only_the_server_of_the_running_test_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without progress it is asked; if it does not answer, the test's statements are ended. A
-    test on another server goes on."""
-    monkeypatch.setattr(liveness, "STUCK", 0.0)
+def test_a_server_that_does_not_answer_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silent one, too. It is not asked again within some seconds; an unknown one is not asked."""
     monkeypatch.setattr(liveness, "ANSWER", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         registry = Registry()
         spec = BackendSpec("postgres", "asyncpg")
-        backend, driver = registry.backend("postgres"), registry.driver(spec)
-        place = silent.getsockname()
+        host, port = silent.getsockname()
         gone = Server(
             *("postgres", "17", "url", "a URL"),
-            managed=False, host=place[0], port=place[1], user="ada", maintenance="postgres",
+            managed=False, host=host, port=port, user="ada", maintenance="postgres",
         )  # fmt: skip
-        watchdog = Watchdog()
-        aborted: list[str] = []
-        ended = threading.Event()
-
-        def abort() -> None:
-            aborted.append("the test")
-            ended.set()
-
-        watchdog.current = "other", lambda: aborted.append("another test")
-        watchdog.add("gone", ServerProbe(gone, backend, driver))
-        watchdog.current = "gone", abort
-        try:
-            assert ended.wait(30)
-            assert aborted == ["the test"]
-            lost = watchdog.lost("gone")
-            assert lost is not None
-            assert lost.headline == (
-                f"the PostgreSQL server is gone (provider url, {place[0]}:{place[1]})"
-            )
-        finally:
-            watchdog.close()
+        servers = Liveness()
+        servers.add("gone", gone, registry.backend("postgres"), registry.driver(spec))
+        lost = servers.lost("gone")
+        assert servers.lost("gone") is lost
+        assert servers.lost("other") is None
+    assert lost is not None
+    assert str(lost).startswith(f"the PostgreSQL server is gone (provider url, {host}:{port})\n")
+    assert "no answer within 0.5 s" in str(lost)
 
 
 @pytest.mark.parametrize(
