@@ -389,10 +389,6 @@ class Driver(abc.ABC):
         """The server's code of a driver error: an errno, or an SQLSTATE."""
         return None
 
-    def session(self, connection: Any) -> int | None:
-        """The server's number of the open connection; None: it has none."""
-        return None
-
 
 class Backend(abc.ABC):
     """A DBMS family as data: nothing here starts, opens or decides anything."""
@@ -416,9 +412,6 @@ class Backend(abc.ABC):
     #: For ``reset`` and ``copy``: the statement that begins a transaction before the first
     #: statement that writes; None: the driver begins transactions.
     begin_at_write: ClassVar[str | None] = None
-    #: A restorer copies the whole template, whatever has happened. A database that only the
-    #: test's engine has reached can then serve the next test of ``copy``.
-    restores_whole: ClassVar[bool] = False
     #: Error codes after which the server may have rolled back the whole transaction; its next
     #: answer shows whether it has.
     transaction_ending_errors: ClassVar[frozenset[int | str]] = frozenset()
@@ -532,15 +525,6 @@ class Backend(abc.ABC):
     def limit_lock_waits_in(self, database: str) -> Sequence[str]:
         """Statements that do the same for all connections to a new copy of a template, over a
         maintenance connection."""
-        return ()
-
-    def holders(self, database: str) -> Sequence[str]:
-        """Statements, of which the last one has rows: the sessions that are in a transaction in
-        *database*.
-
-        The rows: the session, its user and application, and whether it holds locks for which
-        other statements than changes of the schema may wait. None: the server cannot say.
-        """
         return ()
 
     @abc.abstractmethod

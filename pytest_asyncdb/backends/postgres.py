@@ -25,7 +25,6 @@ from pytest_asyncdb.abc import (
     Server,
     Sql,
 )
-from pytest_asyncdb.backends.postgres_locks import HOLDERS
 
 if TYPE_CHECKING:
     import asyncio
@@ -95,9 +94,6 @@ class Asyncpg(_PostgresDriver):
         # it is used, and the test fails.
         return connection._transport.get_extra_info("socket")
 
-    def session(self, connection: Any) -> int | None:
-        return int(connection.get_server_pid())
-
 
 class Psycopg(_PostgresDriver):
     """https://www.psycopg.org/psycopg3/docs/."""
@@ -126,9 +122,6 @@ class Psycopg(_PostgresDriver):
 
     def socket(self, connection: Any) -> Any:
         return connection.fileno()
-
-    def session(self, connection: Any) -> int | None:
-        return int(connection.info.backend_pid)
 
 
 #: Every glibc and musl has C.UTF-8; macOS does not.
@@ -312,9 +305,6 @@ class Postgres(Backend):
         # connection sets has precedence.
         limit = f"{round(self.lock_wait * 1000)}ms"
         return (f"ALTER DATABASE \"{database}\" SET lock_timeout = '{limit}'",)
-
-    def holders(self, database: str) -> Sequence[str]:
-        return (HOLDERS.format(database=database),)
 
     def list_databases(self) -> str:
         return "SELECT datname FROM pg_database"

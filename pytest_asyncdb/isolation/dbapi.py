@@ -2,7 +2,7 @@
 
 Statements run on a backing connection, through SQLAlchemy's own adapter for the driver. Which
 connection and transaction that is, the strategies decide: ``sandbox.py`` and
-``direct_connection.py``.
+``direct.py``.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet, soft_close
 from pytest_asyncdb._record.call_sites import user_places
 from pytest_asyncdb._record.statement_log import Statement
+from pytest_asyncdb.isolation import lock_waits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from pytest_asyncdb._record.statement_log import Place
     from pytest_asyncdb.isolation.backing_connection import BackingConnection
     from pytest_asyncdb.isolation.work import Work
 
@@ -53,12 +55,15 @@ class Checkout(abc.ABC):
         """The checkout in whose transaction a statement runs; None: in none, autocommit."""
 
     @abc.abstractmethod
-    def run(self, statement: str, work: Callable[[str], Any], whole: bool) -> Any:
+    def run(
+        self, statement: str, work: Callable[[str], Any], whole: bool, places: Sequence[Place]
+    ) -> Any:
         """Run a statement of the application.
 
         Args:
             work: Sends the statement that it gets.
             whole: If the statement fails, it has changed nothing.
+            places: Where the user's code runs it.
         """
 
     @abc.abstractmethod
@@ -183,14 +188,15 @@ class Cursor:
     ) -> Any:
         checkout: Checkout = self._checkout
         failed: BaseException | None = None
+        places = user_places(1)
         began = time.perf_counter()
         try:
-            return checkout.run(operation, work, whole)
+            return checkout.run(operation, work, whole, places)
         except Exception as error:
             failed = error
             if checkout.taken is not None:
                 seconds = time.perf_counter() - began
-                checkout.work.waits.explain(checkout.taken, error, operation, seconds)
+                lock_waits.explain(checkout.work, checkout.taken, error, operation, seconds)
             raise  # SQLAlchemy closes the cursor
         except BaseException as error:
             failed = error
@@ -206,7 +212,7 @@ class Cursor:
                     seconds,
                     many,
                     None if failed is None else _class_name(failed),
-                    user_places(1),
+                    places,
                     checkout.transaction,
                 ),
                 parameters,

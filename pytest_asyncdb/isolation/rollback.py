@@ -66,7 +66,10 @@ class Rollback(SharedDatabaseStrategy):
     def find_others(self, test: str) -> list[BaseException]:
         """Has another connection written to the database? It is put back; blocks."""
         changed, breaches = self.put_back(test, sequences=False)
-        return [*breaches, messages.second_connection(test, changed)] if changed else breaches
+        if changed:
+            seen = f"changed: {', '.join(changed)}"
+            breaches.append(messages.SECOND_CONNECTION.of(test, seen))
+        return breaches
 
     def _reset_sequences(self, test: str) -> None:
         """A rollback does not reset sequences; their start is remembered on a new copy."""

@@ -250,7 +250,6 @@ def test_what_mysql_warns_of_in_our_own_statements_is_not_handed_on(
         cursor = connection.cursor()
         for statements in (
             backend.sessions("a"),
-            backend.holders("a"),
             backend.end_connections("a"),
         ):
             for statement in statements:
