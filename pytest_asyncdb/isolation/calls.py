@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._engines.asyncio_internals import running_task
 
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_asyncdb._record.statement_log import Place
-    from pytest_asyncdb.isolation.backing_connection import BackingConnection
 
 
 class Call:
@@ -21,26 +20,22 @@ class Call:
     Written as a class because every statement enters one.
 
     Args:
-        running: The calls of the test that are running.
-        connection: Runs it.
+        checkout: The :class:`~pytest_asyncdb.isolation.dbapi.Checkout` that runs it.
         places: Where the user's code made it, the innermost first.
     """
 
-    __slots__ = ("_running", "connection", "places", "task")
+    __slots__ = ("checkout", "places", "task")
 
-    def __init__(
-        self, running: set[Call], connection: BackingConnection, places: Sequence[Place]
-    ) -> None:
-        self._running = running
-        self.connection = connection
+    def __init__(self, checkout: Any, places: Sequence[Place]) -> None:
+        self.checkout = checkout
         self.places = places
         self.task = running_task()
 
     def __enter__(self) -> None:
-        self._running.add(self)
+        self.checkout.work.running.add(self)
 
     def __exit__(self, *_: object) -> None:
-        self._running.discard(self)
+        self.checkout.work.running.discard(self)
 
 
 _names: weakref.WeakKeyDictionary[asyncio.Task[object], str] = weakref.WeakKeyDictionary()

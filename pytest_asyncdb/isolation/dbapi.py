@@ -17,11 +17,11 @@ from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet, soft_close
 from pytest_asyncdb._record.call_sites import user_places
 from pytest_asyncdb._record.statement_log import Statement
 from pytest_asyncdb.isolation import lock_waits
+from pytest_asyncdb.isolation.calls import Call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from pytest_asyncdb._record.statement_log import Place
     from pytest_asyncdb.isolation.backing_connection import BackingConnection
     from pytest_asyncdb.isolation.work import Work
 
@@ -55,15 +55,13 @@ class Checkout(abc.ABC):
         """The checkout in whose transaction a statement runs; None: in none, autocommit."""
 
     @abc.abstractmethod
-    def run(
-        self, statement: str, work: Callable[[str], Any], whole: bool, places: Sequence[Place]
-    ) -> Any:
+    def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
         """Run a statement of the application.
 
         Args:
             work: Sends the statement that it gets.
             whole: If the statement fails, it has changed nothing.
-            places: Where the user's code runs it.
+            call: Is entered while the driver runs it.
         """
 
     @abc.abstractmethod
@@ -161,37 +159,23 @@ class Cursor:
         return bool(getattr(self._cursor, "server_side", False))
 
     def execute(self, operation: Any, parameters: Any = None) -> Any:
-        arguments = () if parameters is None else (parameters,)
-        return self._run(
-            operation,
-            parameters,
-            lambda text: self._open().execute(text, *arguments),
-            whole=";" not in operation,
-        )
+        return self._run("execute", operation, parameters, whole=";" not in operation)
 
     def executemany(self, operation: Any, parameters: Any) -> Any:
-        return self._run(
-            operation,
-            parameters,
-            lambda text: self._open().executemany(text, parameters),
-            whole=False,
-            many=True,
-        )
+        return self._run("executemany", operation, parameters, whole=False)
 
-    def _run(
-        self,
-        operation: str,
-        parameters: Any,
-        work: Callable[[str], Any],
-        whole: bool,
-        many: bool = False,
-    ) -> Any:
+    def _run(self, method: str, operation: str, parameters: Any, whole: bool) -> Any:
         checkout: Checkout = self._checkout
+        arguments = () if parameters is None else (parameters,)
+
+        def work(text: str) -> Any:
+            return getattr(self._open(), method)(text, *arguments)
+
         failed: BaseException | None = None
         places = user_places(1)
         began = time.perf_counter()
         try:
-            return checkout.run(operation, work, whole, places)
+            return checkout.run(operation, work, whole, Call(checkout, places))
         except Exception as error:
             failed = error
             if checkout.taken is not None:
@@ -210,7 +194,7 @@ class Cursor:
                     operation,
                     rows if rows >= 0 else None,
                     seconds,
-                    many,
+                    method == "executemany",
                     None if failed is None else _class_name(failed),
                     places,
                     checkout.transaction,

@@ -17,7 +17,7 @@ from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
 from pytest_asyncdb._record.sql_text import keeps_session_state, only_queries
 from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.backing_connection import PATIENCE, BackingConnection
-from pytest_asyncdb.isolation.calls import Call, task_name
+from pytest_asyncdb.isolation.calls import task_name
 from pytest_asyncdb.isolation.dbapi import Checkout
 from pytest_asyncdb.isolation.lock_waits import Owner
 from pytest_asyncdb.isolation.work import Work, WorkView
@@ -25,7 +25,7 @@ from pytest_asyncdb.isolation.work import Work, WorkView
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
 
-    from pytest_asyncdb._record.statement_log import Place
+    from pytest_asyncdb.isolation.calls import Call
     from pytest_asyncdb.isolation.direct_pool import DirectPool
     from pytest_asyncdb.isolation.restoring import Restoration
 
@@ -194,15 +194,13 @@ class DirectConnection(Checkout):
             self.backing.call(connector.driver.adapt, adapted)
             self.autocommit = level == "AUTOCOMMIT"
 
-    def run(
-        self, statement: str, work: Callable[[str], Any], whole: bool, places: Sequence[Place]
-    ) -> Any:
+    def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
         self.work.check_open(statement)
         self.work.host.require_greenlet()
         backing = self.backing
         if keeps_session_state(statement):
             self.spoiled = True
-        with Call(self.work.running, backing, places):
+        with call:
             return backing.call(self._begun, work, statement)
 
     def _begun(self, work: Callable[[str], Any], statement: str) -> Any:

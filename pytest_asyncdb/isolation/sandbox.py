@@ -13,9 +13,8 @@ from pytest_asyncdb.isolation.calls import Call
 from pytest_asyncdb.isolation.dbapi import Checkout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from pytest_asyncdb._record.statement_log import Place
     from pytest_asyncdb.isolation.backing_connection import BackingConnection
     from pytest_asyncdb.isolation.outer_transaction import OuterTransaction
     from pytest_asyncdb.isolation.unit import Unit
@@ -104,14 +103,12 @@ class SandboxConnection(Checkout):
                 f"The test's outer transaction cannot change to isolation level {level}."
             )
 
-    def run(
-        self, statement: str, work: Callable[[str], Any], whole: bool, places: Sequence[Place]
-    ) -> Any:
+    def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
         guard = self.work.guard
         guard.check_before(statement)
         self.work.host.require_greenlet()
         try:
-            result = self._run(statement, work, whole, places)
+            result = self._run(statement, work, whole, call)
             guard.check_after(statement)
             if self.autocommit:
                 self.end("commit")
@@ -122,9 +119,7 @@ class SandboxConnection(Checkout):
             guard.failed(error, statement)
             raise
 
-    def _run(
-        self, statement: str, work: Callable[[str], Any], whole: bool, places: Sequence[Place]
-    ) -> Any:
+    def _run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
         outer = self.work
         if self.unit is None or not self.unit.open:
             self.unit = outer.push()
@@ -136,7 +131,7 @@ class SandboxConnection(Checkout):
         if not outer.units.prepare(unit, text, whole):
             return None
         try:
-            with Call(outer.running, self.taken, places):
+            with call:
                 result = self.taken.call(work, text)
         except BaseException:
             outer.units.failed(unit)
@@ -169,7 +164,7 @@ class SandboxConnection(Checkout):
     async def _watched(self, result: Any, statement: str) -> Any:
         guard = self.work.guard
         try:
-            with Call(self.work.running, self.taken, user_places()):
+            with Call(self, user_places()):
                 value = await result
         except Exception as error:
             guard.failed(error, statement)

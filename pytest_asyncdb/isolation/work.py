@@ -128,7 +128,8 @@ class WorkView(View):
 
     def abort(self) -> None:
         for call in list(self.work.running):
-            call.connection.abort()
+            if call.checkout.taken is not None:
+                call.checkout.taken.abort()
 
     @contextlib.contextmanager
     def closing(self) -> Iterator[None]:
