@@ -1,10 +1,10 @@
-"""The calls of a test that are running, and the names of tasks."""
+"""The calls of a test that are running, who has its connections, and the names of tasks."""
 
 from __future__ import annotations
 
 import asyncio
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_asyncdb._engines.asyncio_internals import running_task
 
@@ -36,6 +36,18 @@ class Call:
 
     def __exit__(self, *_: object) -> None:
         self.checkout.work.running.discard(self)
+
+
+class Owner(NamedTuple):
+    """Who has taken a connection.
+
+    Args:
+        task: The name of the task.
+        checkout: The number of the checkout in the statement log.
+    """
+
+    task: str
+    checkout: int
 
 
 _names: weakref.WeakKeyDictionary[asyncio.Task[object], str] = weakref.WeakKeyDictionary()

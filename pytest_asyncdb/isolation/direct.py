@@ -17,9 +17,8 @@ from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
 from pytest_asyncdb._record.sql_text import keeps_session_state, only_queries
 from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.backing_connection import PATIENCE, BackingConnection
-from pytest_asyncdb.isolation.calls import task_name
+from pytest_asyncdb.isolation.calls import Owner, task_name
 from pytest_asyncdb.isolation.dbapi import Checkout
-from pytest_asyncdb.isolation.lock_waits import Owner
 from pytest_asyncdb.isolation.work import Work, WorkView
 
 if TYPE_CHECKING:

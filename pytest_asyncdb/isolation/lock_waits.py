@@ -7,7 +7,7 @@ the driver's own error stays, and the explanation becomes a section of the test'
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._engines.asyncio_internals import running_task
@@ -19,6 +19,7 @@ from pytest_asyncdb.isolation.calls import task_name
 if TYPE_CHECKING:
     from pytest_asyncdb._record.statement_log import StatementLog
     from pytest_asyncdb.isolation.backing_connection import BackingConnection
+    from pytest_asyncdb.isolation.calls import Owner
     from pytest_asyncdb.isolation.work import Work
 
 #: A statement that fails within so many seconds did not wait for its lock (NOWAIT).
@@ -29,18 +30,6 @@ _MARGIN = 0.5
 _SHOWN = 5
 #: Characters of a statement that the explanation shows.
 _WIDTH = 160
-
-
-class Owner(NamedTuple):
-    """Who has taken a connection.
-
-    Args:
-        task: The name of the task.
-        checkout: The number of the checkout in the statement log.
-    """
-
-    task: str
-    checkout: int
 
 
 def explain(

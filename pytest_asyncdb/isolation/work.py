@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pytest_asyncdb import errors
     from pytest_asyncdb.isolation.backing_connection import BackingConnection, Connector
-    from pytest_asyncdb.isolation.lock_waits import Owner
+    from pytest_asyncdb.isolation.calls import Owner
 
 
 class OpenCursor(Protocol):
