@@ -423,8 +423,6 @@ class Backend(abc.ABC):
     deferred_prepare: ClassVar[tuple[str, ...]] = ()
     #: Statements that fail if such a constraint is violated, and change nothing.
     deferred_check: ClassVar[tuple[str, ...]] = ()
-    #: Removes dead rows, if the server does not do so by itself; run outside of a transaction.
-    vacuum: ClassVar[str | None] = None
     #: The error code of a missing savepoint, if a statement can end the transaction and begin
     #: another one; None: no statement can.
     no_such_savepoint: ClassVar[int | str | None] = None
@@ -660,8 +658,6 @@ IDS = "ids "
 LEFT_OPEN = "connection "
 #: The length to which such a connection's last statement is cut.
 LEFT_TEXT = 600
-#: The number of tests whose dead rows make statements slower by a few percent.
-VACUUM_EVERY = 1000
 
 
 class Restorer(abc.ABC):

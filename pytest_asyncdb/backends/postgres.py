@@ -37,7 +37,6 @@ _THROW_AWAY = (
     "fsync=off",
     "synchronous_commit=off",
     "full_page_writes=off",
-    "autovacuum=off",
     "jit=off",
     "max_connections=200",
     "max_prepared_transactions=20",  # by default there are none
@@ -48,7 +47,7 @@ _THROW_AWAY = (
 )
 #: The first number of the plugin's advisory locks: "asdb".
 _LOCKS = 0x61736462
-_TUNING = "no fsync, no full-page writes, no autovacuum"
+_TUNING = "no fsync, no full-page writes"
 
 
 class _PostgresDriver(Driver):
@@ -212,8 +211,6 @@ class Postgres(Backend):
         sequences_roll_back=False,
         schemas=True,
     )
-    #: Servers that the plugin starts have no autovacuum.
-    vacuum = "VACUUM (SKIP_LOCKED)"
     deferred_query = "SELECT EXISTS (SELECT FROM pg_constraint WHERE condeferrable)"
     deferred_check = (
         "SAVEPOINT asyncdb_deferred",
@@ -295,7 +292,7 @@ class Postgres(Backend):
     def restorer(self, sql: Sql, database: DatabaseRef, template: DatabaseRef) -> Restorer:
         from pytest_asyncdb.backends.postgres_reset import PostgresRestorer
 
-        return PostgresRestorer(sql, self.vacuum)
+        return PostgresRestorer(sql)
 
     def lock_timeout(self, seconds: float) -> Sequence[str]:
         return (f"SET lock_timeout = {round(seconds * 1000)}",)

@@ -53,8 +53,6 @@ class OuterTransaction(Work):
         super().__init__(backing.connector, test)
         self.backing = backing
         self.turn = turn
-        #: The test has failed, and :meth:`commit` will be called: its open units go on.
-        self.keeping = False
         #: The rollback did not go through.
         self.stuck = False
         self.units = UnitsOfWork(backing, test, self._wake)

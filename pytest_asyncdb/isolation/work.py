@@ -57,6 +57,8 @@ class Work(abc.ABC):
         self.ended = False
         #: Transactions that are ended now are undone by :meth:`close`.
         self.deferring = False
+        #: The test has failed, and its database will be kept: open transactions are committed.
+        self.keeping = False
         #: SQLAlchemy's pool entries of this test's checkouts.
         self._entries: list[ConnectionPoolEntry] = []
 
@@ -133,7 +135,7 @@ class WorkView(View):
 
     @contextlib.contextmanager
     def closing(self) -> Iterator[None]:
-        self.work.deferring = True
+        self.work.deferring, self.work.keeping = True, self.keeping
         try:
             yield
         finally:
