@@ -412,6 +412,8 @@ class Backend(abc.ABC):
     #: For ``reset`` and ``copy``: the statement that begins a transaction before the first
     #: statement that writes; None: the driver begins transactions.
     begin_at_write: ClassVar[str | None] = None
+    #: A restorer copies the whole template, whatever has happened: ``copy`` reuses databases.
+    restores_whole: ClassVar[bool] = False
     #: Error codes after which the server may have rolled back the whole transaction; its next
     #: answer shows whether it has.
     transaction_ending_errors: ClassVar[frozenset[int | str]] = frozenset()
@@ -842,8 +844,6 @@ class Isolation(abc.ABC):
 
     #: The word in ``--asyncdb-isolation`` and in the marker.
     name: ClassVar[str]
-    #: Does it need several databases?
-    needs_copies: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __init__(self, database: Database, host: HostLoop) -> None:

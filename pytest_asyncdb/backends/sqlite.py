@@ -127,6 +127,7 @@ class SQLite(Backend):
     #: Without it, if two transactions begin and then both write, one fails at once.
     begin_at_write = "BEGIN IMMEDIATE"
     lock_timeout_codes = frozenset({5, 6})  # SQLITE_BUSY, SQLITE_LOCKED
+    restores_whole = True
     schemes = ("sqlite",)
     drivers = (Aiosqlite,)
     capabilities = Capabilities(

@@ -13,6 +13,7 @@ from pytest_asyncdb.abc import Database, Isolation, View, ViewRequest
 from pytest_asyncdb.isolation.backing_connection import Connector
 from pytest_asyncdb.isolation.direct import DirectView
 from pytest_asyncdb.isolation.direct_pool import DirectPool
+from pytest_asyncdb.isolation.reset import Reset
 from pytest_asyncdb.isolation.restoring import Restoration
 
 if TYPE_CHECKING:
@@ -22,18 +23,29 @@ if TYPE_CHECKING:
     from pytest_asyncdb.abc import DatabaseRef
 
 
+class _ReusedCopy(Reset):
+    """Puts a copy back by copying the template again, if only the test's engine has reached it."""
+
+    def finish(self, view: DirectView) -> Sequence[BaseException]:
+        breaches = super().finish(view)
+        return [*breaches, *self.forget(view.work.test)] if view.watched else breaches
+
+
 class Copy(Isolation):
     """Every test has its own database."""
 
     name = "copy"
-    needs_copies = True
 
     def __init__(self, database: Database, host: HostLoop) -> None:
         self._database = database
         self._host = host
         self._pool: DirectPool | None = None
+        #: For backends whose databases are put back by copying the template again.
+        self._reset = _ReusedCopy(database, host) if database.backend.restores_whole else None
 
     def view(self, request: ViewRequest) -> View:
+        if self._reset is not None:
+            return self._reset.view(request._replace(reset_sequences=True))
         ref = self._database.copy(request.prefetch, self._prefetch)
         if self._pool is None:
             self._pool = DirectPool(Connector(self._database, self._host, ref.url))
@@ -62,6 +74,8 @@ class Copy(Isolation):
         return breaches
 
     def close(self) -> None:
+        if self._reset is not None:
+            self._reset.close()
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.close()

@@ -255,6 +255,8 @@ class DirectView(WorkView):
     ) -> None:
         self.restoration = restoration
         self.reset_sequences = reset_sequences
+        #: Another connection may write to the database, also after the test.
+        self.watched = False
         self._strategy = strategy
         self._pool = pool
         work = DirectWork(pool, test)
@@ -265,6 +267,9 @@ class DirectView(WorkView):
 
     def expect_checkpoints(self) -> None:
         self.restoration.remember()
+
+    def watch(self) -> None:
+        self.watched = True
 
     def close(self) -> Sequence[BaseException]:
         return self._strategy.finish(self)
