@@ -45,7 +45,7 @@ class Copy(Isolation):
 
     def view(self, request: ViewRequest) -> View:
         if self._reset is not None:
-            return self._reset.view(request._replace(reset_sequences=True))
+            return self._reset.view(ViewRequest(request.test))
         ref = self._database.copy(request.prefetch, self._prefetch)
         if self._pool is None:
             self._pool = DirectPool(Connector(self._database, self._host, ref.url))
