@@ -385,10 +385,6 @@ class Driver(abc.ABC):
         """The server's code of a driver error: an errno, or an SQLSTATE."""
         return None
 
-    def session(self, connection: Any) -> int | None:
-        """The server's number of the open connection; None: it has none."""
-        return None
-
 
 class Backend(abc.ABC):
     """A DBMS family as data: nothing here starts, opens or decides anything."""
@@ -414,8 +410,7 @@ class Backend(abc.ABC):
     #: For ``reset`` and ``copy``: the statement that begins a transaction before the first
     #: statement that writes; None: the driver begins transactions.
     begin_at_write: ClassVar[str | None] = None
-    #: A restorer copies the whole template, whatever has happened. A database that only the
-    #: test's engine has reached can then serve the next test of ``copy``.
+    #: A restorer copies the whole template, whatever has happened: ``copy`` reuses databases.
     restores_whole: ClassVar[bool] = False
     #: Error codes after which the server may have rolled back the whole transaction; its next
     #: answer shows whether it has.
@@ -428,8 +423,6 @@ class Backend(abc.ABC):
     deferred_prepare: ClassVar[tuple[str, ...]] = ()
     #: Statements that fail if such a constraint is violated, and change nothing.
     deferred_check: ClassVar[tuple[str, ...]] = ()
-    #: Removes dead rows, if the server does not do so by itself; run outside of a transaction.
-    vacuum: ClassVar[str | None] = None
     #: The error code of a missing savepoint, if a statement can end the transaction and begin
     #: another one; None: no statement can.
     no_such_savepoint: ClassVar[int | str | None] = None
@@ -530,15 +523,6 @@ class Backend(abc.ABC):
     def limit_lock_waits_in(self, database: str) -> Sequence[str]:
         """Statements that do the same for all connections to a new copy of a template, over a
         maintenance connection."""
-        return ()
-
-    def holders(self, database: str) -> Sequence[str]:
-        """Statements, of which the last one has rows: the sessions that are in a transaction in
-        *database*.
-
-        The rows: the session, its user and application, and whether it holds locks for which
-        other statements than changes of the schema may wait. None: the server cannot say.
-        """
         return ()
 
     @abc.abstractmethod
@@ -674,8 +658,6 @@ IDS = "ids "
 LEFT_OPEN = "connection "
 #: The length to which such a connection's last statement is cut.
 LEFT_TEXT = 600
-#: The number of tests whose dead rows make statements slower by a few percent.
-VACUUM_EVERY = 1000
 
 
 class Restorer(abc.ABC):
@@ -857,8 +839,6 @@ class Isolation(abc.ABC):
 
     #: The word in ``--asyncdb-isolation`` and in the marker.
     name: ClassVar[str]
-    #: Does it need several databases?
-    needs_copies: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __init__(self, database: Database, host: HostLoop) -> None:

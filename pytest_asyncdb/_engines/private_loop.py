@@ -21,9 +21,6 @@ __tracebackhide__ = True
 
 T = TypeVar("T")
 
-#: Iterations of the loop that do not poll its sockets: one sends a statement, one processes the
-#: answer. Each poll is a system call.
-_UNPOLLED = 2
 #: Seconds between two looks at the private loop, where its selector cannot be watched.
 _POLL = 0.002
 
@@ -42,15 +39,9 @@ class _Selector(selectors.DefaultSelector):
         self.until: float | None = None
         #: Seconds until the loop's next timer, when it was last found idle.
         self.next_timer: float | None = None
-        #: How many iterations may pass without a poll.
-        self.unpolled = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = timeout is not None and timeout <= 0
-        if ready and self.unpolled > 0:
-            self.unpolled -= 1
-            return []
-        if ready or self.until is None:
+        if (timeout is not None and timeout <= 0) or self.until is None:
             return super().select(timeout)
         left = max(0.0, self.until - time.monotonic())
         events = super().select(left if timeout is None else min(left, timeout))
@@ -101,7 +92,6 @@ class PrivateLoop:
                     self.loop.run_forever()
                     return
                 before, self._awaited = self._awaited, task
-                self.selector.unpolled = _UNPOLLED
                 try:
                     self.loop.run_forever()
                 finally:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pytest_asyncdb._engines.asyncio_internals import running_task
 from pytest_asyncdb._record.statement_log import Place, line_of
 
 if TYPE_CHECKING:
-    import asyncio
-
     import greenlet
 
 #: Packages whose frames are not the user's code.
@@ -63,58 +59,6 @@ def user_places(limit: int = 3) -> list[Place]:
 def lines_of(places: Sequence[Place]) -> list[str]:
     """Places as text, the innermost last."""
     return [line_of(place) for place in reversed(places)]
-
-
-def standing(
-    task: asyncio.Task[Any] | None, thread: int, inner: greenlet.greenlet | None
-) -> list[str]:
-    """Where any task, or a thread without a task, is now; like :func:`user_frames`.
-
-    Args:
-        thread: The identifier of the task's thread.
-        inner: The greenlet of the task's current call, if there is one.
-    """
-    if task is not None:
-        if task is running_task():
-            return user_frames()
-        if not getattr(task.get_coro(), "cr_running", False):
-            return suspended_frames(task, inner)
-    frames = _callers(sys._current_frames().get(thread))
-    inside = itertools.takewhile(lambda frame: _kind(frame) != "end", frames)
-    return lines_of([_place(frame) for frame in inside if _kind(frame) == "user"][:3])
-
-
-def suspended_frames(
-    task: asyncio.Task[Any] | None, inner: greenlet.greenlet | None, limit: int = 3
-) -> list[str]:
-    """Where a suspended task is; like :func:`user_frames`.
-
-    Args:
-        inner: SQLAlchemy's greenlet of the task, which may contain sync code of the user.
-    """
-    sync = [] if inner is None else [*_callers(inner.gr_frame)]
-    frames = (*_awaited(task.get_coro() if task is not None else None), *reversed(sync))
-    places = [_place(frame) for frame in frames if _kind(frame) == "user"]
-    return [line_of(place) for place in places[-limit:]]
-
-
-def _callers(frame: FrameType | None) -> Iterator[FrameType]:
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
-
-
-def _awaited(work: Any) -> Iterator[FrameType]:
-    """The frames of a suspended coroutine and of what it awaits, the innermost last."""
-    while work is not None:
-        for kind in ("cr", "gi", "ag"):
-            frame = getattr(work, f"{kind}_frame", None)
-            if frame is not None:
-                yield frame
-                break
-        else:
-            return
-        work = getattr(work, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
 
 
 def _kind(frame: FrameType) -> str:

@@ -152,19 +152,13 @@ class StatementLog:
             steps.append(Step(number, entry, depth, checkout, parameters.get(number)))
         return steps
 
-    def running(self, checkout: int | None) -> list[Step]:
-        """The statements of a connection's open transaction.
-
-        Args:
-            checkout: The connection's number; None: all kept statements of the test.
-        """
+    def running(self, checkout: int) -> list[Step]:
+        """The statements of a connection's open transaction, by the number of its checkout."""
         found: list[Step] = []
         for step in self.steps():
-            if checkout is not None and step.checkout != checkout:
-                continue
-            if step.number:
+            if step.checkout == checkout and step.number:
                 found.append(step)
-            elif checkout is not None and step.entry != "BEGIN":
+            elif step.checkout == checkout and step.entry != "BEGIN":
                 found.clear()
         return found
 

@@ -25,7 +25,6 @@ from pytest_asyncdb.abc import (
     Sql,
 )
 from pytest_asyncdb.backends.mysql_dump import make_copier
-from pytest_asyncdb.backends.mysql_locks import HOLDERS
 from pytest_asyncdb.backends.mysql_reset import MySQLRestorer
 from pytest_asyncdb.backends.mysql_tables import on_processlist
 
@@ -97,9 +96,6 @@ class _MySQLDriver(Driver):
     def error_code(self, error: BaseException) -> int | str | None:
         code = error.args[0] if error.args else None
         return code if isinstance(code, int) else None
-
-    def session(self, connection: Any) -> int | None:
-        return int(connection.thread_id())
 
 
 class Asyncmy(_MySQLDriver):
@@ -241,9 +237,6 @@ class _MySQLFamily(Backend):
             for name in ("innodb_lock_wait_timeout", "lock_wait_timeout")
         )
         return (f"SET SESSION {', '.join(limits)}",)
-
-    def holders(self, database: str) -> Sequence[str]:
-        return on_processlist(HOLDERS.replace("{database}", database))
 
     def list_databases(self) -> str:
         return "SELECT schema_name FROM information_schema.schemata"

@@ -24,7 +24,6 @@ from pytest_asyncdb.abc import (
     Server,
     Sql,
 )
-from pytest_asyncdb.backends.postgres_locks import HOLDERS
 
 if TYPE_CHECKING:
     import asyncio
@@ -37,7 +36,6 @@ _THROW_AWAY = (
     "fsync=off",
     "synchronous_commit=off",
     "full_page_writes=off",
-    "autovacuum=off",
     "jit=off",
     "max_connections=200",
     "max_prepared_transactions=20",  # by default there are none
@@ -48,7 +46,7 @@ _THROW_AWAY = (
 )
 #: The first number of the plugin's advisory locks: "asdb".
 _LOCKS = 0x61736462
-_TUNING = "no fsync, no full-page writes, no autovacuum"
+_TUNING = "no fsync, no full-page writes"
 
 
 class _PostgresDriver(Driver):
@@ -94,9 +92,6 @@ class Asyncpg(_PostgresDriver):
         # it is used, and the test fails.
         return connection._transport.get_extra_info("socket")
 
-    def session(self, connection: Any) -> int | None:
-        return int(connection.get_server_pid())
-
 
 class Psycopg(_PostgresDriver):
     """https://www.psycopg.org/psycopg3/docs/."""
@@ -125,9 +120,6 @@ class Psycopg(_PostgresDriver):
 
     def socket(self, connection: Any) -> Any:
         return connection.fileno()
-
-    def session(self, connection: Any) -> int | None:
-        return int(connection.info.backend_pid)
 
 
 #: Every glibc and musl has C.UTF-8; macOS does not.
@@ -221,8 +213,6 @@ class Postgres(Backend):
         sequences_roll_back=False,
         schemas=True,
     )
-    #: Servers that the plugin starts have no autovacuum.
-    vacuum = "VACUUM (SKIP_LOCKED)"
     deferred_query = "SELECT EXISTS (SELECT FROM pg_constraint WHERE condeferrable)"
     deferred_check = (
         "SAVEPOINT asyncdb_deferred",
@@ -303,7 +293,7 @@ class Postgres(Backend):
     def restorer(self, sql: Sql, database: DatabaseRef, template: DatabaseRef) -> Restorer:
         from pytest_asyncdb.backends.postgres_reset import PostgresRestorer
 
-        return PostgresRestorer(sql, self.vacuum)
+        return PostgresRestorer(sql)
 
     def lock_timeout(self, seconds: float) -> Sequence[str]:
         return (f"SET lock_timeout = {round(seconds * 1000)}",)
@@ -313,9 +303,6 @@ class Postgres(Backend):
         # connection sets has precedence.
         limit = f"{round(self.lock_wait * 1000)}ms"
         return (f"ALTER DATABASE \"{database}\" SET lock_timeout = '{limit}'",)
-
-    def holders(self, database: str) -> Sequence[str]:
-        return (HOLDERS.format(database=database),)
 
     def list_databases(self) -> str:
         return "SELECT datname FROM pg_database"

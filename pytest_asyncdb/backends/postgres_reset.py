@@ -12,9 +12,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar
 
-from pytest_asyncdb.abc import LEFT_OPEN, VACUUM_EVERY, Restorer, Sql
+from pytest_asyncdb.abc import LEFT_OPEN, Restorer, Sql
 from pytest_asyncdb.backends.postgres_catalogs import (
     CLOSING,
     DONE,
@@ -56,17 +55,10 @@ class _Table:
 
 
 class PostgresRestorer(Restorer):
-    """Puts one PostgreSQL database back, over one connection that stays open.
+    """Puts one PostgreSQL database back, over one connection that stays open."""
 
-    Args:
-        vacuum: Removes dead rows.
-    """
-
-    vacuum_every: ClassVar[int] = VACUUM_EVERY
-
-    def __init__(self, sql: Sql, vacuum: str) -> None:
+    def __init__(self, sql: Sql) -> None:
         self._sql = sql
-        self._vacuum = vacuum
         self._tables: dict[str, _Table] = {}
         #: Where each sequence stood, as arguments of ``setval``, by its name.
         self._sequences: dict[str, str] = {}
@@ -80,8 +72,6 @@ class PostgresRestorer(Restorer):
         self._replica = False
         #: Does the function exist that does everything in one round trip?
         self._function = False
-        #: The number of tests since the last VACUUM.
-        self._tests = 0
 
     async def remember(self) -> None:
         ((self._ours, direct, _),) = await self._sql.fetch(
@@ -113,11 +103,6 @@ class PostgresRestorer(Restorer):
         self._function = self._replica and await self._make_function()
 
     async def put_back(self, ids: bool) -> tuple[Sequence[str], bool]:
-        self._tests += 1
-        if self._tests >= self.vacuum_every:
-            self._tests = 0
-            with contextlib.suppress(Exception):  # the next tests are slower
-                await self._sql.script([self._vacuum])
         if self._function:
             seeded = ((word, table) for word, table in self._tables.items() if table.shadow)
             known = ", ".join(_literal(f"{word} {table.seen}") for word, table in seeded)

@@ -177,11 +177,6 @@ class BackingConnection:
         """Is there a connection that is not known to be broken?"""
         return self._fairy is not None and not self.driver.is_closed(self._fairy.driver_connection)
 
-    @property
-    def number(self) -> int | None:
-        """The server's number of this session; None: it is not open, or has none."""
-        return self.driver.session(self.connection) if self.is_open else None
-
     def was_ended(self) -> bool:
         """Has the server ended this idle connection, or does it have anything else to say?
         Found without a round trip."""

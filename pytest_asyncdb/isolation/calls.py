@@ -1,59 +1,53 @@
-"""The calls of a test that are running, and who made them."""
+"""The calls of a test that are running, who has its connections, and the names of tasks."""
 
 from __future__ import annotations
 
 import asyncio
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_asyncdb._engines.asyncio_internals import running_task
-from pytest_asyncdb._record.call_sites import suspended_frames
-from pytest_asyncdb.isolation import messages
 
 if TYPE_CHECKING:
-    from pytest_asyncdb import errors
-    from pytest_asyncdb.isolation.backing_connection import BackingConnection
+    from collections.abc import Sequence
+
+    from pytest_asyncdb._record.statement_log import Place
 
 
 class Call:
-    """A call of the application on a connection; a context manager, entered while it runs.
+    """A call of the application; a context manager, entered while the call runs.
 
     Written as a class because every statement enters one.
+
+    Args:
+        checkout: The :class:`~pytest_asyncdb.isolation.dbapi.Checkout` that runs it.
+        places: Where the user's code made it, the innermost first.
     """
 
-    __slots__ = ("_running", "connection", "greenlet", "statement", "task")
+    __slots__ = ("checkout", "places", "task")
 
-    def __init__(self, running: set[Call], connection: BackingConnection, statement: str) -> None:
-        import greenlet
-
-        self._running = running
-        self.connection = connection
-        self.statement = statement
+    def __init__(self, checkout: Any, places: Sequence[Place]) -> None:
+        self.checkout = checkout
+        self.places = places
         self.task = running_task()
-        self.greenlet = greenlet.getcurrent()
 
     def __enter__(self) -> None:
-        self._running.add(self)
+        self.checkout.work.running.add(self)
 
     def __exit__(self, *_: object) -> None:
-        self._running.discard(self)
+        self.checkout.work.running.discard(self)
 
 
-class Calls:
-    """The calls of a test that are running."""
+class Owner(NamedTuple):
+    """Who has taken a connection.
 
-    def __init__(self) -> None:
-        self.running: set[Call] = set()
+    Args:
+        task: The name of the task.
+        checkout: The number of the checkout in the statement log.
+    """
 
-    def calling(self, connection: BackingConnection, statement: str) -> Call:
-        """Note that a call of the application runs, until the context ends."""
-        return Call(self.running, connection, statement)
-
-    def left_running(self, test: str) -> errors.IsolationBreach:
-        """The error for calls that are running at the end of the test."""
-        tasks = {task_name(call.task): call for call in self.running}
-        places = {name: suspended_frames(call.task, call.greenlet) for name, call in tasks.items()}
-        return messages.left_running(test, dict(sorted(places.items())))
+    task: str
+    checkout: int
 
 
 _names: weakref.WeakKeyDictionary[asyncio.Task[object], str] = weakref.WeakKeyDictionary()

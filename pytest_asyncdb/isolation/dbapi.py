@@ -2,7 +2,7 @@
 
 Statements run on a backing connection, through SQLAlchemy's own adapter for the driver. Which
 connection and transaction that is, the strategies decide: ``sandbox.py`` and
-``direct_connection.py``.
+``direct.py``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet, soft_close
 from pytest_asyncdb._record.call_sites import user_places
 from pytest_asyncdb._record.statement_log import Statement
+from pytest_asyncdb.isolation import lock_waits
+from pytest_asyncdb.isolation.calls import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,12 +55,13 @@ class Checkout(abc.ABC):
         """The checkout in whose transaction a statement runs; None: in none, autocommit."""
 
     @abc.abstractmethod
-    def run(self, statement: str, work: Callable[[str], Any], whole: bool) -> Any:
+    def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
         """Run a statement of the application.
 
         Args:
             work: Sends the statement that it gets.
             whole: If the statement fails, it has changed nothing.
+            call: Is entered while the driver runs it.
         """
 
     @abc.abstractmethod
@@ -156,41 +159,28 @@ class Cursor:
         return bool(getattr(self._cursor, "server_side", False))
 
     def execute(self, operation: Any, parameters: Any = None) -> Any:
-        arguments = () if parameters is None else (parameters,)
-        return self._run(
-            operation,
-            parameters,
-            lambda text: self._open().execute(text, *arguments),
-            whole=";" not in operation,
-        )
+        return self._run("execute", operation, parameters, whole=";" not in operation)
 
     def executemany(self, operation: Any, parameters: Any) -> Any:
-        return self._run(
-            operation,
-            parameters,
-            lambda text: self._open().executemany(text, parameters),
-            whole=False,
-            many=True,
-        )
+        return self._run("executemany", operation, parameters, whole=False)
 
-    def _run(
-        self,
-        operation: str,
-        parameters: Any,
-        work: Callable[[str], Any],
-        whole: bool,
-        many: bool = False,
-    ) -> Any:
+    def _run(self, method: str, operation: str, parameters: Any, whole: bool) -> Any:
         checkout: Checkout = self._checkout
+        arguments = () if parameters is None else (parameters,)
+
+        def work(text: str) -> Any:
+            return getattr(self._open(), method)(text, *arguments)
+
         failed: BaseException | None = None
+        places = user_places(1)
         began = time.perf_counter()
         try:
-            return checkout.run(operation, work, whole)
+            return checkout.run(operation, work, whole, Call(checkout, places))
         except Exception as error:
             failed = error
             if checkout.taken is not None:
                 seconds = time.perf_counter() - began
-                checkout.work.waits.explain(checkout.taken, error, operation, seconds)
+                lock_waits.explain(checkout.work, checkout.taken, error, operation, seconds)
             raise  # SQLAlchemy closes the cursor
         except BaseException as error:
             failed = error
@@ -204,9 +194,9 @@ class Cursor:
                     operation,
                     rows if rows >= 0 else None,
                     seconds,
-                    many,
+                    method == "executemany",
                     None if failed is None else _class_name(failed),
-                    user_places(1),
+                    places,
                     checkout.transaction,
                 ),
                 parameters,

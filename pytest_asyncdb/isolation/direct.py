@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pytest_asyncdb._engines.asyncio_internals import running_loop
+from pytest_asyncdb._engines.asyncio_internals import running_loop, running_task
 from pytest_asyncdb._engines.host_loop import CANCEL_PATIENCE
 from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
 from pytest_asyncdb._record.sql_text import keeps_session_state, only_queries
 from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.backing_connection import PATIENCE, BackingConnection
+from pytest_asyncdb.isolation.calls import Owner, task_name
 from pytest_asyncdb.isolation.dbapi import Checkout
-from pytest_asyncdb.isolation.lock_waits import Owner
 from pytest_asyncdb.isolation.work import Work, WorkView
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
 
+    from pytest_asyncdb.isolation.calls import Call
     from pytest_asyncdb.isolation.direct_pool import DirectPool
     from pytest_asyncdb.isolation.restoring import Restoration
 
@@ -49,14 +50,18 @@ class DirectWork(Work):
         self._stop_attending: Callable[[], None] | None = None
         super().__init__(pool.connector, test)
 
-    def in_use(self) -> Iterable[tuple[BackingConnection, Owner]]:
-        return self._taken.items()
+    def in_transaction(self, besides: BackingConnection) -> list[Owner]:
+        return [
+            owner
+            for backing, owner in list(self._taken.items())
+            if backing is not besides and backing.is_open and backing.in_transaction() is not False
+        ]
 
     def take(self, checkout: int) -> BackingConnection:
         """A connection for a checkout; opened without holding the caller's loop."""
         self.check_open("connect")
         backing = self._pool.take()
-        self._taken[backing] = Owner(checkout)
+        self._taken[backing] = Owner(task_name(running_task()), checkout)
         if not backing.is_open:
             backing.open(wait=not in_greenlet())
         return backing
@@ -82,13 +87,13 @@ class DirectWork(Work):
             keeping: What the test has not ended is committed, as far as the server can.
         """
         self.ended = True
-        if keeping and not self.calls.running:
+        if keeping and not self.running:
             for backing in self._taken:
                 self._end(backing, "commit")
         if self._stop_attending is not None:
             self._stop_attending()
-        if self.calls.running:
-            self.breaches.append(self.calls.left_running(self.test))
+        if self.running:
+            self.breaches.append(self.left_running())
             with contextlib.suppress(Exception):  # what does not end is closed below
                 self.host.run(self.host.end_parked(), PATIENCE)
             self._spoiled += self._taken
@@ -188,13 +193,13 @@ class DirectConnection(Checkout):
             self.backing.call(connector.driver.adapt, adapted)
             self.autocommit = level == "AUTOCOMMIT"
 
-    def run(self, statement: str, work: Callable[[str], Any], whole: bool) -> Any:
+    def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
         self.work.check_open(statement)
         self.work.host.require_greenlet()
         backing = self.backing
         if keeps_session_state(statement):
             self.spoiled = True
-        with self.work.calls.calling(backing, statement):
+        with call:
             return backing.call(self._begun, work, statement)
 
     def _begun(self, work: Callable[[str], Any], statement: str) -> Any:
@@ -271,7 +276,7 @@ class DirectView(WorkView):
 
     def read(self, work: Callable[[Connection], T]) -> T | None:
         if (writer := self.work.writer()) is not None:
-            return None if self.work.calls.running else writer.read(work)
+            return None if self.work.running else writer.read(work)
         backing = self._pool.take()
         try:
             backing.connect()
@@ -284,11 +289,13 @@ class DirectView(WorkView):
     def checkpoint(self) -> Iterator[None]:
         changed = self.restoration.changed(self.reset_sequences)
         if changed:
-            raise messages.checkpoint_behind_changes(self.work.test, changed)
+            seen = f"changed: {', '.join(changed)}"
+            raise messages.CHECKPOINT_AFTER_CHANGES.of(self.work.test, seen)
         try:
             yield
         finally:
             self.work.undo_open()
             changed, restored = self.restoration.put_back(self.reset_sequences)
             if not restored:
-                raise messages.checkpoint_lost(self.work.test, changed)
+                seen = f"changed: {', '.join(changed)}"
+                raise messages.CHECKPOINT_LOST.of(self.work.test, seen)

@@ -11,7 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb._record.sql_text import ends_transaction
+from pytest_asyncdb._record.text import error_text, one_line
 from pytest_asyncdb.isolation import messages
+from pytest_asyncdb.isolation.messages import Text, here
 
 if TYPE_CHECKING:
     from pytest_asyncdb import errors
@@ -41,7 +43,7 @@ class Guard:
         #: The transaction has begun.
         self.begun = False
         #: What ended the transaction, if something did.
-        self.lost: errors.IsolationBreach | None = None
+        self.lost: errors.AsyncdbError | None = None
 
     def check_before(self, statement: str) -> None:
         """Refuse what must not reach the server.
@@ -55,8 +57,9 @@ class Guard:
         backend = self._backing.backend
         why = ends_transaction(statement, not backend.capabilities.transactional_ddl)
         if why is not None:
+            shown = one_line(statement, 40)
             raise self._breach(
-                messages.refused_statement(self._work.test, statement, backend.label, why)
+                messages.REFUSED_STATEMENT, here(), statement=shown, label=backend.label, why=why
             )
 
     def check_alive(self, statement: str) -> None:
@@ -67,15 +70,15 @@ class Guard:
             IsolationConflict: The test has ended.
         """
         if self._work.ended:
-            raise messages.after_the_test(self._work.test)
+            raise messages.AFTER_THE_TEST.of(self._work.test, here())
         if self.lost is None and self.begun and not self._backing.is_open:
-            self._lose(messages.lost_connection(self._work.test, statement, None))
+            self._lose(messages.LOST_CONNECTION, statement)
         if self.lost is not None:
             raise self.lost
 
-    def refuse(self, what: str, why: str) -> errors.IsolationBreach:
+    def refuse(self, what: str, why: str) -> errors.AsyncdbError:
         """The error for a call that would end the transaction; the test fails with it."""
-        return self._breach(messages.refused_call(self._work.test, what, why))
+        return self._breach(messages.REFUSED_CALL, here(), what=what, why=why)
 
     def check_after(self, statement: str) -> None:
         """Has the statement ended the transaction nevertheless?
@@ -86,10 +89,9 @@ class Guard:
         if self.lost is None and self._backing.is_open and self._backing.in_transaction() is False:
             raise self.lose(statement)
 
-    def lose(self, statement: str) -> errors.IsolationBreach:
+    def lose(self, statement: str) -> errors.AsyncdbError:
         """Note that *statement* ended the outer transaction."""
-        label = self._backing.backend.label
-        return self._lose(messages.lost_transaction(self._work.test, statement, label))
+        return self._lose(messages.LOST_TRANSACTION, statement)
 
     def failed(self, error: BaseException, statement: str) -> None:
         """After an error of the driver: has it cost more than its statement?"""
@@ -97,21 +99,23 @@ class Guard:
             return
         backing = self._backing
         if not backing.is_open or backing.is_disconnect(error):
-            lost = messages.lost_connection(self._work.test, statement, error)
+            lost = messages.LOST_CONNECTION
         elif backing.driver.error_code(error) in backing.backend.transaction_ending_errors:
             backing.script([backing.backend.probe])  # tells the driver
             if backing.in_transaction() is not False:
                 return
-            lost = messages.undone_by_server(self._work.test, statement, error)
+            lost = messages.UNDONE_BY_SERVER
         else:
             return
-        error.add_note(str(self._lose(lost)))
+        error.add_note(str(self._lose(lost, statement, error_text(error))))
 
-    def _breach(self, error: errors.IsolationBreach) -> errors.IsolationBreach:
+    def _breach(self, text: Text, *seen: str | list[str], **values: str) -> errors.AsyncdbError:
+        error = text.of(self._work.test, *seen, **values)
         self._work.breaches.append(error)
         return error
 
-    def _lose(self, error: errors.IsolationBreach) -> errors.IsolationBreach:
-        self.lost = error
+    def _lose(self, text: Text, statement: str, said: str = "") -> errors.AsyncdbError:
+        shown = f"statement: {one_line(statement)}"
+        self.lost = self._breach(text, shown, here(), said, label=self._backing.backend.label)
         self._units.dead = True
-        return self._breach(error)
+        return self.lost

@@ -14,17 +14,17 @@ import asyncio
 import contextlib
 import contextvars
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._engines.asyncio_internals import running_task
 from pytest_asyncdb._record.call_sites import user_places
 from pytest_asyncdb.isolation import messages
-from pytest_asyncdb.isolation.backing_connection import PATIENCE, BackingConnection
+from pytest_asyncdb.isolation.backing_connection import BackingConnection
 from pytest_asyncdb.isolation.calls import task_name
 from pytest_asyncdb.isolation.guard import BEGAN_ANOTHER, GUARD, Guard
-from pytest_asyncdb.isolation.lock_waits import Owner
+from pytest_asyncdb.isolation.restoring import teardown_stuck
 from pytest_asyncdb.isolation.unit import Unit
 from pytest_asyncdb.isolation.units_of_work import UnitsOfWork
 from pytest_asyncdb.isolation.work import Work
@@ -53,19 +53,14 @@ class OuterTransaction(Work):
         super().__init__(backing.connector, test)
         self.backing = backing
         self.turn = turn
-        #: The test has failed, and :meth:`commit` will be called: its open units go on.
-        self.keeping = False
         #: The rollback did not go through.
         self.stuck = False
         self.units = UnitsOfWork(backing, test, self._wake)
         self.guard = Guard(self, backing, self.units)
-        #: The first user of the connection; None: the test has not used it.
-        self._owner: Owner | None = None
+        #: The test has used the connection.
+        self._connected = False
         self._waiting: list[asyncio.Future[None]] = []
         self._numbers = itertools.count(1)
-
-    def in_use(self) -> Iterable[tuple[BackingConnection, Owner]]:
-        return [] if self._owner is None else [(self.backing, self._owner)]
 
     def check_open(self, statement: str) -> None:
         self.guard.check_alive(statement)
@@ -75,8 +70,8 @@ class OuterTransaction(Work):
     def close(self) -> list[BaseException]:
         self.ended = self.units.dead = True
         self._wake()
-        if self.calls.running:
-            self.breaches.append(self.calls.left_running(self.test))
+        if self.running:
+            self.breaches.append(self.left_running())
             self.backing.end_calls()  # their answers could be taken for that to our ROLLBACK
             self.backing.discard()
         self.abandon(self.cursors)
@@ -99,7 +94,7 @@ class OuterTransaction(Work):
         guard = self.guard
         if not guard.begun and guard.lost is None:
             return
-        if self.calls.running:
+        if self.running:
             raise errors.AsyncdbError("something of the test was still running a statement")
         if guard.lost is not None or not self.backing.is_open:
             raise errors.AsyncdbError("the transaction of the test was lost")
@@ -111,7 +106,7 @@ class OuterTransaction(Work):
         lost = not self.backing.is_open or self.backing.is_disconnect(error)
         if lost or isinstance(error, TimeoutError):
             self.stuck = True
-            self.breaches.append(messages.teardown_stuck(self.test, PATIENCE, error))
+            self.breaches.append(teardown_stuck(self.test, error))
         else:  # the guard's savepoint is gone
             self.guard.lose(f"{BEGAN_ANOTHER}; noticed at the end of the test")
         self.backing.discard()
@@ -124,7 +119,8 @@ class OuterTransaction(Work):
             IsolationConflict: A unit is open.
         """
         if self.units.top is not None:
-            raise messages.checkpoint_in_a_transaction(self.test, self.units.top.opened)
+            seen = ("It was opened at", _indented(self.units.top.opened))
+            raise messages.CHECKPOINT_IN_A_TRANSACTION.of(self.test, *seen)
         name = f"asyncdb_{next(self._numbers)}"
         self._connect()
         self.backing.script([*self._begin(), *self.units.take_pending(), f"SAVEPOINT {name}"])
@@ -142,7 +138,7 @@ class OuterTransaction(Work):
         if not self.guard.begun or self.guard.lost is not None or not self.backing.is_open:
             return None
         streams = any(cursor.server_side for cursor in self.cursors)
-        if self.calls.running or self.units.below_top is not None or streams:
+        if self.running or self.units.below_top is not None or streams:
             return None  # the connection is not free
         with self.units.lock:
             if not self.units.can_nest():
@@ -157,27 +153,23 @@ class OuterTransaction(Work):
 
     # Units of work.
 
-    def push(self) -> Unit:
-        """Open a unit on top of the stack when it is its turn."""
+    def push(self, wait: bool = True) -> Unit:
+        """Open a unit on top of the stack when it is its turn.
+
+        Args:
+            wait: Wait for that; else the caller is no code of SQLAlchemy and cannot wait.
+
+        Raises:
+            IsolationConflict: Another unit has the connection for too long.
+        """
         from sqlalchemy.util import await_only
 
         unit = self._new_unit()
         while not self._try_push(unit):
+            if not wait:
+                raise self._no_turn(self.units.top or unit, unit, 0)
             await_only(self._wait(unit))
             self.guard.check_alive("BEGIN")
-        return self._open(unit)
-
-    def push_at_once(self) -> Unit:
-        """Open a unit on top of the stack, from code that cannot wait.
-
-        Raises:
-            IsolationConflict: It is another unit's turn.
-        """
-        unit = self._new_unit()
-        with self.units.lock:
-            holder = self.units.top
-            if not self._try_push(unit):
-                raise messages.waited_for_turn(self.test, 0, holder or unit, unit)
         return self._open(unit)
 
     def join(self, unit: Unit) -> None:
@@ -194,9 +186,9 @@ class OuterTransaction(Work):
         """Make sure that there is a connection, once for a test: later another thread may use
         it, and what the server says to that is no sign of its end."""
         with self.units.lock:
-            if self._owner is None:
+            if not self._connected:
                 self.backing.connect()
-                self._owner = Owner(None)
+                self._connected = True
 
     def _begin(self) -> list[str]:
         return [] if self.guard.begun else [self.backing.begin, f"SAVEPOINT {GUARD}"]
@@ -212,7 +204,8 @@ class OuterTransaction(Work):
         with self.units.lock:
             problem = self.units.settle()
             if problem is not None:  # of a unit that the garbage collector has ended
-                self.breaches.append(messages.overlapping_units(self.test, problem, []))
+                overlap = messages.OVERLAPPING_UNITS.of(self.test, problem=problem)
+                self.breaches.append(overlap)
             chain = [one for one in _CHAIN.get() if one.open]
             top = self.units.top
             if self.units.below_top is not None or not (top is None or top in chain):
@@ -233,7 +226,17 @@ class OuterTransaction(Work):
         try:
             await asyncio.wait_for(future, self.turn)
         except TimeoutError:
-            raise messages.waited_for_turn(self.test, self.turn, holder, unit) from None
+            raise self._no_turn(holder, unit, self.turn) from None
+
+    def _no_turn(self, holder: Unit, waiter: Unit, seconds: float) -> errors.AsyncdbError:
+        return messages.WAITED_FOR_TURN.of(
+            self.test,
+            f"It is held by: {holder.task}, which opened its unit at",
+            _indented(holder.opened),
+            f"It was waited for by: {waiter.task}, at",
+            _indented(waiter.opened),
+            seconds=seconds,
+        )
 
     def _wake(self) -> None:
         with self.units.lock:
@@ -242,6 +245,10 @@ class OuterTransaction(Work):
             loop = future.get_loop()
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_resolve, future)
+
+
+def _indented(places: list[str]) -> list[str]:
+    return [f"  {line}" for line in places]
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb._record.redaction import masked, without_literals
+from pytest_asyncdb._record.text import error_text, shorten
 from pytest_asyncdb.abc import IDS, LEFT_OPEN, LEFT_TEXT, Isolation
 from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.backing_connection import PATIENCE
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from pytest_asyncdb._engines.host_loop import HostLoop
     from pytest_asyncdb.abc import Database, DatabaseRef, Restorer
+    from pytest_asyncdb.errors import AsyncdbError
 
 
 class Restoration:
@@ -97,10 +99,10 @@ class SharedDatabaseStrategy(Isolation):
             changed, restored = self.restoration.put_back(sequences)
         except Exception as error:
             restored = False
-            breaches.append(messages.teardown_stuck(test, PATIENCE, error))
-        left = [_shown(word) for word in changed if word.startswith(LEFT_OPEN)]
+            breaches.append(teardown_stuck(test, error))
+        left = [shorten(_shown(word)) for word in changed if word.startswith(LEFT_OPEN)]
         if left:
-            breaches.append(messages.left_connected(test, left))
+            breaches.append(messages.LEFT_CONNECTED.of(test, left))
         if not restored:
             breaches += self.forget(test)
         return [word for word in changed if not word.startswith(LEFT_OPEN)], breaches
@@ -119,13 +121,19 @@ class SharedDatabaseStrategy(Isolation):
             self.close()
             self._database.discard()
         except Exception as error:
-            return [messages.not_dropped(test, name, error)]
+            return [messages.NOT_DROPPED.of(test, f"database: {name}", error_text(error))]
         return []
 
     def close(self) -> None:
         restoration, self._restoration = self._restoration, None
         if restoration is not None:
             restoration.close()
+
+
+def teardown_stuck(test: str, error: Exception) -> AsyncdbError:
+    """The error for a rollback, or for putting back, that failed or did not end in time."""
+    seen = f"waited at most {PATIENCE:g} s; {error_text(error)}"
+    return messages.TEARDOWN_STUCK.of(test, seen)
 
 
 def _shown(word: str) -> str:

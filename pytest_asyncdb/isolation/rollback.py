@@ -6,13 +6,12 @@ kept for all tests of a database, one outer transaction for each, and what follo
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from pytest_asyncdb.abc import VACUUM_EVERY, Database, View, ViewRequest
+from pytest_asyncdb.abc import Database, View, ViewRequest
 from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.backing_connection import BackingConnection, Connector
 from pytest_asyncdb.isolation.outer_transaction import OuterTransaction
@@ -34,15 +33,12 @@ class Rollback(SharedDatabaseStrategy):
     name = "rollback"
     #: Seconds that a unit of work waits for another task's to end.
     turn: ClassVar[float] = 10.0
-    #: After so many tests the space of dead rows is freed.
-    vacuum_every: ClassVar[int] = VACUUM_EVERY
 
     def __init__(self, database: Database, host: HostLoop) -> None:
         super().__init__(database, host)
         self._backing: BackingConnection | None = None
         #: The restoration was made before any sequence had moved.
         self._knows_sequences = False
-        self._tests_since_vacuum = 0
 
     def view(self, request: ViewRequest) -> View:
         if request.reset_sequences and not self._database.backend.capabilities.sequences_roll_back:
@@ -53,20 +49,13 @@ class Rollback(SharedDatabaseStrategy):
             self._backing.connect()  # initialises the dialect
         return _RollbackView(self, self._backing, request.test)
 
-    def vacuum(self) -> None:
-        """Count a test, whose rows are dead rows now; free their space now and then. Blocks."""
-        statement = self._database.backend.vacuum
-        self._tests_since_vacuum += 1
-        due = self._tests_since_vacuum >= self.vacuum_every
-        if statement is not None and due and self._backing is not None:
-            self._tests_since_vacuum = 0
-            with contextlib.suppress(Exception):  # the next tests are slower
-                self._backing.script([statement])
-
     def find_others(self, test: str) -> list[BaseException]:
         """Has another connection written to the database? It is put back; blocks."""
         changed, breaches = self.put_back(test, sequences=False)
-        return [*breaches, messages.second_connection(test, changed)] if changed else breaches
+        if changed:
+            seen = f"changed: {', '.join(changed)}"
+            breaches.append(messages.SECOND_CONNECTION.of(test, seen))
+        return breaches
 
     def _reset_sequences(self, test: str) -> None:
         """A rollback does not reset sequences; their start is remembered on a new copy."""
@@ -95,12 +84,6 @@ class _RollbackView(WorkView):
         self._watched = False
         super().__init__(work, functools.partial(SandboxConnection, work))
 
-    @contextlib.contextmanager
-    def closing(self) -> Iterator[None]:
-        self.work.keeping = self.keeping
-        with super().closing():
-            yield
-
     def checkpoint(self) -> AbstractContextManager[None]:
         return self.work.checkpoint()
 
@@ -121,7 +104,6 @@ class _RollbackView(WorkView):
         breaches = self.work.close()
         if self.work.guard.lost is not None or self.work.stuck:
             return [*breaches, *self._strategy.forget(self.work.test)]
-        self._strategy.vacuum()
         if self._watched:
             return [*breaches, *self._strategy.find_others(self.work.test)]
         return breaches

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
+from pytest_asyncdb._record.call_sites import user_places
+from pytest_asyncdb.isolation.calls import Call
 from pytest_asyncdb.isolation.dbapi import Checkout
 
 if TYPE_CHECKING:
@@ -101,12 +103,12 @@ class SandboxConnection(Checkout):
                 f"The test's outer transaction cannot change to isolation level {level}."
             )
 
-    def run(self, statement: str, work: Callable[[str], Any], whole: bool) -> Any:
+    def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
         guard = self.work.guard
         guard.check_before(statement)
         self.work.host.require_greenlet()
         try:
-            result = self._run(statement, work, whole)
+            result = self._run(statement, work, whole, call)
             guard.check_after(statement)
             if self.autocommit:
                 self.end("commit")
@@ -117,7 +119,7 @@ class SandboxConnection(Checkout):
             guard.failed(error, statement)
             raise
 
-    def _run(self, statement: str, work: Callable[[str], Any], whole: bool) -> Any:
+    def _run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
         outer = self.work
         if self.unit is None or not self.unit.open:
             self.unit = outer.push()
@@ -129,7 +131,7 @@ class SandboxConnection(Checkout):
         if not outer.units.prepare(unit, text, whole):
             return None
         try:
-            with outer.calls.calling(self.taken, text):
+            with call:
                 result = self.taken.call(work, text)
         except BaseException:
             outer.units.failed(unit)
@@ -154,7 +156,7 @@ class SandboxConnection(Checkout):
         statement = args[0] if args and isinstance(args[0], str) else f"{name}()"
         guard.check_before(statement)
         if self.unit is None or not self.unit.open:
-            self.unit = self.work.push_at_once()
+            self.unit = self.work.push(wait=False)
         self.unit.wrote += 1
         result = super().call_driver(name, method, *args, **kwargs)
         return self._watched(result, statement) if asyncio.iscoroutine(result) else result
@@ -162,7 +164,7 @@ class SandboxConnection(Checkout):
     async def _watched(self, result: Any, statement: str) -> Any:
         guard = self.work.guard
         try:
-            with self.work.calls.calling(self.taken, statement):
+            with Call(self, user_places()):
                 value = await result
         except Exception as error:
             guard.failed(error, statement)

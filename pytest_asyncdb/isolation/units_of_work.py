@@ -59,9 +59,9 @@ class UnitsOfWork:
     def top(self) -> Unit | None:
         return self.units[-1] if self.units else None
 
-    def conflict(self, problem: str) -> errors.IsolationConflict:
+    def conflict(self, problem: str) -> errors.AsyncdbError:
         """The error for units that one connection cannot keep apart."""
-        return messages.overlapping_units(self.test, problem)
+        return messages.OVERLAPPING_UNITS.of(self.test, messages.here(), problem=problem)
 
     # The whole stack.
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 import abc
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_asyncdb._engines.host_loop import CANCEL_PATIENCE
+from pytest_asyncdb._record.call_sites import lines_of
 from pytest_asyncdb._record.statement_log import StatementLog
 from pytest_asyncdb.abc import View
 from pytest_asyncdb.isolation import messages
-from pytest_asyncdb.isolation.calls import Calls
-from pytest_asyncdb.isolation.lock_waits import LockWaits, Owner
+from pytest_asyncdb.isolation.calls import Call, task_name
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import ConnectionPoolEntry
 
+    from pytest_asyncdb import errors
     from pytest_asyncdb.isolation.backing_connection import BackingConnection, Connector
+    from pytest_asyncdb.isolation.calls import Owner
 
 
 class OpenCursor(Protocol):
@@ -45,22 +47,24 @@ class Work(abc.ABC):
         self.host = connector.host
         self.test = test
         self.log = StatementLog(connector.hide_parameters)
-        self.calls = Calls()
+        #: The calls that are running.
+        self.running: set[Call] = set()
         #: What the test must be told at its end.
         self.breaches: list[BaseException] = []
-        self.waits = LockWaits(test, self.log, self.calls, self.in_use, self.breaches)
         #: Cursors that are open: streams, and those of statements that were cancelled.
         self.cursors: set[OpenCursor] = set()
         #: The test is over.
         self.ended = False
         #: Transactions that are ended now are undone by :meth:`close`.
         self.deferring = False
+        #: The test has failed, and its database will be kept: open transactions are committed.
+        self.keeping = False
         #: SQLAlchemy's pool entries of this test's checkouts.
         self._entries: list[ConnectionPoolEntry] = []
 
-    @abc.abstractmethod
-    def in_use(self) -> Iterable[tuple[BackingConnection, Owner]]:
-        """The connections that the test has taken."""
+    def in_transaction(self, besides: BackingConnection) -> Sequence[Owner]:
+        """Who has taken connections that are in a transaction, without *besides*."""
+        return []
 
     @abc.abstractmethod
     def close(self) -> list[BaseException]:
@@ -73,7 +77,13 @@ class Work(abc.ABC):
             IsolationConflict: The test has ended.
         """
         if self.ended:
-            raise messages.after_the_test(self.test)
+            raise messages.AFTER_THE_TEST.of(self.test, messages.here())
+
+    def left_running(self) -> errors.AsyncdbError:
+        """The error for calls that are running at the end of the test."""
+        calls = {task_name(call.task): call.places for call in list(self.running)}
+        tasks = [(f"task: {task}", *messages.at(lines_of(calls[task]))) for task in sorted(calls)]
+        return messages.LEFT_RUNNING.of(self.test, *tasks)
 
     def engine(self, connect: Callable[[int], object]) -> AsyncEngine:
         """The engine of the test.
@@ -120,7 +130,7 @@ class WorkView(View):
 
     @contextlib.contextmanager
     def closing(self) -> Iterator[None]:
-        self.work.deferring = True
+        self.work.deferring, self.work.keeping = True, self.keeping
         try:
             yield
         finally:

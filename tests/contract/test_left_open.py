@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from pytest_asyncdb._config.registry import Registry
-from pytest_asyncdb.isolation import backing_connection, outer_transaction
+from pytest_asyncdb.isolation import backing_connection, restoring
 
 #: The next test, which finds nothing of the one before, and can work.
 AFTER = """
@@ -187,7 +187,7 @@ def test_an_end_that_the_server_does_not_answer_is_bounded(
     """The process of this connection stands still; nothing but patience ends the wait."""
     if servers.server("postgres").provider not in ("local", "embedded") or os.name != "posix":
         pytest.skip("the server's processes are not of this machine")
-    for module in (backing_connection, outer_transaction):
+    for module in (backing_connection, restoring):
         monkeypatch.setattr(module, "PATIENCE", 3.0)  # asyncpg itself waits for 2 s
     project.write("conftest.py", THAW)
     project.tests(FROZEN, AFTER)
@@ -250,7 +250,6 @@ def test_what_mysql_warns_of_in_our_own_statements_is_not_handed_on(
         cursor = connection.cursor()
         for statements in (
             backend.sessions("a"),
-            backend.holders("a"),
             backend.end_connections("a"),
         ):
             for statement in statements:

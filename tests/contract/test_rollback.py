@@ -13,9 +13,6 @@ from fix_project import QUIET, Project, naive_database
 from fix_servers import Servers, Target
 from fix_suite import EACH_DRIVER
 
-from pytest_asyncdb.backends.postgres_reset import PostgresRestorer
-from pytest_asyncdb.isolation.rollback import Rollback
-
 pytestmark = [
     pytest.mark.filterwarnings("default::ResourceWarning"),
     pytest.mark.everyday(*EACH_DRIVER),
@@ -411,34 +408,3 @@ async def test_it(asyncdb_session):
         assert outcomes == {"passed": 2}
     else:
         assert outcomes.get("passed", 0) < 2
-
-
-@pytest.mark.parametrize("tidy", [True, False], ids=["tidy", "control"])
-@pytest.mark.parametrize("word", ["postgres+asyncpg", "postgres+psycopg"])
-@pytest.mark.parametrize("strategy", [Rollback, PostgresRestorer], ids=["rollback", "reset"])
-def test_undone_rows_leave_no_place_taken(
-    project: Project,
-    servers: Servers,
-    monkeypatch: pytest.MonkeyPatch,
-    strategy: type,
-    word: str,
-    tidy: bool,
-) -> None:
-    """A PostgreSQL without autovacuum keeps it, and thousands of tests later reads all of it."""
-    isolation = "rollback" if strategy is Rollback else "reset"
-    monkeypatch.setattr(strategy, "vacuum_every", 2 if tidy else 1000)
-    project.tests(
-        f"""
-        SIZES = []
-
-        @pytest.mark.parametrize("n", range(6))
-        async def test_it(asyncdb_session, n):
-            await add(asyncdb_session, *map(str, range(500)))
-            await asyncdb_session.commit()
-            SIZES.append(await asyncdb_session.scalar(text("SELECT pg_relation_size('users')")))
-
-        def test_sizes():
-            assert (max(SIZES[4:]) <= SIZES[3]) is {tidy}, SIZES
-        """
-    )
-    project.run(servers.target(word), f"--asyncdb-isolation={isolation}").passed(7)

@@ -97,7 +97,7 @@ def test_the_header_names_versions_driver_provider_reason_and_tuning(
     lines = [
         r"sqlite: SQLite 3\.\S+, aiosqlite \S+, memory \(in this process\), rollback",
         r"postgres\+psycopg: PostgreSQL \S+, psycopg 3\.\S+, (embedded|local) \([^;]+; "
-        r"data (in memory|on disk), no fsync, no full-page writes, no autovacuum\), rollback",
+        r"data (in memory|on disk), no fsync, no full-page writes\), rollback",
         r"mariadb\+asyncmy: MariaDB, asyncmy \S+, url \(--asyncdb-url\), rollback",
     ]
     assert len(header) == len(lines)
