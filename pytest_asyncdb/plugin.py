@@ -52,11 +52,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(run.close)  # pytest_unconfigure is not called if another plugin fails here
     if run.owned is not None:
         _end_on_sigterm(config)
+    if run.worker == "main":
         config.pluginmanager.register(run.timing_totals, "asyncdb-times")
     path, specs = run.settings.report.value, run.settings.specs
     config.stash[MATRIX] = len(specs) > 1 or bool(path)
     # xdist's workers send the outcomes to the controller.
-    if config.stash[MATRIX] and run.owned is not None and not run.settings.doctor:
+    if config.stash[MATRIX] and run.worker == "main" and not run.settings.doctor:
         from pytest_asyncdb.reports.matrix import Matrix
 
         file = config.invocation_params.dir / path if path else None
@@ -92,7 +93,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     from pytest_asyncdb.reports import header
 
     run = config.stash[RUN]
-    return header.header(run) if run.owned is not None else []
+    return header.header(run) if run.worker == "main" else []
 
 
 @pytest.hookimpl(tryfirst=True)

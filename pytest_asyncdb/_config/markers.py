@@ -8,13 +8,14 @@ closest marker wins.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._config import messages
 from pytest_asyncdb._config.option_table import ISOLATIONS
 from pytest_asyncdb._config.specs import matches, parse_spec
-from pytest_asyncdb._system.messages import near_miss
 from pytest_asyncdb.abc import BackendSpec, Capabilities
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _KEYS = ("exclude", "isolation", "requires", "schema", "reset_sequences", "reason")
 _CAPABILITIES = Capabilities._fields
+_mistake = functools.partial(messages.unknown_word, kind=errors.MarkerError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +75,7 @@ def read_markers(item: pytest.Item, registry: Registry) -> MarkerOptions:
         MarkerError: An unknown word or key.
     """
     path, line, name = item.location
-    where = f"{path}:{(line or 0) + 1} ({name})"
+    where = f"@pytest.mark.asyncdb of {name} at {path}:{(line or 0) + 1}"
     merged: dict[str, Any] = {}
     for mark in item.iter_markers("asyncdb"):  # the closest first
         for key, value in _check(mark, where, registry).items():
@@ -93,18 +95,10 @@ def _check(mark: pytest.Mark, where: str, registry: Registry) -> dict[str, Any]:
             values[key] = (values[key],)
     for key in values.keys() & {"backends", "exclude"}:
         words = map(str, values[key])
-        values[key] = tuple(parse_spec(word, where, registry, _mistake) for word in words)
+        values[key] = tuple(parse_spec(word, where, registry, errors.MarkerError) for word in words)
     for name in values.get("requires", ()):
         if name not in _CAPABILITIES:
             raise _mistake("capability", name, where, _CAPABILITIES)
     if values.get("isolation", ISOLATIONS[0]) not in ISOLATIONS:
-        raise _mistake("isolation strategy", values["isolation"], where, ISOLATIONS)
+        raise _mistake("isolation strategy", str(values["isolation"]), where, ISOLATIONS)
     return values
-
-
-def _mistake(what: str, word: str, where: str, allowed: Sequence[str]) -> errors.MarkerError:
-    return errors.MarkerError(
-        f"@pytest.mark.asyncdb: unknown {what} {word!r}{near_miss(str(word), allowed)}",
-        [f"at {where}", f"Known: {', '.join(allowed)}."],
-        ["use one of the known words in the marker"],
-    )

@@ -6,19 +6,24 @@ from collections.abc import Sequence
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._system.messages import near_miss
-from pytest_asyncdb.abc import BackendSpec, Sourced
 
 
 def unknown_word(
-    what: str, word: str, source: str, allowed: Sequence[str], hint: str = ""
-) -> errors.ConfigError:
-    """An unknown word for an option.
+    what: str,
+    word: str,
+    source: str,
+    allowed: Sequence[str],
+    hint: str = "",
+    kind: type[errors.AsyncdbError] = errors.ConfigError,
+) -> errors.AsyncdbError:
+    """An unknown word in an option or a marker.
 
     Args:
         what: What the word should have been, such as ``backend``.
         hint: The remedy, if it is not one of the known words.
+        kind: The error's class.
     """
-    return errors.ConfigError(
+    return kind(
         f"unknown {what} {word!r}{near_miss(word, allowed)} ({source})",
         [f"Known: {', '.join(allowed)}."],
         [hint or f"use one of the known words in {source}"],
@@ -56,23 +61,4 @@ def no_migrations_file(name: str, path: object, source: str) -> errors.ConfigErr
         f"there is no file {name!r} ({source})",
         [f"Looked for {path}."],
         ["name an alembic.ini or pyproject.toml, relative to the ini file's folder"],
-    )
-
-
-def url_without_backend(name: str, specs: Sequence[BackendSpec]) -> errors.ConfigError:
-    """``--asyncdb-url`` is for a backend that the run does not use."""
-    words = [str(spec) for spec in specs]
-    return errors.ConfigError(
-        f"a URL for {name}, which is not a backend of this run (--asyncdb-url)",
-        [f"The run's backends: {', '.join(words)} ({specs[0].source})."],
-        [f"add it: --asyncdb={','.join([*words, name])}"],
-    )
-
-
-def url_not_used(name: str, provider: Sourced[str]) -> errors.ConfigError:
-    """``--asyncdb-url`` and ``--asyncdb-server`` contradict each other."""
-    return errors.ConfigError(
-        f"a URL for {name} (--asyncdb-url), but {provider.source}",
-        [f"The provider {provider.value!r} starts a server and uses no URL."],
-        ["leave out one of the two options"],
     )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pytest_asyncdb._config.registry import Registry
 
+#: The words that pytest's own ini options take.
 _YES = ("true", "yes", "on", "1")
 _NO = ("false", "no", "off", "0")
 
@@ -78,7 +79,7 @@ def read_settings(
     for option in OPTIONS:
         if not option.repeated:
             value = _read(config, option, environment)
-            values[option.name] = _is_yes(option, value) if option.is_switch else value
+            values[option.name] = value.value.lower() in _YES if option.is_switch else value
     settings = Settings(
         specs=parse_specs(values.pop("backends"), registry),
         urls=_urls(config, registry, environment),
@@ -119,9 +120,12 @@ def _read(config: pytest.Config, option: Option, environment: Mapping[str, str])
         value = Sourced(environment[option.env].strip(), f"{option.env}={environment[option.env]}")
     elif option.ini and (written := _text(config.getini(option.ini))):
         value = Sourced(written, f"{option.ini} in {_ini_name(config)}")
-    if option.choices and value.value not in option.choices:
+    word, allowed = value.value, option.choices
+    if option.is_switch:
+        word, allowed = word.lower(), (*_YES, *_NO)
+    if allowed and word not in (*allowed, option.default):
         what = f"value of asyncdb_{option.name}"
-        raise messages.unknown_word(what, value.value, value.source, option.choices)
+        raise messages.unknown_word(what, value.value, value.source, allowed)
     return value
 
 
@@ -131,16 +135,6 @@ def _text(value: object) -> str:
 
 def _ini_name(config: pytest.Config) -> str:
     return config.inipath.name if config.inipath is not None else "-o"
-
-
-def _is_yes(option: Option, value: Sourced[str]) -> bool:
-    """Yes or no, in the words that pytest's own ini options take."""
-    word = value.value.lower()
-    if word not in (*_YES, *_NO, ""):
-        raise messages.unknown_word(
-            f"answer for {option.flag}", value.value, value.source, (*_YES, *_NO)
-        )
-    return word in _YES
 
 
 def _providers(written: Sourced[str], registry: Registry) -> dict[str, Sourced[str]]:
@@ -203,14 +197,20 @@ def _check_contradictions(settings: Settings) -> None:
 
     A URL in the environment or the ini file may be for a backend of other runs.
     """
-    backends = {spec.backend for spec in settings.specs}
-    for key, url in settings.urls.items():
+    words = ",".join(map(str, settings.specs))
+    for key in (key for key, url in settings.urls.items() if url.source == "--asyncdb-url"):
         name = key.partition("@")[0]
         provider = settings.provider(name)
-        if url.source == "--asyncdb-url" and name not in backends:
-            raise messages.url_without_backend(name, settings.specs)
-        if url.source == "--asyncdb-url" and provider.value not in ("auto", "url"):
-            raise messages.url_not_used(name, provider)
+        if name not in {spec.backend for spec in settings.specs}:
+            seen = f"The run's backends: {words} ({settings.specs[0].source})."
+            remedy = f"add it: --asyncdb={words},{name}"
+        elif provider.value not in ("auto", "url"):
+            seen = f"The provider {provider.value!r} uses no URL ({provider.source})."
+            remedy = "leave out one of the two options"
+        else:
+            continue
+        text = f"a URL for {name}, which this run does not use (--asyncdb-url)"
+        raise errors.ConfigError(text, [seen], [remedy])
 
 
 def _check_report(written: Sourced[str]) -> Sourced[str]:

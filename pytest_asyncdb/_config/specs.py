@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
@@ -13,24 +13,22 @@ from pytest_asyncdb.abc import BackendSpec, Sourced
 if TYPE_CHECKING:
     from pytest_asyncdb._config.registry import Registry
 
-#: Makes the error for an unknown word: what it should be, the word, its source, known words.
-UnknownWord = Callable[[str, str, str, Sequence[str]], errors.AsyncdbError]
-
 
 def parse_spec(
     word: str,
     source: str,
     registry: Registry,
-    unknown: UnknownWord = messages.unknown_word,
+    kind: type[errors.AsyncdbError] = errors.ConfigError,
     extra: Sequence[str] = (),
 ) -> BackendSpec:
     """Parse one word, such as ``postgres+psycopg@17``.
 
     Args:
+        kind: The class of the error for an unknown word.
         extra: Words that the caller accepts besides backends, for the error.
 
     Raises:
-        AsyncdbError: The backend or driver is unknown: *unknown*'s class.
+        AsyncdbError: The backend or driver is unknown.
         ConfigError: The word has a character that a test id cannot have.
     """
     rest, _, version = word.partition("@")
@@ -38,10 +36,12 @@ def parse_spec(
     try:
         backend = registry.backend(name)
     except KeyError:
-        raise unknown("backend", name, source, [*extra, *registry.backends]) from None
-    drivers = [known.name for known in backend.drivers]
+        known = [*extra, *registry.backends]
+        raise messages.unknown_word("backend", name, source, known, kind=kind) from None
+    drivers = [one.name for one in backend.drivers]
     if driver and driver not in drivers:
-        raise unknown(f"driver for {backend.label}", driver, source, drivers)
+        what = f"driver for {backend.label}"
+        raise messages.unknown_word(what, driver, source, drivers, kind=kind)
     if re.search(r"[^\w.+@-]", word):
         raise errors.ConfigError(
             f"the backend {word!r} has a character that a test id cannot have ({source})",

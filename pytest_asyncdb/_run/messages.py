@@ -5,24 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pytest_asyncdb import errors
-from pytest_asyncdb.abc import BackendSpec
-
-
-def out_of_reach(spec: BackendSpec, address: str, worker: str) -> errors.ServerUnavailable:
-    """A worker of xdist on another host would need a server that only the controller's host has.
-
-    Args:
-        worker: The host of the worker.
-    """
-    return errors.ServerUnavailable(
-        f"a worker on another host cannot reach the server of {spec} ({spec.source})",
-        [f"worker on: {worker}", f"server: {address}, which is each host's own address"],
-        [
-            "give the URL of a server under an address that all hosts reach: --asyncdb-url",
-            "or run all workers on the controller's host: -n",
-        ],
-        "Seen:",
-    )
 
 
 def server_unavailable(
@@ -73,29 +55,19 @@ def needs_independent(what: str, test: str) -> errors.IsolationConflict:
     )
 
 
-def not_an_app_engine(word: str, source: str, found: str, sync: bool) -> errors.ConfigError:
+def not_an_app_engine(word: str, source: str, found: str) -> errors.ConfigError:
     """``asyncdb_app_engines`` names an object that cannot be redirected.
 
     Args:
         found: The object's type.
-        sync: It belongs to SQLAlchemy's sync API.
     """
     return errors.ConfigError(
         f"asyncdb_app_engines={word!r} is not an AsyncEngine but {found} ({source})",
-        ["Only engines of sqlalchemy.ext.asyncio can be redirected."] if sync else [],
+        ["Only engines of sqlalchemy.ext.asyncio can be redirected."],
         [
             "name an AsyncEngine, an async_sessionmaker, or a function that returns one; "
             "or leave it out"
         ],
-    )
-
-
-def app_engine_failed(word: str, source: str, error: BaseException) -> errors.ConfigError:
-    """A function that ``asyncdb_app_engines`` names raised an error."""
-    return errors.ConfigError(
-        f"asyncdb_app_engines={word!r}: calling it failed ({source})",
-        [f"{type(error).__name__}: {error}"],
-        ["name a function that needs no arguments and returns the application's own engine"],
     )
 
 

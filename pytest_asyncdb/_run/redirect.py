@@ -82,28 +82,25 @@ class AppEngine:
 
     def value(self) -> Any:
         """An AsyncEngine, an async_sessionmaker, or None if it is not created yet."""
-        from sqlalchemy.engine import Engine
         from sqlalchemy.ext.asyncio import AsyncEngine, async_scoped_session, async_sessionmaker
-        from sqlalchemy.orm import Session, sessionmaker
+        from sqlalchemy.orm import sessionmaker
 
         kinds = (AsyncEngine, async_sessionmaker, async_scoped_session)
-        sync = (Engine, Session, sessionmaker)
         value = self.given
         if isinstance(value, str):
             value = NAMING.load(value, self._source)
-        if callable(value) and not isinstance(value, (*kinds, *sync)):
+        if callable(value) and not isinstance(value, (*kinds, sessionmaker)):
             try:
                 value = value()
             except Exception as error:
-                raise messages.app_engine_failed(self.word, self._source, error) from error
+                error.add_note(f"called for asyncdb_app_engines={self.word!r} ({self._source})")
+                raise
         if isinstance(value, async_scoped_session):
             value = value.session_factory
         if value is not None and not isinstance(value, kinds):
             if inspect.iscoroutine(value):
                 value.close()  # else Python warns that it was never awaited
-            raise messages.not_an_app_engine(
-                self.word, self._source, type(value).__name__, isinstance(value, sync)
-            )
+            raise messages.not_an_app_engine(self.word, self._source, type(value).__name__)
         return value
 
 

@@ -19,7 +19,7 @@ from pytest_asyncdb._run.liveness import Liveness
 from pytest_asyncdb._run.owned_servers import OwnedServers, print_progress
 from pytest_asyncdb._run.redirect import Redirector, app_engines
 from pytest_asyncdb._run.runs import new_id, prefix_of
-from pytest_asyncdb._run.server_choice import ServerChoice, network
+from pytest_asyncdb._run.server_choice import ServerChoice
 from pytest_asyncdb._run.worker_channel import ChannelServers, ServerClaims, worker_input
 
 if TYPE_CHECKING:
@@ -51,25 +51,19 @@ class Run:
 
     def __init__(self, config: pytest.Config, registry: Registry) -> None:
         self.registry = registry
-        given = worker_input(config)
-        environment = os.environ if given is None else given.environment
-        self.settings: Settings = read_settings(config, registry, environment)
+        self.settings: Settings = read_settings(config, registry, os.environ)
         self.choice = ServerChoice(self.settings, registry)
-        self.worker: str = "main"
-        self.workers: int = 1
-        #: Is this process in the network of the process that owns the servers?
-        self.here: bool = True
+        xdist = getattr(config, "workerinput", {})
+        self.worker: str = xdist.get("workerid", "main")
+        self.workers: int = xdist.get("workercount", 1)
         #: The servers, if this process owns them.
         self.owned: OwnedServers | None = None
         self.servers: OwnedServers | ChannelServers
-        if given is not None:
-            self.id = given.run
-            self.worker = config.workerinput["workerid"]  # type: ignore[attr-defined]
-            self.workers = config.workerinput["workercount"]  # type: ignore[attr-defined]
-            self.here = given.network == network()
-            self.servers = ChannelServers(given.channel, self.here)
+        if (given := worker_input(config)) is not None:
+            channel, self.id = given
+            self.servers = ChannelServers(channel)
         else:
-            check_hosts(self.settings, environment)
+            check_hosts(self.settings, os.environ)
             self.id = new_id()
             self.servers = self.owned = OwnedServers(
                 self.settings, registry, self.choice, print_progress, self.id
@@ -125,24 +119,19 @@ class Run:
 
         Tests with the same backend, plan, options and strategy share a database.
         """
+        from pytest_asyncdb._databases.worker_databases import WorkerDatabase
+
         with self.liveness.explaining(spec):
             options_key = tuple(sorted((key, id(value)) for key, value in engine_options.items()))
             key = (spec, plan, options_key, isolation)
             if key not in self._strategies:
                 strategy = self.registry.isolation(isolation)
-                database = self._database(spec, plan, engine_options)
+                database = WorkerDatabase(self._provisioner(spec), plan, dict(engine_options))
                 self._databases[key] = database
                 self._strategies[key] = strategy(database, self.host)
                 database.prepare()
                 self.timer.prepared()
             return self._strategies[key].view(request)
-
-    def _database(
-        self, spec: BackendSpec, plan: SchemaPlan, engine_options: Mapping[str, Any]
-    ) -> WorkerDatabase:
-        from pytest_asyncdb._databases.worker_databases import WorkerDatabase
-
-        return WorkerDatabase(self._provisioner(spec), plan, dict(engine_options))
 
     def _provisioner(self, spec: BackendSpec) -> Provisioner:
         if spec not in self._provisioners:
@@ -189,8 +178,6 @@ class Run:
         from pytest_asyncdb._databases.kept_databases import MOST
 
         server = self.server(spec)
-        if not self.here:
-            return "this worker is on another host"
         if self.kept >= MOST:
             return f"the first {MOST} of this process are"
         provider = self.registry.provider(server.provider)

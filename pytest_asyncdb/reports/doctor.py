@@ -5,17 +5,15 @@ It starts no server and connects to none. Like a run, it imports the application
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.util
 import platform
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._record.text import counted, wrap
 from pytest_asyncdb.abc import BackendSpec
 from pytest_asyncdb.reports import portability
-from pytest_asyncdb.reports.header import version_of
+from pytest_asyncdb.reports.header import backend_line, version_of
 
 if TYPE_CHECKING:
     import pytest
@@ -23,31 +21,22 @@ if TYPE_CHECKING:
     from pytest_asyncdb._run.run import Run
 
 _PACKAGES = ("pytest-asyncdb", "pytest", "SQLAlchemy", "pytest-asyncio", "anyio", "pytest-xdist")
-_INDENT = " " * 9
 _MODES = {
     "auto": "every async test runs",
     "strict": "only tests marked with pytest.mark.asyncio run, or anyio's",
 }
-_OTHER_LOOP = (
-    "async fixtures run on another loop than tests; engines of your own that they open are bound "
-    "to it"
-)
 
 
-@dataclasses.dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One result of the examination.
 
     Args:
-        level: ``wrong`` makes the exit code 1; a ``note`` is worth reading.
-        detail: Further lines.
-        remedy: What to do.
+        level: ``ok``, ``note``, or ``wrong``, which makes the exit code 1.
+        text: One or more lines.
     """
 
-    level: Literal["ok", "note", "wrong"]
+    level: str
     text: str
-    detail: tuple[str, ...] = ()
-    remedy: str = ""
 
 
 def examine(config: pytest.Config, run: Run) -> dict[str, list[Finding]]:
@@ -55,29 +44,26 @@ def examine(config: pytest.Config, run: Run) -> dict[str, list[Finding]]:
     parts = {
         "python": _python(),
         "loops": _loops(config),
-        "drivers": _drivers(run),
         "servers": _servers(run),
         "application": _application(run),
-        "portability": _portability(run),
     }
     return {name: list(findings) for name, findings in parts.items()}
 
 
 def render(found: dict[str, list[Finding]]) -> str:
     """The findings as text of 80 columns."""
-    lines: list[str] = []
+    lines = ["asyncdb doctor"]
     for part, findings in found.items():
-        lines += ["", part] if findings else []
-        for finding in findings:
-            lines += wrap(finding.text, f"  {finding.level:<5}  ")
-            for detail in finding.detail:
-                lines += wrap(detail, _INDENT)
-            if finding.remedy:
-                lines += wrap(f"to fix this: {finding.remedy}", _INDENT)
+        lines += ["", part]
+        for level, text in findings:
+            first, *more = filter(None, map(str.strip, text.splitlines()))
+            lines += wrap(first, f"  {level:<5}  ")
+            for line in more:
+                lines += wrap(line, " " * 9)
     number = wrong(found)
     verb = "is" if number == 1 else "are"
     end = f"{counted(number, 'thing')} {verb} wrong" if number else "nothing is wrong"
-    return "\n".join(["asyncdb doctor", *lines, "", end])
+    return "\n".join([*lines, "", end])
 
 
 def wrong(found: dict[str, list[Finding]]) -> int:
@@ -93,109 +79,72 @@ def _python() -> Iterator[Finding]:
 def _loops(config: pytest.Config) -> Iterator[Finding]:
     plugins = config.pluginmanager
     if not plugins.has_plugin("asyncio"):
-        if plugins.has_plugin("anyio"):
-            yield Finding("ok", "pytest-asyncio is not active; anyio runs the tests marked for it")
-        else:
-            text = "neither pytest-asyncio nor anyio is active: no async test runs"
-            yield Finding("wrong", text, remedy="leave out -p no:asyncio")
+        found = plugins.has_plugin("anyio")
+        ok = Finding("ok", "pytest-asyncio is not active; anyio runs the tests marked for it")
+        text = "neither pytest-asyncio nor anyio is active: no async test runs"
+        yield ok if found else Finding("wrong", f"{text}\nto fix this: leave out -p no:asyncio")
         return
     mode = config.getoption("asyncio_mode") or config.getini("asyncio_mode")
     mode = str(getattr(mode, "value", mode))
     yield Finding("ok", f"asyncio_mode = {mode}: {_MODES.get(mode, 'unknown')}")
     tests = str(config.getini("asyncio_default_test_loop_scope") or "function")
-    text = f"one loop per {'test' if tests == 'function' else tests}"
-    yield Finding("ok", f"asyncio_default_test_loop_scope = {tests}: {text}")
     fixtures = str(config.getini("asyncio_default_fixture_loop_scope") or tests)
+    text = f"one event loop for each {tests}; for async fixtures, one for each {fixtures}"
     if fixtures != tests:
-        text = f"asyncio_default_fixture_loop_scope = {fixtures}: {_OTHER_LOOP}"
-        yield Finding("note", text, remedy="give both the same scope")
-
-
-def _drivers(run: Run) -> Iterator[Finding]:
-    for name in run.registry.backends:
-        used = [spec for spec in run.settings.specs if spec.backend == name]
-        for driver in run.registry.backend(name).drivers:
-            if importlib.util.find_spec(driver.module):
-                found = version_of(driver.module) or "without a version"
-                yield Finding("ok", f"{name}+{driver.name}: {found}")
-            elif not used:
-                yield Finding("note", f"{name}+{driver.name}: not installed")
-        for spec in used:
-            try:
-                run.driver(spec)
-            except errors.AsyncdbError as error:
-                yield _error(error)
+        text += (
+            "\nengines of your own that such a fixture opens are bound to its loop"
+            "\nto fix this: set asyncio_default_fixture_loop_scope and "
+            "asyncio_default_test_loop_scope to the same scope"
+        )
+    yield Finding("ok" if fixtures == tests else "note", text)
 
 
 def _servers(run: Run) -> Iterator[Finding]:
-    chosen = {spec.backend for spec in run.settings.specs}
-    others = [BackendSpec(n, written=n) for n in run.registry.backends if n not in chosen]
-    for spec in (*run.settings.specs, *others):
-        backend, tried = run.backend(spec), []
-        for name in run.choice.candidates(spec):
-            try:
-                found = run.registry.provider(name).find(spec, backend, run.settings.url(spec))
-                tried.append(f"{name}: {found.reason}")
-            except errors.ProviderUnavailable as reason:
-                tried.append(f"{name}: {reason}")
+    """Driver and server of each backend; of those that the run does not use, as notes."""
+    used = run.settings.specs
+    names = set(run.registry.backends) - {spec.backend for spec in used}
+    others = (BackendSpec(n, None, None, n, "not in this run") for n in sorted(names))
+    for spec in (*used, *others):
         try:
-            provider, found = run.choice.find(spec)
+            yield Finding("ok", backend_line(run, spec))
         except errors.AsyncdbError as error:
-            unused = Finding("note", f"{spec}: no server is available", tuple(tried))
-            yield _error(error) if spec.backend in chosen else unused
-        else:
-            server = f"{backend.label} {found.version}" if found.version else backend.label
-            detail = tuple(tried) if len(tried) > 1 else ()
-            yield Finding("ok", f"{spec}: {server} from {provider.name}", detail)
+            yield Finding("wrong" if spec in used else "note", str(error))
 
 
 def _application(run: Run) -> Iterator[Finding]:
+    from pytest_asyncdb._databases.migrations import AlembicMigration
+    from pytest_asyncdb._databases.plan import load_metadata
+
     settings = run.settings
-    path = settings.migrations.value
-    if settings.metadata.value:
-        yield _try(lambda: _tables(run), f"asyncdb_metadata = {settings.metadata.value}")
+    path, named = settings.migrations.value, settings.metadata.value
+    if named:
+        yield from _try(f"asyncdb_metadata = {named}", load_metadata, settings.metadata)
     elif path is None:
         text = "the ini file names no tables; a conftest may override asyncdb_metadata"
-        yield Finding("note", text, remedy="write asyncdb_metadata = app.models:Base")
+        yield Finding("note", f"{text}\nto add them: asyncdb_metadata = app.models:Base")
     if path is not None:
-        from pytest_asyncdb._databases.migrations import AlembicMigration
-
         migration = AlembicMigration(path, settings.migrations.source)
-        yield _try(migration.check, f"asyncdb_migrations = {path.name}")
+        yield from _try(f"asyncdb_migrations = {path.name}", migration.check)
     for entry in run.named_engines:
         if not entry.foreign:
-            yield _try(entry.engines, f"asyncdb_app_engines: {entry.word}")
+            yield from _try(f"asyncdb_app_engines: {entry.word}", entry.engines)
+    if named:
+        dialects = {spec.backend: run.backend(spec).dialect for spec in settings.specs}
+        try:
+            problems = portability.problems(load_metadata(settings.metadata), dialects)
+        except Exception:
+            return  # it is among the findings above
+        for problem in problems:
+            yield Finding("wrong", "\n".join(problem))
 
 
-def _tables(run: Run) -> str:
-    from pytest_asyncdb._databases.plan import load_metadata
-
-    return counted(sum(len(m.tables) for m in load_metadata(run.settings.metadata)), "table")
-
-
-def _portability(run: Run) -> Iterator[Finding]:
-    from pytest_asyncdb._databases.plan import load_metadata
-
-    try:
-        metadata = load_metadata(run.settings.metadata)
-    except Exception:  # the application's own; see _application()
-        return
-    dialects = {spec.backend: run.backend(spec).dialect for spec in run.settings.specs}
-    for problem in portability.problems(metadata, dialects):
-        yield Finding("wrong", problem.where, (problem.means,), problem.instead)
-
-
-def _try(work: Callable[[], Any], text: str) -> Finding:
+def _try(text: str, work: Callable[..., Any], *arguments: Any) -> Iterator[Finding]:
     """Import something of the application, which may raise anything."""
     try:
-        result = work()
+        work(*arguments)
     except errors.AsyncdbError as error:
-        return _error(error)
+        yield Finding("wrong", str(error))
     except Exception as error:
-        return Finding("wrong", text, (f"{type(error).__name__}: {error}",))
-    return Finding("ok", f"{text}: {result if isinstance(result, str) else 'can be imported'}")
-
-
-def _error(error: errors.AsyncdbError) -> Finding:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return Finding("wrong", lines[0], tuple(lines[1:]))
+        yield Finding("wrong", f"{text}\n{type(error).__name__}: {error}")
+    else:
+        yield Finding("ok", f"{text}: can be imported")

@@ -20,23 +20,25 @@ if TYPE_CHECKING:
 
 def header(run: Run) -> list[str]:
     """One line for each backend: version, driver, provider and why, tuning, strategy."""
-    return [_line(run, spec) for spec in run.settings.specs]
+    lines = []
+    for spec in run.settings.specs:
+        try:
+            lines.append(f"asyncdb: {backend_line(run, spec)}, {run.settings.isolation.value}")
+        except errors.AsyncdbError as error:
+            lines.append(f"asyncdb: {spec}: {error.headline}")
+    return lines
 
 
-def _line(run: Run, spec: BackendSpec) -> str:
-    backend = run.backend(spec)
-    try:
-        driver = run.driver(spec)
-        provider, found = run.choice.find(spec)
-    except errors.AsyncdbError as error:
-        return f"asyncdb: {spec}: {error.headline}"
+def backend_line(run: Run, spec: BackendSpec) -> str:
+    """Server version, driver, provider and why, tuning; AsyncdbError: one is not available."""
+    backend, driver = run.backend(spec), run.driver(spec)
+    provider, found = run.choice.find(spec)
     server = f"{backend.label} {found.version}" if found.version else backend.label
     kept = "kept for later runs" if provider.keeps else "not kept: this provider cannot"
     kept = kept if run.settings.reuse and found.tuning else ""
     why = "; ".join(filter(None, [found.reason, found.tuning, kept]))
     driver_text = " ".join(filter(None, [driver.name, version_of(driver.module)]))
-    strategy = run.settings.isolation.value
-    return f"asyncdb: {spec}: {server}, {driver_text}, {provider.name} ({why}), {strategy}"
+    return f"{spec}: {server}, {driver_text}, {provider.name} ({why})"
 
 
 def version_of(module: str) -> str | None:

@@ -38,7 +38,7 @@ def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo
         header.note_strays(report, test.strays, run)
     if call.when == "teardown":
         times = run.timer.take()
-        if times is not None and run.owned is not None:
+        if times is not None and run.worker == "main":
             run.timing_totals.add(times, item.nodeid)
         elif times is not None:
             report.__dict__["asyncdb_times"] = times

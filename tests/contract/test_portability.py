@@ -24,8 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from pytest_asyncdb.reports.portability import problems
-from pytest_asyncdb.reports.portability_rules import RULES
+from pytest_asyncdb.reports.portability import RULES, problems
 
 DIALECTS = {"sqlite": "sqlite", "postgres": "postgresql", "mysql": "mysql", "mariadb": "mariadb"}
 DRIVERS = {"postgres": "asyncpg", "mysql": "asyncmy", "mariadb": "asyncmy"}

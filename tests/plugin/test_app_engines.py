@@ -526,6 +526,8 @@ def test_without_app_engines_the_password_is_hidden_all_the_same(
             """
             asyncdb_app_engines='app.db:number' is not an AsyncEngine but int (asyncdb_app_engines in pytest.ini)
 
+            Only engines of sqlalchemy.ext.asyncio can be redirected.
+
             To fix this: name an AsyncEngine, an async_sessionmaker, or a function that returns one; or leave it out
             """,
         ),
@@ -544,17 +546,16 @@ def test_without_app_engines_the_password_is_hidden_all_the_same(
             """
             asyncdb_app_engines='app.db:later' is not an AsyncEngine but coroutine (asyncdb_app_engines in pytest.ini)
 
+            Only engines of sqlalchemy.ext.asyncio can be redirected.
+
             To fix this: name an AsyncEngine, an async_sessionmaker, or a function that returns one; or leave it out
             """,
         ),
         (
             "app.db:broken",
             """
-            asyncdb_app_engines='app.db:broken': calling it failed (asyncdb_app_engines in pytest.ini)
-
             RuntimeError: no settings
-
-            To fix this: name a function that needs no arguments and returns the application's own engine
+            called for asyncdb_app_engines='app.db:broken' (asyncdb_app_engines in pytest.ini)
             """,
         ),
     ],

@@ -65,5 +65,5 @@ def test_a_backend_that_inherits_schemes_leaves_urls_to_its_parent(extension: Pr
         "--collect-only", "--asyncdb=pgvector", f"--asyncdb-url={url}"
     )
     result.stderr.fnmatch_lines(
-        ["ERROR: a URL for postgres, which is not a backend of this run (--asyncdb-url)"]
+        ["ERROR: a URL for postgres, which this run does not use (--asyncdb-url)"]
     )

@@ -88,19 +88,6 @@ PROVOKED = {
                     await one.execute(text("SELECT 1"))
         """,
     ),
-    "the column's character set": (
-        ["mysql+asyncmy", "mysql+aiomysql", "mariadb+asyncmy"],
-        """
-        @pytest.mark.asyncdb(isolation="reset")
-        async def test_it(asyncdb_connection):
-            await asyncdb_connection.execute(
-                text("CREATE TABLE old (word VARCHAR(20) CHARACTER SET latin1)")
-            )
-            await asyncdb_connection.execute(
-                text("INSERT INTO old VALUES (:word)"), {"word": "\\U0001f418"}
-            )
-        """,
-    ),
     "the server does not know": (
         ["postgres+asyncpg", "postgres+psycopg"],
         """
@@ -156,42 +143,6 @@ PROVOKED = {
                 user.name
         """,
     ),
-    "two processes read": (
-        ["postgres+psycopg"],
-        """
-        import os
-
-        @pytest.mark.asyncdb(isolation="reset")
-        async def test_it(asyncdb_url):
-            async with owned(asyncdb_url) as engine:
-                async with engine.connect() as connection:
-                    driver = (await connection.get_raw_connection()).driver_connection
-                    await connection.execute(select(User))
-                    child = os.fork()
-                    if child == 0:  # asks, and reads the beginning of the answer
-                        try:
-                            os.set_blocking(driver.fileno(), True)
-                            os.write(driver.fileno(), b"Q\\0\\0\\0\\x0dSELECT 1\\0")
-                            os.read(driver.fileno(), 6)
-                        finally:
-                            os._exit(0)
-                    os.waitpid(child, 0)
-                    await connection.execute(select(User))
-        """,
-    ),
-    "a fixture that lives longer than one test runs": (
-        ["sqlite"],
-        """
-        import pytest_asyncio
-
-        @pytest_asyncio.fixture(scope="session", loop_scope="function")
-        async def everybody():
-            return 1
-
-        async def test_it(everybody, asyncdb_session):
-            pass
-        """,
-    ),
     "the server, or the account": (
         WORDS[1:],
         """
@@ -216,7 +167,7 @@ PROVOKED = {
                 await asyncdb_connection.commit()
         """,
     ),
-    "a fixture that lives longer than one test requests": (
+    "a fixture that lives longer than one test": (
         ["sqlite"],
         """
         @pytest.fixture(scope="session")
@@ -327,33 +278,18 @@ AGAIN = [
         """,
     ),
     (
-        "two processes read",
-        ["mysql+asyncmy", "mysql+aiomysql", "mariadb+asyncmy"],  # asyncpg waits for ever
-        "Packet sequence number wrong|Not connected",
+        "a fixture that lives longer than one test",
+        ["sqlite"],
+        "_function_scoped_runner",
         """
-        import os
+        import pytest_asyncio
 
-        @pytest.mark.asyncdb(isolation="reset")
-        async def test_it(asyncdb_url):
-            async with owned(asyncdb_url) as engine:
-                async with engine.connect() as connection:
-                    driver = (await connection.get_raw_connection()).driver_connection
-                    await connection.execute(select(User))
-                    if engine.dialect.driver == "aiomysql":
-                        transport = driver._writer.transport
-                    else:
-                        transport = driver._transport
-                    file = transport.get_extra_info("socket").fileno()
-                    child = os.fork()
-                    if child == 0:  # asks, and reads the first packet of the answer
-                        try:
-                            os.set_blocking(file, True)
-                            os.write(file, b"\\x09\\0\\0\\0\\x03SELECT 1")
-                            os.read(file, 5)
-                        finally:
-                            os._exit(0)
-                    os.waitpid(child, 0)
-                    await connection.execute(select(User))
+        @pytest_asyncio.fixture(scope="session", loop_scope="function")
+        async def everybody():
+            return 1
+
+        async def test_it(everybody, asyncdb_session):
+            pass
         """,
     ),
 ]

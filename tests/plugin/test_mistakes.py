@@ -128,7 +128,7 @@ def test_something_that_is_no_url_is_refused_and_not_shown(project: Project) -> 
 def test_a_url_for_a_backend_that_is_not_in_the_run_is_refused(project: Project) -> None:
     assert usage_error(project, "--asyncdb-url=postgresql://app@localhost/app") == text(
         """
-        a URL for postgres, which is not a backend of this run (--asyncdb-url)
+        a URL for postgres, which this run does not use (--asyncdb-url)
 
         The run's backends: sqlite (default).
 
@@ -145,9 +145,9 @@ def test_a_url_and_a_provider_that_starts_servers_contradict_each_other(project:
     )
     assert usage_error(project, *arguments) == text(
         """
-        a URL for postgres (--asyncdb-url), but --asyncdb-server=container
+        a URL for postgres, which this run does not use (--asyncdb-url)
 
-        The provider 'container' starts a server and uses no URL.
+        The provider 'container' uses no URL (--asyncdb-server=container).
 
         To fix this: leave out one of the two options
         """
@@ -158,7 +158,7 @@ def test_a_wrong_answer_to_whether_servers_stay_is_refused(project: Project) -> 
     project.ini(asyncdb_reuse="maybe")
     assert usage_error(project) == text(
         """
-        unknown answer for --asyncdb-reuse 'maybe' (asyncdb_reuse in pytest.ini)
+        unknown value of asyncdb_reuse 'maybe' (asyncdb_reuse in pytest.ini)
 
         Known: true, yes, on, 1, false, no, off, 0.
 
@@ -248,34 +248,31 @@ def test_a_project_that_names_no_tables_is_told_how(project: Project, sqlite: Ta
         (
             '"postgers"',
             """
-            @pytest.mark.asyncdb: unknown backend 'postgers' (did you mean 'postgres'?)
+            unknown backend 'postgers' (did you mean 'postgres'?) (@pytest.mark.asyncdb of test_it at test_it.py:{line})
 
-            at test_it.py:{line} (test_it)
             Known: sqlite, postgres, mysql, mariadb.
 
-            To fix this: use one of the known words in the marker
+            To fix this: use one of the known words in @pytest.mark.asyncdb of test_it at test_it.py:{line}
             """,
         ),
         (
             "excluded='sqlite'",
             """
-            @pytest.mark.asyncdb: unknown argument 'excluded' (did you mean 'exclude'?)
+            unknown argument 'excluded' (did you mean 'exclude'?) (@pytest.mark.asyncdb of test_it at test_it.py:{line})
 
-            at test_it.py:{line} (test_it)
             Known: exclude, isolation, requires, schema, reset_sequences, reason.
 
-            To fix this: use one of the known words in the marker
+            To fix this: use one of the known words in @pytest.mark.asyncdb of test_it at test_it.py:{line}
             """,
         ),
         (
             "requires='ddl'",
             """
-            @pytest.mark.asyncdb: unknown capability 'ddl'
+            unknown capability 'ddl' (@pytest.mark.asyncdb of test_it at test_it.py:{line})
 
-            at test_it.py:{line} (test_it)
             Known: transactional_ddl, several_connections, sequences_roll_back, schemas, deadlock_ends_transaction.
 
-            To fix this: use one of the known words in the marker
+            To fix this: use one of the known words in @pytest.mark.asyncdb of test_it at test_it.py:{line}
             """,
         ),
     ],

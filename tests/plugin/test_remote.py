@@ -1,4 +1,4 @@
-"""xdist's workers on other hosts: a server by URL works, anything else says why not.
+"""xdist's workers on other hosts own their servers, as a run there would.
 
 The other host is a network namespace of this machine, joined by a pair of virtual network
 cards: it has a 127.0.0.1 of its own, and execnet's socket server runs there.
@@ -6,12 +6,15 @@ cards: it has a 127.0.0.1 of its own, and execnet's socket server runs there.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from fix_servers import Servers, Target
 from sqlalchemy.engine import URL
 
 from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb._run.leftovers import server_folders
 from pytest_asyncdb.abc import BackendSpec
 from pytest_asyncdb.errors import ProviderUnavailable
 
@@ -124,7 +128,7 @@ ONE = """
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[URL]:
-    """A PostgreSQL server that listens on all addresses of this host."""
+    """A PostgreSQL server on this host."""
     provider, backend = REGISTRY.provider("container"), REGISTRY.backend("postgres")
     spec = BackendSpec("postgres", written="postgres")
     try:
@@ -135,28 +139,50 @@ def server() -> Iterator[URL]:
         yield backend.url(obtained, "asyncpg", None)
 
 
+@contextlib.contextmanager
+def relay(host: str, port: int) -> Iterator[int]:
+    """Forward connections to *host* to the same machine's 127.0.0.1; the port on *host*."""
+
+    async def copy(source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
+        with contextlib.closing(to):
+            while data := await source.read(65536):
+                to.write(data)
+
+    async def forward(source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
+        answers, server = await asyncio.open_connection("127.0.0.1", port)
+        with contextlib.suppress(OSError):
+            await asyncio.gather(copy(source, server), copy(answers, to))
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    starting = asyncio.run_coroutine_threadsafe(asyncio.start_server(forward, host, 0), loop)
+    try:
+        yield starting.result(10).sockets[0].getsockname()[1]
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
 @pytest.fixture
-def reachable(server: URL, host: Host) -> Target:
+def reachable(server: URL, host: Host) -> Iterator[Target]:
     """That server, at an address that both hosts reach."""
-    url = server.set(host=host.here)
-    return Target("postgres+asyncpg", url, observer_of(url))
+    assert server.port is not None
+    with relay(host.here, server.port) as port:
+        url = server.set(host=host.here, port=port)
+        yield Target("postgres+asyncpg", url, observer_of(server))
 
 
-def test_a_url_works(
-    project: Project, host: Host, reachable: Target, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The other host gets it from the controller, also from its environment."""
+def test_a_url_works(project: Project, host: Host, reachable: Target) -> None:
     project.tests(ONE)
-    monkeypatch.setenv("ASYNCDB_POSTGRES_URL", str(reachable.url))
-    monkeypatch.setenv("ASYNCDB_ALLOW_HOSTS", host.here)
-    monkeypatch.setenv("ASYNCDB_BACKENDS", "postgres,sqlite")
-    run_there(project, host).assert_outcomes(passed=4)
+    run_there(project, host, *reachable.arguments).assert_outcomes(passed=2)
     assert reachable.observer.databases() == set()
 
 
-def test_workers_here_and_there_share_a_template(
+def test_workers_here_and_there_use_one_server(
     project: Project, host: Host, reachable: Target
 ) -> None:
+    """Each host has databases of its own, and the summary has the times and outcomes of both."""
     project.tests(
         """
         @pytest.mark.parametrize("n", range(12))
@@ -166,9 +192,11 @@ def test_workers_here_and_there_share_a_template(
             print(f"in {worker_id}")
         """
     )
-    result = run_there(project, host, "--tx", "popen", "-rP", *reachable.arguments)
+    extra = ("-rP", "--asyncdb-stats", *reachable.arguments)
+    result = run_there(project, host, "--tx", "popen", *extra)
     result.assert_outcomes(passed=12)
     assert {line for line in result.outlines if line.startswith("in gw")} == {"in gw0", "in gw1"}
+    result.stdout.fnmatch_lines(["asyncdb: times of a run of * by 2 workers"])
     assert reachable.observer.databases() == set()
 
 
@@ -177,77 +205,17 @@ def test_sqlite_works_everywhere(project: Project, host: Host) -> None:
     run_there(project, host, "--asyncdb=sqlite").assert_outcomes(passed=2)
 
 
-@pytest.mark.parametrize("name", ["postgres+asyncpg", "mariadb+asyncmy"])
-def test_a_server_that_would_be_started_here_is_refused(
-    project: Project, host: Host, name: str
+@pytest.mark.parametrize("spec", ["postgres", "mariadb"])
+def test_a_server_is_started_there(
+    project: Project, host: Host, servers: Servers, spec: str
 ) -> None:
-    """The worker's 127.0.0.1 is another one."""
+    """The worker's 127.0.0.1 is another one. Nothing stays on the host."""
+    servers.need(spec, "local")
     project.tests(ONE)
-    spec = name.partition("+")[0]
+    before = {folder.name for folder in server_folders()}
     result = run_there(project, host, f"--asyncdb={spec}", "--asyncdb-server=local")
-    result.assert_outcomes(errors=2)
-    result.stdout.fnmatch_lines(
-        [
-            f"a worker on another host cannot reach the server of {spec} (--asyncdb={spec})",
-            "",
-            "Seen:",
-            f"  - worker on: {socket.gethostname()}",
-            "  - server: 127.0.0.1:*, which is each host's own address",
-            "",
-            "To fix this, do one of:",
-            "  - give the URL of a server under an address that all hosts reach: --asyncdb-url",
-            "  - or run all workers on the controller's host: -n",
-        ],
-        consecutive=True,
-    )
-
-
-def test_a_url_of_the_loopback_address_is_refused(
-    project: Project, host: Host, servers: Servers
-) -> None:
-    """On the other host it would lead to another server, or to none."""
-    project.tests(ONE)
-    target = servers.target("postgres+asyncpg")
-    assert target.server is not None
-    url = target.server.set(host="127.0.0.1").render_as_string(hide_password=False)
-    result = run_there(project, host, "--asyncdb=postgres", f"--asyncdb-url={url}")
-    result.assert_outcomes(errors=2)
-    result.stdout.fnmatch_lines(["  - server: 127.0.0.1:*, which is each host's own address"])
-
-
-def test_a_server_that_does_not_answer_there_is_told(
-    project: Project, host: Host, server: URL
-) -> None:
-    """An address of this host that the other one has no way to."""
-    project.tests(ONE)
-    own = _address_elsewhere(host.here)
-    there = server.set(host=own).render_as_string(hide_password=False)
-    arguments = ["--asyncdb=postgres", f"--asyncdb-url={there}", f"--asyncdb-allow-hosts={own}"]
-    result = run_there(project, host, *arguments)
-    result.assert_outcomes(errors=2)
-    result.stdout.fnmatch_lines(
-        [
-            f"the PostgreSQL server is gone (provider url, {own}:{server.port})",
-            "",
-            "Seen:",
-            "  - *",
-            "",
-            "To fix this: see that the server runs and can be reached, then run the tests again",
-        ],
-        consecutive=True,
-    )
-
-
-def _address_elsewhere(here: str) -> str:
-    """An address of this machine in another network than *here*."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("203.0.113.1", 9))
-        except OSError:
-            pytest.skip("this machine is in one network only")
-        found: str = probe.getsockname()[0]
-    assert found != here
-    return found
+    result.assert_outcomes(passed=2)
+    assert not {folder.name for folder in server_folders() if not folder.in_use} - before
 
 
 def test_a_control_connects_to_nothing_there(network: tuple[str, str, str]) -> None:
