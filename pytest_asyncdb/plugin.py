@@ -15,7 +15,7 @@ import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._run import collection
-from pytest_asyncdb._run.stash import ITEM, MATRIX, RUN, state_of
+from pytest_asyncdb._run.stash import ITEM, RUN, state_of
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -52,16 +52,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(run.close)  # pytest_unconfigure is not called if another plugin fails here
     if run.owned is not None:
         _end_on_sigterm(config)
-    if run.worker == "main":
-        config.pluginmanager.register(run.timing_totals, "asyncdb-times")
-    path, specs = run.settings.report.value, run.settings.specs
-    config.stash[MATRIX] = len(specs) > 1 or bool(path)
     # xdist's workers send the outcomes to the controller.
-    if config.stash[MATRIX] and run.worker == "main" and not run.settings.doctor:
+    if run.settings.compares and run.worker == "main" and not run.settings.doctor:
         from pytest_asyncdb.reports.matrix import Matrix
 
+        path = run.settings.report.value
         file = config.invocation_params.dir / path if path else None
-        matrix = Matrix([str(spec) for spec in specs], file)
+        matrix = Matrix([str(spec) for spec in run.settings.specs], file)
         config.pluginmanager.register(matrix, "asyncdb-matrix")
 
 
@@ -143,7 +140,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """
     run = item.config.stash[RUN]
     if run.named_engines and "sqlalchemy.ext.asyncio" in sys.modules:
-        run.guard(item.nodeid)
+        run.redirector.guard(run.named_engines, item.nodeid)
 
 
 @pytest.hookimpl(wrapper=True)

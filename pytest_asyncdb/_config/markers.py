@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._config import messages
 from pytest_asyncdb._config.option_table import ISOLATIONS
-from pytest_asyncdb._config.specs import matches, parse_spec
+from pytest_asyncdb._config.specs import matches, parse_spec, unknown_word
 from pytest_asyncdb.abc import BackendSpec, Capabilities
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 _KEYS = ("exclude", "isolation", "requires", "schema", "reset_sequences", "reason")
 _CAPABILITIES = Capabilities._fields
-_mistake = functools.partial(messages.unknown_word, kind=errors.MarkerError)
+_mistake = functools.partial(unknown_word, kind=errors.MarkerError)
 
 
 @dataclasses.dataclass(frozen=True)

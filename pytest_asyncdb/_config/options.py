@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._config import messages
 from pytest_asyncdb._config.option_table import OPTIONS, PROVIDERS, Option
-from pytest_asyncdb._config.specs import parse_spec, parse_specs
-from pytest_asyncdb._config.urls import add_url
+from pytest_asyncdb._config.specs import parse_spec, parse_specs, unknown_word
+from pytest_asyncdb._config.urls import add_url, check_host
 from pytest_asyncdb._databases.fingerprint import files_in
 from pytest_asyncdb.abc import BackendSpec, Sourced
 
@@ -54,6 +53,11 @@ class Settings(NamedTuple):
     report: Sourced[str]
     #: Show all times at the end?
     stats: bool
+
+    @property
+    def compares(self) -> bool:
+        """Are the outcomes of tests collected?"""
+        return len(self.specs) > 1 or bool(self.report.value)
 
     def provider(self, backend: str) -> Sourced[str]:
         """The provider that the user wants for *backend*: a name, or ``auto``."""
@@ -104,8 +108,6 @@ def check_hosts(settings: Settings, environment: Mapping[str, str]) -> None:
     """
     specs = [s for s in settings.specs if settings.provider(s.backend).value in ("auto", "url")]
     for url in dict.fromkeys(url for spec in specs if (url := settings.url(spec)) is not None):
-        from pytest_asyncdb._config.hosts import check_host
-
         check_host(url, settings.allow_hosts.value, environment)
 
 
@@ -125,7 +127,7 @@ def _read(config: pytest.Config, option: Option, environment: Mapping[str, str])
         word, allowed = word.lower(), (*_YES, *_NO)
     if allowed and word not in (*allowed, option.default):
         what = f"value of asyncdb_{option.name}"
-        raise messages.unknown_word(what, value.value, value.source, allowed)
+        raise unknown_word(what, value.value, value.source, allowed)
     return value
 
 
@@ -144,7 +146,7 @@ def _providers(written: Sourced[str], registry: Registry) -> dict[str, Sourced[s
     for word in filter(None, map(str.strip, written.value.split(","))):
         name, _, provider = word.rpartition("=")
         if provider not in allowed:
-            raise messages.unknown_word("server provider", provider, written.source, PROVIDERS)
+            raise unknown_word("server provider", provider, written.source, PROVIDERS)
         key = parse_spec(name, written.source, registry).backend if name else "*"
         providers[key] = Sourced(provider, written.source)
     return providers
@@ -172,7 +174,11 @@ def _migrations(config: pytest.Config, written: Sourced[str]) -> Sourced[Path | 
     folder = config.inipath.parent if config.inipath is not None else config.rootpath
     path = folder / written.value
     if not path.is_file():
-        raise messages.no_migrations_file(written.value, path, written.source)
+        raise errors.ConfigError(
+            f"there is no file {written.value!r} ({written.source})",
+            [f"Looked for {path}."],
+            ["name an alembic.ini or pyproject.toml, relative to the ini file's folder"],
+        )
     return Sourced(path, written.source)
 
 

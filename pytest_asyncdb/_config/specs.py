@@ -7,11 +7,33 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._config import messages
+from pytest_asyncdb._system.messages import near_miss
 from pytest_asyncdb.abc import BackendSpec, Sourced
 
 if TYPE_CHECKING:
     from pytest_asyncdb._config.registry import Registry
+
+
+def unknown_word(
+    what: str,
+    word: str,
+    source: str,
+    allowed: Sequence[str],
+    hint: str = "",
+    kind: type[errors.AsyncdbError] = errors.ConfigError,
+) -> errors.AsyncdbError:
+    """An unknown word in an option or a marker.
+
+    Args:
+        what: What the word should have been, such as ``backend``.
+        hint: The remedy, if it is not one of the known words.
+        kind: The error's class.
+    """
+    return kind(
+        f"unknown {what} {word!r}{near_miss(word, allowed)} ({source})",
+        [f"Known: {', '.join(allowed)}."],
+        [hint or f"use one of the known words in {source}"],
+    )
 
 
 def parse_spec(
@@ -29,26 +51,19 @@ def parse_spec(
 
     Raises:
         AsyncdbError: The backend or driver is unknown.
-        ConfigError: The word has a character that a test id cannot have.
     """
-    rest, _, version = word.partition("@")
-    name, _, driver = rest.partition("+")
+    match = re.fullmatch(r"([\w.-]+)(?:\+(\w+))?(?:@([\w.-]+))?", word)
+    name, driver, version = match.groups() if match is not None else (word, None, None)
     try:
         backend = registry.backend(name)
     except KeyError:
         known = [*extra, *registry.backends]
-        raise messages.unknown_word("backend", name, source, known, kind=kind) from None
+        raise unknown_word("backend", name, source, known, kind=kind) from None
     drivers = [one.name for one in backend.drivers]
     if driver and driver not in drivers:
         what = f"driver for {backend.label}"
-        raise messages.unknown_word(what, driver, source, drivers, kind=kind)
-    if re.search(r"[^\w.+@-]", word):
-        raise errors.ConfigError(
-            f"the backend {word!r} has a character that a test id cannot have ({source})",
-            [],
-            ["write backend[+driver][@version] with letters, digits, '.', '_' and '-'"],
-        )
-    return BackendSpec(backend.name, driver or None, version or None, word, source)
+        raise unknown_word(what, driver, source, drivers, kind=kind)
+    return BackendSpec(backend.name, driver, version, word, source)
 
 
 def parse_specs(written: Sourced[str], registry: Registry) -> tuple[BackendSpec, ...]:

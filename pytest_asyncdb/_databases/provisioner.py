@@ -50,7 +50,7 @@ class Provisioner:
 
     Args:
         prefix: How the names of its databases begin: run and worker.
-        claims: The run's templates on the server; not used for SQLite, whose databases no other
+        claims: The run's templates on all servers; not used for SQLite, whose databases no other
             process can see.
         idle_limit: See :attr:`pytest_asyncdb.abc.Database.idle_limit`.
     """
@@ -103,7 +103,9 @@ class Provisioner:
                 ):
                     made = self._obtain(self._kept_templates, lasting, base, plan, options)
                 else:
-                    made = self._obtain(self._claims, key, base, plan, options)
+                    server = self.server
+                    of_server = f"{server.user}@{server.host}:{server.port} {key}"
+                    made = self._obtain(self._claims, of_server, base, plan, options)
                 copier = self._run(self.backend.copier(self._maintenance, made.name, self.server))
                 self._templates[key] = Template(made, copier)
             except errors.AsyncdbError as error:

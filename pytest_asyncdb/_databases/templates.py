@@ -39,12 +39,12 @@ class Claim(NamedTuple):
 
 
 class Claims(Protocol):
-    """Gives the templates on one server, so that each is built once."""
+    """Gives templates, so that each is built once."""
 
-    def claim(self, fingerprint: str) -> Claim:
-        """The template with that fingerprint; waits while another process builds it."""
+    def claim(self, key: str) -> Claim:
+        """The template for *key*; waits while another process builds it."""
 
-    def settle(self, fingerprint: str, error: str | None) -> None:
+    def settle(self, key: str, error: str | None) -> None:
         """End a claim: the template is complete, or building it failed with *error*."""
 
 
@@ -112,29 +112,29 @@ class KeptTemplates:
         #: The files that this process has locked, by fingerprint.
         self._locks: dict[str, int] = {}
 
-    def claim(self, fingerprint: str) -> Claim:
+    def claim(self, key: str) -> Claim:
         """See :class:`Claims`; the template stays until :meth:`close`."""
-        name = KEPT_PREFIX + fingerprint
+        name = KEPT_PREFIX + key
         path = self._folder / name
-        while fingerprint not in self._locks:
+        while key not in self._locks:
             using = lock(path, shared=True)
             assert using is not None
             if _is_complete(using):
                 os.utime(using)
-                self._locks[fingerprint] = using
+                self._locks[key] = using
                 break
             os.close(using)
             building = lock(path)
             assert building is not None
             if not _is_complete(building):  # else another process has built it meanwhile
-                self._locks[fingerprint] = building
+                self._locks[key] = building
                 return Claim(name, mine=True)
             os.close(building)
         return Claim(name, mine=False)
 
-    def settle(self, fingerprint: str, error: str | None) -> None:
+    def settle(self, key: str, error: str | None) -> None:
         """See :class:`Claims`. Afterwards the template must be claimed again."""
-        file = self._locks.pop(fingerprint)
+        file = self._locks.pop(key)
         if error is None:
             os.pwrite(file, _COMPLETE, 0)
         os.close(file)

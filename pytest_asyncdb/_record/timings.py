@@ -1,13 +1,12 @@
 """How long the plugin's own work took; ``reports/timing_table.py`` shows it.
 
-Each process measures; the report of a test takes its times to xdist's controller. This code runs
-for every test and only reads a clock.
+Each process measures; with ``--asyncdb-stats``, the report of a test takes its times to the
+summary, also from xdist's workers. This code runs for every test and only reads a clock.
 """
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from typing import Any
 
 
@@ -65,25 +64,3 @@ class Timer:
                 built = zip(("schema", "seed"), templates.pop(0), strict=True)
                 times += [(word, part, seconds) for part, seconds in built if seconds is not None]
         return [self._worker, times] if times else None
-
-
-class TimingTotals:
-    """The times of all processes of a run; as a plugin, it takes them out of the reports of xdist's
-    workers, which pytest keeps to the end."""
-
-    def __init__(self) -> None:
-        self.workers: set[str] = set()
-        #: Seconds and test, by the backend as written and the line of the table.
-        self.times: defaultdict[tuple[str, str], list[tuple[float, str]]] = defaultdict(list)
-
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        taken = report.__dict__.pop("asyncdb_times", None)
-        if taken is not None:
-            self.add(taken, report.nodeid)
-
-    def add(self, taken: list[Any], test: str) -> None:
-        """Add what :meth:`Timer.take` returned after *test*."""
-        worker, times = taken
-        self.workers.add(worker)
-        for word, line, seconds in times:
-            self.times[word, line].append((seconds, test))

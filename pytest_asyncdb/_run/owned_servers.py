@@ -85,11 +85,11 @@ class OwnedServers:
             return None
         return future.result()
 
-    def claim(self, key: tuple[str, ...]) -> Claim:
+    def claim(self, key: str) -> Claim:
         """The template for *key*; see :class:`TemplateBook`."""
         return self.templates.claim(key, self)
 
-    def settle(self, key: tuple[str, ...], error: str | None) -> None:
+    def settle(self, key: str, error: str | None) -> None:
         """Report that the template for *key* is complete, or could not be built."""
         self.templates.settle(key, error)
 
@@ -209,12 +209,8 @@ def _import_for_threads() -> None:
     counts its depth once for all threads: at the same time as another import, or a traceback
     that is shown, it fails now and then. https://github.com/python/cpython/issues/106905
     """
-    for name in (
-        "_run.run_lock",
-        "_run.leftovers",
-        "_databases.connection_limit",
-        "_system.deadline",
-    ):
+    names = "_run.run_lock", "_run.leftovers", "_databases.connection_limit", "_system.deadline"
+    for name in names:
         importlib.import_module(f"pytest_asyncdb.{name}")
 
 

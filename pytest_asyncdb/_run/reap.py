@@ -10,8 +10,8 @@ from itertools import chain
 from pathlib import Path
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._config.hosts import check_host
 from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb._config.urls import check_host
 from pytest_asyncdb._databases import kept_databases
 from pytest_asyncdb._databases.connection import AutocommitConnection
 from pytest_asyncdb._databases.provisioner import drop

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from pytest_asyncdb import errors
 from pytest_asyncdb._config.options import Settings, check_hosts, read_settings
 from pytest_asyncdb._config.registry import Registry
-from pytest_asyncdb._record.timings import Timer, TimingTotals
+from pytest_asyncdb._record.timings import Timer
 from pytest_asyncdb._run.liveness import Liveness
 from pytest_asyncdb._run.owned_servers import OwnedServers, print_progress
 from pytest_asyncdb._run.redirect import Redirector, app_engines
 from pytest_asyncdb._run.runs import new_id, prefix_of
 from pytest_asyncdb._run.server_choice import ServerChoice
-from pytest_asyncdb._run.worker_channel import ChannelServers, ServerClaims, worker_input
+from pytest_asyncdb._run.worker_channel import KEY, ChannelServers
 
 if TYPE_CHECKING:
     import pytest
@@ -59,8 +59,8 @@ class Run:
         #: The servers, if this process owns them.
         self.owned: OwnedServers | None = None
         self.servers: OwnedServers | ChannelServers
-        if (given := worker_input(config)) is not None:
-            channel, self.id = given
+        if KEY in xdist:
+            channel, self.id = xdist[KEY]
             self.servers = ChannelServers(channel)
         else:
             check_hosts(self.settings, os.environ)
@@ -73,15 +73,13 @@ class Run:
         written = self.settings.app_engines
         #: The application's engines that the ini file names.
         self.named_engines = app_engines(written.value, written.source)
-        self.redirector = Redirector(self._is_on_our_loop)
+        self.redirector = Redirector(lambda: self._host is not None and self._host.runs_here)
         self._host: HostLoop | None = None
         self._strategies: dict[Any, Isolation] = {}
         self._databases: dict[Any, WorkerDatabase] = {}
         self._provisioners: dict[BackendSpec, Provisioner] = {}
         #: How long the plugin's own work takes in this process.
         self.timer = Timer(self.worker)
-        #: How long it took in all processes, for the summary.
-        self.timing_totals = TimingTotals()
         #: The rows of untouched databases, for reports, by URL.
         self.untouched: dict[Any, Any] = {}
         #: How many databases of failed tests this process has kept.
@@ -145,9 +143,9 @@ class Run:
                 server,
                 backend,
                 driver,
-                f"{prefix_of(self.id)}{self.worker}{_letter(len(self._provisioners))}",
+                f"{prefix_of(self.id)}{self.worker}_{len(self._provisioners)}",
                 self.host,
-                ServerClaims(self.servers, spec),
+                self.servers,
                 idle_limit(server, backend.label, self.workers),
             )
             provisioner.built = self.timer.templates.setdefault(str(spec), [])
@@ -188,13 +186,6 @@ class Run:
             )
         return None
 
-    def guard(self, test: str) -> None:
-        """Refuse connections of the application's engines that the ini file names."""
-        self.redirector.guard(self.named_engines, test)
-
-    def _is_on_our_loop(self) -> bool:
-        return self._host is not None and self._host.runs_here
-
     def close(self) -> None:
         """Close connections, drop databases, stop servers. May be called twice.
 
@@ -213,11 +204,6 @@ class Run:
             stack.callback(self.redirector.close)
             self._strategies, self._databases, self._host = {}, {}, None
             self._provisioners = {}
-
-
-def _letter(number: int) -> str:
-    """A suffix of database names for each backend of a run: a to z, a1 to z1, a2, ..."""
-    return f"{chr(ord('a') + number % 26)}{number // 26 or ''}"
 
 
 def _in_short(error: BaseException) -> str:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 RUN: pytest.StashKey[Run] = pytest.StashKey()
 #: The test that runs.
 ITEM: pytest.StashKey[pytest.Item] = pytest.StashKey()
-#: Are the outcomes of database tests collected?
-MATRIX: pytest.StashKey[bool] = pytest.StashKey()
 
 
 class TestState:

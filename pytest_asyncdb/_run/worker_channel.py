@@ -17,8 +17,8 @@ from pytest_asyncdb.abc import BackendSpec, Server
 if TYPE_CHECKING:
     from pytest_asyncdb._run.owned_servers import OwnedServers
 
-#: The key of the plugin's data in ``workerinput``, which execnet sends.
-_KEY = "asyncdb"
+#: The key in ``workerinput``, which execnet sends, of the channel and the run id.
+KEY = "asyncdb"
 #: Seconds that a worker waits for a server; longer than any provider's own limit.
 _PATIENCE = 600.0
 
@@ -34,14 +34,8 @@ def prepare_worker(node: Any, run: str, servers: OwnedServers) -> None:
         return
     # Execnet documents newchannel() in its docstring only; without it no worker starts.
     channel = node.gateway.newchannel()
-    node.workerinput[_KEY] = channel, run
+    node.workerinput[KEY] = channel, run
     _serve(channel, servers)
-
-
-def worker_input(config: Any) -> tuple[Any, str] | None:
-    """The channel to the controller and the run id; None: this process owns its servers."""
-    given: tuple[Any, str] | None = getattr(config, "workerinput", {}).get(_KEY)
-    return given
 
 
 class ChannelServers:
@@ -49,54 +43,30 @@ class ChannelServers:
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
-        self._servers: dict[tuple[str, str | None], Server | errors.AsyncdbError] = {}
+        self._servers: dict[tuple[str, str | None], Server] = {}
 
     def get(self, spec: BackendSpec) -> Server:
         key = (spec.backend, spec.version)
         if key not in self._servers:
-            answer = self._ask("server", *spec)
-            self._servers[key] = (
-                errors.ServerUnavailable(answer["error"])
-                if "error" in answer
-                else Server.from_message(answer)
-            )
-        server = self._servers[key]
-        if isinstance(server, errors.AsyncdbError):
-            raise server
-        return server
+            answer = self._ask(errors.ServerUnavailable, "server", *spec)
+            self._servers[key] = Server.from_message(answer)
+        return self._servers[key]
 
-    def claim(self, key: tuple[str, ...]) -> Claim:
-        answer = self._ask("claim", *key)
-        if "error" in answer:
-            raise errors.SchemaError(answer["error"])
-        return Claim(**answer)
+    def claim(self, key: str) -> Claim:
+        return Claim(**self._ask(errors.SchemaError, "claim", key))
 
-    def settle(self, key: tuple[str, ...], error: str | None) -> None:
-        self._ask("settle", error, *key)
+    def settle(self, key: str, error: str | None) -> None:
+        self._ask(errors.SchemaError, "settle", key, error)
 
     def close(self) -> None:
         self._channel.close()
 
-    def _ask(self, *request: str | None) -> dict[str, Any]:
+    def _ask(self, kind: type[errors.AsyncdbError], *request: str | None) -> dict[str, Any]:
         self._channel.send(request)
         answer: dict[str, Any] = self._channel.receive(_PATIENCE)
+        if "error" in answer:
+            raise kind(answer["error"])
         return answer
-
-
-class ServerClaims:
-    """The templates on one server of a run."""
-
-    def __init__(self, servers: OwnedServers | ChannelServers, spec: BackendSpec) -> None:
-        self._servers = servers
-        self._server = (spec.backend, spec.version or "")
-
-    def claim(self, fingerprint: str) -> Claim:
-        """The template with that fingerprint; waits while another process builds it."""
-        return self._servers.claim((*self._server, fingerprint))
-
-    def settle(self, fingerprint: str, error: str | None) -> None:
-        """Report that the template is complete, or could not be built."""
-        self._servers.settle((*self._server, fingerprint), error)
 
 
 def _serve(channel: Any, servers: OwnedServers) -> None:
@@ -109,9 +79,9 @@ def _serve(channel: Any, servers: OwnedServers) -> None:
             if what == "server":
                 message = servers.get(BackendSpec(*words)).to_message()
             elif what == "claim":
-                message = servers.templates.claim(tuple(words), channel)._asdict()
+                message = servers.templates.claim(words[0], channel)._asdict()
             else:
-                servers.templates.settle(tuple(words[1:]), words[0])
+                servers.templates.settle(*words)
         except errors.AsyncdbError as error:
             message = {"error": str(error)}
         except Exception as error:

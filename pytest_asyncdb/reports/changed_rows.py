@@ -92,12 +92,10 @@ def _row(row: Row) -> str:
 
 def _update(before: Row, after: Row) -> str:
     """The first column, which identifies the row, and the columns that differ."""
-    cells = []
-    for number, (name, value) in enumerate(after.items()):
-        if before.get(name) != value:
-            cells.append(f"{name}={_value(name, before.get(name))} -> {_value(name, value)}")
-        elif number == 0:
-            cells.append(f"{name}={_value(name, value)}")
+    changed = [name for name in after if before.get(name) != after[name]]
+    cells = [f"{n}={_value(n, before.get(n))} -> {_value(n, after[n])}" for n in changed]
+    if (first := next(iter(after))) not in changed:
+        cells.insert(0, _row({first: after[first]}))
     return ", ".join(cells)
 
 

@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from pytest_asyncdb._run.run import Run
 
 _PACKAGES = ("pytest-asyncdb", "pytest", "SQLAlchemy", "pytest-asyncio", "anyio", "pytest-xdist")
-_MODES = {
-    "auto": "every async test runs",
-    "strict": "only tests marked with pytest.mark.asyncio run, or anyio's",
-}
 
 
 class Finding(NamedTuple):
@@ -41,13 +37,12 @@ class Finding(NamedTuple):
 
 def examine(config: pytest.Config, run: Run) -> dict[str, list[Finding]]:
     """All findings by part."""
-    parts = {
-        "python": _python(),
-        "loops": _loops(config),
-        "servers": _servers(run),
-        "application": _application(run),
+    return {
+        "python": [*_python()],
+        "loops": [*_loops(config)],
+        "servers": [*_servers(run)],
+        "application": [*_application(run)],
     }
-    return {name: list(findings) for name, findings in parts.items()}
 
 
 def render(found: dict[str, list[Finding]]) -> str:
@@ -79,14 +74,15 @@ def _python() -> Iterator[Finding]:
 def _loops(config: pytest.Config) -> Iterator[Finding]:
     plugins = config.pluginmanager
     if not plugins.has_plugin("asyncio"):
-        found = plugins.has_plugin("anyio")
-        ok = Finding("ok", "pytest-asyncio is not active; anyio runs the tests marked for it")
-        text = "neither pytest-asyncio nor anyio is active: no async test runs"
-        yield ok if found else Finding("wrong", f"{text}\nto fix this: leave out -p no:asyncio")
+        if plugins.has_plugin("anyio"):
+            yield Finding("ok", "pytest-asyncio is not active; anyio runs the tests marked for it")
+        else:
+            yield Finding("wrong", "neither pytest-asyncio nor anyio is active: no async test runs")
         return
     mode = config.getoption("asyncio_mode") or config.getini("asyncio_mode")
     mode = str(getattr(mode, "value", mode))
-    yield Finding("ok", f"asyncio_mode = {mode}: {_MODES.get(mode, 'unknown')}")
+    which = "every async test runs" if mode == "auto" else "only marked tests run"
+    yield Finding("ok", f"asyncio_mode = {mode}: {which}")
     tests = str(config.getini("asyncio_default_test_loop_scope") or "function")
     fixtures = str(config.getini("asyncio_default_fixture_loop_scope") or tests)
     text = f"one event loop for each {tests}; for async fixtures, one for each {fixtures}"

@@ -1,4 +1,4 @@
-"""The header of a run, the notes at its end, and notes in the reports of tests."""
+"""The header of a run, and the notes at its end."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from pytest_asyncdb._record.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-
-    import pytest
 
     from pytest_asyncdb._run.redirect import Stray
     from pytest_asyncdb._run.run import Run
@@ -54,8 +52,8 @@ def notes(run: Run, reports: Iterable[object]) -> list[str]:
     """Lines for the end of the run.
 
     Args:
-        reports: pytest's reports of all tests, with what :func:`note_strays` has added to them,
-            also in xdist's workers.
+        reports: pytest's reports of all tests, with the attributes that ``item_report.py``
+            has added to them, also in xdist's workers.
     """
     lines = []
     if run.unparametrised:
@@ -69,7 +67,7 @@ def notes(run: Run, reports: Iterable[object]) -> list[str]:
     if run.settings.stats:
         from pytest_asyncdb.reports import timing_table
 
-        lines += timing_table.table(run)
+        lines += timing_table.table(run, reports)
     return lines
 
 
@@ -95,37 +93,16 @@ def _kept(reports: Iterable[object]) -> Iterator[str]:
         yield "asyncdb: what is kept is removed by: python -m pytest_asyncdb reap"
 
 
-def note_lost(report: pytest.TestReport, error: BaseException, spec: object, run: Run) -> bool:
-    """Note in a failed test's *report* that its server is gone.
-
-    Args:
-        error: The test's exception; a failed assertion is about something else.
-        spec: The test's backend.
-
-    Returns:
-        Whether the server is gone.
-    """
-    if isinstance(error, AssertionError) or (lost := run.liveness.lost(spec)) is None:
-        return False
-    if str(lost) not in str(error):
-        report.sections.append(("asyncdb", str(lost)))
-    return True
-
-
-def note_strays(report: pytest.TestReport, strays: Sequence[Stray], run: Run) -> None:
-    """Note in a test's *report* that engines connected which are not redirected.
-
-    xdist sends a report with its attributes.
-    """
-    report.__dict__["asyncdb_strays"] = [[stray.url, stray.name] for stray in strays]
-    for stray in strays if report.failed else ():
+def stray_sections(strays: Sequence[Stray], run: Run) -> Iterator[tuple[str, str]]:
+    """The sections of a failed test for engines that connected and are not redirected."""
+    for stray in strays:
         lines = [
             "An engine connected during this test that is not redirected to its database.",
             f"URL: {stray.url}",
             "What it wrote is not undone, and it does not see what the test wrote.",
             *_remedies(*stray, run),
         ]
-        report.sections.append(("asyncdb", "\n".join(lines)))
+        yield "asyncdb", "\n".join(lines)
 
 
 def _remedies(url: str, name: str | None, run: Run) -> list[str]:

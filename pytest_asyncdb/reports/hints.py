@@ -52,16 +52,11 @@ HINTS = (
         r"no such table: ",
     ),
     Hint(
-        "another connection to this SQLite database has a transaction that has written; SQLite "
-        "allows one writer at a time",
-        "end that transaction first, or use asyncdb_engine in rollback, where units of work take "
-        "turns on one connection",
-        r"database (table )?is locked",
-    ),
-    Hint(
-        "another transaction holds a lock that this statement needs, and did not end in time",
-        "end that transaction first: commit or roll back its session, or close it",
-        r"^\w+ (55P03|1205):",
+        "another transaction holds a lock that this statement needs, and did not end in time; "
+        "SQLite allows one writer at a time",
+        "end that transaction first: commit or roll back its session, or close it; units of work "
+        "of asyncdb_engine in rollback take turns on one connection",
+        r"^\w+ (55P03|1205):|database (table )?is locked",
     ),
     Hint(
         "the server has closed this connection: it was idle for too long, an administrator ended "
@@ -71,13 +66,6 @@ HINTS = (
         r"^ConnectionDoesNotExistError |^\w+ (2006|2013|57P01):|MySQL server has gone away|"
         r"Lost connection to MySQL server|server closed the connection unexpectedly|"
         r"terminating connection due to administrator",
-    ),
-    Hint(
-        "the server does not know a statement that the driver has prepared: behind PgBouncer each "
-        "transaction may use another connection, or DEALLOCATE or DISCARD ALL was run",
-        'for an engine of your own behind PgBouncer: connect_args={"statement_cache_size": 0} and '
-        "prepared_statement_name_func (asyncpg), or prepare_threshold=None (psycopg)",
-        r'prepared statement "_(_asyncpg|pg3)_\w+" (does not exist|already exists)',
     ),
     Hint(
         "two tasks use one connection or one session at the same time; neither supports that",
@@ -127,15 +115,11 @@ HINTS = (
 def find(error: BaseException) -> Hint | None:
     """The hint for an error or for one that led to it; None if the plugin has explained it."""
     causes = list(chain(error))
-    if any(map(_is_explained, causes)):
-        return None
+    for one in causes:
+        notes = getattr(one, "__notes__", ())
+        if package(one) == "pytest_asyncdb" or any("To fix this" in note for note in notes):
+            return None
     return next((hint for one in causes for hint in HINTS if hint.fits(one)), None)
-
-
-def _is_explained(error: BaseException) -> bool:
-    """Is it the plugin's own error, or one with the plugin's note?"""
-    notes = getattr(error, "__notes__", ())
-    return package(error) == "pytest_asyncdb" or any("To fix this" in note for note in notes)
 
 
 def render(hint: Hint) -> str:

@@ -1,4 +1,4 @@
-"""What the plugin adds to pytest's report of a test.
+"""What the plugin adds to pytest's report of a test: sections of a failed test, and attributes.
 
 xdist's workers send a report with its attributes to the controller: ``asyncdb`` (the outcome,
 for the matrix), ``asyncdb_kept``, ``asyncdb_strays`` and ``asyncdb_times``.
@@ -6,13 +6,26 @@ for the matrix), ``asyncdb_kept``, ``asyncdb_strays`` and ``asyncdb_times``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from pytest_asyncdb._record.statement_text import step_lines
+from pytest_asyncdb._record.text import counted, duration
 from pytest_asyncdb._run.collection import BACKEND, spec_of
-from pytest_asyncdb._run.stash import MATRIX, RUN, forget_test, state_of
+from pytest_asyncdb._run.stash import RUN, forget_test, state_of
 
 if TYPE_CHECKING:
     import pytest
+
+    from pytest_asyncdb._record.statement_log import StatementLog, Step
+    from pytest_asyncdb._run.run import Run
+    from pytest_asyncdb._run.stash import TestState
+
+#: Number of statements that are shown: the last ones.
+_SHOWN = 20
+#: Number of lock timeouts that are shown.
+_WAITS = 3
+_ENDS = ("COMMIT", "ROLLBACK")
 
 
 def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
@@ -22,8 +35,14 @@ def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo
     if spec is not None and (call.when == "teardown" or report.failed):
         report.user_properties.append((BACKEND, str(spec)))  # for JUnit's file and the summary
     if error is not None:
-        _explain(report, item, error, call.when)
-    if spec is not None and item.config.stash[MATRIX]:
+        # A failed assertion is not about a server that is gone.
+        asks = call.when != "setup" and not isinstance(error, AssertionError)
+        lost = run.liveness.lost(spec) if asks else None
+        test.lost = test.lost or lost is not None
+        if lost is not None and str(lost) not in str(error):
+            report.sections.append(("asyncdb", str(lost)))
+        report.sections += _sections(error, test, None if lost else run, call.when)
+    if spec is not None and run.settings.compares:
         from pytest_asyncdb.reports import outcome
 
         log = test.journal[0] if test.journal is not None else None
@@ -35,24 +54,69 @@ def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo
     if test.strays:
         from pytest_asyncdb.reports import header
 
-        header.note_strays(report, test.strays, run)
+        report.__dict__["asyncdb_strays"] = [[*stray] for stray in test.strays]
+        if report.failed:
+            report.sections += header.stray_sections(test.strays, run)
     if call.when == "teardown":
         times = run.timer.take()
-        if times is not None and run.worker == "main":
-            run.timing_totals.add(times, item.nodeid)
-        elif times is not None:
+        if times is not None and run.settings.stats:
             report.__dict__["asyncdb_times"] = times
         forget_test(item)
 
 
-def _explain(report: pytest.TestReport, item: pytest.Item, error: BaseException, when: str) -> None:
-    """Add sections that may explain why the test failed."""
-    from pytest_asyncdb.reports import changed_rows, header, sections
+def _sections(
+    error: BaseException, test: TestState, run: Run | None, when: str
+) -> Iterator[tuple[str, str]]:
+    """Titles and texts of the sections for a failed test.
 
-    run, test = item.config.stash[RUN], state_of(item)
-    lost = when != "setup" and header.note_lost(report, error, spec_of(item), run)
-    test.lost = test.lost or lost
-    found = sections.of_failure(error, test.journal)
-    report.sections += [one for one in found if not (lost and one[0] == sections.HINT)]
-    if when != "teardown" and test.view is not None and not lost:
-        report.sections += changed_rows.of_failure(test.view, run)
+    Args:
+        run: None if the test's server is gone, which explains the error.
+    """
+    from pytest_asyncdb.reports import changed_rows, hints
+
+    if test.journal is not None:
+        log, where = test.journal
+        if log.number:
+            yield "asyncdb: SQL", statements(log, where)
+        for text in log.waits[-_WAITS:]:
+            yield "asyncdb: locks", text
+    if run is not None and (hint := hints.find(error)) is not None:
+        yield "asyncdb: hint", hints.render(hint)
+    if run is not None and when != "teardown" and test.view is not None:
+        yield from changed_rows.of_failure(test.view, run)
+
+
+def statements(log: StatementLog, where: str) -> str:
+    """The text of the section with the statements.
+
+    Args:
+        where: Backend and strategy.
+    """
+    lines = [f"{where}: {counted(log.number, 'statement')}, {duration(log.seconds)}"]
+    steps = log.steps()
+    if log.number > _SHOWN:
+        first = [index for index, step in enumerate(steps) if step.number][-_SHOWN:][0]
+        if first and steps[first - 1].entry == "BEGIN":  # it stays with its statements
+            first -= 1
+        steps = steps[first:]
+        lines.append(f"      {log.number - _SHOWN} before these")
+    connections = _connections(steps)
+    for step in steps:
+        lines += step_lines(step, connections, log.hidden)
+    return "\n".join(lines)
+
+
+def _connections(steps: Sequence[Step]) -> dict[int | None, str]:
+    """Names of connections by number; empty unless several had open transactions at once."""
+    names: dict[int | None, str] = {}
+    in_transaction: set[int] = set()
+    several = False
+    for step in steps:
+        if step.checkout is None:
+            continue
+        names.setdefault(step.checkout, f"connection {len(names) + 1}")
+        in_transaction.add(step.checkout)
+        if step.entry in _ENDS:
+            in_transaction.remove(step.checkout)
+        several = several or len(in_transaction) > 1
+    return names if several else {}

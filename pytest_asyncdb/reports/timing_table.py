@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._record.text import duration
 
@@ -12,22 +13,37 @@ if TYPE_CHECKING:
     from pytest_asyncdb._run.run import Run
     from pytest_asyncdb.abc import BackendSpec
 
+#: Seconds and test, by the backend as written and the line of the table.
+_Times = defaultdict[tuple[str, str], list[tuple[float, str]]]
 _COLUMNS = ("count", "total", "median", "longest")
 
 
-def table(run: Run) -> list[str]:
+def collect(reports: Iterable[Any]) -> tuple[_Times, int]:
+    """The times in pytest's reports of all tests, and the number of processes."""
+    found: _Times = defaultdict(list)
+    workers = set()
+    for report in reports:
+        if hasattr(report, "asyncdb_times"):
+            worker, times = report.asyncdb_times  # from Timer.take()
+            workers.add(worker)
+            for word, line, seconds in times:
+                found[word, line].append((seconds, report.nodeid))
+    return found, len(workers)
+
+
+def table(run: Run, reports: Iterable[object]) -> list[str]:
     """The lines for ``--asyncdb-stats``."""
-    backends = [line for spec in run.settings.specs for line in _of_backend(run, spec)]
+    found, number = collect(reports)
+    backends = [line for spec in run.settings.specs for line in _of_backend(run, spec, found)]
     if not backends:
         return ["asyncdb: no times: the run used no database"]
-    workers = len(run.timing_totals.workers)
     seconds = duration(time.perf_counter() - run.timer.began)
-    by = f" by {workers} workers" if workers > 1 else ""
+    by = f" by {number} workers" if number > 1 else ""
     return [f"asyncdb: times of a run of {seconds}{by}", *backends]
 
 
-def _of_backend(run: Run, spec: BackendSpec) -> Iterator[str]:
-    word, found = str(spec), run.timing_totals.times
+def _of_backend(run: Run, spec: BackendSpec, found: _Times) -> Iterator[str]:
+    word = str(spec)
     server = run.owned.started(spec) if run.owned is not None else None
     lines = sorted((":" in line, line) for backend, line in found if backend == word)
     if server is None and not lines:

@@ -21,7 +21,7 @@ WORDS = ("postgres+asyncpg", "mariadb+asyncmy")
 def test_two_runs_at_once_do_not_meet(chaos: Chaos, servers: Servers, word: str, seed: int) -> None:
     """Each drops its own databases, and neither those of the other, nor anybody else's."""
     target = servers.target(word)
-    left = f"asyncdb_{os.urandom(4).hex()}_maina_1"
+    left = f"asyncdb_{os.urandom(4).hex()}_main_0_1"
     target.observer.query(f"CREATE DATABASE {left}")
     workers = random.Random(seed).choice(["-n0", "-n2"])
     first = chaos.start(*target.arguments)

@@ -155,7 +155,7 @@ def test_a_run_that_is_ended_leaves_nothing(
     left = left_behind(target.observer, output)
     if signum == signal.SIGKILL and provider == "url":
         # The control: the observer sees what is left, the template and its copy.
-        assert left == {begun[2], begun[2].replace("_maina_1", "_t1")}
+        assert left == {begun[2], begun[2].replace("_main_0_1", "_t1")}
         for database in left:
             target.observer.query(f"DROP DATABASE {database}")
     else:

@@ -226,7 +226,7 @@ def private(servers: Servers) -> Iterator[Target]:
 
 
 def test_what_is_dropped_is_said(private: Target) -> None:
-    left = f"asyncdb_{run_id()}_maina_1"
+    left = f"asyncdb_{run_id()}_main_0_1"
     with left_database(private, left):
         url = str(private.url)
         assert f"would be removed: database {left} (command line)" in reap("--dry-run", url)
@@ -236,7 +236,7 @@ def test_what_is_dropped_is_said(private: Target) -> None:
 
 
 def test_databases_of_dead_runs_are_dropped(target: Target) -> None:
-    left, foreign = f"asyncdb_{run_id()}_maina_1", f"asyncdb_notes_{run_id()}"
+    left, foreign = f"asyncdb_{run_id()}_main_0_1", f"asyncdb_notes_{run_id()}"
     with left_database(target, left), left_database(target, foreign):
         reap(str(target.url))
         assert left not in target.observer.databases()
@@ -244,7 +244,7 @@ def test_databases_of_dead_runs_are_dropped(target: Target) -> None:
 
 
 def test_the_next_run_drops_them(project: Project, target: Target) -> None:
-    left, foreign = f"asyncdb_{run_id()}_gw0a_1", f"asyncdb_notes_{run_id()}"
+    left, foreign = f"asyncdb_{run_id()}_gw0_0_1", f"asyncdb_notes_{run_id()}"
     project.tests("async def test_it(asyncdb_session): assert await names(asyncdb_session) == []")
     with left_database(target, left), left_database(target, foreign):
         project.run_apart(target).result.assert_outcomes(passed=1)
@@ -265,7 +265,7 @@ def lock_of(target: Target, run: str) -> str:
 def test_databases_of_a_run_that_holds_its_lock_stay(target: Target, run: str) -> None:
     """On whichever machine it is, and whatever version of the plugin it has."""
     run = {"high": "f", "low": "0"}[run] + run_id()[1:]
-    left, other = f"asyncdb_{run}_maina_1", None
+    left, other = f"asyncdb_{run}_main_0_1", None
     with contextlib.ExitStack() as stack:
         if target.backend == "postgres":  # a run with another maintenance database
             other = f"asyncdb_notes_{run}"
@@ -284,7 +284,7 @@ def test_databases_of_a_run_that_holds_its_lock_stay(target: Target, run: str) -
 
 def test_databases_stay_while_somebody_is_connected_to_one_of_the_run(target: Target) -> None:
     run = run_id()
-    names = {f"asyncdb_{run}_maina_1", f"asyncdb_{run}_t1"}
+    names = {f"asyncdb_{run}_main_0_1", f"asyncdb_{run}_t1"}
     with contextlib.ExitStack() as stack:
         # Until somebody is connected, runs of other tests must not take them away.
         living = target.observer.connect(None)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import time
+from typing import Any
 
 import pytest
 from fix_project import Outcome, Project
 from fix_servers import Servers, Target
 
 from pytest_asyncdb._run.stash import RUN
+from pytest_asyncdb.reports.timing_table import collect
 
 pytestmark = pytest.mark.everyday("sqlite", "postgres+asyncpg")
 
@@ -52,9 +54,9 @@ class Numbers:
         self.found: dict[tuple[str, str], list[tuple[float, str]]] = {}
         self.seconds = 0.0
 
-    def pytest_terminal_summary(self, config: pytest.Config) -> None:
+    def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
         run = config.stash[RUN]
-        self.found = run.timing_totals.times
+        self.found, _ = collect(r for found in terminalreporter.stats.values() for r in found)
         self.seconds = time.perf_counter() - run.timer.began
 
 
@@ -119,7 +121,7 @@ def test_server_and_template_are_no_tests_set_up(project: Project, target: Targe
     project.write("conftest.py", SEED.format(seconds=0.5))
     project.tests(THREE)
     numbers = Numbers()
-    project.run(target, plugins=[numbers]).passed(3)
+    project.run(target, "--asyncdb-stats", plugins=[numbers]).passed(3)
     times = {line: found for (word, line), found in numbers.found.items() if word == target.word}
     ((schema, _),), ((seed, _),) = times["schema"], times["seed"]
     assert 0.5 <= seed < numbers.seconds

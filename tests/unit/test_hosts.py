@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_asyncdb._config.hosts import check_host, hosts_of
+from pytest_asyncdb._config.urls import check_host, hosts_of
 from pytest_asyncdb.abc import Sourced
 from pytest_asyncdb.errors import ConfigError
 

@@ -6,7 +6,7 @@ import pytest
 
 from pytest_asyncdb._record import statement_log
 from pytest_asyncdb._record.statement_log import Statement, StatementLog
-from pytest_asyncdb.reports import sections
+from pytest_asyncdb.reports import item_report
 
 
 def filled(*texts: str, checkout: int | None = 1) -> StatementLog:
@@ -83,6 +83,6 @@ def test_a_text_that_is_cut_shows_no_secret() -> None:
     """The word that names it may follow the cut, and so may the end of the literal."""
     secret = "hunter2" * 100
     log = filled(f"SELECT '{secret}' AS password")
-    text = sections.statements(log, "sqlite, rollback")
+    text = item_report.statements(log, "sqlite, rollback")
     assert "hunter2" not in text
     assert "SELECT '***'" in text
