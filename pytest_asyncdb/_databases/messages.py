@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._record.text import error_text, shorten
+from pytest_asyncdb._record.text import error_text
 from pytest_asyncdb.abc import Backend
 
 
@@ -44,28 +44,6 @@ def too_few_connections(
             *([fewer] if workers > 1 else []),
             "raise max_connections of the server, or the limit of the account",
         ],
-    )
-
-
-def not_reached(
-    label: str, source: str, address: str, host: str, said: str
-) -> errors.ServerUnavailable:
-    """The server answers the controller, but not a worker on another host.
-
-    Args:
-        address: Host and port.
-        host: The host that the worker runs on.
-        said: The driver's error on that host.
-    """
-    return errors.ServerUnavailable(
-        f"a worker on another host does not reach the {label} server ({source})",
-        [f"worker on: {host}", f"tried: {address}", shorten(said, 200)],
-        [
-            "let that host's connections through to it, or give a name or address that means "
-            "the same everywhere",
-            "or run all workers on the controller's host: -n",
-        ],
-        "Seen:",
     )
 
 

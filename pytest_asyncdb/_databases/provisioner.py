@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import socket
 import time
 from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 
 #: Seconds for the statements that make and drop databases.
 PATIENCE = 60.0
-#: Seconds in which a server must answer a worker on another host.
-_REACH = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,30 +83,6 @@ class Provisioner:
     def in_process(self) -> bool:
         """Do the databases live in this process, without a server?"""
         return self.server.maintenance is None
-
-    def reach(self) -> None:
-        """Check that the server, which answers its owner, answers this worker as well; blocks.
-
-        Raises:
-            ServerUnavailable: It does not answer, or another server does.
-        """
-        if self.in_process:
-            return
-        try:
-            query = self.backend.version_query()
-            ((answer,),) = self.host.run(self._maintenance.fetch(query), _REACH)
-        except Exception as error:
-            self._run(self._maintenance.close())
-            raise self._not_reached(f"{type(error).__name__}: {error}") from error
-        if self.backend.version_of(str(answer)) != self.server.version:
-            raise self._not_reached(f"another server answers: {answer}")
-
-    def _not_reached(self, answer: str) -> errors.AsyncdbError:
-        server = self.server
-        address = f"{server.host}:{server.port}" if server.port else str(server.host)
-        return messages.not_reached(
-            self.backend.label, server.reason, address, socket.gethostname(), answer
-        )
 
     def template(self, plan: SchemaPlan, options: Mapping[str, Any]) -> Template:
         """The template for *plan*; builds it unless another process does. Blocks.
@@ -255,7 +228,7 @@ class Provisioner:
 
         backend, server = self.backend, self.server
         try:
-            self._run(create(self._maintenance, backend, name))
+            self._run(self._maintenance.each(backend.create_database(name)))
         except DBAPIError as error:
             code = None if error.orig is None else self.driver.error_code(error.orig)
             if code is None or code not in backend.access_denied_codes:
@@ -281,11 +254,6 @@ class Provisioner:
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.host.run(work, PATIENCE)
-
-
-async def create(sql: AutocommitConnection, backend: Backend, name: str) -> None:
-    """Make an empty database, over a maintenance connection."""
-    await sql.each(backend.create_database(name))
 
 
 async def drop(sql: AutocommitConnection, backend: Backend, server: Server, name: str) -> None:

@@ -167,8 +167,6 @@ class Run:
                 idle_limit(server, backend.label, self.workers),
             )
             provisioner.built = self.timer.templates.setdefault(str(spec), [])
-            if not self.here:
-                provisioner.reach()
             self._provisioners[spec] = provisioner
         return self._provisioners[spec]
 

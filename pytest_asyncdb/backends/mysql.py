@@ -26,7 +26,6 @@ from pytest_asyncdb.abc import (
     Sql,
 )
 from pytest_asyncdb.backends.mysql_dump import make_copier
-from pytest_asyncdb.backends.mysql_locks import HOLDERS
 from pytest_asyncdb.backends.mysql_reset import MySQLRestorer
 from pytest_asyncdb.backends.mysql_tables import on_processlist
 
@@ -186,7 +185,6 @@ class _MySQLFamily(Backend):
     create_right = "ALL on databases whose names begin with asyncdb_"
     create_grant = r"GRANT ALL ON `asyncdb\_%`.* TO '{user}'"
     probe = "DO 0"  # aiomysql ignores the status that comes with rows
-    no_such_savepoint = 1305  # ER_SP_DOES_NOT_EXIST
 
     def url(self, server: Server, driver: str, database: str | None) -> URL:
         from sqlalchemy.engine import URL
@@ -244,7 +242,13 @@ class _MySQLFamily(Backend):
         return (f"SET SESSION {', '.join(limits)}",)
 
     def holders(self, database: str) -> Sequence[str]:
-        return on_processlist(HOLDERS.replace("{database}", database))
+        # InnoDB knows the transactions that have row locks. One without may still hold the metadata
+        # lock of a table that it has read.
+        return on_processlist(
+            "SELECT trx_mysql_thread_id, h.user, '', trx_lock_structs > 0 "
+            "FROM information_schema.innodb_trx JOIN {processlist} h ON h.id = trx_mysql_thread_id "
+            f"WHERE h.db = '{database}'"
+        )
 
     def list_databases(self) -> str:
         return "SELECT schema_name FROM information_schema.schemata"

@@ -25,7 +25,6 @@ from pytest_asyncdb.abc import (
     Server,
     Sql,
 )
-from pytest_asyncdb.backends.postgres_locks import HOLDERS
 
 if TYPE_CHECKING:
     import asyncio
@@ -314,7 +313,13 @@ class Postgres(Backend):
         return (f"ALTER DATABASE \"{database}\" SET lock_timeout = '{limit}'",)
 
     def holders(self, database: str) -> Sequence[str]:
-        return (HOLDERS.format(database=database),)
+        return (
+            "SELECT a.pid, a.usename::text, a.application_name, "
+            "bool_or(l.mode <> 'AccessShareLock') "
+            "FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid "
+            f"WHERE a.datname = '{database}' AND l.granted AND l.locktype <> 'virtualxid' "
+            "AND a.pid <> pg_backend_pid() GROUP BY a.pid, a.usename, a.application_name",
+        )
 
     def list_databases(self) -> str:
         return "SELECT datname FROM pg_database"

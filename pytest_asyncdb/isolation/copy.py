@@ -69,7 +69,7 @@ class Copy(Isolation):
         self._pool.discard()
         if view.keeping:
             view.kept = self._database.keep(ref)
-        self._database.drop(ref, lambda: None)
+        self._database.drop(ref)
         return breaches
 
     def _is_put_back(self, restoration: Restoration) -> bool:
@@ -84,7 +84,7 @@ class Copy(Isolation):
         spare, self._spare = self._spare, None
         if spare is not None and spare.ref is not None:
             spare.close()
-            self._database.drop(spare.ref, lambda: None)
+            self._database.drop(spare.ref)
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.close()

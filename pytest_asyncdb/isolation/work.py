@@ -116,7 +116,7 @@ class WorkView(View):
         self.work = work
         self.engine = work.engine(connect)
         self.url = work.connector.url
-        self.journal = work.log
+        self.log = work.log
 
     def abort(self) -> None:
         self.work.calls.abort()

@@ -27,7 +27,7 @@ _MOST, _SECONDS = 5000, 5.0
 
 def of_failure(view: View, run: Run) -> Iterator[tuple[str, str]]:
     """Title and text of the section; nothing for a test that only read."""
-    log = view.journal
+    log = view.log
     kept = log.statements
     if len(kept) == log.number and all(only_reads(statement.sql) for statement in kept):
         return
@@ -60,7 +60,7 @@ def _look(view: View, run: Run) -> str:
         {name: rows for name, rows in after.items() if rows is not None and name not in left_out},
     )
     seen = "committed " if view.independent else ""
-    return render(found, left_out, seen, 0 if view.journal.hidden else _SHOWN)
+    return render(found, left_out, seen, 0 if view.log.hidden else _SHOWN)
 
 
 def render(

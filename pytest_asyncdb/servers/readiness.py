@@ -111,7 +111,6 @@ def _engine(server: Server, backend: Backend, driver: Driver) -> AsyncEngine:
     return create_async_engine(
         url,
         poolclass=NullPool,
-        connect_args=dict(driver.connect_args()),
         execution_options={OURS: True},  # tests of another backend may run meanwhile
     )
 
