@@ -181,7 +181,6 @@ class _MySQLFamily(Backend):
     create_right = "ALL on databases whose names begin with asyncdb_"
     create_grant = r"GRANT ALL ON `asyncdb\_%`.* TO '{user}'"
     probe = "DO 0"  # aiomysql ignores the status that comes with rows
-    no_such_savepoint = 1305  # ER_SP_DOES_NOT_EXIST
 
     def url(self, server: Server, driver: str, database: str | None) -> URL:
         from sqlalchemy.engine import URL

@@ -26,7 +26,7 @@ def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo
     if spec is not None and item.config.stash[MATRIX]:
         from pytest_asyncdb.reports import outcome
 
-        log = test.journal[0] if test.journal is not None else None
+        log = test.log[0] if test.log is not None else None
         report.__dict__["asyncdb"] = outcome.outcome_of(item.nodeid, spec, error, log)
     if report.failed and test.view is not None and run.settings.keep:
         test.view.keeping = True
@@ -52,7 +52,7 @@ def _explain(report: pytest.TestReport, item: pytest.Item, error: BaseException,
     run, test = item.config.stash[RUN], state_of(item)
     lost = when != "setup" and header.note_lost(report, error, spec_of(item), run)
     test.lost = test.lost or lost
-    found = sections.of_failure(error, test.journal)
+    found = sections.of_failure(error, test.log)
     report.sections += [one for one in found if not (lost and one[0] == sections.HINT)]
     if when != "teardown" and test.view is not None and not lost:
         report.sections += changed_rows.of_failure(test.view, run)

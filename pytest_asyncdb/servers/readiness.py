@@ -75,7 +75,6 @@ def wait_until_ready(
         engine = build_engine(
             backend.url(server, driver.name, None),
             poolclass=NullPool,
-            connect_args=dict(driver.connect_args()),
             execution_options={OURS: True},  # tests of another backend may run meanwhile
         )
     except (ImportError, ArgumentError) as error:

@@ -215,41 +215,6 @@ def test_a_url_of_the_loopback_address_is_refused(
     result.stdout.fnmatch_lines(["  - server: 127.0.0.1:*, which is each host's own address"])
 
 
-def test_a_server_that_does_not_answer_there_is_told(
-    project: Project, host: Host, server: URL
-) -> None:
-    """An address of this host that the other one has no way to."""
-    project.tests(ONE)
-    own = _address_elsewhere(host.here)
-    there = server.set(host=own).render_as_string(hide_password=False)
-    arguments = ["--asyncdb=postgres", f"--asyncdb-url={there}", f"--asyncdb-allow-hosts={own}"]
-    result = run_there(project, host, *arguments)
-    result.assert_outcomes(errors=2)
-    result.stdout.fnmatch_lines(
-        [
-            f"the PostgreSQL server is gone (provider url, {own}:{server.port})",
-            "",
-            "Seen:",
-            "  - *",
-            "",
-            "To fix this: see that the server runs and can be reached, then run the tests again",
-        ],
-        consecutive=True,
-    )
-
-
-def _address_elsewhere(here: str) -> str:
-    """An address of this machine in another network than *here*."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("203.0.113.1", 9))
-        except OSError:
-            pytest.skip("this machine is in one network only")
-        found: str = probe.getsockname()[0]
-    assert found != here
-    return found
-
-
 def test_a_control_connects_to_nothing_there(network: tuple[str, str, str]) -> None:
     """The other host's 127.0.0.1 is not ours: what listens here is not there."""
     name, _, ours = network
