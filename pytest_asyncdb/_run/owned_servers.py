@@ -209,12 +209,7 @@ def _import_for_threads() -> None:
     counts its depth once for all threads: at the same time as another import, or a traceback
     that is shown, it fails now and then. https://github.com/python/cpython/issues/106905
     """
-    for name in (
-        "_run.run_lock",
-        "_run.leftovers",
-        "_databases.connection_limit",
-        "_system.deadline",
-    ):
+    for name in ("_run.run_lock", "_run.leftovers", "_databases.connection_limit"):
         importlib.import_module(f"pytest_asyncdb.{name}")
 
 
