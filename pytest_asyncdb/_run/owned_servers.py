@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 #: Connections to a managed server: of its 200, without those for its administrator.
 MANAGED_LIMIT = 190
-#: Connections of the owner of the servers itself.
-_OWNERS = 2
+#: Connections that the owner of the servers may open besides the one that holds the run's lock.
+_OWNERS = 1
 #: Seconds that the end of a run waits for a server that is still starting.
 _STARTING = 20.0
 #: Seconds that the end of a run waits for the clean-up after dead runs.
