@@ -53,7 +53,7 @@ def _run(
     whole: bool,
     many: bool = False,
 ) -> Any:
-    """``Cursor._run`` without the journal."""
+    """``Cursor._run`` without the log."""
     try:
         return self._branch.run(operation, work, whole)
     except Exception:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._databases.connection import AutocommitConnection
-from pytest_asyncdb._databases.provisioner import create, drop
+from pytest_asyncdb._databases.provisioner import drop
 from pytest_asyncdb.abc import BackendSpec, Server, Sourced
 from pytest_asyncdb.errors import AsyncdbError, ProviderUnavailable, ServerUnavailable
 
@@ -73,7 +73,7 @@ class Servers(contextlib.ExitStack):
 
         async def make() -> None:
             async with AutocommitConnection(maintenance, driver) as sql:
-                await create(sql, backend, name)
+                await sql.each(backend.create_database(name))
 
         async def end() -> None:
             async with AutocommitConnection(maintenance, driver) as sql:

@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parsed = parser.parse_args(arguments)
 
-    from pytest_asyncdb._run.reap import reap
+    from pytest_asyncdb._run.leftovers import reap
 
     # Drivers pass on a server's warnings, such as deprecated columns of its own tables.
     logging.disable(logging.WARNING)

@@ -308,10 +308,6 @@ class Driver(abc.ABC):
     #: The extra of this package that installs the library.
     extra: ClassVar[str]
 
-    def connect_args(self) -> Mapping[str, Any]:
-        """Arguments for ``create_async_engine(connect_args=…)`` of the plugin's own connections."""
-        return {}
-
     def adapt(self, adapted: Any) -> None:
         """Put SQLAlchemy's adapter of a new connection in a state in which it begins no
         transaction by itself. Called once per connection, in a SQLAlchemy greenlet."""
@@ -423,9 +419,6 @@ class Backend(abc.ABC):
     deferred_prepare: ClassVar[tuple[str, ...]] = ()
     #: Statements that fail if such a constraint is violated, and change nothing.
     deferred_check: ClassVar[tuple[str, ...]] = ()
-    #: The error code of a missing savepoint, if a statement can end the transaction and begin
-    #: another one; None: no statement can.
-    no_such_savepoint: ClassVar[int | str | None] = None
     #: The error code of every statement after a failed one until a rollback; None: a failed
     #: statement undoes only itself.
     failed_transaction: ClassVar[int | str | None] = None
@@ -636,10 +629,6 @@ class Sql(Protocol):
     async def fetch(self, query: str) -> list[tuple[Any, ...]]:
         """The rows of a query."""
 
-    async def ask(self, query: str) -> Sequence[tuple[Any, ...]]:
-        """The rows of a query that is sent often, without SQLAlchemy's overhead; raises the
-        driver's errors. See :meth:`Driver.ask`."""
-
     async def script(self, statements: Sequence[str]) -> Sequence[Sequence[tuple[Any, ...]]]:
         """Run several statements, in one round trip if the driver can; see
         :meth:`Driver.run`."""
@@ -703,13 +692,6 @@ class Restorer(abc.ABC):
             changed = [word for word in changed if not word.startswith(IDS)]
         return changed, not changed or await self.restore(changed)
 
-    async def restart_ids(self) -> None:
-        """Set sequences and AUTO_INCREMENT counters to the template's values, while the rows equal
-        the template's."""
-        moved = [word for word in await self.changed() if word.startswith(IDS)]
-        if moved:
-            await self.restore(moved)
-
 
 class Database(abc.ABC):
     """A worker's databases with one schema and seed, as an isolation strategy sees them.
@@ -757,12 +739,8 @@ class Database(abc.ABC):
         """
 
     @abc.abstractmethod
-    def drop(self, copy: DatabaseRef, before: Callable[[], None]) -> None:
-        """Drop the result of :meth:`copy`, whoever is connected to it; need not wait for it.
-
-        Args:
-            before: Called before it, perhaps in another thread, unless the run ends.
-        """
+    def drop(self, copy: DatabaseRef) -> None:
+        """Drop the result of :meth:`copy`, whoever is connected to it; need not wait for it."""
 
     @abc.abstractmethod
     def keep(self, copy: DatabaseRef | None = None) -> DatabaseRef | Exception:
@@ -782,7 +760,7 @@ class View(abc.ABC):
     #: The URL of the test's database.
     url: URL
     #: The statements that the engine has run for the test.
-    journal: StatementLog
+    log: StatementLog
     #: The test has failed, and its database must be kept (``--asyncdb-keep``). Set before its
     #: fixtures are torn down.
     keeping: bool = False

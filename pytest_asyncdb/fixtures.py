@@ -212,7 +212,7 @@ def _asyncdb_view(
         raise
     test = state_of(node)
     test.strays, test.view = strays, view
-    test.journal = view.journal, f"{asyncdb_backend}, {isolation}"
+    test.log = view.log, f"{asyncdb_backend}, {isolation}"
     run.timer.ready()
     yield view
     run.timer.ending()

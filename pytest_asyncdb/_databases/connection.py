@@ -41,10 +41,6 @@ class AutocommitConnection(Sql):
         await self._open()
         return await self._driver.run(self._driver_connection, statements)
 
-    async def ask(self, query: str) -> Sequence[tuple[Any, ...]]:
-        await self._open()
-        return await self._driver.ask(self._driver_connection, query)
-
     async def each(self, statements: Sequence[str]) -> None:
         """Run statements that must not share a round trip with others."""
         connection = await self._open()
@@ -80,7 +76,6 @@ class AutocommitConnection(Sql):
             self._url,
             poolclass=NullPool,
             isolation_level="AUTOCOMMIT",
-            connect_args=dict(self._driver.connect_args()),
             # Statements are sent as they are, also those with a "%"; and the redirection of
             # the application's engines ignores this one.
             execution_options={"no_parameters": True, OURS: True},

@@ -157,7 +157,8 @@ class Description:
     def describe(self, value: Any) -> str:
         """Functions are described by their code and what it encloses; an object of which
         nothing is known by its address, which no other process shares."""
-        if value is None or isinstance(value, (bool, int, float, complex, str, bytes, type(...))):
+        plain = (bool, int, float, complex, str, bytes, type(None), type(...), os.PathLike)
+        if isinstance(value, plain):
             return repr(value)
         if id(value) in self._around:  # a function that calls itself, a list that holds itself
             return f"the same as {self._around.index(id(value))}"
@@ -183,16 +184,12 @@ class Description:
             # Not by repr(): the order of a set differs between processes.
             parts = (value.co_filename, value.co_firstlineno, value.co_code, value.co_names)
             return _hash(self.describe((*parts, value.co_consts)))
-        if isinstance(value, os.PathLike):
-            return str(os.fspath(value))
         if isinstance(value, (type, types.ModuleType, types.BuiltinFunctionType)):
             return f"{getattr(value, '__module__', '')}.{value.__name__}"
         if isinstance(value, functools.partial):
             return self.describe([value.func, value.args, value.keywords])
-        if dataclasses.is_dataclass(value):
-            fields = [getattr(value, field.name) for field in dataclasses.fields(value)]
-            return f"{self._class(value)} {self.describe(fields)}"
-        if isinstance(getattr(value, "statement", None), str):  # SQLAlchemy's DDL
+        is_ddl = isinstance(getattr(value, "statement", None), str)  # SQLAlchemy's DDL
+        if is_ddl or dataclasses.is_dataclass(value):
             return f"{self._class(value)} {self.describe(vars(value))}"
         return f"{_UNKNOWN}{self._class(value)} {id(value)}"
 

@@ -230,7 +230,7 @@ class Provisioner:
 
         backend, server = self.backend, self.server
         try:
-            self._run(create(self._maintenance, backend, name))
+            self._run(self._maintenance.each(backend.create_database(name)))
         except DBAPIError as error:
             code = None if error.orig is None else self.driver.error_code(error.orig)
             if code is None or code not in backend.access_denied_codes:
@@ -256,11 +256,6 @@ class Provisioner:
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.host.run(work, PATIENCE)
-
-
-async def create(sql: AutocommitConnection, backend: Backend, name: str) -> None:
-    """Make an empty database, over a maintenance connection."""
-    await sql.each(backend.create_database(name))
 
 
 async def drop(sql: AutocommitConnection, backend: Backend, server: Server, name: str) -> None:

@@ -11,10 +11,9 @@ import collections
 import concurrent.futures
 import contextlib
 import functools
-import queue
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_asyncdb._databases.connection import AutocommitConnection
 from pytest_asyncdb._databases.provisioner import PATIENCE, Provisioner, Template
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
 
     from pytest_asyncdb._databases.plan import SchemaPlan
 
-#: Work for the thread that makes and drops copies, over its maintenance connection.
-_Work = Callable[[AutocommitConnection], Coroutine[Any, Any, Any]]
+T = TypeVar("T")
 
 
 class WorkerDatabase(Database):
@@ -83,12 +81,11 @@ class WorkerDatabase(Database):
             self._copies = _Copies(self._provisioner, self._template)
         return self._copies.take(prefetch, prefetched)
 
-    def drop(self, copy: DatabaseRef, before: Callable[[], None]) -> None:
+    def drop(self, copy: DatabaseRef) -> None:
         if self._copies is None:
-            before()
             self._provisioner.drop(copy)
         else:
-            self._copies.drop(copy, before)
+            self._copies.drop(copy)
 
     def keep(self, copy: DatabaseRef | None = None) -> DatabaseRef | Exception:
         try:
@@ -125,14 +122,14 @@ class _Copies:
     def __init__(self, provisioner: Provisioner, template: Template) -> None:
         self._provisioner = provisioner
         self._template = template
-        self._jobs: queue.SimpleQueue[tuple[_Work, concurrent.futures.Future[Any]] | None]
-        self._jobs = queue.SimpleQueue()
         self._ready: collections.deque[concurrent.futures.Future[DatabaseRef]] = collections.deque()
+        self._sql = provisioner.new_connection()
+        self._loop = asyncio.new_event_loop()
+        #: The connection runs one job after the other.
+        self._turn = asyncio.Lock()
         self._closing = False
         # A daemon: a server that does not answer must not keep the process from ending.
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._work()), name="asyncdb-copies", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name="asyncdb-copies", daemon=True)
         self._thread.start()
 
     def take(self, prefetch: int, prefetched: Callable[[DatabaseRef], None]) -> DatabaseRef:
@@ -142,8 +139,8 @@ class _Copies:
             prefetched: Called in the thread with each copy that it has made.
         """
 
-        async def make(sql: AutocommitConnection) -> DatabaseRef:
-            copy = await self._provisioner.copying(self._template, sql)
+        async def make() -> DatabaseRef:
+            copy = await self._provisioner.copying(self._template, self._sql)
             prefetched(copy)
             return copy
 
@@ -151,40 +148,32 @@ class _Copies:
             self._ready.append(self._submit(make))
         return self._ready.popleft().result(PATIENCE)
 
-    def drop(self, copy: DatabaseRef, before: Callable[[], None]) -> None:
-        """Drop *copy* when the thread has time.
-
-        Args:
-            before: Called before it, in the thread.
-        """
-
-        async def drop(sql: AutocommitConnection) -> None:
-            try:
-                before()
-            finally:
-                await self._provisioner.dropping(copy, sql)
-
-        self._submit(drop)
+    def drop(self, copy: DatabaseRef) -> None:
+        """Drop *copy* when the thread has time."""
+        self._submit(functools.partial(self._provisioner.dropping, copy, self._sql))
 
     def close(self) -> None:
         """Stop the thread after its present job. The end of the run drops what remains."""
         self._closing = True
-        self._jobs.put(None)
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop)
         self._thread.join(PATIENCE)
 
-    def _submit(self, work: _Work) -> concurrent.futures.Future[Any]:
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        self._jobs.put((work, future))
-        return future
+    def _submit(self, work: Callable[[], Coroutine[Any, Any, T]]) -> concurrent.futures.Future[T]:
+        async def job() -> T:
+            async with self._turn:
+                if self._closing:
+                    raise RuntimeError("the run is ending")
+                return await work()
 
-    async def _work(self) -> None:
-        # Waiting for a job blocks the loop, on which nothing else runs.
-        async with self._provisioner.new_connection() as sql:
-            while (job := self._jobs.get()) is not None and not self._closing:
-                work, future = job
-                try:
-                    result = await work(sql)
-                except BaseException as error:
-                    future.set_exception(error)
-                else:
-                    future.set_result(result)
+        return asyncio.run_coroutine_threadsafe(job(), self._loop)
+
+    async def _stop(self) -> None:
+        async with self._turn:  # after the other jobs, which do nothing any more
+            await self._sql.close()
+        self._loop.stop()
+
+    def _run(self) -> None:
+        with contextlib.closing(self._loop):
+            self._loop.run_forever()
+            # The transport of the closed connection needs another turn of the loop.
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())

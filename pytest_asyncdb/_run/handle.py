@@ -90,7 +90,7 @@ class Asyncdb:
 
         Without the plugin's own statements, BEGIN, COMMIT and ROLLBACK.
         """
-        return self._view.journal.statements
+        return self._view.log.statements
 
     def count(
         self,
@@ -111,7 +111,7 @@ class Asyncdb:
         """
         from pytest_asyncdb._record.statement_count import Count
 
-        return Count(self._view.journal, max, min)
+        return Count(self._view.log, max, min)
 
     @contextlib.asynccontextmanager
     async def connections(

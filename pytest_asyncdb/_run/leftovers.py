@@ -1,58 +1,56 @@
-"""What killed runs have left on this machine: server folders with their processes, containers.
+"""What outlives a run on this machine: servers that were kept, and what killed runs have left.
 
-Only what carries a record of its owner counts (``_system/process_identity.py``), and only what
-belongs to this user: a folder or record that is a symbolic link, or that another user could have
-written, is ignored. ``reap.py`` prints and removes on request what every run removes by itself;
-databases on servers by URL are in ``run_lock.py``.
+Every run removes in the background what nothing uses (:func:`reap_in_thread`). The command ``reap``
+also ends kept servers, drops kept databases and those of dead runs on servers by URL, and prints
+what it does.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-import re
-import shutil
-import stat
-import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from pytest_asyncdb._system.process_identity import FILE, Owner
-from pytest_asyncdb.servers.reusable import end_idle
-from pytest_asyncdb.servers.supervised import MEMORY, PREFIX
+from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb._config.urls import add_url, check_host
+from pytest_asyncdb._databases import kept_databases
+from pytest_asyncdb._databases.connection import AutocommitConnection
+from pytest_asyncdb._databases.provisioner import drop
+from pytest_asyncdb._run.run_lock import dead_databases
+from pytest_asyncdb.abc import BackendSpec, Server, Sourced
+from pytest_asyncdb.servers import docker_api
+from pytest_asyncdb.servers.reusable import records
+from pytest_asyncdb.servers.server_folders import remove_folder, server_folders
 
-if TYPE_CHECKING:
-    import psutil
-
-#: Seconds for killed processes to end.
-_END = 10.0
-_FOLDER = re.compile(rf"{PREFIX}[0-9a-f]{{12}}")
+#: Seconds for a server to drop a database.
+_DROP = 30.0
 
 
 class Leftover(NamedTuple):
-    """Something that outlives a killed run.
+    """Something that outlives its run.
 
     Args:
-        name: The folder's or the container's name; empty for other things.
         text: What it is and whose, for a message.
         in_use: A run uses it.
         remove: Removes it and ends what runs in it; blocks. False: it is still there.
     """
 
-    name: str
     text: str
     in_use: bool
-    remove: Callable[[], bool]
+    remove: Callable[[], bool | None]
 
 
 def reap_in_thread() -> threading.Thread:
-    """Remove what is left on this machine, in the background; containers only if they are idle.
+    """Remove in the background what no run uses; kept servers an hour after their last use.
 
-    A run that starts a container removes those of killed runs before.
+    Containers of killed runs are left to the next run that starts a container: asking for them
+    takes the package ``docker``.
     """
     thread = threading.Thread(target=_reap_quietly, name="asyncdb-reap", daemon=True)
     thread.start()
@@ -62,91 +60,142 @@ def reap_in_thread() -> threading.Thread:
 def _reap_quietly() -> None:
     # The user did not ask for this; the next run tries again.
     with contextlib.suppress(Exception):
-        end_idle()
-        for folder in server_folders():
-            if not folder.in_use:
-                folder.remove()
+        for record in records():
+            if record.is_idle():
+                record.end_unused()
+        for folder, owner in server_folders():
+            if not owner.holds(folder.name):
+                remove_folder(folder)
 
 
-def server_folders() -> Iterator[Leftover]:
-    """The folders of this user's servers, in memory and in the folder for temporary files.
+def _on_this_machine() -> Iterator[Leftover]:
+    """Everything that outlives its run, also what is in use.
 
-    As root, also those of servers that root has started as another user.
+    Containers of other machines are among it if they share the engine; they count as in use.
     """
-    for place in {MEMORY, tempfile.gettempdir()} if os.name == "posix" else ():
-        with contextlib.suppress(OSError):
-            for folder in sorted(Path(place).resolve(strict=True).iterdir()):
-                if _FOLDER.fullmatch(folder.name):
-                    with contextlib.suppress(OSError, ValueError):
-                        uid, owner = _owner_in(folder)
-                        text, remove = f"folder {folder}, {owner}", partial(_remove, folder, uid)
-                        yield Leftover(folder.name, text, owner.alive(), remove)
+    kept = set()
+    for record in records():
+        kept.add(Path(record.place).name)
+        in_use = record.end_unused(dry_run=True) is None
+        yield Leftover(str(record), in_use, record.end_unused)
+    for folder, owner in server_folders():
+        if folder.name not in kept:
+            text, in_use = f"folder {folder}, {owner}", owner.holds(folder.name)
+            yield Leftover(text, in_use, partial(remove_folder, folder))
+    if docker_api.ping(docker_api.engine_address()) is None:
+        for one, owner in docker_api.labelled():
+            if one.name not in kept:
+                text = f"container {one.name} ({one.attrs['Config']['Image']}), {owner}"
+                in_use = owner.holds(one.name)
+                yield Leftover(text, in_use, partial(docker_api.remove, one))
 
 
-def _owner_in(folder: Path) -> tuple[int, Owner]:
-    """The user that a folder belongs to, and the record in it.
-
-    Raises:
-        OSError: It is not a folder of this user with a record that this user has written.
-        ValueError: The record cannot be read.
-    """
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        uid = os.fstat(opened).st_uid
-        record = os.open(FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=opened)
-    finally:
-        os.close(opened)
-    with os.fdopen(record, encoding="utf-8") as file:
-        me, status = os.geteuid(), os.fstat(record)
-        if me not in (0, uid) or status.st_uid != me or not stat.S_ISREG(status.st_mode):
-            raise PermissionError(f"{folder} belongs to another user")
-        return uid, Owner.from_json(file.read())
-
-
-def _remove(folder: Path, uid: int) -> bool:
-    """Kill the processes in a folder and remove it.
+def reap(
+    urls: Sequence[str], allowed: str, dry_run: bool, write_line: Callable[[str], None]
+) -> bool:
+    """Remove what killed runs have left on this machine and on servers.
 
     Args:
-        uid: The user that the folder belongs to; processes of other users are not touched.
-    """
-    import psutil
+        urls: Servers to look at in addition to those of ``ASYNCDB_*_URL``.
+        allowed: Hosts that are for tests although they do not look so, separated by commas.
+        dry_run: Only report what would be removed, and what is in use.
+        write_line: Called with one line for each thing.
 
-    until = time.monotonic() + _END
-    while (processes := list(_processes_in(folder, uid))) or os.path.lexists(folder):
-        if time.monotonic() > until:
-            return False
-        for process in processes:
-            with contextlib.suppress(psutil.Error):
-                process.kill()  # not if another process has got its pid meanwhile
-        if not processes:
-            shutil.rmtree(folder, ignore_errors=True)  # follows no links
-        time.sleep(0.01)
+    Returns:
+        Whether everything that should be removed was removed.
+
+    Raises:
+        AsyncdbError: A URL is wrong or leads to a server that may not be for tests, or its server
+            does not answer.
+    """
+    registry = Registry()
+    targets = list(_targets(registry, urls))
+    for _, url in targets:
+        check_host(url, allowed, os.environ, "--allow-hosts")
+    found, complete = False, True
+    for one in chain(_on_this_machine(), _kept_databases(registry)):
+        done, reason = "would be removed", ""
+        if one.in_use:
+            done = "in use"
+        elif not dry_run:
+            try:
+                removed = bool(one.remove())
+            except Exception as error:
+                first_line = str(error).partition("\n")[0]
+                removed, reason = False, f": {type(error).__name__}: {first_line}"
+            done = "removed" if removed else "could not be removed"
+            complete = complete and removed
+        if dry_run or not one.in_use:
+            write_line(f"{done}: {one.text}{reason}")
+        found = found or not one.in_use
+    for name, url in targets:
+        for database in _dropped(registry, name, url, dry_run):
+            found = True
+            done = "would be removed" if dry_run else "removed"
+            write_line(f"{done}: database {database} ({url.source})")
+    if not found:
+        write_line("nothing to remove")
+    return complete
+
+
+def _kept_databases(registry: Registry) -> Iterator[Leftover]:
+    """This user's databases of failed tests that were kept."""
+    for record in kept_databases.records():
+        text = f"database {record.name} of {record.test}"
+        yield Leftover(text, record.running, partial(_remove_kept, registry, record))
+
+
+def _remove_kept(registry: Registry, record: kept_databases.Record) -> bool:
+    server = record.server
+    address = (server.host, server.port)
+    running = {(one.server.host, one.server.port) for one in records() if one.running()}
+    # A server of the plugin that was ended has taken its databases with it.
+    if server.maintenance is not None and not (server.managed and address not in running):
+        backend = registry.backend(server.backend)
+        driver = registry.driver(BackendSpec(server.backend, record.driver))
+
+        async def dropping() -> None:
+            url = backend.url(server, driver.name, None)
+            async with asyncio.timeout(_DROP), AutocommitConnection(url, driver) as sql:
+                await drop(sql, backend, server, record.name)
+
+        asyncio.run(dropping())
+    record.forget()
     return True
 
 
-def _processes_in(folder: Path, uid: int) -> Iterator[psutil.Process]:
-    """Processes of a user that work in a folder.
+def _targets(registry: Registry, urls: Sequence[str]) -> Iterator[tuple[str, Sourced[str]]]:
+    """The servers to look at, each with the name of its backend."""
+    named = [(os.environ.get(f"ASYNCDB_{name.upper()}_URL"), name) for name in registry.backends]
+    for url, name in [*named, *((url, "") for url in urls)]:
+        if url:
+            found: dict[str, Sourced[str]] = {}
+            source = f"ASYNCDB_{name.upper()}_URL" if name else "command line"
+            add_url(found, url, source, name, registry)
+            for key, one in found.items():
+                yield key.partition("@")[0], one
 
-    Servers have no terminal. A shell in which a person looks at the folder has one.
+
+def _dropped(registry: Registry, name: str, url: Sourced[str], dry_run: bool) -> list[str]:
+    """Drop the databases of dead runs on a server; their names.
+
+    Args:
+        name: The backend's.
     """
-    import psutil
+    driver_name = url.value.partition("://")[0].partition("+")[2] or None
+    spec = BackendSpec(name, driver_name, source=url.source)
+    backend, driver = registry.backend(name), registry.driver(spec)
+    provider = registry.provider("url")
 
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            inside = Path(process.cwd()).is_relative_to(folder)
-            if inside and process.uids().real == uid and process.terminal() is None:
-                yield process
+    async def dropping(server: Server) -> list[str]:
+        names = []
+        async with AutocommitConnection(backend.url(server, driver.name, None), driver) as sql:
+            async for database in dead_databases(sql, backend):
+                if not dry_run:
+                    await drop(sql, backend, server, database)
+                names.append(database)
+        return names
 
-
-def containers() -> Iterator[Leftover]:
-    """The containers that carry the plugin's label, also those of other machines.
-
-    None if no engine answers.
-    """
-    from pytest_asyncdb.servers import docker_api
-    from pytest_asyncdb.servers.docker_labels import labelled
-
-    if docker_api.ping(docker_api.engine_address()) is None:
-        for one, owner, in_use in labelled():
-            text = f"container {one.name} ({one.attrs['Config']['Image']}), {owner}"
-            yield Leftover(one.name, text, in_use, partial(docker_api.remove, one))
+    found = provider.find(spec, backend, url)
+    with provider.obtain(found, spec, backend, driver, lambda line: None) as server:
+        return asyncio.run(dropping(server))

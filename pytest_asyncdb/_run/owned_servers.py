@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 #: Connections to a managed server: of its 200, without those for its administrator.
 MANAGED_LIMIT = 190
-#: Connections of the owner of the servers itself.
-_OWNERS = 2
+#: Connections that the owner of the servers may open besides the one that holds the run's lock.
+_OWNERS = 1
 #: Seconds that the end of a run waits for a server that is still starting.
 _STARTING = 20.0
 #: Seconds that the end of a run waits for the clean-up after dead runs.
@@ -209,8 +209,7 @@ def _import_for_threads() -> None:
     counts its depth once for all threads: at the same time as another import, or a traceback
     that is shown, it fails now and then. https://github.com/python/cpython/issues/106905
     """
-    names = "_run.run_lock", "_run.leftovers", "_databases.connection_limit", "_system.deadline"
-    for name in names:
+    for name in ("_run.run_lock", "_run.leftovers", "_databases.connection_limit"):
         importlib.import_module(f"pytest_asyncdb.{name}")
 
 

@@ -25,13 +25,13 @@ class TestState:
     """What is known of a test while it runs; pytest keeps the item itself until the end of the
     run."""
 
-    __slots__ = ("failure", "journal", "kept", "lost", "next", "strays", "view")
+    __slots__ = ("failure", "kept", "log", "lost", "next", "strays", "view")
 
     def __init__(self) -> None:
         #: The exception with which it failed, so that a breach is not reported twice.
         self.failure: BaseException | None = None
         #: The statements of its engines, and the backend and strategy on which they ran.
-        self.journal: tuple[StatementLog, str] | None = None
+        self.log: tuple[StatementLog, str] | None = None
         #: With ``--asyncdb-keep``, for a failed test: whether its database was kept, and the
         #: command that opens it, or the reason why not.
         self.kept: tuple[bool, str] | None = None

@@ -73,7 +73,7 @@ def _check(folder: Path) -> None:
         problem = f"other users may write to it (mode {stat.S_IMODE(status.st_mode):04o})"
     else:
         if stat.S_IMODE(status.st_mode) != 0o700:
-            folder.chmod(0o700)  # others could only read: what is in it is ours
+            folder.chmod(0o700)  # others could only read, so the files are this user's
         return
     raise AsyncdbError(
         f"the cache folder {folder} is not private",

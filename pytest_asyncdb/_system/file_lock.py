@@ -29,10 +29,9 @@ def lock(path: Path, *, shared: bool = False, wait: bool = True) -> int | None:
     how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
     try:
         fcntl.flock(file, how)
-    except BlockingIOError:
+    except BaseException as error:
         os.close(file)
-        return None
-    except BaseException:
-        os.close(file)
+        if isinstance(error, BlockingIOError):
+            return None
         raise
     return file

@@ -35,38 +35,26 @@ class Naming(NamedTuple):
         """
         module_name, colon, attribute = word.partition(":")
         if not colon or not attribute:
-            raise self.error(
-                f"{self.setting}={word!r} has no attribute ({source})",
-                [],
-                [f"write module:attribute, such as {self.example}"],
-            )
+            remedy = f"write module:attribute, such as {self.example}"
+            raise self.error(f"{self.setting}={word!r} has no attribute ({source})", [], [remedy])
         value = self._import(module_name, word, source)
         for part in attribute.split("."):
             if not hasattr(value, part):
-                names = [n for n in dir(value) if not n.startswith("_")]
-                raise self.error(
-                    f"{self.setting}={word!r}: there is no {part!r} in "
-                    f"{getattr(value, '__name__', value)}{messages.near_miss(part, names)} "
-                    f"({source})",
-                    [],
-                    [f"name {self.wanted} of that module"],
-                )
+                place = getattr(value, "__name__", value)
+                near = messages.near_miss(part, [n for n in dir(value) if not n.startswith("_")])
+                text = f"{self.setting}={word!r}: there is no {part!r} in {place}{near} ({source})"
+                raise self.error(text, [], [f"name {self.wanted} of that module"])
             value = getattr(value, part)
         return value
 
     def _import(self, module_name: str, word: str, source: str) -> Any:
         try:
             return importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name is not None and (module_name + ".").startswith(error.name + "."):
-                raise self.error(
-                    f"{self.setting}={word!r}: there is no module {error.name!r} ({source})",
-                    [],
-                    [
-                        "add its folder to the path: pythonpath = . in the ini file",
-                        "install the project: pip install -e .",
-                    ],
-                ) from None
-            raise messages.import_failed(self.error, self.setting, word, source, error) from error
         except Exception as error:
+            missing = isinstance(error, ModuleNotFoundError) and error.name
+            if missing and (module_name + ".").startswith(f"{missing}."):
+                text = f"{self.setting}={word!r}: there is no module {missing!r} ({source})"
+                path = "add its folder to the path: pythonpath = . in the ini file"
+                project = "install the project: pip install -e ."
+                raise self.error(text, [], [path, project]) from None
             raise messages.import_failed(self.error, self.setting, word, source, error) from error

@@ -2,6 +2,7 @@
 
 The record is stored with the thing: in a server's folder, in a container's label. Other versions
 of the plugin read it, so fields are only ever added. In doubt the process counts as running.
+A server that may outlive its process names the folder where later runs find it (``kept``).
 """
 
 from __future__ import annotations
@@ -23,30 +24,30 @@ class Owner:
     """A process, distinct from any other process that gets the same pid.
 
     Args:
-        host: The machine's name and, after a slash, its ``machine-id`` if it has one.
-        boot: Changes with every boot of the machine; empty if unknown.
+        host: The machine's name and, after a slash, its ``machine-id``; without one, an id that
+            changes with every boot.
         space: The process's pid namespace; empty on systems without them.
         pid: The process id in that namespace.
         started: Its :func:`start_time`.
         run: The run id.
         what: What it owns, in words.
-        version: Empty; earlier versions of the plugin read it.
+        kept: The folder of the record by which later runs find the thing
+            (``servers/reusable.py``); empty if it ends with the process.
     """
 
     host: str
-    boot: str
     space: str
     pid: int
     started: str
     run: str
     what: str
-    version: str = ""
+    kept: str = ""
 
     @classmethod
-    def current(cls, run: str, what: str) -> Owner:
+    def current(cls, run: str, what: str, kept: str = "") -> Owner:
         """This process as the owner of *what*."""
         pid = os.getpid()
-        return cls(_host(), _boot(), _space(), pid, start_time(pid) or "", run, what)
+        return cls(_host(), _space(), pid, start_time(pid) or "", run, what, kept)
 
     @classmethod
     def from_json(cls, text: str) -> Owner:
@@ -68,15 +69,27 @@ class Owner:
 
     def alive(self) -> bool:
         """Does the process run? True also if this cannot be determined from here."""
-        if self.host != _host():
-            return True
-        if self.boot != _boot():
-            # Machines may share a name, but not a machine-id.
-            return self.host.endswith("/")
-        if self.space != _space() or self.pid <= 0 or not self.started.isdecimal():
+        here = (self.host, self.space) == (_host(), _space())
+        if not here or self.pid <= 0 or not self.started.isdecimal():
             return True
         now = start_time(self.pid)
         return now is None or bool(now and abs(int(now) - int(self.started)) <= _TOLERANCE)
+
+    def holds(self, name: str) -> bool:
+        """Is a server of the process in use: does the process run, or can later runs find it?
+
+        Args:
+            name: The name of the server's folder or container.
+        """
+        if self.alive():
+            return True
+        try:
+            record = Path(self.kept, "record.json") if self.kept else None
+            return record is not None and name in record.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return False
+        except OSError:  # another user's
+            return True
 
     def __str__(self) -> str:
         host = self.host.partition("/")[0]
@@ -103,11 +116,9 @@ def start_time(pid: int) -> str | None:
 
 
 def _host() -> str:
-    return f"{socket.gethostname()}/{_read('/etc/machine-id')}"
-
-
-def _boot() -> str:
-    return _read("/proc/sys/kernel/random/boot_id")
+    # Machines may share a name, but none of these ids.
+    number = _read("/etc/machine-id") or _read("/proc/sys/kernel/random/boot_id")
+    return f"{socket.gethostname()}/{number}"
 
 
 def _space() -> str:

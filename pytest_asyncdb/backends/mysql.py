@@ -146,10 +146,11 @@ class Aiomysql(_MySQLDriver):
         return connection._writer.transport.get_extra_info("socket")
 
 
+#: Of the account's own limit, the connection that holds the run's lock is taken off.
 _FREE_CONNECTIONS = """
 SELECT least(
     @@max_connections - variable_value,
-    CASE WHEN @@max_user_connections > 0 THEN @@max_user_connections ELSE 100000 END
+    CASE WHEN @@max_user_connections > 0 THEN @@max_user_connections - 1 ELSE 100000 END
 )
 FROM {status} WHERE variable_name = 'Threads_connected'
 """
@@ -181,7 +182,6 @@ class _MySQLFamily(Backend):
     create_right = "ALL on databases whose names begin with asyncdb_"
     create_grant = r"GRANT ALL ON `asyncdb\_%`.* TO '{user}'"
     probe = "DO 0"  # aiomysql ignores the status that comes with rows
-    no_such_savepoint = 1305  # ER_SP_DOES_NOT_EXIST
 
     def url(self, server: Server, driver: str, database: str | None) -> URL:
         from sqlalchemy.engine import URL

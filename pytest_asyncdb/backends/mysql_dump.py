@@ -186,15 +186,15 @@ def in_order(objects: Sequence[Made], database: str) -> list[Made]:
     return [views[next(sorted_views)] if made.kind == "VIEW" else made for made in objects]
 
 
-async def stored_columns(sql: Sql, database: str) -> dict[str, dict[str, str]]:
-    """The writable columns of each table, also invisible ones, and their types."""
-    columns: dict[str, dict[str, str]] = {}
-    for table, column, kind in await sql.fetch(
-        "SELECT table_name, column_name, data_type FROM information_schema.columns "
+async def stored_columns(sql: Sql, database: str) -> dict[str, list[str]]:
+    """The writable columns of each table, also invisible ones."""
+    columns: dict[str, list[str]] = {}
+    for table, column in await sql.fetch(
+        "SELECT table_name, column_name FROM information_schema.columns "
         f"WHERE table_schema = {literal(database)} AND coalesce(generation_expression, '') = '' "
         "ORDER BY table_name, ordinal_position"
     ):
-        columns.setdefault(table, {})[column] = kind
+        columns.setdefault(table, []).append(column)
     return columns
 
 

@@ -1,6 +1,6 @@
 """Puts a MySQL or MariaDB database back to its template.
 
-Three queries in one round trip show what may have changed, whoever changed it: the tables that have
+Three queries in one round trip show what any session may have changed: the tables that have
 rows now and had none, the times of the last writes, the AUTO_INCREMENT counters, and the number of
 DDL statements that the server has run. Only what these point at is compared in detail.
 """
@@ -8,7 +8,7 @@ DDL statements that the server has run. Only what these point at is compared in 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from pytest_asyncdb.abc import LEFT_OPEN, Restorer, Sql
 from pytest_asyncdb.backends.mysql_dump import SETTLE, insert_all, quoted
@@ -16,12 +16,8 @@ from pytest_asyncdb.backends.mysql_tables import DDL, INNODB, Catalog, State, co
 
 #: Seconds that a statement waits for the locks of other sessions.
 _PATIENCE = 3
-#: Tables with at most this many rows are emptied and filled again; larger ones are compared.
-_FEW = 1000
 #: Attempts, as the user's triggers may change what was put back.
 _ATTEMPTS = 3
-#: Types whose values may compare equal although they differ.
-_TEXTS = ("char", "varchar", "tinytext", "text", "mediumtext", "longtext", "enum", "set", "json")
 
 
 class MySQLRestorer(Restorer):
@@ -54,14 +50,12 @@ class MySQLRestorer(Restorer):
         self._sums = await self._catalog.checksums(seeded)
         #: The second at which a table last equalled the template.
         self._seen = dict.fromkeys(seeded, self._start.now)
-        sizes = {name: await self._catalog.size(name) for name in seeded}
-        self._large = {name for name, (rows, _) in sizes.items() if rows > _FEW}
         #: Tables whose counter is right after TRUNCATE and INSERT.
         self._truncatable = {
             name
             for name, start in self._start.ids.items()
             if name in self._catalog.counting and name not in self._catalog.versioned
-            if name not in self._large and start == sizes.get(name, (0, 1))[1]
+            if start == (await self._catalog.next_id(name) if name in seeded else 1)
         }
 
     async def changed(self) -> Sequence[str]:
@@ -92,7 +86,7 @@ class MySQLRestorer(Restorer):
         tables = await self._changed_tables(state, distrust)
         return (
             *(f"table {name}" for name in self._catalog.tables if name in tables),
-            *(f"ids of {name}" for name in self._moved(state)),
+            *(f"ids of {k}" for k, start in self._start.ids.items() if state.ids.get(k) != start),
         )
 
     async def restore(self, changed: Sequence[str]) -> bool:
@@ -102,7 +96,7 @@ class MySQLRestorer(Restorer):
                 with contextlib.suppress(Exception):  # it has ended meanwhile
                     await self._sql.script([f"KILL {word.removeprefix(LEFT_OPEN).split(':')[0]}"])
             changed = await self._look()
-        for attempt in range(_ATTEMPTS):
+        for _ in range(_ATTEMPTS):
             ids = [name for name in self._start.ids if f"ids of {name}" in changed]
             restarted = self._truncatable.intersection(ids)
             tables = [
@@ -113,18 +107,17 @@ class MySQLRestorer(Restorer):
             seeded = self._sums.keys() & tables
             if "schema" in changed or self._catalog.versioned & seeded:
                 return False
-            if seeded and self._template == self._database:
-                return False  # the rows exist nowhere else
             # INSERT may fire triggers that fill other tables.
             tables.sort(key=lambda name: name not in seeded)
-            statements = [s for t in tables for s in self._put_back(t, t in restarted, attempt)]
-            statements += [self._restart(name) for name in ids if name not in restarted]
+            statements = [s for t in tables for s in self._put_back(t, t in restarted)]
+            restarts = [self._restart(name) for name in ids if name not in restarted]
+            self._ddl += len(restarts)
             try:
-                await self._run(statements)
+                await self._sql.script([*statements, *restarts] or ["DO 0"])
             except Exception:
                 # A lock of another session, or a trigger that forbids it.
                 return False
-            if not (self._catalog.triggers or self._large & seeded):
+            if not self._catalog.triggers:
                 return True
             changed = await self._look()
             if not changed:
@@ -146,19 +139,8 @@ class MySQLRestorer(Restorer):
                 self._seen[name] = state.now
         return changed
 
-    def _moved(self, state: State) -> list[str]:
-        return [name for name, start in self._start.ids.items() if state.ids.get(name) != start]
-
-    async def _run(self, statements: Iterable[str]) -> None:
-        statements = list(statements)
-        if statements:
-            self._ddl += sum(statement.startswith("ALTER") for statement in statements)
-            await self._sql.script(statements)
-
-    def _put_back(self, name: str, restart: bool, attempt: int) -> list[str]:
+    def _put_back(self, name: str, restart: bool) -> list[str]:
         """Statements that give a table its rows, and with *restart* its counter."""
-        if name in self._large and name in self._catalog.keys and attempt == 0:
-            return self._differences(name)
         # TRUNCATE costs more than DELETE, less than ALTER, and fires no trigger.
         statements = [f"{'TRUNCATE' if restart else 'DELETE FROM'} {quoted(self._database, name)}"]
         if name in self._catalog.versioned:
@@ -168,28 +150,8 @@ class MySQLRestorer(Restorer):
             statements.append(insert_all(name, columns, self._template, self._database))
         return statements
 
-    def _differences(self, name: str) -> list[str]:
-        here, there = quoted(self._database, name), quoted(self._template, name)
-        keys, columns = self._catalog.keys[name], self._catalog.columns[name]
-        join = " AND ".join(f"d.{quoted(key)} = s.{quoted(key)}" for key in keys)
-        same = " AND ".join(_same(quoted(column), kind) for column, kind in columns.items())
-        names = ", ".join(map(quoted, columns))
-        values = ", ".join(f"s.{quoted(column)}" for column in columns)
-        return [
-            f"DELETE d FROM {here} AS d LEFT JOIN {there} AS s ON {join} "
-            f"WHERE s.{quoted(keys[0])} IS NULL OR NOT ({same})",
-            f"INSERT INTO {here} ({names}) SELECT {values} FROM {there} AS s "
-            f"LEFT JOIN {here} AS d ON {join} WHERE d.{quoted(keys[0])} IS NULL",
-        ]
-
     def _restart(self, name: str) -> str:
         there, start = quoted(self._database, name), self._start.ids[name]
         if name in self._catalog.sequences:
             return f"ALTER SEQUENCE {there} RESTART WITH {start}"
         return f"ALTER TABLE {there} AUTO_INCREMENT = {start}"
-
-
-def _same(column: str, kind: str) -> str:
-    if kind in _TEXTS:
-        return f"CAST(d.{column} AS BINARY) <=> CAST(s.{column} AS BINARY)"
-    return f"d.{column} <=> s.{column}"

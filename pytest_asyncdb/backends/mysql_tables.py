@@ -116,10 +116,8 @@ class Catalog:
         self.triggers = bool(definitions.names("TRIGGER"))
         #: The query for :meth:`read`; fails if a table was dropped.
         self.probe = self._probe("")
-        #: The writable columns, and their types.
-        self.columns: dict[str, dict[str, str]] = {}
-        #: The columns of primary keys.
-        self.keys: dict[str, list[str]] = {}
+        #: The writable columns.
+        self.columns: dict[str, list[str]] = {}
         #: The AUTO_INCREMENT columns.
         self.counting: dict[str, str] = {}
 
@@ -128,18 +126,12 @@ class Catalog:
         """Read the catalog, in a session after SETTLE."""
         self = cls(sql, database, await define(sql, database))
         self.columns = await stored_columns(sql, database)
-        for table, column, extra, key in await sql.fetch(
-            "SELECT c.table_name, c.column_name, c.extra, k.ordinal_position "
-            "FROM information_schema.columns AS c "
-            "LEFT JOIN information_schema.key_column_usage AS k ON k.constraint_name = 'PRIMARY' "
-            "AND k.table_schema = c.table_schema AND k.table_name = c.table_name "
-            f"AND k.column_name = c.column_name WHERE c.table_schema = {literal(database)} "
-            "ORDER BY c.table_name, k.ordinal_position"
-        ):
-            if "auto_increment" in extra:
-                self.counting[table] = column
-            if key is not None:
-                self.keys.setdefault(table, []).append(column)
+        self.counting = dict(
+            await sql.fetch(
+                "SELECT table_name, column_name FROM information_schema.columns "
+                f"WHERE table_schema = {literal(database)} AND extra LIKE '%auto_increment%'"
+            )
+        )
         return self
 
     def narrow_probe(self, start: State) -> None:
@@ -189,14 +181,13 @@ class Catalog:
         rows = await self._sql.fetch(f"CHECKSUM TABLE {names}")
         return {name: row[1] for name, row in zip(tables, rows, strict=True)}
 
-    async def size(self, table: str) -> tuple[int, int]:
-        """How many rows a table has, and the id that follows the largest."""
-        column = self.counting.get(table)
-        follows = f"coalesce(max({quoted(column)}), 0) + 1" if column else "1"
-        ((rows, following),) = await self._sql.fetch(
-            f"SELECT count(*), {follows} FROM {quoted(self._database, table)}"
+    async def next_id(self, table: str) -> int:
+        """The id that follows the largest one in a table."""
+        column = quoted(self.counting[table])
+        ((value,),) = await self._sql.fetch(
+            f"SELECT coalesce(max({column}), 0) + 1 FROM {quoted(self._database, table)}"
         )
-        return int(rows), int(following)
+        return int(value)
 
     def _probe(self, only: str) -> str:
         return " UNION ALL ".join(

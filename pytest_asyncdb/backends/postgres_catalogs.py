@@ -47,7 +47,7 @@ PREPARED = "'PREPARE TRANSACTION '"
 
 
 TABLES = """
-SELECT c.oid::bigint, format('%I.%I', n.nspname, c.relname),
+SELECT format('%I.%I', n.nspname, c.relname),
     (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum)
      FROM pg_attribute a
      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
@@ -61,7 +61,7 @@ ORDER BY c.oid
 """
 
 SEQUENCES = """
-SELECT c.oid::bigint, format('%I.%I', n.nspname, c.relname)
+SELECT format('%I.%I', n.nspname, c.relname)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname NOT LIKE 'pg\\_%'
 ORDER BY c.oid
@@ -83,49 +83,5 @@ PATIENCE = "3s"
 #: The word for changed catalogs.
 SCHEMA = "schema"
 
-#: What the query returns for a table that was empty and has rows, and the word for "everything
-#: is put back".
+#: What the query returns for a table that was empty and has rows.
 ROWS = "rows"
-DONE = "done"
-
-#: In one round trip, finds what changed, empties the tables that were empty, and sets sequences
-#: back. If anything else has changed, it only returns the changes. The query always returns seeded
-#: tables; *known* holds those that are unchanged. Without *ids*, sequences are ignored. The server
-#: plans each statement once, as no text is composed at run time.
-PUT_BACK = """
-CREATE FUNCTION pg_temp.asyncdb_put_back(known text[], ids boolean)
-RETURNS TABLE (word text, seen text) LANGUAGE plpgsql AS $asyncdb$
-DECLARE
-    filled text[] := '{{}}';
-    moved text[] := '{{}}';
-    starts text[] := '{{}}';
-    here bigint;
-    only_these boolean := true;
-BEGIN
-    FOR word, seen IN {query} LOOP
-        IF seen = '{rows}' THEN
-            filled := filled || word;
-        ELSIF word LIKE 'ids %' THEN
-            CONTINUE WHEN NOT ids;
-            moved := moved || substr(word, 5);
-            starts := starts || seen;
-        ELSIF word || ' ' || seen = ANY (known) THEN
-            CONTINUE;
-        ELSE
-            only_these := false;
-        END IF;
-        RETURN NEXT;
-    END LOOP;
-    IF only_these THEN
-        FOREACH word IN ARRAY filled LOOP
-            {delete}
-        END LOOP;
-        FOR n IN 1..cardinality(moved) LOOP
-            here := setval(moved[n]::regclass, split_part(starts[n], ', ', 1)::bigint,
-                split_part(starts[n], ', ', 2)::boolean);
-        END LOOP;
-        word := '{done}';
-        RETURN NEXT;
-    END IF;
-END $asyncdb$
-"""

@@ -9,20 +9,17 @@ https://www.postgresql.org/docs/current/ddl-system-columns.html
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from pytest_asyncdb.abc import LEFT_OPEN, Restorer, Sql
+from pytest_asyncdb.abc import IDS, LEFT_OPEN, Restorer, Sql
 from pytest_asyncdb.backends.postgres_catalogs import (
     CLOSING,
-    DONE,
     GONE,
     LEFT,
     OF_SCHEMA,
     PATIENCE,
     PREPARED,
-    PUT_BACK,
     ROWS,
     SCHEMA,
     SEQUENCES,
@@ -70,16 +67,13 @@ class PostgresRestorer(Restorer):
         self._ours = ""
         #: May the account switch triggers off?
         self._replica = False
-        #: Does the function exist that does everything in one round trip?
-        self._function = False
 
     async def remember(self) -> None:
-        ((self._ours, direct, _),) = await self._sql.fetch(
+        ((self._ours, _),) = await self._sql.fetch(
             "SELECT (txid_current() % (2 ^ 32)::bigint)::text, "
-            "to_regproc('pg_catalog.pg_get_sequence_data') IS NOT NULL, "
             f"set_config('lock_timeout', '{PATIENCE}', false)"
         )
-        tables = [_Table(*row[1:]) for row in await self._sql.fetch(TABLES)]
+        tables = [_Table(*row) for row in await self._sql.fetch(TABLES)]
         self._tables = {f"table {table.name}": table for table in tables}
         filled = await self._fetch(_is_filled(table) for table in tables)
         for number, word in enumerate(filled):
@@ -91,29 +85,13 @@ class PostgresRestorer(Restorer):
             )
         self._replica = await self._be_replica()
         await self._note_rows(filled)
-        numbers = {f"ids {name}": oid for oid, name in await self._sql.fetch(SEQUENCES)}
         values = " UNION ALL ".join(
-            f"SELECT {_literal(word)}, last_value || ', ' || is_called FROM {_named(word)}"
-            for word in numbers
+            f"SELECT {_literal(IDS + name)}, last_value || ', ' || is_called FROM {name}"
+            for (name,) in await self._sql.fetch(SEQUENCES)
         )
         self._sequences = dict(await self._sql.fetch(values)) if values else {}
         ((self._catalogs,),) = await self._sql.fetch(f"SELECT {self._seen} FROM ({OF_SCHEMA}) AS c")
-        moved = self._moved_by_number(numbers) if direct else self._moved()
-        self._query = self._differences(moved)
-        self._function = self._replica and await self._make_function()
-
-    async def put_back(self, ids: bool) -> tuple[Sequence[str], bool]:
-        if self._function:
-            seeded = ((word, table) for word, table in self._tables.items() if table.shadow)
-            known = ", ".join(_literal(f"{word} {table.seen}") for word, table in seeded)
-            # If it fails, the query below fails, too, and says why.
-            with contextlib.suppress(Exception):
-                *found, (last, _) = await self._sql.ask(
-                    f"SELECT * FROM pg_temp.asyncdb_put_back(ARRAY[{known}]::text[], {ids})"
-                )
-                if last == DONE:
-                    return [word for word, _ in found], True
-        return await super().put_back(ids)
+        self._query = self._differences()
 
     async def changed(self) -> Sequence[str]:
         found = await self._look()
@@ -193,42 +171,23 @@ class PostgresRestorer(Restorer):
         for word, value in await self._sql.fetch(query) if query else ():
             self._tables[word].seen = value
 
-    def _differences(self, moved: str) -> str:
-        """The query of :meth:`changed`. Its text is constant, so that the server plans it once.
-
-        Args:
-            moved: The query for changed sequences.
-        """
+    def _differences(self) -> str:
+        """The query of :meth:`changed`. Its text is constant, so that the server plans it once."""
         tables = self._tables.values()
         parts = [
             *(_is_filled(table) for table in tables if not table.shadow),
             *(self._seen_in(table) for table in tables if table.shadow),
-            moved,
+            *(
+                f"SELECT {_literal(word)}, {_literal(value)} FROM {_named(word)} "
+                f"WHERE (last_value, is_called) IS DISTINCT FROM ({value})"
+                for word, value in self._sequences.items()
+            ),
             # One query for all catalogs; several cost 1.5 times as much.
             f"SELECT '{SCHEMA}', '' FROM ({OF_SCHEMA}) AS catalogs "
             f"HAVING {self._seen} <> '{self._catalogs}'",
             LEFT,
         ]
-        return " UNION ALL ".join(part for part in parts if part)
-
-    def _moved(self) -> str:
-        return " UNION ALL ".join(
-            f"SELECT {_literal(word)}, {_literal(value)} FROM {_named(word)} "
-            f"WHERE (last_value, is_called) IS DISTINCT FROM ({value})"
-            for word, value in self._sequences.items()
-        )
-
-    def _moved_by_number(self, numbers: Mapping[str, int]) -> str:
-        """The same since version 18, at a third of the cost: no sequence is opened."""
-        rows = ", ".join(
-            f"({numbers[word]}, {_literal(word)}, {_literal(value)})"
-            for word, value in self._sequences.items()
-        )
-        return rows and (
-            f"SELECT s.word, s.value FROM (VALUES {rows}) AS s (number, word, value), "
-            "pg_get_sequence_data(s.number) "
-            "WHERE last_value || ', ' || is_called IS DISTINCT FROM s.value"
-        )
+        return " UNION ALL ".join(parts)
 
     @property
     def _seen(self) -> str:
@@ -251,17 +210,6 @@ class PostgresRestorer(Restorer):
             f"DELETE FROM ONLY {table.name} WHERE {younger}",
             f"{insert} WHERE NOT EXISTS (SELECT FROM ONLY {table.name} t WHERE {table.key})",
         ]
-
-    async def _make_function(self) -> bool:
-        words = (word for word, table in self._tables.items() if not table.shadow)
-        cases = [f"WHEN {_literal(word)} THEN DELETE FROM ONLY {_named(word)};" for word in words]
-        delete = f"CASE word {' '.join(cases)} END CASE;" if cases else ""
-        text = PUT_BACK.format(query=self._query, rows=ROWS, done=DONE, delete=delete)
-        try:
-            await self._sql.script([text])
-        except Exception:  # no temporary objects, or no PL/pgSQL
-            return False
-        return True
 
     async def _be_replica(self) -> bool:
         """Switch triggers off for this connection, if the account may.

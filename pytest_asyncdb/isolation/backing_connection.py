@@ -62,7 +62,7 @@ class Connector:
         if level is not None and not self.autocommit:
             options["isolation_level"] = level
         self.isolation_level: str | None = None if self.autocommit else level
-        self._connect_args = {**self.driver.connect_args(), **options.pop("connect_args", {})}
+        self._connect_args = options.pop("connect_args", {})
         self.engine = build_engine(
             url, poolclass=NullPool, connect_args=self._connect_args, **options
         )

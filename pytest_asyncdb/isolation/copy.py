@@ -70,7 +70,7 @@ class Copy(Isolation):
         self._pool.discard()
         if view.keeping:
             view.kept = self._database.keep(ref)
-        self._database.drop(ref, lambda: None)
+        self._database.drop(ref)
         return breaches
 
     def close(self) -> None:

@@ -60,7 +60,9 @@ class Restoration:
 
     def reset_sequences(self) -> None:
         """Let sequences and AUTO_INCREMENT start where the template's do."""
-        self._host.run(self.remember().restart_ids(), PATIENCE)
+        moved = [word for word in self.changed() if word.startswith(IDS)]
+        if moved:
+            self._host.run(self.remember().restore(moved), PATIENCE)
 
     def close(self) -> None:
         """May be called twice."""

@@ -126,7 +126,7 @@ class WorkView(View):
         self.work = work
         self.engine = work.engine(connect)
         self.url = work.connector.url
-        self.journal = work.log
+        self.log = work.log
 
     @contextlib.contextmanager
     def closing(self) -> Iterator[None]:

@@ -26,7 +26,7 @@ _MOST, _SECONDS = 5000, 5.0
 
 def of_failure(view: View, run: Run) -> Iterator[tuple[str, str]]:
     """Title and text of the section; nothing for a test that only read."""
-    log = view.journal
+    log = view.log
     kept = log.statements
     if len(kept) == log.number and all(only_reads(statement.sql) for statement in kept):
         return
@@ -53,7 +53,7 @@ def _look(view: View, run: Run) -> str:
     left_out = sorted({name for rows in (before, after) for name in rows if rows[name] is None})
     found = row_changes.differences(before, after)
     seen = "committed " if view.independent else ""
-    return render(found, left_out, seen, 0 if view.journal.hidden else _SHOWN)
+    return render(found, left_out, seen, 0 if view.log.hidden else _SHOWN)
 
 
 def render(

@@ -45,7 +45,7 @@ def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo
     if spec is not None and run.settings.compares:
         from pytest_asyncdb.reports import outcome
 
-        log = test.journal[0] if test.journal is not None else None
+        log = test.log[0] if test.log is not None else None
         report.__dict__["asyncdb"] = outcome.outcome_of(item.nodeid, spec, error, log)
     if report.failed and test.view is not None and run.settings.keep:
         test.view.keeping = True
@@ -74,8 +74,8 @@ def _sections(
     """
     from pytest_asyncdb.reports import changed_rows, hints
 
-    if test.journal is not None:
-        log, where = test.journal
+    if test.log is not None:
+        log, where = test.log
         if log.number:
             yield "asyncdb: SQL", statements(log, where)
         for text in log.waits[-_WAITS:]:

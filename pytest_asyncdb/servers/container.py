@@ -2,10 +2,8 @@
 
 Data is in memory, Docker chooses the port, the password is random. The container is killed and
 removed at the end of the run. If the run is killed, testcontainers' helper Ryuk removes the
-container, or else the next run that starts a container, which finds it by its label.
-
-A container that may outlive the run has no label for Ryuk. Later runs find it by a record
-(``reusable.py``), whose folder is in a label.
+container, or else the next run that starts a container, which finds it by its label. A container
+that may outlive the run (``reusable.py``) has no label for Ryuk.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from functools import partial
 
 from pytest_asyncdb._system.process_identity import Owner
 from pytest_asyncdb.abc import (
@@ -30,11 +28,23 @@ from pytest_asyncdb.abc import (
     Sourced,
 )
 from pytest_asyncdb.errors import ProviderUnavailable
-from pytest_asyncdb.servers.docker_api import engine_address, has_image, image_id, ping
-from pytest_asyncdb.servers.docker_labels import remove_dead
+from pytest_asyncdb.servers.docker_api import (
+    engine_address,
+    has_image,
+    image_id,
+    ping,
+    remove_dead,
+)
 from pytest_asyncdb.servers.messages import server_start, server_too_old
-from pytest_asyncdb.servers.readiness import NotReady, describe, patience, too_old, wait_until_ready
-from pytest_asyncdb.servers.reusable import Keep, is_kept, obtained
+from pytest_asyncdb.servers.readiness import (
+    NotReady,
+    describe,
+    managed_server,
+    patience,
+    too_old,
+    wait_until_ready,
+)
+from pytest_asyncdb.servers.reusable import Keep, obtained
 from pytest_asyncdb.servers.testcontainers_api import Container, Ended
 
 #: Seconds that a container may take from its start to its first answer.
@@ -65,12 +75,8 @@ class ContainerProvider(ServerProvider):
         return Candidate(self.name, reason, tag, recipe.tuning, image, at_hand=at_hand)
 
     def load(self, found: Candidate, backend: Backend) -> None:
-        if self.keeps and self.reuse:
-            with contextlib.suppress(Exception):  # obtain() reports it
-                number = image_id(found.detail)
-                if number and is_kept(self._words(found, backend, number)):
-                    return
-        import testcontainers.core.container  # noqa: F401
+        if not (self.keeps and self.reuse):  # else the container may be there already
+            import testcontainers.core.container  # noqa: F401
 
     @contextlib.contextmanager
     def obtain(
@@ -96,52 +102,32 @@ class ContainerProvider(ServerProvider):
             if number is None:
                 with Container(image) as container:
                     number = get_image(container)
-            return self._words(found, backend, number)
+            variables = recipe.environment(found.version or "").items()
+            settings = [*recipe.command, str(recipe.port), recipe.data_folder]
+            settings += map(str, variables)
+            return [backend.name, self.name, engine_address(), image, number, *settings]
 
         @contextlib.contextmanager
-        def started(owner: Owner, folder: Path | None) -> Iterator[tuple[Server, Keep]]:
+        def started(owner: Owner) -> Iterator[tuple[Server, Keep]]:
             remove_dead()
             text = f"{backend.label}: the container of {image} is still starting"
             password = secrets.token_hex(16)
             with Container(image) as container:
                 get_image(container)
                 with _reported(backend, image, container), patience(progress, text):
-                    host, port = container.start(recipe, password, owner, folder)
-                    server = Server(
-                        backend=backend.name,
-                        version=found.version or "",
-                        provider=self.name,
-                        reason=found.reason,
-                        managed=True,
-                        host=host,
-                        port=port,
-                        user=recipe.user,
-                        password=password,
-                        maintenance=recipe.maintenance,
-                        tuning=found.tuning,
-                    )
+                    host, port = container.start(recipe, password, owner)
+                    server = managed_server(found, backend, recipe, password)
+                    server = dataclasses.replace(server, host=host, port=port)
                     # A try costs processor time that the server needs to start.
                     check = container.check
                     said = wait_until_ready(server, backend, driver, _START, check, pause=0.1)
                 version = backend.version_of(said)
                 if too_old(version, backend.oldest):
                     raise server_too_old(backend.label, version, backend.oldest, image)
-                yield dataclasses.replace(server, version=version), container.keep
+                yield dataclasses.replace(server, version=version), partial(container.keep, owner)
 
         with obtained(self, f"a {backend.label} container", words, started) as server:
             yield dataclasses.replace(server, seconds=time.monotonic() - began)
-
-    def _words(self, found: Candidate, backend: Backend, number: str) -> list[str]:
-        """Everything that decides what a container is.
-
-        Args:
-            number: The image's id.
-        """
-        recipe = backend.container
-        assert recipe is not None
-        variables = recipe.environment(found.version or "").items()
-        settings = [*recipe.command, str(recipe.port), recipe.data_folder, *map(str, variables)]
-        return [backend.name, self.name, engine_address(), found.detail, number, *settings]
 
 
 @contextlib.contextmanager

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pytest_asyncdb._system.process_identity import Owner
+
 #: The label of the plugin's containers; its value is the record of the owner.
 LABEL = "org.pytest-asyncdb"
-#: The label of a container that may outlive its run: the folder of its record (``reusable.py``).
-RECORD = "org.pytest-asyncdb.record"
 #: Seconds for the engine to answer a ping.
 _PING = 2.0
 _DEFAULT_ENGINE = "unix:///var/run/docker.sock"
@@ -128,13 +128,11 @@ def is_running(name: str) -> bool:
 
 def remove_container(name: str) -> bool:
     """Kill and remove a container and its volumes; False if the engine refuses."""
-    from docker.errors import NotFound
-
     with contextlib.suppress(Exception), connected() as client:
-        try:
-            return remove(client.containers.get(name))
-        except NotFound:
-            return True
+        found = client.containers
+        for one in found.list(all=True, filters={"name": f"^/{name}$"}, ignore_removed=True):
+            remove(one)
+        return True
     return False
 
 
@@ -156,3 +154,30 @@ def remove(container: Any) -> bool:
         if error.status_code not in (404, 409):
             raise
     return True
+
+
+def labelled() -> Iterator[tuple[Any, Owner]]:
+    """Every container with the plugin's label, running or not, also of other machines.
+
+    Yields:
+        A container of the package ``docker``; the process that started it.
+
+    Raises:
+        docker.errors.DockerException: The engine cannot be asked.
+    """
+    try:
+        with connected() as client:
+            found = client.containers
+            for one in found.list(all=True, filters={"label": LABEL}, ignore_removed=True):
+                with contextlib.suppress(ValueError):  # the label is not the plugin's
+                    yield one, Owner.from_json(one.labels[LABEL])
+    except ImportError:  # without the package, there are no containers
+        return
+
+
+def remove_dead() -> None:
+    """Remove the containers that killed runs have left; the next run tries again what fails."""
+    with contextlib.suppress(Exception):
+        for container, owner in labelled():
+            if not owner.holds(container.name):
+                remove(container)

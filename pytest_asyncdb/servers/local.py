@@ -33,9 +33,10 @@ from pytest_asyncdb.errors import ProviderUnavailable, ServerStartError
 from pytest_asyncdb.servers.data_dir_cache import DataDirCache
 from pytest_asyncdb.servers.messages import server_start
 from pytest_asyncdb.servers.programs import Programs, choose, version_numbers
-from pytest_asyncdb.servers.readiness import NotReady, patience, wait_until_ready
-from pytest_asyncdb.servers.reusable import IDLE, KEEP_IDLE, Keep, Record, obtained
-from pytest_asyncdb.servers.supervised import Supervised, data_place, supervised
+from pytest_asyncdb.servers.readiness import NotReady, managed_server, patience, wait_until_ready
+from pytest_asyncdb.servers.reusable import Keep, Record, obtained
+from pytest_asyncdb.servers.server_folders import data_place
+from pytest_asyncdb.servers.supervised import Supervised, supervised
 
 #: Seconds that a start may take, and that filling the data folder before it may take.
 _START, _INITIALISE = 30.0, 120.0
@@ -96,36 +97,23 @@ class LocalProvider(ServerProvider):
             return [backend.name, self.name, *inputs, *recipe.serve(programs.place(""), 0)]
 
         @contextlib.contextmanager
-        def start(owner: Owner, _: Path | None) -> Iterator[tuple[Server, Keep]]:
+        def start(owner: Owner) -> Iterator[tuple[Server, Keep]]:
             # The files of another user could not be copied.
             caches = programs.identity.user is None
             cache = DataDirCache(recipe.programs[0], inputs) if caches else None
             password = (cache and cache.password()) or secrets.token_hex(16)
             credentials = recipe.credentials.format(password=password)
-            server = Server(
-                backend=backend.name,
-                version=programs.version,
-                provider=self.name,
-                reason=found.reason,
-                managed=True,
-                host="127.0.0.1",
-                user=recipe.user,
-                password=password,
-                maintenance=recipe.maintenance,
-                tuning=found.tuning,
-            )
+            server = managed_server(found, backend, recipe, password)
             with supervised(programs.identity, credentials, owner) as supervisor:
-
-                def keep(server: Server, owner: Owner) -> Record:
-                    owner = supervisor.stay(owner, Path(str(server.kept)), IDLE, KEEP_IDLE)
-                    return Record(server, owner, supervisor.folder)
-
                 place = programs.place(supervisor.folder)
                 starting = _Start(supervisor, place, server, backend, driver, recipe)
                 with patience(progress, f"{backend.label}: the local server is still starting"):
                     starting.fill_data_folder(cache)
                     server = starting.serve()
-                yield server, keep
+                yield (
+                    server,
+                    lambda server: Record(server, supervisor.stay(owner), supervisor.folder),
+                )
 
         with obtained(self, f"a {backend.label} server", words, start) as server:
             yield dataclasses.replace(server, seconds=time.monotonic() - began)
@@ -171,7 +159,8 @@ class _Start:
             ServerStartError: With the server's output.
         """
         for left in reversed(range(_PORTS)):
-            server = dataclasses.replace(self.server, port=(port := _free_port()))
+            port = _free_port()
+            server = dataclasses.replace(self.server, host="127.0.0.1", port=port)
             self.supervisor.start(self.recipe.serve(self.place, port), self.recipe.stop)
             try:
                 text = wait_until_ready(server, self.backend, self.driver, _START, self._check)

@@ -1,25 +1,24 @@
-"""Wait until a server is ready, which means that it answers a query over the real driver.
+"""What the providers share: describe a server, wait until it is ready, check its version.
 
-Also: is its version what was asked for? Shared by the providers; how a server is started is not
-known here.
+A server is ready when it answers a query over the real driver. How it is started is not known
+here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb._engines.build_engine import OURS, build_engine
-from pytest_asyncdb._system.deadline import alarm
+from pytest_asyncdb.abc import Server
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
-
-    from pytest_asyncdb.abc import Backend, Driver, Server
+    from pytest_asyncdb.abc import Backend, Candidate, ContainerRecipe, Driver, LocalRecipe
 
 #: Seconds after which the user reads what the run waits for.
 _PATIENCE = 3.0
@@ -63,72 +62,73 @@ def wait_until_ready(
     Raises:
         NotReady: No answer in time, or a final error.
     """
+    from sqlalchemy import text
     from sqlalchemy.exc import ArgumentError
     from sqlalchemy.pool import NullPool
+
+    try:
+        engine = build_engine(
+            backend.url(server, driver.name, None),
+            poolclass=NullPool,
+            execution_options={OURS: True},  # tests of another backend may run meanwhile
+        )
+    except (ImportError, ArgumentError) as error:
+        raise NotReady(0.0, error) from error
 
     def useless(error: BaseException) -> bool:
         # The last one: a package that a driver needs for some ways to log in.
         missing = isinstance(error, RuntimeError) and "cryptography" in str(error)
         return missing or isinstance(error, (ImportError, ArgumentError)) or final(error)
 
-    try:
-        engine = build_engine(
-            backend.url(server, driver.name, None),
-            poolclass=NullPool,
-            connect_args=dict(driver.connect_args()),
-            execution_options={OURS: True},  # tests of another backend may run meanwhile
-        )
-    except (ImportError, ArgumentError) as error:
-        raise NotReady(0.0, error) from error
-    return asyncio.run(_ask(engine, backend.version_query(), seconds, check, useless, pause))
-
-
-async def _ask(
-    engine: AsyncEngine,
-    query: str,
-    seconds: float,
-    check: Callable[[], None],
-    useless: Callable[[BaseException], bool],
-    pause: float,
-) -> str:
-    from sqlalchemy import text
-
-    began = time.monotonic()
-    last: BaseException = TimeoutError("the connection hangs")
+    async def attempt() -> str:
+        async with engine.connect() as connection:
+            return str(await connection.scalar(text(backend.version_query())))
 
     async def attempts() -> str:
-        nonlocal last
-        while True:
-            try:
-                async with engine.connect() as connection:
-                    return str(await connection.scalar(text(query)))
-            except Exception as error:
-                last = error
-            check()
-            if useless(last):
-                raise NotReady(time.monotonic() - began, last)
-            await asyncio.sleep(pause)
-
-    async def checks() -> str:
-        # Another program on the port may accept the connection and never answer.
-        while True:
-            await asyncio.sleep(_CHECK)
-            check()
-
-    tasks = {asyncio.create_task(attempts()), asyncio.create_task(checks())}
-    try:
-        done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if not done:
+        began = time.monotonic()
+        task: asyncio.Task[str] | None = None
+        last: BaseException = TimeoutError("the connection hangs")
+        try:
+            while (left := began + seconds - time.monotonic()) > 0:
+                if task is None:
+                    task = asyncio.create_task(attempt())
+                    # Else asyncio reports an error after the last look as never retrieved.
+                    task.add_done_callback(lambda task: task.cancelled() or task.exception())
+                # Another program on the port may accept the connection and never answer.
+                await asyncio.wait([task], timeout=min(left, _CHECK))
+                error = task.exception() if task.done() else None
+                if task.done() and error is None:
+                    return task.result()
+                check()
+                if error is not None:
+                    last, task = error, None
+                    if useless(error):
+                        break
+                    await asyncio.sleep(pause)
             raise NotReady(time.monotonic() - began, last)
-        return done.pop().result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        done, _ = await asyncio.wait(tasks, timeout=_CHECK)
-        for task in done:
-            if not task.cancelled():
-                task.exception()  # else asyncio reports it as never retrieved
-        await engine.dispose()
+        finally:
+            if task is not None and task.cancel():
+                await asyncio.wait([task], timeout=_CHECK)
+            await engine.dispose()
+
+    return asyncio.run(attempts())
+
+
+def managed_server(
+    found: Candidate, backend: Backend, recipe: LocalRecipe | ContainerRecipe, password: str
+) -> Server:
+    """The server that a provider is about to start; its host and port are not known yet."""
+    return Server(
+        backend=backend.name,
+        version=found.version or "",
+        provider=found.provider,
+        reason=found.reason,
+        managed=True,
+        user=recipe.user,
+        password=password,
+        maintenance=recipe.maintenance,
+        tuning=found.tuning,
+    )
 
 
 def describe(error: BaseException) -> str:
@@ -150,6 +150,14 @@ def too_old(version: str, oldest: str) -> bool:
     return bool(numbers) and numbers[: len(needed)] < needed
 
 
-def patience(progress: Callable[[str], None], line: str) -> AbstractContextManager[None]:
+@contextlib.contextmanager
+def patience(progress: Callable[[str], None], line: str) -> Iterator[None]:
     """Show the user *line* if the block takes long."""
-    return alarm(_PATIENCE, progress, line)
+    timer = threading.Timer(_PATIENCE, progress, [line])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()

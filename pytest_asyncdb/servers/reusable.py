@@ -6,8 +6,8 @@ the file ``use``, whose time says when that was. ``lock`` lets only one run star
 ``keep`` exists, the server holds databases of failed tests. The kernel releases the locks, however
 a process ends.
 
-Whoever ends a server has the lock on ``use`` alone, and first removes the record. A program that
-is not used for an hour is ended by its supervisor, a container by the next run (:func:`end_idle`).
+The next run of any kind, or ``reap``, ends a server that was not used for an hour. Whoever ends it
+has the lock on ``use`` alone, and first removes the record.
 """
 
 from __future__ import annotations
@@ -31,16 +31,13 @@ from pytest_asyncdb.abc import Server, ServerProvider
 from pytest_asyncdb.errors import AsyncdbError
 from pytest_asyncdb.servers.docker_api import engine_address, is_running, remove_container
 from pytest_asyncdb.servers.messages import cannot_keep
+from pytest_asyncdb.servers.server_folders import remove_folder
 
-#: Seconds without use after which a server ends, and the same if it holds databases of failed
+#: Seconds without use after which a server is idle, and the same if it holds databases of failed
 #: tests.
-IDLE, KEEP_IDLE = 3600.0, 86400.0
+_IDLE, _KEEP_IDLE = 3600.0, 86400.0
 #: Changes when this version of the plugin cannot use what earlier ones have started.
-_LAYOUT = "2"
-#: Seconds within which a server that is told to end has ended.
-_END = 30.0
-#: Seconds after which the folder of a server that no run has asked for is removed.
-_UNUSED = 30 * 86400.0
+_LAYOUT = "3"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +82,13 @@ class Record:
         """Is the server there?"""
         return self.owner.alive() if self.engine is None else is_running(self.place)
 
+    def is_idle(self) -> bool:
+        """Was the server not used for so long that it should end? A run may still use it."""
+        limit = _KEEP_IDLE if (self.folder / "keep").exists() else _IDLE
+        return _age(self.folder / "use") > limit
+
     def end_unused(self, dry_run: bool = False) -> bool | None:
-        """End the server if no run uses it.
+        """End the server if no run uses it; blocks.
 
         Args:
             dry_run: Change nothing.
@@ -102,19 +104,16 @@ class Record:
                 (self.folder / "record.json").unlink(missing_ok=True)
         finally:
             os.close(use)
-        return dry_run or self._end()
+        return dry_run or self.end()
 
-    def _end(self) -> bool:
+    def end(self) -> bool:
+        """End the server and remove its data; False: it is still there."""
         if self.engine is not None:
             return remove_container(self.place)
-        until = time.monotonic() + _END
-        while self.owner.alive():  # a signal makes the supervisor look for its record
+        if self.owner.alive():
             with contextlib.suppress(OSError):
-                os.kill(self.owner.pid, signal.SIGTERM)
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.02)
-        return True
+                os.kill(self.owner.pid, signal.SIGKILL)
+        return remove_folder(Path(self.place))
 
     def __str__(self) -> str:
         if self.engine is not None:
@@ -123,66 +122,48 @@ class Record:
 
 
 #: Lets a server that was started outlive the run. The server comes with the folder of its record
-#: in ``kept``, the owner is this process.
-Keep = Callable[[Server, Owner], Record]
-#: Starts a server that ends with its context unless it is kept. The folder is where its record
-#: will be; None: it cannot be kept.
-Start = Callable[[Owner, Path | None], contextlib.AbstractContextManager[tuple[Server, Keep]]]
+#: in ``kept``.
+Keep = Callable[[Server], Record]
+#: Starts a server that ends with its context unless it is kept; it can be kept if the owner names
+#: the folder of its record.
+Start = Callable[[Owner], contextlib.AbstractContextManager[tuple[Server, Keep]]]
 
 
+@contextlib.contextmanager
 def obtained(
     provider: ServerProvider, kind: str, words: Callable[[], Sequence[str]], start: Start
-) -> contextlib.AbstractContextManager[Server]:
-    """Return a server that lives as long as *provider* is told to keep it.
+) -> Iterator[Server]:
+    """Provide a server that lives as long as *provider* is told to keep it.
 
     Args:
         kind: What it is, such as ``a PostgreSQL server``.
         words: Returns everything that decides what the server is; the first word names its folder.
         start: Starts one.
-    """
-    if provider.reuse and provider.keeps:
-        return _kept(words, Owner.current(provider.run, f"{kind} kept for later runs"), start)
-    if provider.needed is not None and provider.keeps:
-        owner = Owner.current(provider.run, f"{kind} kept with databases of failed tests")
-        return _kept_if_needed(owner, start, provider.needed)
-    return _for_this_run(Owner.current(provider.run, kind), start)
-
-
-@contextlib.contextmanager
-def _for_this_run(owner: Owner, start: Start) -> Iterator[Server]:
-    with start(owner, None) as (server, _):
-        yield server
-
-
-@contextlib.contextmanager
-def _kept_if_needed(
-    owner: Owner, start: Start, needed: Callable[[Server], bool]
-) -> Iterator[Server]:
-    """A server for this run, which is kept if it is *needed* at the end."""
-    folder = cache_folder() / "servers" / f"failed-{secrets.token_hex(6)}"
-    with start(owner, folder) as (server, keep):
-        yield server
-        if needed(server):
-            with _cache_is_writable():
-                private_folder(folder)
-                (folder / "keep").touch()
-                use = lock(folder / "use", shared=True)
-            assert use is not None
-            try:
-                _record(server, keep, owner, folder)
-            finally:
-                os.close(use)
-
-
-@contextlib.contextmanager
-def _kept(words: Callable[[], Sequence[str]], owner: Owner, start: Start) -> Iterator[Server]:
-    """The server of these *words*, found or started; it cannot end meanwhile.
 
     Raises:
-        ServerUnavailable: The user's cache is not writable.
+        ServerUnavailable: The server is to be kept, and the user's cache is not writable.
         AsyncdbError: The server did not start.
     """
-    folder = _folder(words())
+    run, needed = provider.run, provider.needed if provider.keeps else None
+    if provider.reuse and provider.keeps:
+        with _shared(_folder(words()), run, f"{kind} kept for later runs", start) as server:
+            yield server
+        return
+    folder = cache_folder() / "servers" / f"failed-{secrets.token_hex(6)}" if needed else None
+    what = f"{kind} kept with databases of failed tests" if needed else kind
+    with start(Owner.current(run, what, str(folder or ""))) as (server, keep):
+        yield server
+        if needed and folder and needed(server):
+            with _cache_is_writable():
+                private_folder(folder)
+                for name in ("keep", "use"):
+                    (folder / name).touch(mode=0o600)
+            _record(server, keep, folder)
+
+
+@contextlib.contextmanager
+def _shared(folder: Path, run: str, what: str, start: Start) -> Iterator[Server]:
+    """The server whose record is in *folder*, found or started; it cannot end meanwhile."""
     with _cache_is_writable():
         private_folder(folder)
         starting = lock(folder / "lock")
@@ -190,13 +171,15 @@ def _kept(words: Callable[[], Sequence[str]], owner: Owner, start: Start) -> Ite
         use = lock(folder / "use", shared=True)
         assert starting is not None
         assert use is not None
-        os.utime(starting)
         os.utime(use)
     try:
         try:
             record = Record.read(folder)
-            if record is None or not record.running():
-                record = _start(folder, owner, start)
+            if record is not None and not record.running():
+                record.end()
+                record = None
+            if record is None:
+                record = _started(folder, Owner.current(run, what, str(folder)), start)
         finally:
             os.close(starting)
         yield record.server
@@ -205,29 +188,20 @@ def _kept(words: Callable[[], Sequence[str]], owner: Owner, start: Start) -> Ite
         os.close(use)
 
 
-def _start(folder: Path, owner: Owner, start: Start) -> Record:
-    _sweep(folder.parent)
+def _started(folder: Path, owner: Owner, start: Start) -> Record:
     for name in ("record.json", "keep"):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "templates", ignore_errors=True)
     (folder / "templates").mkdir(mode=0o700)
-    with start(owner, folder) as (server, keep):
-        return _record(server, keep, owner, folder)
+    with start(owner) as (server, keep):
+        return _record(server, keep, folder)
 
 
-def _record(server: Server, keep: Keep, owner: Owner, folder: Path) -> Record:
-    record = keep(dataclasses.replace(server, kept=str(folder)), owner)
+def _record(server: Server, keep: Keep, folder: Path) -> Record:
+    record = keep(dataclasses.replace(server, kept=str(folder)))
     with _cache_is_writable():
         record.write()
     return record
-
-
-def is_kept(words: Sequence[str]) -> bool:
-    """Does a server of these *words* run? See :func:`obtained`."""
-    with contextlib.suppress(RuntimeError):
-        record = Record.read(_folder(words))
-        return record is not None and record.running()
-    return False
 
 
 def records() -> Iterator[Record]:
@@ -237,27 +211,6 @@ def records() -> Iterator[Record]:
             record = Record.read(folder)
             if record is not None and record.engine in (None, engine_address()):
                 yield record
-
-
-def may_be_kept(container: str, folder: str | None) -> bool:
-    """Is there a record of a container in *folder*, or one that this user cannot read?"""
-    if folder is None:
-        return False
-    try:
-        return container in Path(folder, "record.json").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-
-
-def end_idle() -> None:
-    """End containers that no run has used for an hour; a program's supervisor does that itself."""
-    for record in records():
-        if record.engine is not None:
-            limit = KEEP_IDLE if (record.folder / "keep").exists() else IDLE
-            if _age(record.folder / "use") > limit:
-                record.end_unused()
 
 
 def _folder(words: Sequence[str]) -> Path:
@@ -280,10 +233,3 @@ def _age(path: Path) -> float:
         return time.time() - path.stat().st_mtime
     except OSError:
         return 0.0
-
-
-def _sweep(servers: Path) -> None:
-    """Remove the folders of servers that no run has asked for in a long time."""
-    for folder in servers.iterdir():
-        if _age(folder / "use") > _UNUSED and not (folder / "record.json").exists():
-            shutil.rmtree(folder, ignore_errors=True)

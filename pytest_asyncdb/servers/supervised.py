@@ -10,25 +10,18 @@ import dataclasses
 import json
 import os
 import secrets
-import selectors
+import select
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from pytest_asyncdb._system.process_identity import Owner, start_time
 from pytest_asyncdb.errors import AsyncdbError
+from pytest_asyncdb.servers.server_folders import PREFIX, data_place
 
-#: How the name of a folder begins.
-PREFIX = "pytest-asyncdb-"
 #: Seconds within which the supervisor answers, and within which it ends and removes everything.
 _END = 20.0
-#: A file system in memory that every Linux has.
-MEMORY = "/dev/shm"  # noqa: S108  # the folder in it has a random name and mode 0700
-#: Free bytes that the file system in memory must have for the data to go there.
-_ENOUGH = 512 * 1024 * 1024
 #: The variables that server programs get from the run's environment. The rest, such as secrets
 #: of a CI job, is none of their business: they may run as another user.
 _PASSED_ON = (
@@ -65,7 +58,6 @@ class Supervised:
         self.folder = folder
         self._process = process
         self._identity = identity
-        self._lines = b""
 
     def tell(self, message: object) -> None:
         """Send a message to the supervisor."""
@@ -80,38 +72,30 @@ class Supervised:
         self.tell({"command": [*self._identity.wrap, *command], "stop": stop})
 
     def event(self, seconds: float) -> str | None:
-        """Return the next line from the supervisor; None if there is none in time."""
+        """Return the supervisor's report on the last message; None if there is none in time."""
         assert self._process.stdout is not None
-        until = time.monotonic() + seconds
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._process.stdout, selectors.EVENT_READ)
-            while b"\n" not in self._lines:
-                if not selector.select(max(0.0, until - time.monotonic())):
-                    return None
-                data = os.read(self._process.stdout.fileno(), 4096)
-                if not data:
-                    return f"failed the supervisor ended: {self._lines.decode(errors='replace')}"
-                self._lines += data
-        line, _, self._lines = self._lines.partition(b"\n")
-        return line.decode(errors="replace")
+        poll = select.poll()
+        poll.register(self._process.stdout)
+        if not poll.poll(1000 * seconds):
+            return None
+        data = os.read(self._process.stdout.fileno(), 4096)  # it writes a line at once
+        return data.decode(errors="replace").strip() or "failed the supervisor ended"
 
-    def stay(self, owner: Owner, kept: Path, idle: float, keep: float) -> Owner:
-        """Let the folder and the command outlive this run; see ``supervisor.py``.
+    def stay(self, owner: Owner) -> Owner:
+        """Let the folder and the command outlive this run.
 
         Returns:
             *owner* with the supervisor as the process.
 
         Raises:
-            AsyncdbError: The supervisor has ended.
+            AsyncdbError: The server has ended.
         """
-        pid = self._process.pid
-        owner = dataclasses.replace(owner, pid=pid, started=start_time(pid) or "")
-        self.tell({"stay": str(kept), "idle": idle, "keep": keep, "owner": owner.to_json()})
-        answer = self.event(_END)
-        if answer != "staying":
+        self.tell("stay")
+        if (answer := self.event(_END)) != "staying":
             raise AsyncdbError("the server ended before it could be kept", [str(answer)])
         self.stays = True
-        return owner
+        pid = self._process.pid
+        return dataclasses.replace(owner, pid=pid, started=start_time(pid) or "")
 
     def output(self) -> str:
         """Return the end of what the commands printed."""
@@ -180,12 +164,3 @@ def environment() -> dict[str, str]:
     Messages are in English, because this package reads some of them.
     """
     return {"LC_ALL": "C"} | {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-
-
-def data_place() -> tuple[str, str]:
-    """Where a new server's folder goes, and that in words."""
-    if os.path.ismount(MEMORY) and os.access(MEMORY, os.W_OK | os.X_OK):
-        space = os.statvfs(MEMORY)
-        if space.f_bavail * space.f_frsize >= _ENOUGH:
-            return MEMORY, "data in memory"
-    return tempfile.gettempdir(), "data on disk"

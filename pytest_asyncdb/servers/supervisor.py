@@ -5,8 +5,8 @@ library only. The owner, the process of the test run, holds the other end of sta
 that closes, however the owner ended, the programs are killed and their folder is removed.
 
 Standard input: one message a line, in JSON. The first holds the settings (:class:`_Programs`), the
-others a command each (:meth:`_Programs.start`). ``{"stay": …}`` lets the server outlive the
-owner (:func:`_stay`). ``null`` and the end of the file mean: stop.
+others a command each (:meth:`_Programs.start`). ``"stay"`` lets the server outlive the owner: then
+its folder is removed when it has ended. ``null`` and the end of the file mean: stop.
 Standard output: ``ready``, ``ended CODE`` for each command that ended by itself, ``staying``,
 ``failed TEXT``.
 """
@@ -60,10 +60,9 @@ def main() -> None:
             elif message is None:
                 if (code := programs.exit_code()) is not None:
                     _tell(f"ended {code}")
-            elif "stay" in message:
-                programs.write_owner(message["owner"])
+            elif message == "stay" and programs.process is not None:
                 _tell("staying")
-                _stay(programs, wakeup, Path(message["stay"]), message["idle"], message["keep"])
+                programs.process.wait()
                 return
             else:
                 programs.start(message)
@@ -74,7 +73,7 @@ def main() -> None:
             programs.close()
 
 
-def _messages(owner: int, wakeup: int) -> Iterator[dict[str, Any] | None]:
+def _messages(owner: int, wakeup: int) -> Iterator[Any]:
     """Yield the owner's messages until there are no more, and None when a signal arrived."""
     buffer = b""
     while os.getppid() == owner:
@@ -94,41 +93,6 @@ def _messages(owner: int, wakeup: int) -> Iterator[dict[str, Any] | None]:
                 return
 
 
-def _stay(programs: _Programs, wakeup: int, kept: Path, idle: float, keep: float) -> None:
-    """Return when the server has ended, or when it is not needed any more.
-
-    Args:
-        kept: The server's folder in the user's cache (``reusable.py``). Every run that uses the
-            server holds a shared lock on the file ``use``, and sets its time when it starts
-            and ends. ``record.json`` is how runs find the server.
-        idle: Seconds after the last use when the server stops.
-        keep: The same if a file ``keep`` exists.
-    """
-    import fcntl
-
-    record, use = kept / "record.json", os.open(kept / "use", os.O_RDWR | os.O_CLOEXEC)
-    while programs.exit_code() is None:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            limit = keep if (kept / "keep").exists() else idle
-            ours = _names(record, programs.folder.name)
-            if not ours or time.time() - os.fstat(use).st_mtime > limit:
-                # A run that comes now waits for the lock, and reads the record after that.
-                if ours:
-                    record.unlink()
-                return
-            fcntl.flock(use, fcntl.LOCK_UN)
-        if select.select([wakeup], [], [], min(_CHECK, idle))[0]:
-            os.read(wakeup, 4096)
-
-
-def _names(record: Path, folder: str) -> bool:
-    try:
-        return folder in record.read_text(encoding="utf-8")
-    except OSError:
-        return False
-
-
 class _Programs:
     """The folder, and the one command that runs in it.
 
@@ -145,7 +109,7 @@ class _Programs:
         self.stop = signal.SIGKILL
         self.folder.mkdir(0o700)
         try:
-            self.write_owner(settings["owner"])
+            (self.folder / "owner.json").write_text(settings["owner"], encoding="utf-8")
             credentials = self.folder / "credentials"
             credentials.write_text(settings["credentials"])
             if self.user is not None and self.group is not None:
@@ -154,12 +118,6 @@ class _Programs:
         except BaseException:
             self.close()
             raise
-
-    def write_owner(self, owner: str) -> None:
-        """Replace the file that says who owns the folder."""
-        new = self.folder / "owner.json.new"
-        new.write_text(owner, encoding="utf-8")
-        new.replace(self.folder / "owner.json")
 
     def start(self, message: dict[str, Any]) -> None:
         """Start ``command``; ``stop`` names the signal that ends it."""
@@ -190,14 +148,11 @@ class _Programs:
 
     def close(self) -> None:
         """End the command and everything that it started, then remove the folder."""
-        if self.process is not None and self.process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, self.stop)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(_GRACE)
-            if self.process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self.process.pid, signal.SIGKILL)
+        for number in (self.stop, signal.SIGKILL):
+            if self.process is not None and self.process.poll() is None:
+                with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                    os.killpg(self.process.pid, number)
+                    self.process.wait(_GRACE)
         _kill_children()
         until = time.monotonic() + _REMOVAL
         while self.folder.exists() and time.monotonic() < until:
@@ -220,17 +175,11 @@ def _kill_children() -> None:
 
 
 def _children() -> list[int]:
-    """The children of this process; none where there is no ``/proc``, as on macOS."""
-    found, me = [], str(os.getpid())
+    """The children of this process, which has one thread; none on macOS, without ``/proc``."""
     with contextlib.suppress(FileNotFoundError):
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                # "pid (name) state ppid …"; the name may hold anything.
-                if entry.name.isdigit():
-                    text = (entry / "stat").read_text(errors="replace")
-                    if text.rpartition(")")[2].split()[1] == me:
-                        found.append(int(entry.name))
-    return found
+        children = Path(f"/proc/self/task/{os.getpid()}/children")
+        return [int(pid) for pid in children.read_text().split()]
+    return []
 
 
 def _prctl(option: int, value: int) -> None:

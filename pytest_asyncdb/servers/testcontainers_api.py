@@ -10,12 +10,11 @@ from __future__ import annotations
 import ipaddress
 import socket
 import threading
-from pathlib import Path
 from typing import Any
 
 from pytest_asyncdb._system.process_identity import Owner
 from pytest_asyncdb.abc import ContainerRecipe, Server
-from pytest_asyncdb.servers.docker_api import LABEL, RECORD, engine_address, full_name, remove
+from pytest_asyncdb.servers.docker_api import LABEL, engine_address, full_name, remove
 from pytest_asyncdb.servers.reusable import Record
 
 #: testcontainers itself does not prevent two threads from starting two Ryuks.
@@ -36,14 +35,13 @@ class Container:
         self._image = image
         self._docker: Any = None
         self._container: Any = None
-        self._kept = False
 
     def __enter__(self) -> Container:
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
-            if self._container is not None and not self._kept:
+            if self._container is not None:
                 remove(self._container)
         finally:
             if self._docker is not None:
@@ -61,17 +59,15 @@ class Container:
         except ImageNotFound:
             return str(images.pull(name).id)
 
-    def start(
-        self, recipe: ContainerRecipe, password: str, owner: Owner, record: Path | None
-    ) -> tuple[str, int]:
+    def start(self, recipe: ContainerRecipe, password: str, owner: Owner) -> tuple[str, int]:
         """Start the container, whose image the engine has.
 
         The engine publishes the port on the loopback address only, unless it is on another
         machine, or outside of the container that this process is in.
 
         Args:
-            record: The folder of the record by which later runs find the container; None: Ryuk
-                removes the container if this process is killed.
+            owner: Unless later runs may find the container, Ryuk removes it if this process is
+                killed.
 
         Returns:
             The host and the port at which this process reaches the server.
@@ -82,11 +78,9 @@ class Container:
 
         docker, port = self._docker, recipe.port
         labels = {LABEL: owner.to_json()}
-        if record is None:
+        if not owner.kept:
             _start_ryuk()
             labels[LABEL_SESSION_ID] = SESSION_ID
-        else:
-            labels[RECORD] = str(record)
         mode, host = docker.get_connection_mode(), docker.host()
         if mode is ConnectionMode.gateway_ip:
             # This process is in a container. So is the engine, if it has made its bridge here.
@@ -127,10 +121,10 @@ class Container:
         except Exception as error:  # docker's own
             return f"(no log: {error})"
 
-    def keep(self, server: Server, owner: Owner) -> Record:
+    def keep(self, owner: Owner, server: Server) -> Record:
         """Let the container outlive the context."""
-        self._kept = True
-        return Record(server, owner, str(self._container.name), engine_address())
+        name, self._container = str(self._container.name), None
+        return Record(server, owner, name, engine_address())
 
 
 def is_this_machine(host: str) -> bool:

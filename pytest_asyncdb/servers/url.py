@@ -40,8 +40,6 @@ _ANSWER = 10.0
 #: Errors of servers and drivers that another attempt would not change.
 _REFUSED = ("password authentication failed", "Access denied")
 _FINAL = (*_REFUSED, "does not exist", "Unknown database", "no pg_hba.conf entry")
-#: Characters that have a meaning in a URL, and so must be encoded in a password.
-_SPECIAL = "%@:/?#[] "
 
 
 class UrlProvider(ServerProvider):
@@ -61,16 +59,16 @@ class UrlProvider(ServerProvider):
         from sqlalchemy.exc import ArgumentError
 
         try:
-            # "@" in the password makes what follows it a part of the host.
-            readable = "@" not in (make_url(url.value).host or "")
+            make_url(url.value)
         except (ArgumentError, ValueError):
-            readable = False
-        if not readable:
+            recipe = backend.local or backend.container
+            name = recipe.maintenance if recipe else "name"
+            example = f"{backend.dialect}+{backend.drivers[0].name}://user:password@host/{name}"
             raise ConfigError(
                 f"this is not a URL of a {backend.label} server ({url.source})",
-                ["The value is not shown, as it may hold a password.", *_encoding(url.value)],
-                [f"write it as {_example(backend)}"],
-            )
+                ["The value is not shown, as it may hold a password."],
+                [f"write it as {example}"],
+            ) from None
         return Candidate(self.name, url.source, None, detail=url)
 
     @contextlib.contextmanager
@@ -95,19 +93,17 @@ class UrlProvider(ServerProvider):
             raise _no_answer(error, given, url, backend) from None
         version = backend.version_of(text)
         if backend.local is not None and not backend.local.recognises(text):
-            raise ServerStartError(
-                f"the server is not {backend.label} ({given.source})",
-                [f"it says: {text}"],
-                [f"give the URL of a {backend.label} server, or name the other backend"],
-                "Seen:",
-            )
-        if not fits(version, spec.version):
-            raise ServerStartError(
-                f"the server is {backend.label} {version}, not {spec.version} ({given.source})",
-                [f"the version was asked for by: {spec.source}"],
-                [f"write {backend.name} without @{spec.version}, or give another URL"],
-                "Seen:",
-            )
+            wrong, seen = f"not {backend.label}", f"it says: {text}"
+            remedy = f"give the URL of a {backend.label} server, or name the other backend"
+        elif not fits(version, spec.version):
+            wrong = f"{backend.label} {version}, not {spec.version}"
+            seen = f"the version was asked for by: {spec.source}"
+            remedy = f"write {backend.name} without @{spec.version}, or give another URL"
+        else:
+            wrong = seen = remedy = ""
+        if wrong:
+            what = f"the server is {wrong} ({given.source})"
+            raise ServerStartError(what, [seen], [remedy], "Seen:")
         if too_old(version, backend.oldest):
             raise server_too_old(backend.label, version, backend.oldest, given.source)
         yield dataclasses.replace(server, version=version, seconds=time.monotonic() - began)
@@ -144,50 +140,22 @@ def _no_answer(
         f"see that the server runs and that the URL in {given.source} leads to it",
         f"or leave {given.source} out and let a server be started: --asyncdb-server=auto",
     ]
-    refused = any(words in str(error.error) for words in _REFUSED)
-    hints = _encoding(given.value, url.password) if refused else []
-    if hints:
+    if any(words in str(error.error) for words in _REFUSED):
         encode = "urllib.parse.quote(password, safe='')"
         remedies.insert(0, f"write special characters percent-encoded: {encode}")
-    secrets = {_written_password(given.value), url.password or "", *_query_passwords(url).values()}
+    passwords = {key: str(word) for key, word in url.query.items() if "pass" in key.lower()}
+    shown = url.update_query_dict(dict.fromkeys(passwords, "..."))
     text = describe(error.error)
     # A password that is also the user's name is no secret, and blanks would puzzle.
-    for secret in secrets - {"", url.username, url.host, url.database}:
+    known = {"", url.username, url.host, url.database}
+    for secret in {url.password or "", *passwords.values()} - known:
         text = text.replace(secret, "***")
     return ServerStartError(
         f"the {backend.label} server did not answer ({given.source})",
-        [f"asked for {error.seconds:.1f} s: {_shown(url)}", text, *hints],
+        [
+            f"asked for {error.seconds:.1f} s: {shown.render_as_string(hide_password=True)}",
+            text,
+        ],
         remedies,
         "Seen:",
     )
-
-
-def _encoding(raw: str, password: str | None = None) -> list[str]:
-    """A line on percent-encoding if the password seems to need it."""
-    characters = [c for c in _SPECIAL if c in _written_password(raw) + (password or "")]
-    if not characters:
-        return []
-    listed = ", ".join(f"%{ord(c):02X} for {'a space' if c == ' ' else c}" for c in characters)
-    return [f"the password holds characters that must be percent-encoded in a URL: {listed}"]
-
-
-def _written_password(raw: str) -> str:
-    """The password as it is written in *raw*, up to the last ``@``."""
-    login, at, _ = raw.partition("://")[2].rpartition("@")
-    return login.partition(":")[2] if at else ""
-
-
-def _query_passwords(url: URL) -> dict[str, str]:
-    return {key: str(value) for key, value in url.query.items() if "pass" in key.lower()}
-
-
-def _shown(url: URL) -> str:
-    """*url* without passwords."""
-    hidden = url.update_query_dict(dict.fromkeys(_query_passwords(url), "..."))
-    return hidden.render_as_string(hide_password=True)
-
-
-def _example(backend: Backend) -> str:
-    recipe = backend.local or backend.container
-    name = recipe.maintenance if recipe else "name"
-    return f"{backend.dialect}+{backend.drivers[0].name}://user:password@host/{name}"

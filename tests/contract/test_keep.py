@@ -378,11 +378,10 @@ def test_where_nothing_can_be_noted_nothing_is_kept(
     monkeypatch.setenv("XDG_CACHE_HOME", str(file))
     project.tests(TESTS)
     run = project.run_apart(postgres, "--asyncdb-keep").had(passed=1, failed=1)
-    folder = file / "pytest-asyncdb/kept"
     run.shows(
         f"""
         asyncdb: not kept: test_it.py::test_fails[postgres-asyncpg]
-        NotADirectoryError: [Errno 20] Not a directory: '{folder}'
+        FileExistsError: [Errno 17] File exists: '{file}'
         """
     )
     (number,) = re.findall(r"^run id: (\w{8})$", run.text, re.MULTILINE)

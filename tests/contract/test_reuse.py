@@ -12,6 +12,7 @@ import io
 import os
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from fix_servers import Servers, Target
 
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._system.process_identity import Owner
-from pytest_asyncdb.servers.docker_api import LABEL, RECORD
+from pytest_asyncdb.servers.docker_api import LABEL
 from pytest_asyncdb.servers.reusable import Record
 
 pytestmark = pytest.mark.everyday("postgres-local")
@@ -217,8 +218,7 @@ def reuse(
     records = one.records
     one.reap()
     assert one.records == []
-    # One that was idle may be ending by itself.
-    wait_until(lambda: not any(there(record) for record in records))
+    assert not any(there(record) for record in records)
 
 
 on_postgres = pytest.mark.parametrize("reuse", ["postgres-local"], indirect=True)
@@ -481,23 +481,16 @@ def test_reap_ends_what_nobody_uses(reuse: Reuse) -> None:
     assert reuse.reap() == []
 
 
-IDLE = "from pytest_asyncdb.servers import reusable\nreusable.IDLE = 0.5\n"
+each = pytest.mark.parametrize(
+    "reuse",
+    ["postgres-local", pytest.param("postgres-container", marks=pytest.mark.complete)],
+    indirect=True,
+)
 
 
-def test_a_program_ends_by_itself_after_an_hour_without_use(reuse: Reuse) -> None:
-    """Here the hour is half a second long."""
-    reuse.project.write("conftest.py", IDLE + SEED)
-    reuse.names()
-    (record,) = reuse.records or [None]
-    if record is not None:  # or it was faster
-        wait_until(lambda: not there(record))
-    assert reuse.records == []
-    assert reuse.names() == ["ada", "bob"]
-
-
-@in_container
+@each
 @pytest.mark.parametrize("kept", [False, True], ids=["idle", "with a database of a failed test"])
-def test_a_container_that_was_not_used_for_an_hour_is_ended_by_the_next_run(
+def test_a_server_that_was_not_used_for_an_hour_is_ended_by_the_next_run(
     reuse: Reuse, kept: bool
 ) -> None:
     """Also by a run that does not reuse servers. Databases of failed tests have a day."""
@@ -515,8 +508,20 @@ def test_a_container_that_was_not_used_for_an_hour_is_ended_by_the_next_run(
     assert bool(reuse.records) is kept
 
 
-@in_container
-def test_a_container_that_a_run_uses_is_not_ended(reuse: Reuse) -> None:
+@each
+def test_a_server_without_a_record_is_ended_by_the_next_run(reuse: Reuse) -> None:
+    """The user has emptied the cache folder."""
+    reuse.names()
+    record = reuse.record
+    shutil.rmtree(reuse.cache)
+    assert there(record)  # the control
+    reuse.arguments.remove("--asyncdb-reuse")
+    reuse.names()
+    wait_until(lambda: not there(record))
+
+
+@each
+def test_a_server_that_a_run_uses_is_not_ended(reuse: Reuse) -> None:
     """However long ago that run began."""
     reuse.project.tests(
         """
@@ -565,7 +570,7 @@ def test_the_next_run_starts_another_one_when_it_was_killed(reuse: Reuse, which:
 @in_container
 @pytest.mark.parametrize("how", ["removed", "stopped"])
 def test_the_next_run_starts_another_one_when_the_container_is_gone(reuse: Reuse, how: str) -> None:
-    """The run after that removes what is left."""
+    """That run removes what is left."""
     reuse.names()
     record = reuse.record
     with docker() as client:
@@ -576,7 +581,6 @@ def test_the_next_run_starts_another_one_when_the_container_is_gone(reuse: Reuse
             gone.stop()
     assert reuse.names() == ["ada", "bob"]
     assert reuse.record.place != record.place
-    reuse.names()
     assert not there(record)
     assert there(reuse.record)
 
@@ -606,7 +610,7 @@ def test_ryuk_does_not_know_the_container(reuse: Reuse) -> None:
     with docker() as client:
         labels = container(client, reuse.record).labels
     assert SESSION not in labels
-    assert labels[RECORD] == str(reuse.record.folder)
+    assert Owner.from_json(labels[LABEL]).kept == str(reuse.record.folder)
     reuse.project.tests(CONTROL.replace("SESSION", repr(SESSION)))
     reuse.arguments.remove("--asyncdb-reuse")
     reuse.run().passed(1)

@@ -628,10 +628,6 @@ def test_a_refused_password_with_special_characters(external: tuple[Backend, Ser
         f"the {backend.label} server did not answer (ASYNCDB_{backend.name.upper()}_URL)\n"
     )
     assert "off" not in message
-    assert (
-        "  - the password holds characters that must be percent-encoded in a URL: "
-        "%25 for %, %23 for #\n"
-    ) in message
     assert "  - write special characters percent-encoded: urllib.parse.quote(" in message
 
 
@@ -639,13 +635,14 @@ def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pytest_asyncdb.servers.url._ANSWER", 0.2)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        url = f"postgresql+asyncpg://user:secret@127.0.0.1:{closed.getsockname()[1]}/name"
+        address = f"127.0.0.1:{closed.getsockname()[1]}/name?password="
+        url = f"postgresql+asyncpg://user:secret@{address}hidden"
         backend = REGISTRY.backend("postgres")
         with pytest.raises(ServerStartError) as caught, obtain_by_url(backend, url):
             pass
     message = re.sub(r"asked for \S+ s", "asked for … s", str(caught.value))
     message = re.sub(r"ConnectionRefusedError: .*", "ConnectionRefusedError: …", message)
-    shown = url.replace("secret", "***")
+    shown = f"postgresql+asyncpg://user:***@{address}..."
     assert message == (
         "the PostgreSQL server did not answer (ASYNCDB_POSTGRES_URL)\n"
         "\n"

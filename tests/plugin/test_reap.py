@@ -21,7 +21,7 @@ from fix_servers import Servers, Target
 
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._run import leftovers
-from pytest_asyncdb._run.reap import reap as reap_machine
+from pytest_asyncdb._run.leftovers import reap as reap_machine
 from pytest_asyncdb._system.process_identity import Owner
 from pytest_asyncdb.abc import BackendSpec
 
@@ -337,11 +337,11 @@ def test_a_server_that_is_nobodys_backend_is_a_mistake() -> None:
     )
     assert done.returncode == 2
     assert done.stderr == (
-        "this is not the URL of a database server (command line)\n"
+        "unknown dialect in a URL 'oracle' (command line)\n"
         "\n"
-        "The value is not shown, as it may hold a password.\n"
+        "Known: sqlite, postgresql, postgres, mysql, mariadb.\n"
         "\n"
-        "To fix this: write it as postgresql+asyncpg://user:password@host/postgres\n"
+        "To fix this: use one of the known words in command line\n"
     )
 
 

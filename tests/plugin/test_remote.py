@@ -7,6 +7,7 @@ cards: it has a 127.0.0.1 of its own, and execnet's socket server runs there.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import dataclasses
 import os
@@ -14,8 +15,7 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,9 +25,9 @@ from fix_servers import Servers, Target
 from sqlalchemy.engine import URL
 
 from pytest_asyncdb._config.registry import Registry
-from pytest_asyncdb._run.leftovers import server_folders
 from pytest_asyncdb.abc import BackendSpec
 from pytest_asyncdb.errors import ProviderUnavailable
+from pytest_asyncdb.servers.server_folders import server_folders
 
 REGISTRY = Registry()
 
@@ -153,15 +153,23 @@ def relay(host: str, port: int) -> Iterator[int]:
         with contextlib.suppress(OSError):
             await asyncio.gather(copy(source, server), copy(answers, to))
 
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    starting = asyncio.run_coroutine_threadsafe(asyncio.start_server(forward, host, 0), loop)
-    try:
-        yield starting.result(10).sockets[0].getsockname()[1]
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
+    started: concurrent.futures.Future[tuple[int, Callable[[], object]]]
+    started = concurrent.futures.Future()
+
+    async def serve() -> None:
+        end, loop = asyncio.Event(), asyncio.get_running_loop()
+        async with await asyncio.start_server(forward, host, 0) as listening:
+            own = listening.sockets[0].getsockname()[1]
+            started.set_result((own, lambda: loop.call_soon_threadsafe(end.set)))
+            await end.wait()
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, serve())
+        own, stop = started.result(10)
+        try:
+            yield own
+        finally:
+            stop()
 
 
 @pytest.fixture
@@ -212,10 +220,11 @@ def test_a_server_is_started_there(
     """The worker's 127.0.0.1 is another one. Nothing stays on the host."""
     servers.need(spec, "local")
     project.tests(ONE)
-    before = {folder.name for folder in server_folders()}
+    before = {folder for folder, _ in server_folders()}
     result = run_there(project, host, f"--asyncdb={spec}", "--asyncdb-server=local")
     result.assert_outcomes(passed=2)
-    assert not {folder.name for folder in server_folders() if not folder.in_use} - before
+    left = {folder for folder, owner in server_folders() if not owner.alive()}
+    assert not left - before
 
 
 def test_a_control_connects_to_nothing_there(network: tuple[str, str, str]) -> None:

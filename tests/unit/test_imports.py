@@ -123,9 +123,9 @@ def test_imports_run_one_way() -> None:
     ("file", "text", "fault"),
     [
         (
-            "_system/deadline.py",
-            "from pytest_asyncdb._system import file_lock\n",
-            "_system.deadline imports itself in a circle",
+            "_system/messages.py",
+            "from pytest_asyncdb._system import import_string\n",
+            "_system.messages imports itself in a circle",
         ),
         (
             "backends/sqlite.py",

@@ -85,20 +85,29 @@ def test_who_cannot_be_looked_at_is_alive(change: dict[str, Any]) -> None:
     assert dataclasses.replace(gone, **change).alive()
 
 
-def test_before_the_last_start_of_this_machine_everybody_is_dead(
+def test_without_a_machine_id_another_boot_may_be_another_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(process_identity, "_host", lambda: "machine/0123")
-    owner = dataclasses.replace(HERE, host="machine/0123", boot="before")
-    assert not owner.alive()
+    """Machines of a CI service may share a name and an engine."""
+    gone = dataclasses.replace(HERE, pid=2**22 + 1)
+    monkeypatch.setattr(process_identity, "_read", lambda path: path.replace("/etc/machine-id", ""))
+    here = Owner.current("", "").host
+    assert here.endswith("boot_id")
+    assert not dataclasses.replace(gone, host=here).alive()
+    assert dataclasses.replace(gone, host=f"{here}_before").alive()
 
 
-def test_without_a_machine_id_another_start_may_be_another_machine(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_server_of_a_dead_process_is_in_use_only_if_later_runs_find_it(
+    tmp_path: Path, kept: bool, recorded: bool
 ) -> None:
-    monkeypatch.setattr(process_identity, "_host", lambda: "runner/")
-    owner = dataclasses.replace(HERE, host="runner/", boot="another")
-    assert owner.alive()
+    """``kept`` names the folder of the record; the record names the server."""
+    gone = dataclasses.replace(HERE, pid=2**22 + 1, kept=str(tmp_path) if kept else "")
+    assert not gone.holds("a-server")
+    (tmp_path / "record.json").write_text("a-server" if recorded else "another")
+    assert gone.holds("a-server") is (kept and recorded)
+    assert HERE.holds("a-server")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the observer is Linux' own /proc")

@@ -18,7 +18,7 @@ from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._system.process_identity import Owner
 from pytest_asyncdb.abc import BackendSpec, Sourced
 from pytest_asyncdb.errors import ConfigError, ProviderUnavailable
-from pytest_asyncdb.servers import readiness, url
+from pytest_asyncdb.servers import readiness
 from pytest_asyncdb.servers.container import ContainerProvider
 from pytest_asyncdb.servers.docker_api import engine_address
 from pytest_asyncdb.servers.embedded import EmbeddedProvider
@@ -288,42 +288,6 @@ def test_a_url_that_cannot_be_read_is_not_shown() -> None:
         "\n"
         "To fix this: write it as postgresql+asyncpg://user:password@host/postgres"
     )
-
-
-@pytest.mark.parametrize(
-    ("written", "password"),
-    [
-        ("postgresql://u:p@h/d", "p"),
-        ("postgresql://u:p@q@h/d", "p@q"),
-        ("postgresql://u:p/q?r@h/d", "p/q?r"),
-        ("postgresql://u@h/d", ""),
-        ("postgresql://h:5432/d", ""),
-    ],
-)
-def test_a_password_is_what_stands_before_the_last_at_sign(written: str, password: str) -> None:
-    assert url._written_password(written) == password
-
-
-def test_a_password_that_tears_the_url_apart_is_not_shown() -> None:
-    """What follows "@" would be looked up as a host."""
-    given = Sourced("postgresql://user:swor@dfish@host/name", "ASYNCDB_POSTGRES_URL")
-    with pytest.raises(ConfigError) as caught:
-        UrlProvider().find(BackendSpec("postgres"), POSTGRES, given)
-    assert str(caught.value) == (
-        "this is not a URL of a PostgreSQL server (ASYNCDB_POSTGRES_URL)\n"
-        "\n"
-        "The value is not shown, as it may hold a password.\n"
-        "the password holds characters that must be percent-encoded in a URL: %40 for @\n"
-        "\n"
-        "To fix this: write it as postgresql+asyncpg://user:password@host/postgres"
-    )
-
-
-def test_a_url_is_shown_without_a_password_among_its_parameters() -> None:
-    from sqlalchemy.engine import make_url
-
-    shown = url._shown(make_url("postgresql://u:one@h:1/d?password=three&x=y"))
-    assert shown == "postgresql://u:***@h:1/d?password=...&x=y"
 
 
 @pytest.fixture

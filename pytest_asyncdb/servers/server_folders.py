@@ -1,0 +1,116 @@
+"""The folders of servers that run programs of this machine: where, whose, and how to remove them.
+
+Only a folder with a record of its owner counts (``_system/process_identity.py``), and only one of
+this user: a folder or record that is a symbolic link, or that another user could have written,
+is ignored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_asyncdb._system.process_identity import FILE, Owner
+
+if TYPE_CHECKING:
+    import psutil
+
+#: How the name of a folder begins.
+PREFIX = "pytest-asyncdb-"
+#: A file system in memory that every Linux has.
+MEMORY = "/dev/shm"  # noqa: S108  # the folder in it has a random name and mode 0700
+#: Free bytes that the file system in memory must have for the data to go there.
+_ENOUGH = 512 * 1024 * 1024
+#: Seconds for killed processes to end.
+_END = 10.0
+_FOLDER = re.compile(rf"{PREFIX}[0-9a-f]{{12}}")
+
+
+def data_place() -> tuple[str, str]:
+    """Where a new server's folder goes, and that in words."""
+    if os.path.ismount(MEMORY) and os.access(MEMORY, os.W_OK | os.X_OK):
+        space = os.statvfs(MEMORY)
+        if space.f_bavail * space.f_frsize >= _ENOUGH:
+            return MEMORY, "data in memory"
+    return tempfile.gettempdir(), "data on disk"
+
+
+def server_folders() -> Iterator[tuple[Path, Owner]]:
+    """The folders of this user's servers, in memory and in the folder for temporary files.
+
+    As root, also those of servers that root has started as another user.
+    """
+    for place in {MEMORY, tempfile.gettempdir()} if os.name == "posix" else ():
+        with contextlib.suppress(OSError):
+            for folder in sorted(Path(place).resolve(strict=True).iterdir()):
+                if _FOLDER.fullmatch(folder.name):
+                    with contextlib.suppress(OSError, ValueError):
+                        yield folder, _owner_in(folder)
+
+
+def _owner_in(folder: Path) -> Owner:
+    """Read the record in a folder.
+
+    Raises:
+        OSError: It is not a folder of this user with a record that this user has written.
+        ValueError: The record cannot be read.
+    """
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        uid = os.fstat(opened).st_uid
+        record = os.open(FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=opened)
+    finally:
+        os.close(opened)
+    with os.fdopen(record, encoding="utf-8") as file:
+        me, status = os.geteuid(), os.fstat(record)
+        if me not in (0, uid) or status.st_uid != me or not stat.S_ISREG(status.st_mode):
+            raise PermissionError(f"{folder} belongs to another user")
+        return Owner.from_json(file.read())
+
+
+def remove_folder(folder: Path) -> bool:
+    """Kill the processes in a folder and remove it; blocks.
+
+    Processes of other users than the folder's are not touched.
+
+    Returns:
+        False: it is still there.
+    """
+    import psutil
+
+    until = time.monotonic() + _END
+    while os.path.lexists(folder):
+        if time.monotonic() > until:
+            return False
+        processes = list(_processes_in(folder))
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                process.kill()  # not if another process has got its pid meanwhile
+        if not processes:
+            shutil.rmtree(folder, ignore_errors=True)  # follows no links
+        time.sleep(0.01)
+    return True
+
+
+def _processes_in(folder: Path) -> Iterator[psutil.Process]:
+    """Processes of a folder's user that work in the folder.
+
+    Servers have no terminal. A shell in which a person looks at the folder has one.
+    """
+    import psutil
+
+    with contextlib.suppress(FileNotFoundError):
+        uid = folder.lstat().st_uid
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                inside = Path(process.cwd()).is_relative_to(folder)
+                if inside and process.uids().real == uid and process.terminal() is None:
+                    yield process
