@@ -11,8 +11,6 @@ from pytest_asyncdb._record.text import counted, cut, duration, wrap
 
 #: Characters of a statement or of its parameters, and of one value.
 _LONG, _VALUE = 600, 60
-#: Number of statements that :func:`last_lines` shows.
-_LAST = 5
 
 
 def step_lines(step: Step, connections: Mapping[int | None, str], hidden: bool) -> list[str]:
@@ -39,18 +37,6 @@ def step_lines(step: Step, connections: Mapping[int | None, str], hidden: bool) 
         facts.append(line_of(entry.places[0]))
     lines += wrap(f"-- {', '.join(facts)}", indent)
     return lines if entry.error is None else [*lines, *wrap(f"-- {entry.error}", indent)]
-
-
-def last_lines(steps: Sequence[Step], hidden: bool) -> list[str]:
-    """The last statements of a transaction, with their numbers in the log.
-
-    Args:
-        hidden: Leave the parameters out.
-    """
-    lines = ["      …"] if len(steps) > _LAST else []
-    for step in steps[-_LAST:]:
-        lines += step_lines(step._replace(depth=0), {}, hidden)
-    return lines
 
 
 def _parameters(parameters: Any, secret: bool, many: bool) -> str:

@@ -51,6 +51,7 @@ class Connector:
         from sqlalchemy.pool import NullPool
         from sqlalchemy.util import LRUCache
 
+        self.database = database
         self.host = host
         self.driver = database.driver
         self.backend = database.backend

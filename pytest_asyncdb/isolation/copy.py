@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING
 
 from pytest_asyncdb.abc import Database, Isolation, View, ViewRequest
 from pytest_asyncdb.isolation.backing_connection import Connector
-from pytest_asyncdb.isolation.direct import DirectView
-from pytest_asyncdb.isolation.direct_pool import DirectPool
+from pytest_asyncdb.isolation.direct import DirectPool, DirectView
 from pytest_asyncdb.isolation.reset import Reset
 from pytest_asyncdb.isolation.restoring import Restoration
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
-
     from pytest_asyncdb._engines.host_loop import HostLoop
     from pytest_asyncdb.abc import DatabaseRef
 
@@ -51,17 +48,14 @@ class Copy(Isolation):
             self._pool = DirectPool(Connector(self._database, self._host, ref.url))
         self._pool.lead_to(ref.url)
         restoration = Restoration(self._database, self._host, ref)
-        return DirectView(self, self._pool, request.test, restoration)
-
-    def reference(self) -> URL:
-        return self._database.reference()
+        return DirectView(self._finish, self._pool, request.test, restoration)
 
     def _prefetch(self, ref: DatabaseRef) -> None:
         """Called in a background thread when a copy for a later test has been made."""
         if self._pool is not None:
             self._pool.prefetch(ref.url)
 
-    def finish(self, view: DirectView) -> Sequence[BaseException]:
+    def _finish(self, view: DirectView) -> Sequence[BaseException]:
         breaches = view.work.close(view.keeping)
         ref = view.restoration.ref
         assert ref is not None

@@ -17,7 +17,7 @@ from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet, soft_close
 from pytest_asyncdb._record.call_sites import user_places
 from pytest_asyncdb._record.statement_log import Statement
 from pytest_asyncdb.isolation import lock_waits
-from pytest_asyncdb.isolation.calls import Call
+from pytest_asyncdb.isolation.work import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Real connections for ``reset`` and ``copy``: a test's checkouts, its work on them, its view.
+"""Real connections for ``reset`` and ``copy``: their pool, a test's checkouts, work and view.
 
 A connection lives on the plugin's own loop, so it works on any loop and in any thread, and is
 kept from test to test. The strategies decide what happens to the database after the test.
@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_asyncdb._engines.asyncio_internals import running_loop, running_task
 from pytest_asyncdb._engines.host_loop import CANCEL_PATIENCE
 from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
 from pytest_asyncdb._record.sql_text import keeps_session_state, only_queries
 from pytest_asyncdb.isolation import messages
-from pytest_asyncdb.isolation.backing_connection import PATIENCE, BackingConnection
-from pytest_asyncdb.isolation.calls import Owner, task_name
+from pytest_asyncdb.isolation.backing_connection import PATIENCE, BackingConnection, Connector
 from pytest_asyncdb.isolation.dbapi import Checkout
-from pytest_asyncdb.isolation.work import Work, WorkView
+from pytest_asyncdb.isolation.work import Call, Owner, Work, WorkView, task_name
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
 
-    from pytest_asyncdb.isolation.calls import Call
-    from pytest_asyncdb.isolation.direct_pool import DirectPool
     from pytest_asyncdb.isolation.restoring import Restoration
 
 #: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
@@ -35,6 +33,72 @@ T = TypeVar("T")
 
 #: Seconds that a query for a report waits for a lock of the test.
 _LOCK_PATIENCE = 1.0
+
+
+class DirectPool:
+    """The idle connections of a worker's database: at most ``Database.idle_limit``, prefetched
+    ones included."""
+
+    def __init__(self, connector: Connector) -> None:
+        self.connector = connector
+        self._idle: list[BackingConnection] = []
+        #: Connections to copies of the template that are for later tests, by database.
+        self._prefetched: dict[str | None, BackingConnection] = {}
+        #: Held while one of them is being opened.
+        self._prefetching = threading.Lock()
+        self._closed = False
+        first = self.take()
+        first.connect()  # initialises the dialect
+        self.keep([first])
+
+    def lead_to(self, url: URL) -> None:
+        """Further connections are to another copy of the template."""
+        self.connector.lead_to(url)
+        prefetched = self._prefetched.pop(url.database, None)
+        if prefetched is not None:
+            self._idle.append(prefetched)
+
+    def prefetch(self, url: URL) -> None:
+        """Open a connection to a copy that :meth:`lead_to` will lead to, in a background
+        thread."""
+        backing = BackingConnection(self.connector, direct=True, url=url)
+        with self._prefetching:
+            if not self._closed and not self._is_full() and backing.open_in_thread():
+                self._prefetched[url.database] = backing
+
+    def take(self) -> BackingConnection:
+        """A connection that no checkout uses, open or not yet."""
+        while self._idle:
+            backing = self._idle.pop()
+            if backing.is_open and not backing.was_ended():
+                return backing
+            backing.discard()
+        return BackingConnection(self.connector, direct=True)
+
+    def keep(self, connections: Iterable[BackingConnection]) -> None:
+        """Take back connections; close those that are in a transaction or too many."""
+        for backing in connections:
+            if backing.is_open and not self._is_full() and not backing.in_transaction():
+                self._idle.append(backing)
+            else:
+                backing.discard()
+
+    def discard(self) -> None:
+        """Close what is idle; further connections are new ones."""
+        while self._idle:
+            self._idle.pop().discard()
+
+    def close(self) -> None:
+        """Close everything. May be called twice."""
+        self._closed = True
+        self.discard()
+        with self._prefetching:
+            while self._prefetched:
+                self._prefetched.popitem()[1].discard()
+        self.connector.close()
+
+    def _is_full(self) -> bool:
+        return len(self._idle) + len(self._prefetched) >= self.connector.idle_limit
 
 
 class DirectWork(Work):
@@ -224,20 +288,11 @@ class DirectConnection(Checkout):
             backing.call(getattr(backing.adapted, how))
 
 
-class DirectStrategy(Protocol):
-    """What a view needs of its strategy."""
-
-    def reference(self) -> URL:
-        """See ``View.reference``."""
-
-    def finish(self, view: DirectView) -> Sequence[BaseException]:
-        """See ``View.close``."""
-
-
 class DirectView(WorkView):
     """What a test sees of a database on which its connections are real ones.
 
     Args:
+        finish: What the strategy does at the end, see ``View.close``.
         restoration: Puts the database back.
         reset_sequences: Sequences and AUTO_INCREMENT start where the template's do.
     """
@@ -247,7 +302,7 @@ class DirectView(WorkView):
 
     def __init__(
         self,
-        strategy: DirectStrategy,
+        finish: Callable[[DirectView], Sequence[BaseException]],
         pool: DirectPool,
         test: str,
         restoration: Restoration,
@@ -257,13 +312,10 @@ class DirectView(WorkView):
         self.reset_sequences = reset_sequences
         #: Another connection may write to the database, also after the test.
         self.watched = False
-        self._strategy = strategy
+        self._finish = finish
         self._pool = pool
         work = DirectWork(pool, test)
         super().__init__(work, functools.partial(DirectConnection, work))
-
-    def reference(self) -> URL:
-        return self._strategy.reference()
 
     def expect_checkpoints(self) -> None:
         self.restoration.remember()
@@ -272,7 +324,7 @@ class DirectView(WorkView):
         self.watched = True
 
     def close(self) -> Sequence[BaseException]:
-        return self._strategy.finish(self)
+        return self._finish(self)
 
     def read(self, work: Callable[[Connection], T]) -> T | None:
         if (writer := self.work.writer()) is not None:

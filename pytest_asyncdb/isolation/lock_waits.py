@@ -14,13 +14,12 @@ from pytest_asyncdb._engines.asyncio_internals import running_task
 from pytest_asyncdb._record.call_sites import user_frames
 from pytest_asyncdb._record.statement_log import Statement, line_of
 from pytest_asyncdb._record.text import error_text, one_line
-from pytest_asyncdb.isolation.calls import task_name
+from pytest_asyncdb.isolation.work import task_name
 
 if TYPE_CHECKING:
     from pytest_asyncdb._record.statement_log import StatementLog
     from pytest_asyncdb.isolation.backing_connection import BackingConnection
-    from pytest_asyncdb.isolation.calls import Owner
-    from pytest_asyncdb.isolation.work import Work
+    from pytest_asyncdb.isolation.work import Owner, Work
 
 #: A statement that fails within so many seconds did not wait for its lock (NOWAIT).
 _WAITED = 0.2

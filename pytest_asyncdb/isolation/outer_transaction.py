@@ -22,12 +22,11 @@ from pytest_asyncdb._engines.asyncio_internals import running_task
 from pytest_asyncdb._record.call_sites import user_places
 from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.backing_connection import BackingConnection
-from pytest_asyncdb.isolation.calls import task_name
 from pytest_asyncdb.isolation.guard import BEGAN_ANOTHER, GUARD, Guard
 from pytest_asyncdb.isolation.restoring import teardown_stuck
 from pytest_asyncdb.isolation.unit import Unit
 from pytest_asyncdb.isolation.units_of_work import UnitsOfWork
-from pytest_asyncdb.isolation.work import Work
+from pytest_asyncdb.isolation.work import Work, task_name
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

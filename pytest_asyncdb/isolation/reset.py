@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from pytest_asyncdb.abc import Database, View, ViewRequest
 from pytest_asyncdb.isolation.backing_connection import Connector
-from pytest_asyncdb.isolation.direct import DirectView
-from pytest_asyncdb.isolation.direct_pool import DirectPool
+from pytest_asyncdb.isolation.direct import DirectPool, DirectView
 from pytest_asyncdb.isolation.restoring import SharedDatabaseStrategy
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ class Reset(SharedDatabaseStrategy):
         if reset_sequences and self._sequences_moved:
             restoration.reset_sequences()
         self._sequences_moved = not reset_sequences
-        return DirectView(self, self._pool, request.test, restoration, reset_sequences)
+        return DirectView(self.finish, self._pool, request.test, restoration, reset_sequences)
 
     def finish(self, view: DirectView) -> Sequence[BaseException]:
         breaches, test = view.work.close(view.keeping), view.work.test

@@ -13,8 +13,6 @@ from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.backing_connection import PATIENCE
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
-
     from pytest_asyncdb._engines.host_loop import HostLoop
     from pytest_asyncdb.abc import Database, DatabaseRef, Restorer
     from pytest_asyncdb.errors import AsyncdbError
@@ -82,10 +80,6 @@ class SharedDatabaseStrategy(Isolation):
             self._restoration = Restoration(self._database, self._host)
             self._restoration.remember()
         return self._restoration
-
-    def reference(self) -> URL:
-        """The URL of an untouched database."""
-        return self._database.reference()
 
     def put_back(self, test: str, sequences: bool = True) -> tuple[list[str], list[BaseException]]:
         """Make the database what its template is. Blocks; never raises.

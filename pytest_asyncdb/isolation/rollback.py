@@ -20,7 +20,7 @@ from pytest_asyncdb.isolation.sandbox import SandboxConnection
 from pytest_asyncdb.isolation.work import WorkView
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Connection
+    from sqlalchemy.engine import Connection
 
     from pytest_asyncdb._engines.host_loop import HostLoop
 
@@ -86,9 +86,6 @@ class _RollbackView(WorkView):
 
     def checkpoint(self) -> AbstractContextManager[None]:
         return self.work.checkpoint()
-
-    def reference(self) -> URL:
-        return self._strategy.reference()
 
     def read(self, work: Callable[[Connection], T]) -> T | None:
         return self.work.read(work)

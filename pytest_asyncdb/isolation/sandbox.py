@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pytest_asyncdb import errors
 from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
 from pytest_asyncdb._record.call_sites import user_places
-from pytest_asyncdb.isolation.calls import Call
 from pytest_asyncdb.isolation.dbapi import Checkout
+from pytest_asyncdb.isolation.work import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -128,7 +128,7 @@ class UnitsOfWork:
         if above and self._fails_whole:
             self._send([f"SAVEPOINT {BELOW_TOP}"], above[-1])
             self.below_top = unit
-        if unit.must_roll_back and (about is None or about[0] != "ROLLBACK"):
+        if unit.must_roll_back and (about is None or about[0] != "rollback"):
             with contextlib.suppress(Exception):
                 self.backing.script(["SELECT 1 / 0"])  # fail again, as on its own connection
             unit.must_roll_back = bool(above)
@@ -187,10 +187,10 @@ class UnitsOfWork:
         """
         level = unit.level(name)
         if covered:
-            if verb == "RELEASE" and not unit.must_roll_back:
+            if verb == "release" and not unit.must_roll_back:
                 return False  # it would release those above; it ends with its unit
             raise self.conflict(NOT_INNERMOST)
-        if verb != "ROLLBACK" or level is None:
+        if verb != "rollback" or level is None:
             return True
         lost_commits = unit.inner_commits != level.inner_commits
         if not lost_commits and unit.outer_writes == level.outer_writes:
