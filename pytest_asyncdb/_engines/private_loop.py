@@ -88,14 +88,11 @@ class PrivateLoop:
                 if task is not None and task.done():
                     return
                 self.selector.until = None if patience is None else time.monotonic() + patience
-                if task is None:
-                    self.loop.run_forever()
-                    return
-                before, self._awaited = self._awaited, task
+                self._awaited = task
                 try:
                     self.loop.run_forever()
                 finally:
-                    self._awaited = before
+                    self._awaited = None
                 if again:
                     self.selector.until = 0.0
                     self.loop.run_forever()

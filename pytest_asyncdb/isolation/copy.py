@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb.abc import Database, Isolation, View, ViewRequest
-from pytest_asyncdb.isolation.backing_connection import Connector
 from pytest_asyncdb.isolation.direct import DirectPool, DirectView
 from pytest_asyncdb.isolation.reset import Reset
 from pytest_asyncdb.isolation.restoring import Restoration
@@ -45,7 +44,7 @@ class Copy(Isolation):
             return self._reset.view(ViewRequest(request.test))
         ref = self._database.copy(request.prefetch, self._prefetch)
         if self._pool is None:
-            self._pool = DirectPool(Connector(self._database, self._host, ref.url))
+            self._pool = DirectPool(self._database, self._host, ref.url)
         self._pool.lead_to(ref.url)
         restoration = Restoration(self._database, self._host, ref)
         return DirectView(self._finish, self._pool, request.test, restoration)

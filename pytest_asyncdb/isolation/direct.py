@@ -24,6 +24,8 @@ from pytest_asyncdb.isolation.work import Call, Owner, Work, WorkView, task_name
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
 
+    from pytest_asyncdb._engines.host_loop import HostLoop
+    from pytest_asyncdb.abc import Database
     from pytest_asyncdb.isolation.restoring import Restoration
 
 #: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
@@ -39,8 +41,8 @@ class DirectPool:
     """The idle connections of a worker's database: at most ``Database.idle_limit``, prefetched
     ones included."""
 
-    def __init__(self, connector: Connector) -> None:
-        self.connector = connector
+    def __init__(self, database: Database, host: HostLoop, url: URL) -> None:
+        self.connector = Connector(database, host, url)
         self._idle: list[BackingConnection] = []
         #: Connections to copies of the template that are for later tests, by database.
         self._prefetched: dict[str | None, BackingConnection] = {}
@@ -186,26 +188,22 @@ class DirectWork(Work):
     def _end(self, backing: BackingConnection, how: str) -> None:
         if backing.is_open and backing.in_transaction() is not False:
             with contextlib.suppress(Exception):  # the pool closes what is in a transaction
-                backing.end_transaction(how, CANCEL_PATIENCE)
+                backing.run(getattr(backing.adapted, how), patience=CANCEL_PATIENCE)
 
 
 class DirectConnection(Checkout):
     """One checkout; the backing connection is taken at its first use."""
 
     work: DirectWork
-    #: SQLite: the application wants no transaction, in which we would have to begin one.
-    autocommit: bool
     #: The test has left something in the connection's session: it is not kept.
     spoiled: bool
-    #: Its statements run in transactions.
-    transactional: bool
 
     def __init__(self, work: DirectWork, number: int) -> None:
         self.__dict__.update(work=work, number=number, taken=None, spoiled=False)
-        self.__dict__.update(autocommit=False, transactional=not work.connector.autocommit)
+        self.autocommit = work.connector.autocommit
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("taken", "spoiled", "autocommit", "transactional"):
+        if name in ("taken", "spoiled", "autocommit"):
             self.__dict__[name] = value
         else:
             self.backing.call(setattr, self.adapted, name, value)
@@ -215,10 +213,6 @@ class DirectConnection(Checkout):
         if self.taken is None:
             self.taken = self.work.take(self.number)
         return self.taken
-
-    @property
-    def transaction(self) -> int | None:
-        return self.number if self.transactional else None
 
     @property
     def _connection(self) -> Any:
@@ -247,15 +241,16 @@ class DirectConnection(Checkout):
         if level is None and (self.taken is None or not self.taken.is_open):
             return
         connector, adapted = self.work.connector, self.adapted
+        if level is None and connector.autocommit:
+            level = "AUTOCOMMIT"
         if level is None:
             self.backing.call(connector.dialect.reset_isolation_level, adapted)
         else:
             self.backing.call(connector.dialect.set_isolation_level, adapted, level)
-        self.transactional = level != "AUTOCOMMIT" if level else not connector.autocommit
+        self.autocommit = level == "AUTOCOMMIT"
         if connector.backend.begin_at_write is not None:
             # On SQLite the level makes the driver begin transactions, which run() does.
             self.backing.call(connector.driver.adapt, adapted)
-            self.autocommit = level == "AUTOCOMMIT"
 
     def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
         self.work.check_open(statement)
@@ -283,7 +278,7 @@ class DirectConnection(Checkout):
         if self.work.deferring or self.work.ended:
             self.work.unfinished.append(backing)
         else:
-            if self.transactional:
+            if not self.autocommit:
                 self.work.log.ended(how.upper(), self.number)
             backing.call(getattr(backing.adapted, how))
 

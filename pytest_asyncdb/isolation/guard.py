@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from pytest_asyncdb.isolation.units_of_work import UnitsOfWork
     from pytest_asyncdb.isolation.work import Work
 
-#: The savepoint after BEGIN: if it is gone, something has ended the transaction.
-GUARD = "asyncdb_guard"
 #: The statement of a breach of which only the effect is seen.
 BEGAN_ANOTHER = "not known, for it began another transaction"
 
@@ -40,8 +38,6 @@ class Guard:
         self._work = work
         self._backing = backing
         self._units = units
-        #: The transaction has begun.
-        self.begun = False
         #: What ended the transaction, if something did.
         self.lost: errors.AsyncdbError | None = None
 
@@ -71,7 +67,7 @@ class Guard:
         """
         if self._work.ended:
             raise messages.AFTER_THE_TEST.of(self._work.test, here())
-        if self.lost is None and self.begun and not self._backing.is_open:
+        if self.lost is None and self._units.begun and not self._backing.is_open:
             self._lose(messages.LOST_CONNECTION, statement)
         if self.lost is not None:
             raise self.lost
@@ -95,7 +91,7 @@ class Guard:
 
     def failed(self, error: BaseException, statement: str) -> None:
         """After an error of the driver: has it cost more than its statement?"""
-        if self._work.ended or self.lost is not None or not self.begun:
+        if self._work.ended or self.lost is not None or not self._units.begun:
             return
         backing = self._backing
         if not backing.is_open or backing.is_disconnect(error):

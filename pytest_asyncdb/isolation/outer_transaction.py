@@ -22,10 +22,10 @@ from pytest_asyncdb._engines.asyncio_internals import running_task
 from pytest_asyncdb._record.call_sites import user_places
 from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.backing_connection import BackingConnection
-from pytest_asyncdb.isolation.guard import BEGAN_ANOTHER, GUARD, Guard
+from pytest_asyncdb.isolation.guard import BEGAN_ANOTHER, Guard
 from pytest_asyncdb.isolation.restoring import teardown_stuck
 from pytest_asyncdb.isolation.unit import Unit
-from pytest_asyncdb.isolation.units_of_work import UnitsOfWork
+from pytest_asyncdb.isolation.units_of_work import GUARD, UnitsOfWork
 from pytest_asyncdb.isolation.work import Work, task_name
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class OuterTransaction(Work):
             self.backing.end_calls()  # their answers could be taken for that to our ROLLBACK
             self.backing.discard()
         self.abandon(self.cursors)
-        if self.guard.begun and self.guard.lost is None and self.backing.is_open:
+        if self.units.begun and self.guard.lost is None and self.backing.is_open:
             try:
                 self.backing.script([f"ROLLBACK TO SAVEPOINT {GUARD}", "ROLLBACK"])
             except Exception as error:
@@ -91,15 +91,14 @@ class OuterTransaction(Work):
             Exception: That is not possible.
         """
         guard = self.guard
-        if not guard.begun and guard.lost is None:
+        if not self.units.begun and guard.lost is None:
             return
         if self.running:
             raise errors.AsyncdbError("something of the test was still running a statement")
         if guard.lost is not None or not self.backing.is_open:
             raise errors.AsyncdbError("the transaction of the test was lost")
         self.abandon(self.cursors)
-        self.units.commit([f"RELEASE SAVEPOINT {GUARD}", "COMMIT"])
-        guard.begun = False
+        self.units.commit()
 
     def _not_rolled_back(self, error: Exception) -> None:
         lost = not self.backing.is_open or self.backing.is_disconnect(error)
@@ -122,8 +121,7 @@ class OuterTransaction(Work):
             raise messages.CHECKPOINT_IN_A_TRANSACTION.of(self.test, *seen)
         name = f"asyncdb_{next(self._numbers)}"
         self._connect()
-        self.backing.script([*self._begin(), *self.units.take_pending(), f"SAVEPOINT {name}"])
-        self.guard.begun = True
+        self.units.open_savepoint(name)
         try:
             yield
         finally:
@@ -134,7 +132,7 @@ class OuterTransaction(Work):
 
     def read(self, work: Callable[[Connection], T]) -> T | None:
         """See ``View.read``."""
-        if not self.guard.begun or self.guard.lost is not None or not self.backing.is_open:
+        if not self.units.begun or self.guard.lost is not None or not self.backing.is_open:
             return None
         streams = any(cursor.server_side for cursor in self.cursors)
         if self.running or self.units.below_top is not None or streams:
@@ -144,7 +142,7 @@ class OuterTransaction(Work):
                 return None
             unit = self._new_unit()
             self.units.units.append(unit)
-            self._open(unit)
+            self.units.add(unit)
             try:
                 return self.backing.read(work)
             finally:
@@ -169,7 +167,8 @@ class OuterTransaction(Work):
                 raise self._no_turn(self.units.top or unit, unit, 0)
             await_only(self._wait(unit))
             self.guard.check_alive("BEGIN")
-        return self._open(unit)
+        self.units.add(unit)
+        return unit
 
     def join(self, unit: Unit) -> None:
         """What the running task opens from now on nests in *unit*, which it has used."""
@@ -188,14 +187,6 @@ class OuterTransaction(Work):
             if not self._connected:
                 self.backing.connect()
                 self._connected = True
-
-    def _begin(self) -> list[str]:
-        return [] if self.guard.begun else [self.backing.begin, f"SAVEPOINT {GUARD}"]
-
-    def _open(self, unit: Unit) -> Unit:
-        self.units.add(unit, self._begin())
-        self.guard.begun = True
-        return unit
 
     # Turns.
 

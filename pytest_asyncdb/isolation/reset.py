@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb.abc import Database, View, ViewRequest
-from pytest_asyncdb.isolation.backing_connection import Connector
 from pytest_asyncdb.isolation.direct import DirectPool, DirectView
 from pytest_asyncdb.isolation.restoring import SharedDatabaseStrategy
 
@@ -32,7 +31,7 @@ class Reset(SharedDatabaseStrategy):
 
     def view(self, request: ViewRequest) -> View:
         if self._pool is None:
-            self._pool = DirectPool(Connector(self._database, self._host, self._database.url))
+            self._pool = DirectPool(self._database, self._host, self._database.url)
         restoration = self.restoration  # made before anything has changed
         reset_sequences = request.reset_sequences is not False
         if reset_sequences and self._sequences_moved:

@@ -51,14 +51,6 @@ class SandboxConnection(Checkout):
         #: The open unit of work; None before the first statement of a transaction.
         self.unit: Unit | None = None
 
-    @property
-    def backing(self) -> BackingConnection:
-        return self.taken
-
-    @property
-    def transaction(self) -> int | None:
-        return None if self.autocommit else self.number
-
     def close(self) -> None:
         """End the unit, called by the pool, which logs errors and goes on: the end of the test
         reports them."""
@@ -92,16 +84,12 @@ class SandboxConnection(Checkout):
             IsolationConflict: The outer transaction has another level.
         """
         connector = self.work.connector
-        if level is None:
-            self.autocommit = connector.autocommit
-        elif level == "AUTOCOMMIT":
-            self.autocommit = True
-        elif level == (connector.isolation_level or connector.dialect.default_isolation_level):
-            self.autocommit = False
-        else:
+        own = connector.isolation_level or connector.dialect.default_isolation_level
+        if level not in (None, "AUTOCOMMIT", own):
             raise self.work.units.conflict(
                 f"The test's outer transaction cannot change to isolation level {level}."
             )
+        self.autocommit = connector.autocommit if level is None else level == "AUTOCOMMIT"
 
     def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
         guard = self.work.guard

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pytest_asyncdb import errors
     from pytest_asyncdb.isolation.backing_connection import BackingConnection
 
+#: The savepoint after BEGIN: if it is gone, something has ended the outer transaction.
+GUARD = "asyncdb_guard"
 #: Around a statement of a unit that is not on top, if a failed one would fail all units.
 BELOW_TOP = "asyncdb_below_top"
 
@@ -43,6 +45,8 @@ class UnitsOfWork:
         self.backing = backing
         self.test = test
         self.units: list[Unit] = []
+        #: The outer transaction has begun.
+        self.begun = False
         #: There is no transaction any more in which a unit could end.
         self.dead = False
         #: A unit whose statement runs below others, in a savepoint of its own: until it has
@@ -65,32 +69,37 @@ class UnitsOfWork:
 
     # The whole stack.
 
-    def add(self, unit: Unit, statements: Sequence[str]) -> None:
-        """Open the savepoint of *unit*, the topmost, after *statements*."""
-        below = self.units[-2] if len(self.units) > 1 else None
+    def open_savepoint(self, name: str, below: Unit | None = None) -> None:
+        """Open a savepoint above *below*; the first one begins the outer transaction."""
+        begin = [] if self.begun else [self.backing.begin, f"SAVEPOINT {GUARD}"]
+        self._send([*begin, *self._take_pending(), f"SAVEPOINT {name}"], below)
+        self.begun = True
+
+    def add(self, unit: Unit) -> None:
+        """Open the savepoint of *unit*, the topmost."""
         try:
-            self._send([*statements, *self.take_pending(), f"SAVEPOINT {unit.savepoint}"], below)
+            self.open_savepoint(unit.savepoint, self.units[-2] if len(self.units) > 1 else None)
         except BaseException:
             unit.open = False
             self.units.remove(unit)
             self._on_ended()
             raise
 
-    def take_pending(self) -> list[str]:
-        """The statements to send before the next savepoint; they are taken as sent."""
+    def _take_pending(self) -> list[str]:
         pending, self._pending = self._pending, []
         return pending
 
-    def commit(self, statements: Sequence[str]) -> None:
-        """End everything with *statements*: open units are kept, if they have not failed.
-        Blocks.
+    def commit(self) -> None:
+        """Commit the outer transaction: open units are kept, if they have not failed. Blocks.
 
         Raises:
             Exception: The driver's own.
         """
         with self.lock:
             self.settle()
-            self._send([*self.take_pending(), *statements], self.top)
+            end = [f"RELEASE SAVEPOINT {GUARD}", "COMMIT"]
+            self._send([*self._take_pending(), *end], self.top)
+            self.begun = False
 
     def drop(self) -> None:
         """Forget the open units: their savepoints are undone."""
