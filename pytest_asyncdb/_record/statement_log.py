@@ -117,10 +117,7 @@ class StatementLog:
         Args:
             how: ``COMMIT`` or ``ROLLBACK``.
         """
-        end = End(how, checkout)
-        last = self._entries[-1] if self._entries else end
-        if isinstance(last, Statement) or last.checkout != checkout:
-            self._entries.append(end)
+        self._entries.append(End(how, checkout))
 
     def steps(self) -> list[Step]:
         """The kept entries in order, with the beginnings and depths of transactions."""

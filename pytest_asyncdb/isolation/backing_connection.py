@@ -55,7 +55,6 @@ class Connector:
         self.host = host
         self.driver = database.driver
         self.backend = database.backend
-        self.idle_limit = database.idle_limit
         self.url = self._first_url = url
         options = without_pool(database.engine_options)
         self.autocommit = options.get("isolation_level") == "AUTOCOMMIT"
@@ -217,11 +216,12 @@ class BackingConnection:
 
         return self.run(read)
 
-    def is_disconnect(self, error: BaseException) -> bool:
-        """Does SQLAlchemy take *error* for the end of the connection?"""
+    def is_lost(self, error: BaseException) -> bool:
+        """Has the connection ended, as its state or SQLAlchemy's reading of *error* says?"""
         dialect: Any = self.connector.dialect
-        return isinstance(error, dialect.loaded_dbapi.Error) and bool(
-            dialect.is_disconnect(error, None, None)
+        return not self.is_open or (
+            isinstance(error, dialect.loaded_dbapi.Error)
+            and bool(dialect.is_disconnect(error, None, None))
         )
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
@@ -256,18 +256,9 @@ class BackingConnection:
             Exception: The driver's own.
         """
         if wait:
-            self.run(self._open)
+            self.run(self.open_awaiting)
         else:
-            self.host.call(self._open)
-
-    def open_in_thread(self) -> bool:
-        """Connect from a background thread; False: that failed.
-
-        The test that needs a connection then opens one, and gets the error.
-        """
-        with contextlib.suppress(Exception):
-            self.host.call_in_thread(self._open, timeout=PATIENCE)
-        return self._fairy is not None
+            self.host.call(self.open_awaiting)
 
     def run(self, function: Callable[[], T], patience: float = PATIENCE) -> T:
         """Run code of the adapter. Blocks.
@@ -280,7 +271,8 @@ class BackingConnection:
         result: T = self.host.run(greenlet_spawn(function), patience)
         return result
 
-    def _open(self) -> None:
+    def open_awaiting(self) -> None:
+        """Connect, in a greenlet of SQLAlchemy."""
         from sqlalchemy.util import await_only
 
         token = _OPENING.set(self._url or self.connector.url)

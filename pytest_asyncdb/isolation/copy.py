@@ -69,6 +69,5 @@ class Copy(Isolation):
     def close(self) -> None:
         if self._reset is not None:
             self._reset.close()
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close()
+        if self._pool is not None:
+            self._pool.close()

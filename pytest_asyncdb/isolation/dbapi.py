@@ -173,7 +173,7 @@ class Cursor:
         places = user_places(1)
         began = time.perf_counter()
         try:
-            return checkout.run(operation, work, whole, Call(checkout, places))
+            return checkout.run(operation, work, whole, Call(checkout.work, places))
         except Exception as error:
             failed = error
             if checkout.taken is not None:

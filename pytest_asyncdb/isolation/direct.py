@@ -7,7 +7,6 @@ kept from test to test. The strategies decide what happens to the database after
 from __future__ import annotations
 
 import contextlib
-import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -64,8 +63,10 @@ class DirectPool:
         """Open a connection to a copy that :meth:`lead_to` will lead to, in a background
         thread."""
         backing = BackingConnection(self.connector, direct=True, url=url)
-        with self._prefetching:
-            if not self._closed and not self._is_full() and backing.open_in_thread():
+        # If it fails, the test opens one, and gets the error.
+        with self._prefetching, contextlib.suppress(Exception):
+            if not self._closed and not self._is_full():
+                backing.host.call_in_thread(backing.open_awaiting, timeout=PATIENCE)
                 self._prefetched[url.database] = backing
 
     def take(self) -> BackingConnection:
@@ -100,7 +101,7 @@ class DirectPool:
         self.connector.close()
 
     def _is_full(self) -> bool:
-        return len(self._idle) + len(self._prefetched) >= self.connector.idle_limit
+        return len(self._idle) + len(self._prefetched) >= self.connector.database.idle_limit
 
 
 class DirectWork(Work):
@@ -305,18 +306,12 @@ class DirectView(WorkView):
     ) -> None:
         self.restoration = restoration
         self.reset_sequences = reset_sequences
-        #: Another connection may write to the database, also after the test.
-        self.watched = False
         self._finish = finish
         self._pool = pool
-        work = DirectWork(pool, test)
-        super().__init__(work, functools.partial(DirectConnection, work))
+        super().__init__(DirectWork(pool, test), DirectConnection)
 
     def expect_checkpoints(self) -> None:
         self.restoration.remember()
-
-    def watch(self) -> None:
-        self.watched = True
 
     def close(self) -> Sequence[BaseException]:
         return self._finish(self)
@@ -336,13 +331,11 @@ class DirectView(WorkView):
     def checkpoint(self) -> Iterator[None]:
         changed = self.restoration.changed(self.reset_sequences)
         if changed:
-            seen = f"changed: {', '.join(changed)}"
-            raise messages.CHECKPOINT_AFTER_CHANGES.of(self.work.test, seen)
+            raise messages.CHECKPOINT_AFTER_CHANGES.of(self.work.test, messages.changed(changed))
         try:
             yield
         finally:
             self.work.undo_open()
             changed, restored = self.restoration.put_back(self.reset_sequences)
             if not restored:
-                seen = f"changed: {', '.join(changed)}"
-                raise messages.CHECKPOINT_LOST.of(self.work.test, seen)
+                raise messages.CHECKPOINT_LOST.of(self.work.test, messages.changed(changed))

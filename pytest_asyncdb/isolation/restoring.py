@@ -6,8 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pytest_asyncdb._record.redaction import masked, without_literals
-from pytest_asyncdb._record.text import error_text, shorten
+from pytest_asyncdb._record.text import error_text, masked, shorten, without_literals
 from pytest_asyncdb.abc import IDS, LEFT_OPEN, LEFT_TEXT, Isolation
 from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.backing_connection import PATIENCE

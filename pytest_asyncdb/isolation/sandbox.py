@@ -73,9 +73,7 @@ class SandboxConnection(Checkout):
         Raises:
             IsolationBreach: Always.
         """
-        raise self.work.guard.refuse(
-            "begin_twophase()", "a prepared transaction would outlive the test"
-        )
+        raise self.work.refuse("begin_twophase()", "a prepared transaction would outlive the test")
 
     def set_level(self, level: str | None) -> None:
         """Answer ``execution_options(isolation_level=…)``; None: back to the engine's.
@@ -92,19 +90,18 @@ class SandboxConnection(Checkout):
         self.autocommit = connector.autocommit if level is None else level == "AUTOCOMMIT"
 
     def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
-        guard = self.work.guard
-        guard.check_before(statement)
+        self.work.check_before(statement)
         self.work.host.require_greenlet()
         try:
             result = self._run(statement, work, whole, call)
-            guard.check_after(statement)
+            self.work.check_after(statement)
             if self.autocommit:
                 self.end("commit")
             return result
         except errors.AsyncdbError:
             raise
         except Exception as error:
-            guard.failed(error, statement)
+            self.work.explain_failure(error, statement)
             raise
 
     def _run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
@@ -136,13 +133,12 @@ class SandboxConnection(Checkout):
         """
         if name.startswith(_HARMLESS):
             return super().call_driver(name, method, *args, **kwargs)
-        guard = self.work.guard
         if name in _ENDING:
-            raise guard.refuse(
+            raise self.work.refuse(
                 f"driver_connection.{name}()", "it would end the test's outer transaction"
             )
         statement = args[0] if args and isinstance(args[0], str) else f"{name}()"
-        guard.check_before(statement)
+        self.work.check_before(statement)
         if self.unit is None or not self.unit.open:
             self.unit = self.work.push(wait=False)
         self.unit.wrote += 1
@@ -150,14 +146,13 @@ class SandboxConnection(Checkout):
         return self._watched(result, statement) if asyncio.iscoroutine(result) else result
 
     async def _watched(self, result: Any, statement: str) -> Any:
-        guard = self.work.guard
         try:
-            with Call(self, user_places()):
+            with Call(self.work, user_places()):
                 value = await result
         except Exception as error:
-            guard.failed(error, statement)
+            self.work.explain_failure(error, statement)
             raise
-        guard.check_after(statement)
+        self.work.check_after(statement)
         return value
 
     def end(self, how: str) -> None:
@@ -171,11 +166,11 @@ class SandboxConnection(Checkout):
         if not self.autocommit:
             outer.log.ended(how.upper(), self.number)
         if how == "commit":
-            outer.guard.check_alive("COMMIT")
+            outer.check_open("COMMIT")
         try:
             outer.units.finish(unit, how)
         except errors.AsyncdbError:
             raise
         except Exception as error:
-            outer.guard.failed(error, how.upper())
+            outer.explain_failure(error, how.upper())
             raise

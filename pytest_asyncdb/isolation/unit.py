@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pytest_asyncdb._record.call_sites import lines_of
 from pytest_asyncdb._record.sql_text import savepoint
 from pytest_asyncdb._record.statement_log import Place
 
@@ -58,11 +57,6 @@ class Unit:
 
     def __post_init__(self) -> None:
         self.levels = [Level(self.savepoint)]
-
-    @property
-    def opened(self) -> list[str]:
-        """Where it was opened: lines of the user's code, the innermost last."""
-        return lines_of(self.places)
 
     @property
     def has_work(self) -> bool:

@@ -14,12 +14,6 @@ from typing import TYPE_CHECKING
 
 from pytest_asyncdb._record.sql_text import cannot_end_transaction, only_reads
 from pytest_asyncdb.isolation import messages
-from pytest_asyncdb.isolation.messages import (
-    NOT_INNERMOST,
-    UNDID_COMMIT,
-    WORK_INSIDE,
-    WROTE_MEANWHILE,
-)
 from pytest_asyncdb.isolation.unit import Unit, savepoint_statement
 
 if TYPE_CHECKING:
@@ -71,7 +65,12 @@ class UnitsOfWork:
 
     def open_savepoint(self, name: str, below: Unit | None = None) -> None:
         """Open a savepoint above *below*; the first one begins the outer transaction."""
-        begin = [] if self.begun else [self.backing.begin, f"SAVEPOINT {GUARD}"]
+        begin: list[str] = []
+        if not self.begun:
+            # Only now: later another thread may use the connection, and what the server says to
+            # that is no sign of its end.
+            self.backing.connect()
+            begin = [self.backing.begin, f"SAVEPOINT {GUARD}"]
         self._send([*begin, *self._take_pending(), f"SAVEPOINT {name}"], below)
         self.begun = True
 
@@ -198,14 +197,14 @@ class UnitsOfWork:
         if covered:
             if verb == "release" and not unit.must_roll_back:
                 return False  # it would release those above; it ends with its unit
-            raise self.conflict(NOT_INNERMOST)
+            raise self.conflict(messages.NOT_INNERMOST)
         if verb != "rollback" or level is None:
             return True
         lost_commits = unit.inner_commits != level.inner_commits
         if not lost_commits and unit.outer_writes == level.outer_writes:
             return True
         if unit.wrote != level.wrote or self._failed():
-            raise self.conflict(UNDID_COMMIT if lost_commits else WROTE_MEANWHILE)
+            raise self.conflict(messages.UNDID_COMMIT if lost_commits else messages.WROTE_MEANWHILE)
         return False  # nothing of its own to undo; what is inside stays
 
     def _failed(self) -> bool:
@@ -235,7 +234,7 @@ class UnitsOfWork:
             top.return_to(level)
             top.must_roll_back = True
             if lost:
-                raise self.conflict(UNDID_COMMIT) from error
+                raise self.conflict(messages.UNDID_COMMIT) from error
             self.backing.script(statements)
 
     # The end of a unit.
@@ -277,12 +276,9 @@ class UnitsOfWork:
         if not unit.wrote and (unit.inner_commits or unit.outer_writes or above):
             return "commit", None  # nothing of its own to undo; what is inside stays
         if any(one.has_work for one in above):
-            return "commit", WORK_INSIDE
-        problem = None
-        if unit.outer_writes:
-            problem = WROTE_MEANWHILE
-        elif unit.inner_commits:
-            problem = UNDID_COMMIT
+            return "commit", messages.WORK_INSIDE
+        lost = messages.UNDID_COMMIT if unit.inner_commits else None
+        problem = messages.WROTE_MEANWHILE if unit.outer_writes else lost
         if above:
             self._undo_below(unit, above)
             return "commit", problem
@@ -323,7 +319,7 @@ class UnitsOfWork:
             self.backing.script([undo, release])
             if not self._is_failed_transaction(error):
                 raise
-            return UNDID_COMMIT if unit.inner_commits else None
+            return messages.UNDID_COMMIT if unit.inner_commits else None
         finally:
             self.units.pop()
             unit.open = False

@@ -8,11 +8,10 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_asyncdb._engines.asyncio_internals import running_task
 from pytest_asyncdb._engines.host_loop import CANCEL_PATIENCE
-from pytest_asyncdb._record.call_sites import lines_of
 from pytest_asyncdb._record.statement_log import Place, StatementLog
 from pytest_asyncdb.abc import View
 from pytest_asyncdb.isolation import messages
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
     from pytest_asyncdb import errors
     from pytest_asyncdb.isolation.backing_connection import BackingConnection, Connector
-    from pytest_asyncdb.isolation.dbapi import Checkout, Cursor
 
 
 class Call:
@@ -32,22 +30,22 @@ class Call:
     Written as a class because every statement enters one.
 
     Args:
-        checkout: What runs it.
+        work: What the test does.
         places: Where the user's code made it, the innermost first.
     """
 
-    __slots__ = ("checkout", "places", "task")
+    __slots__ = ("places", "task", "work")
 
-    def __init__(self, checkout: Checkout, places: Sequence[Place]) -> None:
-        self.checkout = checkout
+    def __init__(self, work: Work, places: Sequence[Place]) -> None:
+        self.work = work
         self.places = places
         self.task = running_task()
 
     def __enter__(self) -> None:
-        self.checkout.work.running.add(self)
+        self.work.running.add(self)
 
     def __exit__(self, *_: object) -> None:
-        self.checkout.work.running.discard(self)
+        self.work.running.discard(self)
 
 
 class Owner(NamedTuple):
@@ -87,7 +85,7 @@ class Work(abc.ABC):
         #: What the test must be told at its end.
         self.breaches: list[BaseException] = []
         #: Cursors that are open: streams, and those of statements that were cancelled.
-        self.cursors: set[Cursor] = set()
+        self.cursors: set[Any] = set()
         #: The test is over.
         self.ended = False
         #: Transactions that are ended now are undone by :meth:`close`.
@@ -117,10 +115,10 @@ class Work(abc.ABC):
     def left_running(self) -> errors.AsyncdbError:
         """The error for calls that are running at the end of the test."""
         calls = {task_name(call.task): call.places for call in list(self.running)}
-        tasks = [(f"task: {task}", *messages.at(lines_of(calls[task]))) for task in sorted(calls)]
+        tasks = [(f"task: {task}", *messages.at(calls[task])) for task in sorted(calls)]
         return messages.LEFT_RUNNING.of(self.test, *tasks)
 
-    def abandon(self, cursors: Iterable[Cursor]) -> None:
+    def abandon(self, cursors: Iterable[Any]) -> None:
         """Close cursors that SQLAlchemy has left open.
 
         The garbage collector would do it at any time. On SQLite closing waits for the statement
@@ -143,21 +141,26 @@ class WorkView(View):
     """A view that shows a test's work.
 
     Args:
-        connect: Makes the DBAPI connection of a checkout, by the checkout's number.
+        connect: Makes the DBAPI connection of a checkout, given *work* and the checkout's number.
     """
 
-    def __init__(self, work: Work, connect: Callable[[int], object]) -> None:
+    def __init__(self, work: Work, connect: Callable[[Any, int], object]) -> None:
         numbers = itertools.count(1)
 
         def check_out(entry: ConnectionPoolEntry) -> object:
             work.check_open("connect")  # else the pool would wait for the connection's return
             work.entries.append(entry)
-            return connect(next(numbers))
+            return connect(work, next(numbers))
 
         self.work = work
+        #: Another connection may write to the database, also after the test.
+        self.watched = False
         self.engine = work.connector.test_engine(check_out)
         self.url = work.connector.url
         self.journal = work.log
+
+    def watch(self) -> None:
+        self.watched = True
 
     def reference(self) -> URL:
         return self.work.connector.database.reference()
