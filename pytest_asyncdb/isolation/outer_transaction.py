@@ -70,7 +70,12 @@ class OuterTransaction(GuardedWork):
             try:
                 self.backing.script([f"ROLLBACK TO SAVEPOINT {GUARD}", "ROLLBACK"])
             except Exception as error:
-                self._not_rolled_back(error)
+                if self.backing.is_lost(error) or isinstance(error, TimeoutError):
+                    self.stuck = True
+                    self.breaches.append(teardown_stuck(self.test, error))
+                else:  # the guard's savepoint is gone
+                    self.lose("unknown: it began another transaction; noticed when the test ended")
+                self.backing.discard()
         self.units.drop()
         self.invalidate_checkouts()
         return self.breaches
@@ -90,14 +95,6 @@ class OuterTransaction(GuardedWork):
             raise errors.AsyncdbError("the transaction of the test was lost")
         self.abandon(self.cursors)
         self.units.commit()
-
-    def _not_rolled_back(self, error: Exception) -> None:
-        if self.backing.is_lost(error) or isinstance(error, TimeoutError):
-            self.stuck = True
-            self.breaches.append(teardown_stuck(self.test, error))
-        else:  # the guard's savepoint is gone
-            self.lose("not known, for it began another transaction; noticed at the end of the test")
-        self.backing.discard()
 
     @contextlib.contextmanager
     def checkpoint(self) -> Iterator[None]:
