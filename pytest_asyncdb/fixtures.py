@@ -43,11 +43,10 @@ def plain_errors(missing: str = "error") -> Iterator[None]:
     """Turn the plugin's errors into failures without a traceback, or missing servers into skips."""
     try:
         yield
-    except (errors.ServerUnavailable, errors.ServerStartError, errors.DriverMissing) as error:
-        if missing == "skip":
-            raise pytest.skip.Exception(str(error)) from None
-        raise pytest.fail.Exception(str(error), pytrace=False) from None
     except errors.AsyncdbError as error:
+        unavailable = errors.ServerUnavailable | errors.ServerStartError | errors.DriverMissing
+        if missing == "skip" and isinstance(error, unavailable):
+            raise pytest.skip.Exception(str(error)) from None
         raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 

@@ -32,6 +32,13 @@ def running_loop() -> Loop | None:
         return None
 
 
+def resolve(future: asyncio.Future[None]) -> None:
+    """End the wait for *future*, of any loop, from any thread."""
+    loop = future.get_loop()
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(lambda: None if future.done() else future.set_result(None))
+
+
 def set_running_loop(loop: Loop | None) -> None:
     """Let asyncio believe that *loop* runs in this thread."""
     _set_running_loop(loop)

@@ -189,7 +189,8 @@ class HostLoop:
         for task in left:
             task.cancel()
         if left:
-            self._turn(self._private.create_task(_settle(left)), CANCEL_PATIENCE)
+            settled = asyncio.gather(*left, return_exceptions=True)
+            self._turn(self._private.create_task(settled), CANCEL_PATIENCE)
         self.run(self.loop.shutdown_asyncgens())
         self.loop.close()
 
@@ -248,10 +249,6 @@ def _switch(
         return switch(*args)
     finally:
         set_running_loop(outer)
-
-
-async def _settle(tasks: set[asyncio.Task[Any]]) -> None:
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _nothing() -> None:

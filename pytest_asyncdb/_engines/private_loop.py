@@ -11,10 +11,10 @@ import contextlib
 import selectors
 import threading
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from pytest_asyncdb._engines.asyncio_internals import pause, resume
+from pytest_asyncdb._engines.asyncio_internals import pause, resolve, resume
 
 #: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
 __tracebackhide__ = True
@@ -32,9 +32,11 @@ class _Selector(selectors.DefaultSelector):
     a positive one when it is about to block: the one public place to see that.
     """
 
+    #: Stops the loop.
+    stop: Callable[[], None]
+
     def __init__(self) -> None:
         super().__init__()
-        self.loop: asyncio.AbstractEventLoop | None = None
         #: ``time.monotonic()`` until which the loop may block; None: no limit.
         self.until: float | None = None
         #: Seconds until the loop's next timer, when it was last found idle.
@@ -47,8 +49,7 @@ class _Selector(selectors.DefaultSelector):
         events = super().select(left if timeout is None else min(left, timeout))
         if not events and time.monotonic() >= self.until:
             self.next_timer = timeout
-            assert self.loop is not None
-            self.loop.stop()
+            self.stop()
         return events
 
 
@@ -60,7 +61,7 @@ class PrivateLoop:
         self.selector = _Selector()
         self.loop = asyncio.SelectorEventLoop(self.selector)
         self.loop.set_debug(False)
-        self.selector.loop = self.loop
+        self.selector.stop = self.loop.stop
         #: Held while the loop runs.
         self.lock = threading.RLock()
         #: The task that the loop is being run for; its end stops the loop.
@@ -88,14 +89,11 @@ class PrivateLoop:
                 if task is not None and task.done():
                     return
                 self.selector.until = None if patience is None else time.monotonic() + patience
-                if task is None:
-                    self.loop.run_forever()
-                    return
-                before, self._awaited = self._awaited, task
+                self._awaited = task
                 try:
                     self.loop.run_forever()
                 finally:
-                    self._awaited = before
+                    self._awaited = None
                 if again:
                     self.selector.until = 0.0
                     self.loop.run_forever()
@@ -127,13 +125,8 @@ class Parking:
         """Wait on *outer*, which is running, until *task* of the private loop is done."""
         waiter = outer.create_future()
 
-        def finish() -> None:
-            if not waiter.done():
-                waiter.set_result(None)
-
         def wake(_: object) -> None:
-            if not outer.is_closed():
-                outer.call_soon_threadsafe(finish)
+            resolve(waiter)
 
         task.add_done_callback(wake)
         self.enter(outer)

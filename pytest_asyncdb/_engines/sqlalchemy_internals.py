@@ -1,5 +1,6 @@
-"""The private names of SQLAlchemy's asyncio adapters, all of them.
+"""The private names of SQLAlchemy, all of them, and the only place that replaces a method of it.
 
+tests/unit/test_internals.py and tests/unit/test_private_names.py fail if a name is gone.
 ``_connection`` and ``_async_soft_close`` are also names that SQLAlchemy calls on our DBAPI
 connections and cursors (``isolation/dbapi.py``), because its dialects do so.
 """
@@ -7,10 +8,12 @@ connections and cursors (``isolation/dbapi.py``), because its dialects do so.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
+    from sqlalchemy.engine import Dialect, Engine
+    from sqlalchemy.pool import PoolProxiedConnection
 
 #: Marks the greenlets in which SQLAlchemy may await. Without it every statement that runs in a
 #: pooled greenlet raises MissingGreenlet, and finalizers cannot be told from calls.
@@ -24,7 +27,7 @@ def in_greenlet() -> bool:
     return getattr(greenlet.getcurrent(), GREENLET_MARK, False) is True
 
 
-def execution_lock(adapted: Any) -> AbstractAsyncContextManager[Any]:
+def execution_lock(adapted: Any) -> contextlib.AbstractAsyncContextManager[Any]:
     """The lock that lets one statement at a time run on a connection.
 
     Without it a savepoint of the plugin meets a statement that is still running, and the driver
@@ -50,3 +53,45 @@ async def soft_close(cursor: Any) -> None:
     SQLAlchemy calls this on the cursor of a result that sync code will read.
     """
     await cursor._async_soft_close()
+
+
+def watch_checkouts(callback: Callable[[Engine], object]) -> Callable[[], None]:
+    """Call *callback* before any engine of this process checks out a connection.
+
+    The events of SQLAlchemy come too late, when there is a connection already, or do not know
+    the engine. ``raw_connection`` is public; that every checkout calls it is not documented.
+
+    Returns:
+        A function that ends it.
+    """
+    from sqlalchemy.engine import Engine
+
+    original = Engine.raw_connection
+
+    def raw_connection(engine: Engine) -> PoolProxiedConnection:
+        callback(engine)
+        return original(engine)
+
+    def stop() -> None:
+        Engine.raw_connection = original  # type: ignore[method-assign]
+
+    Engine.raw_connection = raw_connection  # type: ignore[method-assign,assignment]
+    return stop
+
+
+def root_engine(engine: Engine) -> Engine:
+    """The engine from which *engine* was derived by ``execution_options()``, or itself.
+
+    Without ``_proxied`` a derived engine counts as an engine that is not named.
+    """
+    while (parent := getattr(engine, "_proxied", None)) is not None:
+        engine = parent
+    return engine
+
+
+def connect_isolation_level(dialect: Dialect) -> Any:
+    """The argument ``isolation_level`` of ``create_engine``.
+
+    Without ``_on_connect_isolation_level`` an engine in AUTOCOMMIT loses it during a test.
+    """
+    return getattr(dialect, "_on_connect_isolation_level", None)

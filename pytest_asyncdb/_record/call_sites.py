@@ -25,13 +25,8 @@ _FOREIGN = frozenset(
 _ENDS = frozenset({"asyncio.events", "asyncio.base_events", "asyncio.runners", "_pytest.runner"})
 
 
-def user_frames(limit: int = 3) -> list[str]:
-    """The innermost lines of the user's code in the current task, the innermost last."""
-    return lines_of(user_places(limit))
-
-
 def user_places(limit: int = 3) -> list[Place]:
-    """Like :func:`user_frames`, not yet as text, the innermost first.
+    """The innermost lines of the user's code in the current task, the innermost first.
 
     SQLAlchemy runs its sync code in a greenlet; the coroutine that awaits it is in that
     greenlet's parent.
@@ -43,11 +38,11 @@ def user_places(limit: int = 3) -> list[Place]:
     frame: FrameType | None = sys._getframe(1)
     while current is not None:
         while frame is not None:
-            kind = _kind(frame)
+            kind = _kind(frame.f_globals.get("__name__", ""))
             if kind == "end":
                 return places
             if kind == "user":
-                places.append(_place(frame))
+                places.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
                 if len(places) == limit:
                     return places
             frame = frame.f_back
@@ -61,16 +56,8 @@ def lines_of(places: Sequence[Place]) -> list[str]:
     return [line_of(place) for place in reversed(places)]
 
 
-def _kind(frame: FrameType) -> str:
-    return _kind_of_module(frame.f_globals.get("__name__", ""))
-
-
 @functools.cache
-def _kind_of_module(name: str) -> str:
+def _kind(name: str) -> str:
     if name in _ENDS:
         return "end"
     return "foreign" if name.partition(".")[0] in _FOREIGN else "user"
-
-
-def _place(frame: FrameType) -> Place:
-    return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name

@@ -19,6 +19,8 @@ Row = dict[str, Any]
 #: Rows by primary key; without one, by all values and a number that counts equal rows.
 _Rows = dict[tuple[Any, ...], Row]
 _Tables = dict[str, _Rows | None]
+#: Schema, name and key columns of a table.
+_Source = tuple[str | None, str, list[str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +49,8 @@ def read_tables(
     """
     end = time.monotonic() + seconds
     found: _Tables = {}
-    for name, where in _tables(connection).items():
-        rows = dict(_rows(connection, *where, most)) if time.monotonic() < end else {}
+    for name, source in _tables(connection).items():
+        rows = dict(_rows(connection, source, most)) if time.monotonic() < end else {}
         too_many = most is not None and len(rows) > most
         found[name] = None if too_many or time.monotonic() >= end else rows
     return found
@@ -84,8 +86,8 @@ def differences(before: _Tables, after: _Tables) -> dict[str, TableChanges]:
     return found
 
 
-def _tables(connection: Connection) -> dict[str, tuple[str | None, str, list[str]]]:
-    """Schema, name and key columns of every table, by the name that users write."""
+def _tables(connection: Connection) -> dict[str, _Source]:
+    """Every table, by the name that users write."""
     from sqlalchemy import inspect
 
     inspector = inspect(connection)
@@ -102,12 +104,9 @@ def _tables(connection: Connection) -> dict[str, tuple[str | None, str, list[str
 
 
 def _rows(
-    connection: Connection,
-    schema: str | None,
-    table: str,
-    key: list[str],
-    most: int | None,
+    connection: Connection, source: _Source, most: int | None
 ) -> Iterator[tuple[tuple[Any, ...], Row]]:
+    schema, table, key = source
     quote = connection.dialect.identifier_preparer.quote
     name = f"{quote(schema)}.{quote(table)}" if schema else quote(table)
     limit = "" if most is None else f" LIMIT {most + 1}"

@@ -26,12 +26,11 @@ _CONTROL_WHOLE = re.compile(
 )
 #: https://dev.mysql.com/doc/refman/9.4/en/implicit-commit.html
 _IMPLICIT_COMMIT = re.compile(
-    r"(?:create|alter|drop|truncate|rename|grant|revoke|lock\s+tables?|unlock\s+tables?"
+    r"(?:(?:create|drop)(?!\s+temporary\s+table\b)|alter|truncate|rename|grant|revoke|lock\s+tables?|unlock\s+tables?"
     r"|analyze|optimize|repair|flush|reset|load\s+index|cache\s+index|install|uninstall"
     r"|set\s+password|check\s+table)\b",
     re.IGNORECASE,
 )
-_TEMPORARY = re.compile(r"(?:create|drop)\s+temporary\s+table\b", re.IGNORECASE)
 
 _QUERY = re.compile(r"(?:select|show|explain|values|pragma|describe|with)\b", re.IGNORECASE)
 _CHANGE = re.compile(r"\b(?:insert|update|delete|replace)\b", re.IGNORECASE)
@@ -70,7 +69,7 @@ def ends_transaction(statement: str, implicit_commits: bool) -> str | None:
     later = _LITERAL.sub("", text).split(";")[1:] if ";" in text else ()
     if any(_CONTROL_WHOLE.match(first_words(part)) for part in later):
         return "one of its statements ends or begins a transaction itself"
-    if implicit_commits and _IMPLICIT_COMMIT.match(text) and not _TEMPORARY.match(text):
+    if implicit_commits and _IMPLICIT_COMMIT.match(text):
         return "it commits by itself"
     return None
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import collections
 from typing import Self
 
-from pytest_asyncdb._record.redaction import masked
 from pytest_asyncdb._record.sql_text import only_queries
 from pytest_asyncdb._record.statement_log import Place, Statement, StatementLog, line_of
-from pytest_asyncdb._record.text import counted, cut, wrap
+from pytest_asyncdb._record.text import counted, cut, masked, wrap
 
 #: This many equal queries from one line of code look like one query per row.
 _MANY = 3
@@ -37,14 +36,10 @@ class Count:
     @property
     def statements(self) -> list[Statement]:
         """The statements so far, or until the block's end; at most the last 10,000 of the test."""
-        return self._log.between(self._first, self._last)
-
-    @property
-    def _last(self) -> int:
-        return self._log.number if self._after is None else self._after
+        return self._log.between(self._first, self._first + len(self))
 
     def __len__(self) -> int:
-        return self._last - self._first
+        return (self._log.number if self._after is None else self._after) - self._first
 
     def __enter__(self) -> Self:
         self._first = self._log.number

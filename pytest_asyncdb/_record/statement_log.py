@@ -15,8 +15,8 @@ from pytest_asyncdb._record.sql_text import savepoint
 
 #: The parameters of this many statements are kept: the last ones.
 _PARAMETERS = 50
-#: This many statements and ends of transactions are kept, of this many characters together.
-_MOST, _CHARACTERS = 10_000, 10_000_000
+#: This many statements and ends of transactions are kept: the last ones.
+_MOST = 10_000
 #: A line of code: the file, the line's number, the function.
 Place = tuple[str, int, str]
 
@@ -85,14 +85,13 @@ class StatementLog:
 
     def __init__(self, hidden: bool = False) -> None:
         self.hidden = hidden
-        #: Explanations of lock timeouts; see ``_run/lock_waits.py``.
+        #: Explanations of lock timeouts; see ``isolation/lock_waits.py``.
         self.waits: list[str] = []
         #: Number of statements so far.
         self.number = 0
         #: Total time of all statements.
         self.seconds = 0.0
-        self._entries: collections.deque[Statement | End] = collections.deque()
-        self._characters = 0
+        self._entries: collections.deque[Statement | End] = collections.deque(maxlen=_MOST)
         self._parameters: collections.deque[tuple[int, Any]] = collections.deque(maxlen=_PARAMETERS)
 
     @property
@@ -111,11 +110,6 @@ class StatementLog:
         self.seconds += statement.seconds
         self._parameters.append((self.number, parameters))
         self._entries.append(statement)
-        self._characters += len(statement.sql)
-        entries = self._entries
-        while (len(entries) > _MOST or self._characters > _CHARACTERS) and len(entries) > 1:
-            first = entries.popleft()
-            self._characters -= len(first.sql) if isinstance(first, Statement) else 0
 
     def ended(self, how: str, checkout: int) -> None:
         """Note the end of a transaction, even of an empty one.
@@ -123,10 +117,7 @@ class StatementLog:
         Args:
             how: ``COMMIT`` or ``ROLLBACK``.
         """
-        end = End(how, checkout)
-        last = self._entries[-1] if self._entries else end
-        if isinstance(last, Statement) or last.checkout != checkout:
-            self._entries.append(end)
+        self._entries.append(End(how, checkout))
 
     def steps(self) -> list[Step]:
         """The kept entries in order, with the beginnings and depths of transactions."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytest_asyncdb._record.redaction import SECRET, masked
 from pytest_asyncdb._record.statement_log import Step, line_of
-from pytest_asyncdb._record.text import counted, cut, duration, wrap
+from pytest_asyncdb._record.text import SECRET, counted, cut, duration, masked, wrap
 
 #: Characters of a statement or of its parameters, and of one value.
 _LONG, _VALUE = 600, 60

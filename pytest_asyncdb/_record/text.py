@@ -1,13 +1,15 @@
-"""Text for people: wrapped, shortened, with units."""
+"""Text for people: wrapped, shortened, with units, and without secrets."""
 
 from __future__ import annotations
 
+import re
 import textwrap
-
-from pytest_asyncdb._record.redaction import masked
 
 #: Columns of a section in a report.
 WIDTH = 80
+#: A statement that contains one of these words may carry a secret among its string literals.
+SECRET = re.compile(r"passw|pwd|secret|token|api_?key|credential|identified\s+by", re.IGNORECASE)
+_LITERAL = re.compile(r"'(?:[^']|'')*(?:'|$)")
 
 
 def error_text(error: BaseException) -> str:
@@ -59,3 +61,16 @@ def duration(seconds: float) -> str:
 def counted(number: int, noun: str) -> str:
     """``1 statement``, ``2 statements``."""
     return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def masked(sql: str) -> tuple[str, bool]:
+    """A statement on one line, masked if it names a secret, and whether it names one."""
+    text = " ".join(sql.split())
+    secret = SECRET.search(text) is not None
+    return without_literals(text) if secret else text, secret
+
+
+def without_literals(sql: str) -> str:
+    """*sql* with every string literal masked, for statements that are no longer complete: whether
+    the missing part names a secret is unknown."""
+    return _LITERAL.sub("'***'", sql)

@@ -1,5 +1,7 @@
 """The values of the fixtures ``asyncdb_backend`` and ``asyncdb``."""
 
+# ruff: noqa: A002  # count(max=2) reads as it should
+
 from __future__ import annotations
 
 import contextlib
@@ -93,9 +95,7 @@ class Asyncdb:
         return self._view.log.statements
 
     def count(
-        self,
-        max: int | None = None,  # noqa: A002
-        min: int | None = None,  # noqa: A002
+        self, max: int | None = None, min: int | None = None
     ) -> contextlib.AbstractContextManager[Count]:
         """Count the statements of a block: ``with asyncdb.count(max=2):``.
 

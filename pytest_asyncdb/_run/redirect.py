@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._engines.build_engine import OURS
-from pytest_asyncdb._engines.engine_internals import (
+from pytest_asyncdb._engines.sqlalchemy_internals import (
     connect_isolation_level,
     root_engine,
     watch_checkouts,

@@ -51,17 +51,16 @@ class Connector:
         from sqlalchemy.pool import NullPool
         from sqlalchemy.util import LRUCache
 
+        self.database = database
         self.host = host
         self.driver = database.driver
         self.backend = database.backend
-        self.idle_limit = database.idle_limit
         self.url = self._first_url = url
         options = without_pool(database.engine_options)
-        level = options.pop("isolation_level", None)
-        self.autocommit = level == "AUTOCOMMIT"
-        if level is not None and not self.autocommit:
-            options["isolation_level"] = level
-        self.isolation_level: str | None = None if self.autocommit else level
+        self.autocommit = options.get("isolation_level") == "AUTOCOMMIT"
+        if self.autocommit:
+            del options["isolation_level"]
+        self.isolation_level: str | None = options.get("isolation_level")
         self._connect_args = options.pop("connect_args", {})
         self.engine = build_engine(
             url, poolclass=NullPool, connect_args=self._connect_args, **options
@@ -162,9 +161,7 @@ class BackingConnection:
     @property
     def connection(self) -> Any:
         """The driver's own connection."""
-        if self._fairy is None:
-            self.connect()
-        return self._fairy.driver_connection
+        return self.adapted.driver_connection
 
     def connect(self) -> None:
         """Make sure that there is a connection that is not known to be broken. Blocks."""
@@ -185,15 +182,6 @@ class BackingConnection:
     def in_transaction(self) -> bool | None:
         """Is the connection in a transaction? None: the driver does not know."""
         return self.driver.in_transaction(self.connection)
-
-    def end_transaction(self, how: str, patience: float) -> None:
-        """Let the adapter ``commit`` or ``rollback`` the transaction that it has begun. Blocks.
-
-        Raises:
-            Exception: The driver's own, or TimeoutError.
-        """
-        # A statement as text would leave the adapter in the belief that the transaction goes on.
-        self._run(getattr(self.adapted, how), patience=patience)
 
     def script(self, statements: Sequence[str]) -> None:
         """Run statements of the plugin, in one round trip if the driver can.
@@ -226,14 +214,15 @@ class BackingConnection:
             with Engine(pool, connector.dialect, connector.url).connect() as connection:
                 return work(connection)
 
-        return self._run(read)
+        return self.run(read)
 
-    def is_disconnect(self, error: BaseException) -> bool:
-        """Does SQLAlchemy take *error* for the end of the connection?"""
+    def is_lost(self, error: BaseException) -> bool:
+        """Has the connection ended, as its state or SQLAlchemy's reading of *error* says?"""
         dialect: Any = self.connector.dialect
-        if not isinstance(error, dialect.loaded_dbapi.Error):
-            return False
-        return bool(dialect.is_disconnect(error, None, None))
+        return not self.is_open or (
+            isinstance(error, dialect.loaded_dbapi.Error)
+            and bool(dialect.is_disconnect(error, None, None))
+        )
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
         """Call the adapter's code from a SQLAlchemy greenlet on any loop."""
@@ -254,7 +243,7 @@ class BackingConnection:
         fairy, self._fairy = self._fairy, None
         if fairy is not None:
             with contextlib.suppress(TimeoutError):  # the server does not answer; it is let go
-                self._run(_terminate, fairy)
+                self.run(fairy.invalidate)
 
     def open(self, wait: bool = True) -> None:
         """Connect.
@@ -267,27 +256,23 @@ class BackingConnection:
             Exception: The driver's own.
         """
         if wait:
-            self._run(self._open)
+            self.run(self.open_awaiting)
         else:
-            self.host.call(self._open)
+            self.host.call(self.open_awaiting)
 
-    def open_in_thread(self) -> bool:
-        """Connect from a background thread; False: that failed.
+    def run(self, function: Callable[[], T], patience: float = PATIENCE) -> T:
+        """Run code of the adapter. Blocks.
 
-        The test that needs a connection then opens one, and gets the error.
+        Raises:
+            Exception: The driver's own, or TimeoutError.
         """
-        with contextlib.suppress(Exception):
-            self.host.call_in_thread(self._open, timeout=PATIENCE)
-        return self._fairy is not None
-
-    def _run(self, function: Callable[..., T], *args: Any, patience: float = PATIENCE) -> T:
-        """Run code of an adapter. Blocks, and is bounded in time."""
         from sqlalchemy.util import greenlet_spawn
 
-        result: T = self.host.run(greenlet_spawn(function, *args), patience)
+        result: T = self.host.run(greenlet_spawn(function), patience)
         return result
 
-    def _open(self) -> None:
+    def open_awaiting(self) -> None:
+        """Connect, in a greenlet of SQLAlchemy."""
         from sqlalchemy.util import await_only
 
         token = _OPENING.set(self._url or self.connector.url)
@@ -298,22 +283,19 @@ class BackingConnection:
         adapted: Any = fairy.dbapi_connection
         if limit := self.backend.limit_lock_waits():
             await_only(self.driver.run(fairy.driver_connection, limit))
+        if self._direct and self.connector.autocommit:
+            self.connector.dialect.set_isolation_level(adapted, "AUTOCOMMIT")
         if not self._direct or self.backend.begin_at_write is not None:
             self.driver.adapt(adapted)
         if not self._direct and self.backend.deferred_query is not None:
-            self._prepare_deferred(adapted, fairy.driver_connection, self.backend.deferred_query)
+            cursor = adapted.cursor()
+            cursor.execute(self.backend.deferred_query)
+            exist = cursor.fetchone()[0]
+            cursor.close()
+            self.deferred_check = self.backend.deferred_check if exist else ()
+            if exist and self.backend.deferred_prepare:
+                await_only(self.driver.run(fairy.driver_connection, self.backend.deferred_prepare))
         self._fairy = fairy
-
-    def _prepare_deferred(self, adapted: Any, connection: Any, query: str) -> None:
-        from sqlalchemy.util import await_only
-
-        cursor = adapted.cursor()
-        cursor.execute(query)
-        exist = cursor.fetchone()[0]
-        cursor.close()
-        self.deferred_check = self.backend.deferred_check if exist else ()
-        if exist and self.backend.deferred_prepare:
-            await_only(self.driver.run(connection, self.backend.deferred_prepare))
 
     async def _script(self, statements: Sequence[str]) -> None:
         async with execution_lock(self._fairy.dbapi_connection):
@@ -342,8 +324,3 @@ class _Lent:
         pass
 
     commit = rollback = close = terminate = _stay
-
-
-def _terminate(fairy: Any) -> None:
-    fairy.invalidate()
-    fairy.close()

@@ -10,15 +10,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb.abc import Database, Isolation, View, ViewRequest
-from pytest_asyncdb.isolation.backing_connection import Connector
-from pytest_asyncdb.isolation.direct import DirectView
-from pytest_asyncdb.isolation.direct_pool import DirectPool
+from pytest_asyncdb.isolation.direct import DirectPool, DirectView
 from pytest_asyncdb.isolation.reset import Reset
 from pytest_asyncdb.isolation.restoring import Restoration
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
-
     from pytest_asyncdb._engines.host_loop import HostLoop
     from pytest_asyncdb.abc import DatabaseRef
 
@@ -48,20 +44,17 @@ class Copy(Isolation):
             return self._reset.view(ViewRequest(request.test))
         ref = self._database.copy(request.prefetch, self._prefetch)
         if self._pool is None:
-            self._pool = DirectPool(Connector(self._database, self._host, ref.url))
+            self._pool = DirectPool(self._database, self._host, ref.url)
         self._pool.lead_to(ref.url)
         restoration = Restoration(self._database, self._host, ref)
-        return DirectView(self, self._pool, request.test, restoration)
-
-    def reference(self) -> URL:
-        return self._database.reference()
+        return DirectView(self._finish, self._pool, request.test, restoration)
 
     def _prefetch(self, ref: DatabaseRef) -> None:
         """Called in a background thread when a copy for a later test has been made."""
         if self._pool is not None:
             self._pool.prefetch(ref.url)
 
-    def finish(self, view: DirectView) -> Sequence[BaseException]:
+    def _finish(self, view: DirectView) -> Sequence[BaseException]:
         breaches = view.work.close(view.keeping)
         ref = view.restoration.ref
         assert ref is not None
@@ -76,6 +69,5 @@ class Copy(Isolation):
     def close(self) -> None:
         if self._reset is not None:
             self._reset.close()
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close()
+        if self._pool is not None:
+            self._pool.close()

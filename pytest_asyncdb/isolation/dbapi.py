@@ -17,7 +17,7 @@ from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet, soft_close
 from pytest_asyncdb._record.call_sites import user_places
 from pytest_asyncdb._record.statement_log import Statement
 from pytest_asyncdb.isolation import lock_waits
-from pytest_asyncdb.isolation.calls import Call
+from pytest_asyncdb.isolation.work import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,8 @@ class Checkout(abc.ABC):
     number: int
     #: The backing connection; None: it is not taken yet, or was given back.
     taken: BackingConnection | None
+    #: Its statements run in no transaction.
+    autocommit: bool
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.adapted, name)
@@ -45,14 +47,10 @@ class Checkout(abc.ABC):
         return lambda *args, **kwargs: self.backing.call(lambda: value(*args, **kwargs))
 
     @property
-    @abc.abstractmethod
     def backing(self) -> BackingConnection:
-        """The backing connection, taken at first use."""
-
-    @property
-    @abc.abstractmethod
-    def transaction(self) -> int | None:
-        """The checkout in whose transaction a statement runs; None: in none, autocommit."""
+        """The backing connection."""
+        assert self.taken is not None
+        return self.taken
 
     @abc.abstractmethod
     def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
@@ -175,7 +173,7 @@ class Cursor:
         places = user_places(1)
         began = time.perf_counter()
         try:
-            return checkout.run(operation, work, whole, Call(checkout, places))
+            return checkout.run(operation, work, whole, Call(checkout.work, places))
         except Exception as error:
             failed = error
             if checkout.taken is not None:
@@ -197,7 +195,7 @@ class Cursor:
                     method == "executemany",
                     None if failed is None else _class_name(failed),
                     places,
-                    checkout.transaction,
+                    None if checkout.autocommit else checkout.number,
                 ),
                 parameters,
             )

@@ -1,4 +1,4 @@
-"""Real connections for ``reset`` and ``copy``: a test's checkouts, its work on them, its view.
+"""Real connections for ``reset`` and ``copy``: their pool, a test's checkouts, work and view.
 
 A connection lives on the plugin's own loop, so it works on any loop and in any thread, and is
 kept from test to test. The strategies decide what happens to the database after the test.
@@ -7,25 +7,24 @@ kept from test to test. The strategies decide what happens to the database after
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_asyncdb._engines.asyncio_internals import running_loop, running_task
 from pytest_asyncdb._engines.host_loop import CANCEL_PATIENCE
 from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
 from pytest_asyncdb._record.sql_text import keeps_session_state, only_queries
 from pytest_asyncdb.isolation import messages
-from pytest_asyncdb.isolation.backing_connection import PATIENCE, BackingConnection
-from pytest_asyncdb.isolation.calls import Owner, task_name
+from pytest_asyncdb.isolation.backing_connection import PATIENCE, BackingConnection, Connector
 from pytest_asyncdb.isolation.dbapi import Checkout
-from pytest_asyncdb.isolation.work import Work, WorkView
+from pytest_asyncdb.isolation.work import Call, Owner, Work, WorkView, task_name
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
 
-    from pytest_asyncdb.isolation.calls import Call
-    from pytest_asyncdb.isolation.direct_pool import DirectPool
+    from pytest_asyncdb._engines.host_loop import HostLoop
+    from pytest_asyncdb.abc import Database
     from pytest_asyncdb.isolation.restoring import Restoration
 
 #: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
@@ -35,6 +34,74 @@ T = TypeVar("T")
 
 #: Seconds that a query for a report waits for a lock of the test.
 _LOCK_PATIENCE = 1.0
+
+
+class DirectPool:
+    """The idle connections of a worker's database: at most ``Database.idle_limit``, prefetched
+    ones included."""
+
+    def __init__(self, database: Database, host: HostLoop, url: URL) -> None:
+        self.connector = Connector(database, host, url)
+        self._idle: list[BackingConnection] = []
+        #: Connections to copies of the template that are for later tests, by database.
+        self._prefetched: dict[str | None, BackingConnection] = {}
+        #: Held while one of them is being opened.
+        self._prefetching = threading.Lock()
+        self._closed = False
+        first = self.take()
+        first.connect()  # initialises the dialect
+        self.keep([first])
+
+    def lead_to(self, url: URL) -> None:
+        """Further connections are to another copy of the template."""
+        self.connector.lead_to(url)
+        prefetched = self._prefetched.pop(url.database, None)
+        if prefetched is not None:
+            self._idle.append(prefetched)
+
+    def prefetch(self, url: URL) -> None:
+        """Open a connection to a copy that :meth:`lead_to` will lead to, in a background
+        thread."""
+        backing = BackingConnection(self.connector, direct=True, url=url)
+        # If it fails, the test opens one, and gets the error.
+        with self._prefetching, contextlib.suppress(Exception):
+            if not self._closed and not self._is_full():
+                backing.host.call_in_thread(backing.open_awaiting, timeout=PATIENCE)
+                self._prefetched[url.database] = backing
+
+    def take(self) -> BackingConnection:
+        """A connection that no checkout uses, open or not yet."""
+        while self._idle:
+            backing = self._idle.pop()
+            if backing.is_open and not backing.was_ended():
+                return backing
+            backing.discard()
+        return BackingConnection(self.connector, direct=True)
+
+    def keep(self, connections: Iterable[BackingConnection]) -> None:
+        """Take back connections; close those that are in a transaction or too many."""
+        for backing in connections:
+            if backing.is_open and not self._is_full() and not backing.in_transaction():
+                self._idle.append(backing)
+            else:
+                backing.discard()
+
+    def discard(self) -> None:
+        """Close what is idle; further connections are new ones."""
+        while self._idle:
+            self._idle.pop().discard()
+
+    def close(self) -> None:
+        """Close everything. May be called twice."""
+        self._closed = True
+        self.discard()
+        with self._prefetching:
+            while self._prefetched:
+                self._prefetched.popitem()[1].discard()
+        self.connector.close()
+
+    def _is_full(self) -> bool:
+        return len(self._idle) + len(self._prefetched) >= self.connector.database.idle_limit
 
 
 class DirectWork(Work):
@@ -122,26 +189,22 @@ class DirectWork(Work):
     def _end(self, backing: BackingConnection, how: str) -> None:
         if backing.is_open and backing.in_transaction() is not False:
             with contextlib.suppress(Exception):  # the pool closes what is in a transaction
-                backing.end_transaction(how, CANCEL_PATIENCE)
+                backing.run(getattr(backing.adapted, how), patience=CANCEL_PATIENCE)
 
 
 class DirectConnection(Checkout):
     """One checkout; the backing connection is taken at its first use."""
 
     work: DirectWork
-    #: SQLite: the application wants no transaction, in which we would have to begin one.
-    autocommit: bool
     #: The test has left something in the connection's session: it is not kept.
     spoiled: bool
-    #: Its statements run in transactions.
-    transactional: bool
 
     def __init__(self, work: DirectWork, number: int) -> None:
         self.__dict__.update(work=work, number=number, taken=None, spoiled=False)
-        self.__dict__.update(autocommit=False, transactional=not work.connector.autocommit)
+        self.autocommit = work.connector.autocommit
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("taken", "spoiled", "autocommit", "transactional"):
+        if name in ("taken", "spoiled", "autocommit"):
             self.__dict__[name] = value
         else:
             self.backing.call(setattr, self.adapted, name, value)
@@ -151,10 +214,6 @@ class DirectConnection(Checkout):
         if self.taken is None:
             self.taken = self.work.take(self.number)
         return self.taken
-
-    @property
-    def transaction(self) -> int | None:
-        return self.number if self.transactional else None
 
     @property
     def _connection(self) -> Any:
@@ -183,15 +242,16 @@ class DirectConnection(Checkout):
         if level is None and (self.taken is None or not self.taken.is_open):
             return
         connector, adapted = self.work.connector, self.adapted
+        if level is None and connector.autocommit:
+            level = "AUTOCOMMIT"
         if level is None:
             self.backing.call(connector.dialect.reset_isolation_level, adapted)
         else:
             self.backing.call(connector.dialect.set_isolation_level, adapted, level)
-        self.transactional = level != "AUTOCOMMIT" if level else not connector.autocommit
+        self.autocommit = level == "AUTOCOMMIT"
         if connector.backend.begin_at_write is not None:
             # On SQLite the level makes the driver begin transactions, which run() does.
             self.backing.call(connector.driver.adapt, adapted)
-            self.autocommit = level == "AUTOCOMMIT"
 
     def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
         self.work.check_open(statement)
@@ -219,25 +279,16 @@ class DirectConnection(Checkout):
         if self.work.deferring or self.work.ended:
             self.work.unfinished.append(backing)
         else:
-            if self.transactional:
+            if not self.autocommit:
                 self.work.log.ended(how.upper(), self.number)
             backing.call(getattr(backing.adapted, how))
-
-
-class DirectStrategy(Protocol):
-    """What a view needs of its strategy."""
-
-    def reference(self) -> URL:
-        """See ``View.reference``."""
-
-    def finish(self, view: DirectView) -> Sequence[BaseException]:
-        """See ``View.close``."""
 
 
 class DirectView(WorkView):
     """What a test sees of a database on which its connections are real ones.
 
     Args:
+        finish: What the strategy does at the end, see ``View.close``.
         restoration: Puts the database back.
         reset_sequences: Sequences and AUTO_INCREMENT start where the template's do.
     """
@@ -247,7 +298,7 @@ class DirectView(WorkView):
 
     def __init__(
         self,
-        strategy: DirectStrategy,
+        finish: Callable[[DirectView], Sequence[BaseException]],
         pool: DirectPool,
         test: str,
         restoration: Restoration,
@@ -255,24 +306,15 @@ class DirectView(WorkView):
     ) -> None:
         self.restoration = restoration
         self.reset_sequences = reset_sequences
-        #: Another connection may write to the database, also after the test.
-        self.watched = False
-        self._strategy = strategy
+        self._finish = finish
         self._pool = pool
-        work = DirectWork(pool, test)
-        super().__init__(work, functools.partial(DirectConnection, work))
-
-    def reference(self) -> URL:
-        return self._strategy.reference()
+        super().__init__(DirectWork(pool, test), DirectConnection)
 
     def expect_checkpoints(self) -> None:
         self.restoration.remember()
 
-    def watch(self) -> None:
-        self.watched = True
-
     def close(self) -> Sequence[BaseException]:
-        return self._strategy.finish(self)
+        return self._finish(self)
 
     def read(self, work: Callable[[Connection], T]) -> T | None:
         if (writer := self.work.writer()) is not None:
@@ -289,13 +331,11 @@ class DirectView(WorkView):
     def checkpoint(self) -> Iterator[None]:
         changed = self.restoration.changed(self.reset_sequences)
         if changed:
-            seen = f"changed: {', '.join(changed)}"
-            raise messages.CHECKPOINT_AFTER_CHANGES.of(self.work.test, seen)
+            raise messages.CHECKPOINT_AFTER_CHANGES.of(self.work.test, messages.changed(changed))
         try:
             yield
         finally:
             self.work.undo_open()
             changed, restored = self.restoration.put_back(self.reset_sequences)
             if not restored:
-                seen = f"changed: {', '.join(changed)}"
-                raise messages.CHECKPOINT_LOST.of(self.work.test, seen)
+                raise messages.CHECKPOINT_LOST.of(self.work.test, messages.changed(changed))

@@ -8,40 +8,35 @@ its own statement, a note on it and the end of the test say so.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb._record.sql_text import ends_transaction
 from pytest_asyncdb._record.text import error_text, one_line
 from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.messages import Text, here
+from pytest_asyncdb.isolation.units_of_work import UnitsOfWork
+from pytest_asyncdb.isolation.work import Work
 
 if TYPE_CHECKING:
     from pytest_asyncdb import errors
     from pytest_asyncdb.isolation.backing_connection import BackingConnection
-    from pytest_asyncdb.isolation.units_of_work import UnitsOfWork
-    from pytest_asyncdb.isolation.work import Work
-
-#: The savepoint after BEGIN: if it is gone, something has ended the transaction.
-GUARD = "asyncdb_guard"
-#: The statement of a breach of which only the effect is seen.
-BEGAN_ANOTHER = "not known, for it began another transaction"
 
 
-class Guard:
-    """Watches the outer transaction of one test.
+class GuardedWork(Work):
+    """Work in an outer transaction, which is watched.
 
     Args:
-        work: What the test does.
         backing: The kept connection.
-        units: The units of work in the transaction.
+        test: The node id, for errors.
+        on_ended: Called when units of work have ended.
     """
 
-    def __init__(self, work: Work, backing: BackingConnection, units: UnitsOfWork) -> None:
-        self._work = work
-        self._backing = backing
-        self._units = units
-        #: The transaction has begun.
-        self.begun = False
+    def __init__(self, backing: BackingConnection, test: str, on_ended: Callable[[], None]) -> None:
+        super().__init__(backing.connector, test)
+        self.backing = backing
+        #: The units of work in the transaction.
+        self.units = UnitsOfWork(backing, test, on_ended)
         #: What ended the transaction, if something did.
         self.lost: errors.AsyncdbError | None = None
 
@@ -53,8 +48,8 @@ class Guard:
                 the connection is gone.
             IsolationConflict: The test has ended.
         """
-        self.check_alive(statement)
-        backend = self._backing.backend
+        self.check_open(statement)
+        backend = self.backing.backend
         why = ends_transaction(statement, not backend.capabilities.transactional_ddl)
         if why is not None:
             shown = one_line(statement, 40)
@@ -62,16 +57,15 @@ class Guard:
                 messages.REFUSED_STATEMENT, here(), statement=shown, label=backend.label, why=why
             )
 
-    def check_alive(self, statement: str) -> None:
+    def check_open(self, statement: str) -> None:
         """Is there a transaction in which *statement* could run?
 
         Raises:
             IsolationBreach: It has ended, or the connection has.
             IsolationConflict: The test has ended.
         """
-        if self._work.ended:
-            raise messages.AFTER_THE_TEST.of(self._work.test, here())
-        if self.lost is None and self.begun and not self._backing.is_open:
+        super().check_open(statement)
+        if self.lost is None and self.units.begun and not self.backing.is_open:
             self._lose(messages.LOST_CONNECTION, statement)
         if self.lost is not None:
             raise self.lost
@@ -86,19 +80,19 @@ class Guard:
         Raises:
             IsolationBreach: It has.
         """
-        if self.lost is None and self._backing.is_open and self._backing.in_transaction() is False:
+        if self.lost is None and self.backing.is_open and self.backing.in_transaction() is False:
             raise self.lose(statement)
 
     def lose(self, statement: str) -> errors.AsyncdbError:
         """Note that *statement* ended the outer transaction."""
         return self._lose(messages.LOST_TRANSACTION, statement)
 
-    def failed(self, error: BaseException, statement: str) -> None:
+    def explain_failure(self, error: BaseException, statement: str) -> None:
         """After an error of the driver: has it cost more than its statement?"""
-        if self._work.ended or self.lost is not None or not self.begun:
+        if self.ended or self.lost is not None or not self.units.begun:
             return
-        backing = self._backing
-        if not backing.is_open or backing.is_disconnect(error):
+        backing = self.backing
+        if backing.is_lost(error):
             lost = messages.LOST_CONNECTION
         elif backing.driver.error_code(error) in backing.backend.transaction_ending_errors:
             backing.script([backing.backend.probe])  # tells the driver
@@ -110,12 +104,12 @@ class Guard:
         error.add_note(str(self._lose(lost, statement, error_text(error))))
 
     def _breach(self, text: Text, *seen: str | list[str], **values: str) -> errors.AsyncdbError:
-        error = text.of(self._work.test, *seen, **values)
-        self._work.breaches.append(error)
+        error = text.of(self.test, *seen, **values)
+        self.breaches.append(error)
         return error
 
     def _lose(self, text: Text, statement: str, said: str = "") -> errors.AsyncdbError:
         shown = f"statement: {one_line(statement)}"
-        self.lost = self._breach(text, shown, here(), said, label=self._backing.backend.label)
-        self._units.dead = True
+        self.lost = self._breach(text, shown, here(), said, label=self.backing.backend.label)
+        self.units.dead = True
         return self.lost

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._engines.asyncio_internals import running_task
-from pytest_asyncdb._record.call_sites import user_frames
+from pytest_asyncdb._record.call_sites import lines_of, user_places
 from pytest_asyncdb._record.statement_log import Statement, line_of
 from pytest_asyncdb._record.text import error_text, one_line
-from pytest_asyncdb.isolation.calls import task_name
+from pytest_asyncdb.isolation.work import task_name
 
 if TYPE_CHECKING:
     from pytest_asyncdb._record.statement_log import StatementLog
     from pytest_asyncdb.isolation.backing_connection import BackingConnection
-    from pytest_asyncdb.isolation.calls import Owner
-    from pytest_asyncdb.isolation.work import Work
+    from pytest_asyncdb.isolation.work import Owner, Work
 
 #: A statement that fails within so many seconds did not wait for its lock (NOWAIT).
 _WAITED = 0.2
@@ -47,13 +46,11 @@ def explain(
     lines = [
         f"statement: {one_line(statement, _WIDTH)}",
         f"Waiting: {task_name(running_task())}, at",
-        *(f"  {line}" for line in user_frames()),
+        *(f"  {line}" for line in lines_of(user_places())),
     ]
     owners = work.in_transaction(waiter)
-    for owner in owners:
-        lines += _described(owner, work.log)
-    if not owners:
-        lines.append("No other connection of the test is in a transaction.")
+    described = [line for owner in owners for line in _described(owner, work.log)]
+    lines += described or ["No other connection of the test is in a transaction."]
     if seconds < backend.lock_wait - _MARGIN:
         work.log.waits.append("\n".join([f"no lock within {seconds:.1f} s", *lines]))
         return

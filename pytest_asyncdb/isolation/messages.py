@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._record.call_sites import user_frames
+from pytest_asyncdb._record.call_sites import lines_of, user_places
+from pytest_asyncdb._record.statement_log import Place
 
 _RESET = '@pytest.mark.asyncdb(isolation="reset")'
 _MARK_RESET = f"mark the test {_RESET}"
@@ -46,14 +47,19 @@ class Text(NamedTuple):
         return error
 
 
-def at(places: Sequence[str]) -> list[str]:
-    """Lines for a place in the user's code, the innermost last."""
-    return [f"  at {line}" for line in places]
+def at(places: Sequence[Place]) -> list[str]:
+    """Lines for places in the user's code, the innermost last."""
+    return [f"  at {line}" for line in lines_of(places)]
 
 
 def here() -> list[str]:
     """Lines for the place where the user's code stands now."""
-    return at(user_frames())
+    return at(user_places())
+
+
+def changed(words: Sequence[str]) -> str:
+    """The line for what a restorer has found."""
+    return f"changed: {', '.join(words)}"
 
 
 # The outer transaction, or its connection, is gone.

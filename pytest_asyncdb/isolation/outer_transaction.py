@@ -18,16 +18,15 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._engines.asyncio_internals import running_task
+from pytest_asyncdb._engines.asyncio_internals import resolve, running_task
 from pytest_asyncdb._record.call_sites import user_places
 from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.backing_connection import BackingConnection
-from pytest_asyncdb.isolation.calls import task_name
-from pytest_asyncdb.isolation.guard import BEGAN_ANOTHER, GUARD, Guard
+from pytest_asyncdb.isolation.guard import GuardedWork
 from pytest_asyncdb.isolation.restoring import teardown_stuck
 from pytest_asyncdb.isolation.unit import Unit
-from pytest_asyncdb.isolation.units_of_work import UnitsOfWork
-from pytest_asyncdb.isolation.work import Work
+from pytest_asyncdb.isolation.units_of_work import GUARD
+from pytest_asyncdb.isolation.work import task_name
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -40,7 +39,7 @@ _CHAIN: contextvars.ContextVar[tuple[Unit, ...]] = contextvars.ContextVar(
 )
 
 
-class OuterTransaction(Work):
+class OuterTransaction(GuardedWork):
     """The transaction around one test: begun at its first statement, undone at its end.
 
     Args:
@@ -50,20 +49,12 @@ class OuterTransaction(Work):
     """
 
     def __init__(self, backing: BackingConnection, test: str, turn: float) -> None:
-        super().__init__(backing.connector, test)
-        self.backing = backing
+        super().__init__(backing, test, self._wake)
         self.turn = turn
         #: The rollback did not go through.
         self.stuck = False
-        self.units = UnitsOfWork(backing, test, self._wake)
-        self.guard = Guard(self, backing, self.units)
-        #: The test has used the connection.
-        self._connected = False
         self._waiting: list[asyncio.Future[None]] = []
         self._numbers = itertools.count(1)
-
-    def check_open(self, statement: str) -> None:
-        self.guard.check_alive(statement)
 
     # The life of the transaction.
 
@@ -75,11 +66,16 @@ class OuterTransaction(Work):
             self.backing.end_calls()  # their answers could be taken for that to our ROLLBACK
             self.backing.discard()
         self.abandon(self.cursors)
-        if self.guard.begun and self.guard.lost is None and self.backing.is_open:
+        if self.units.begun and self.lost is None and self.backing.is_open:
             try:
                 self.backing.script([f"ROLLBACK TO SAVEPOINT {GUARD}", "ROLLBACK"])
             except Exception as error:
-                self._not_rolled_back(error)
+                if self.backing.is_lost(error) or isinstance(error, TimeoutError):
+                    self.stuck = True
+                    self.breaches.append(teardown_stuck(self.test, error))
+                else:  # the guard's savepoint is gone
+                    self.lose("unknown: it began another transaction; noticed when the test ended")
+                self.backing.discard()
         self.units.drop()
         self.invalidate_checkouts()
         return self.breaches
@@ -91,25 +87,14 @@ class OuterTransaction(Work):
         Raises:
             Exception: That is not possible.
         """
-        guard = self.guard
-        if not guard.begun and guard.lost is None:
+        if not self.units.begun and self.lost is None:
             return
         if self.running:
             raise errors.AsyncdbError("something of the test was still running a statement")
-        if guard.lost is not None or not self.backing.is_open:
+        if self.lost is not None or not self.backing.is_open:
             raise errors.AsyncdbError("the transaction of the test was lost")
         self.abandon(self.cursors)
-        self.units.commit([f"RELEASE SAVEPOINT {GUARD}", "COMMIT"])
-        guard.begun = False
-
-    def _not_rolled_back(self, error: Exception) -> None:
-        lost = not self.backing.is_open or self.backing.is_disconnect(error)
-        if lost or isinstance(error, TimeoutError):
-            self.stuck = True
-            self.breaches.append(teardown_stuck(self.test, error))
-        else:  # the guard's savepoint is gone
-            self.guard.lose(f"{BEGAN_ANOTHER}; noticed at the end of the test")
-        self.backing.discard()
+        self.units.commit()
 
     @contextlib.contextmanager
     def checkpoint(self) -> Iterator[None]:
@@ -119,23 +104,21 @@ class OuterTransaction(Work):
             IsolationConflict: A unit is open.
         """
         if self.units.top is not None:
-            seen = ("It was opened at", _indented(self.units.top.opened))
+            seen = ("It was opened", messages.at(self.units.top.places))
             raise messages.CHECKPOINT_IN_A_TRANSACTION.of(self.test, *seen)
         name = f"asyncdb_{next(self._numbers)}"
-        self._connect()
-        self.backing.script([*self._begin(), *self.units.take_pending(), f"SAVEPOINT {name}"])
-        self.guard.begun = True
+        self.units.open_savepoint(name)
         try:
             yield
         finally:
-            if not self.ended and self.guard.lost is None:
+            if not self.ended and self.lost is None:
                 self.units.drop()
                 self.backing.script([f"ROLLBACK TO SAVEPOINT {name}", f"RELEASE SAVEPOINT {name}"])
                 self._wake()
 
     def read(self, work: Callable[[Connection], T]) -> T | None:
         """See ``View.read``."""
-        if not self.guard.begun or self.guard.lost is not None or not self.backing.is_open:
+        if not self.units.begun or self.lost is not None or not self.backing.is_open:
             return None
         streams = any(cursor.server_side for cursor in self.cursors)
         if self.running or self.units.below_top is not None or streams:
@@ -145,7 +128,7 @@ class OuterTransaction(Work):
                 return None
             unit = self._new_unit()
             self.units.units.append(unit)
-            self._open(unit)
+            self.units.add(unit)
             try:
                 return self.backing.read(work)
             finally:
@@ -169,8 +152,9 @@ class OuterTransaction(Work):
             if not wait:
                 raise self._no_turn(self.units.top or unit, unit, 0)
             await_only(self._wait(unit))
-            self.guard.check_alive("BEGIN")
-        return self._open(unit)
+            self.check_open("BEGIN")
+        self.units.add(unit)
+        return unit
 
     def join(self, unit: Unit) -> None:
         """What the running task opens from now on nests in *unit*, which it has used."""
@@ -179,24 +163,7 @@ class OuterTransaction(Work):
             _CHAIN.set((*(one for one in chain if one.open), unit))
 
     def _new_unit(self) -> Unit:
-        self._connect()
         return Unit(task_name(running_task()), user_places(), f"asyncdb_{next(self._numbers)}")
-
-    def _connect(self) -> None:
-        """Make sure that there is a connection, once for a test: later another thread may use
-        it, and what the server says to that is no sign of its end."""
-        with self.units.lock:
-            if not self._connected:
-                self.backing.connect()
-                self._connected = True
-
-    def _begin(self) -> list[str]:
-        return [] if self.guard.begun else [self.backing.begin, f"SAVEPOINT {GUARD}"]
-
-    def _open(self, unit: Unit) -> Unit:
-        self.units.add(unit, self._begin())
-        self.guard.begun = True
-        return unit
 
     # Turns.
 
@@ -231,10 +198,10 @@ class OuterTransaction(Work):
     def _no_turn(self, holder: Unit, waiter: Unit, seconds: float) -> errors.AsyncdbError:
         return messages.WAITED_FOR_TURN.of(
             self.test,
-            f"It is held by: {holder.task}, which opened its unit at",
-            _indented(holder.opened),
-            f"It was waited for by: {waiter.task}, at",
-            _indented(waiter.opened),
+            f"It is held by: {holder.task}, which opened its unit",
+            messages.at(holder.places),
+            f"It was waited for by: {waiter.task}",
+            messages.at(waiter.places),
             seconds=seconds,
         )
 
@@ -242,15 +209,4 @@ class OuterTransaction(Work):
         with self.units.lock:
             waiting, self._waiting = self._waiting, []
         for future in waiting:
-            loop = future.get_loop()
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(_resolve, future)
-
-
-def _indented(places: list[str]) -> list[str]:
-    return [f"  {line}" for line in places]
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+            resolve(future)

@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb.abc import Database, View, ViewRequest
-from pytest_asyncdb.isolation.backing_connection import Connector
-from pytest_asyncdb.isolation.direct import DirectView
-from pytest_asyncdb.isolation.direct_pool import DirectPool
+from pytest_asyncdb.isolation.direct import DirectPool, DirectView
 from pytest_asyncdb.isolation.restoring import SharedDatabaseStrategy
 
 if TYPE_CHECKING:
@@ -33,13 +31,13 @@ class Reset(SharedDatabaseStrategy):
 
     def view(self, request: ViewRequest) -> View:
         if self._pool is None:
-            self._pool = DirectPool(Connector(self._database, self._host, self._database.url))
+            self._pool = DirectPool(self._database, self._host, self._database.url)
         restoration = self.restoration  # made before anything has changed
         reset_sequences = request.reset_sequences is not False
         if reset_sequences and self._sequences_moved:
             restoration.reset_sequences()
         self._sequences_moved = not reset_sequences
-        return DirectView(self, self._pool, request.test, restoration, reset_sequences)
+        return DirectView(self.finish, self._pool, request.test, restoration, reset_sequences)
 
     def finish(self, view: DirectView) -> Sequence[BaseException]:
         breaches, test = view.work.close(view.keeping), view.work.test

@@ -6,15 +6,12 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pytest_asyncdb._record.redaction import masked, without_literals
-from pytest_asyncdb._record.text import error_text, shorten
+from pytest_asyncdb._record.text import error_text, masked, shorten, without_literals
 from pytest_asyncdb.abc import IDS, LEFT_OPEN, LEFT_TEXT, Isolation
 from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.backing_connection import PATIENCE
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
-
     from pytest_asyncdb._engines.host_loop import HostLoop
     from pytest_asyncdb.abc import Database, DatabaseRef, Restorer
     from pytest_asyncdb.errors import AsyncdbError
@@ -84,10 +81,6 @@ class SharedDatabaseStrategy(Isolation):
             self._restoration = Restoration(self._database, self._host)
             self._restoration.remember()
         return self._restoration
-
-    def reference(self) -> URL:
-        """The URL of an untouched database."""
-        return self._database.reference()
 
     def put_back(self, test: str, sequences: bool = True) -> tuple[list[str], list[BaseException]]:
         """Make the database what its template is. Blocks; never raises.

@@ -6,7 +6,6 @@ kept for all tests of a database, one outer transaction for each, and what follo
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar, TypeVar
@@ -20,7 +19,7 @@ from pytest_asyncdb.isolation.sandbox import SandboxConnection
 from pytest_asyncdb.isolation.work import WorkView
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Connection
+    from sqlalchemy.engine import Connection
 
     from pytest_asyncdb._engines.host_loop import HostLoop
 
@@ -42,28 +41,17 @@ class Rollback(SharedDatabaseStrategy):
 
     def view(self, request: ViewRequest) -> View:
         if request.reset_sequences and not self._database.backend.capabilities.sequences_roll_back:
-            self._reset_sequences(request.test)
+            # A rollback does not reset sequences; their start is remembered on a new copy.
+            if not self._knows_sequences:
+                for problem in self.forget(request.test) if self._backing is not None else ():
+                    raise problem
+                self._knows_sequences = True
+            self.restoration.reset_sequences()
         if self._backing is None:
             connector = Connector(self._database, self._host, self._database.url)
             self._backing = BackingConnection(connector)
             self._backing.connect()  # initialises the dialect
         return _RollbackView(self, self._backing, request.test)
-
-    def find_others(self, test: str) -> list[BaseException]:
-        """Has another connection written to the database? It is put back; blocks."""
-        changed, breaches = self.put_back(test, sequences=False)
-        if changed:
-            seen = f"changed: {', '.join(changed)}"
-            breaches.append(messages.SECOND_CONNECTION.of(test, seen))
-        return breaches
-
-    def _reset_sequences(self, test: str) -> None:
-        """A rollback does not reset sequences; their start is remembered on a new copy."""
-        if not self._knows_sequences:
-            for problem in self.forget(test) if self._backing is not None else ():
-                raise problem
-            self._knows_sequences = True
-        self.restoration.reset_sequences()
 
     def close(self) -> None:
         self._knows_sequences = False
@@ -80,40 +68,33 @@ class _RollbackView(WorkView):
 
     def __init__(self, strategy: Rollback, backing: BackingConnection, test: str) -> None:
         self._strategy = strategy
-        work = OuterTransaction(backing, test, strategy.turn)
-        self._watched = False
-        super().__init__(work, functools.partial(SandboxConnection, work))
+        super().__init__(OuterTransaction(backing, test, strategy.turn), SandboxConnection)
 
     def checkpoint(self) -> AbstractContextManager[None]:
         return self.work.checkpoint()
-
-    def reference(self) -> URL:
-        return self._strategy.reference()
 
     def read(self, work: Callable[[Connection], T]) -> T | None:
         return self.work.read(work)
 
     def watch(self) -> None:
-        if not self._watched:
-            self._strategy.restoration  # noqa: B018  # made before another connection has written
-            self._watched = True
+        self._strategy.restoration  # noqa: B018  # made before another connection has written
+        super().watch()
 
     def close(self) -> Sequence[BaseException]:
+        work, strategy = self.work, self._strategy
         if self.keeping:
-            return self._close_and_keep()
-        breaches = self.work.close()
-        if self.work.guard.lost is not None or self.work.stuck:
-            return [*breaches, *self._strategy.forget(self.work.test)]
-        if self._watched:
-            return [*breaches, *self._strategy.find_others(self.work.test)]
+            try:
+                work.commit()
+            except Exception as error:
+                self.kept = error
+        breaches = work.close()
+        if self.keeping and self.kept is None:
+            self.kept = strategy.keep()
+        if self.keeping or work.lost is not None or work.stuck:
+            return [*breaches, *strategy.forget(work.test)]
+        if self.watched:
+            changed, more = strategy.put_back(work.test, sequences=False)
+            breaches += more
+            if changed:
+                breaches.append(messages.SECOND_CONNECTION.of(work.test, messages.changed(changed)))
         return breaches
-
-    def _close_and_keep(self) -> Sequence[BaseException]:
-        try:
-            self.work.commit()
-        except Exception as error:
-            self.kept = error
-        breaches = self.work.close()
-        if self.kept is None:
-            self.kept = self._strategy.keep()
-        return [*breaches, *self._strategy.forget(self.work.test)]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pytest_asyncdb import errors
 from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
 from pytest_asyncdb._record.call_sites import user_places
-from pytest_asyncdb.isolation.calls import Call
 from pytest_asyncdb.isolation.dbapi import Checkout
+from pytest_asyncdb.isolation.work import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,14 +51,6 @@ class SandboxConnection(Checkout):
         #: The open unit of work; None before the first statement of a transaction.
         self.unit: Unit | None = None
 
-    @property
-    def backing(self) -> BackingConnection:
-        return self.taken
-
-    @property
-    def transaction(self) -> int | None:
-        return None if self.autocommit else self.number
-
     def close(self) -> None:
         """End the unit, called by the pool, which logs errors and goes on: the end of the test
         reports them."""
@@ -81,9 +73,7 @@ class SandboxConnection(Checkout):
         Raises:
             IsolationBreach: Always.
         """
-        raise self.work.guard.refuse(
-            "begin_twophase()", "a prepared transaction would outlive the test"
-        )
+        raise self.work.refuse("begin_twophase()", "a prepared transaction would outlive the test")
 
     def set_level(self, level: str | None) -> None:
         """Answer ``execution_options(isolation_level=…)``; None: back to the engine's.
@@ -92,31 +82,26 @@ class SandboxConnection(Checkout):
             IsolationConflict: The outer transaction has another level.
         """
         connector = self.work.connector
-        if level is None:
-            self.autocommit = connector.autocommit
-        elif level == "AUTOCOMMIT":
-            self.autocommit = True
-        elif level == (connector.isolation_level or connector.dialect.default_isolation_level):
-            self.autocommit = False
-        else:
+        own = connector.isolation_level or connector.dialect.default_isolation_level
+        if level not in (None, "AUTOCOMMIT", own):
             raise self.work.units.conflict(
                 f"The test's outer transaction cannot change to isolation level {level}."
             )
+        self.autocommit = connector.autocommit if level is None else level == "AUTOCOMMIT"
 
     def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
-        guard = self.work.guard
-        guard.check_before(statement)
+        self.work.check_before(statement)
         self.work.host.require_greenlet()
         try:
             result = self._run(statement, work, whole, call)
-            guard.check_after(statement)
+            self.work.check_after(statement)
             if self.autocommit:
                 self.end("commit")
             return result
         except errors.AsyncdbError:
             raise
         except Exception as error:
-            guard.failed(error, statement)
+            self.work.explain_failure(error, statement)
             raise
 
     def _run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
@@ -148,13 +133,12 @@ class SandboxConnection(Checkout):
         """
         if name.startswith(_HARMLESS):
             return super().call_driver(name, method, *args, **kwargs)
-        guard = self.work.guard
         if name in _ENDING:
-            raise guard.refuse(
+            raise self.work.refuse(
                 f"driver_connection.{name}()", "it would end the test's outer transaction"
             )
         statement = args[0] if args and isinstance(args[0], str) else f"{name}()"
-        guard.check_before(statement)
+        self.work.check_before(statement)
         if self.unit is None or not self.unit.open:
             self.unit = self.work.push(wait=False)
         self.unit.wrote += 1
@@ -162,14 +146,13 @@ class SandboxConnection(Checkout):
         return self._watched(result, statement) if asyncio.iscoroutine(result) else result
 
     async def _watched(self, result: Any, statement: str) -> Any:
-        guard = self.work.guard
         try:
-            with Call(self, user_places()):
+            with Call(self.work, user_places()):
                 value = await result
         except Exception as error:
-            guard.failed(error, statement)
+            self.work.explain_failure(error, statement)
             raise
-        guard.check_after(statement)
+        self.work.check_after(statement)
         return value
 
     def end(self, how: str) -> None:
@@ -183,11 +166,11 @@ class SandboxConnection(Checkout):
         if not self.autocommit:
             outer.log.ended(how.upper(), self.number)
         if how == "commit":
-            outer.guard.check_alive("COMMIT")
+            outer.check_open("COMMIT")
         try:
             outer.units.finish(unit, how)
         except errors.AsyncdbError:
             raise
         except Exception as error:
-            outer.guard.failed(error, how.upper())
+            outer.explain_failure(error, how.upper())
             raise

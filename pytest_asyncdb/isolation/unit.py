@@ -6,19 +6,11 @@ Pure bookkeeping; ``units_of_work.py`` acts on it.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pytest_asyncdb._record.call_sites import lines_of
+from pytest_asyncdb._record.sql_text import savepoint
 from pytest_asyncdb._record.statement_log import Place
-
-#: Savepoints of SQLAlchemy in a unit, as ``sandbox.py`` names them.
-_NESTED = re.compile(
-    r"\s*(SAVEPOINT|RELEASE SAVEPOINT|ROLLBACK TO SAVEPOINT|RELEASE|ROLLBACK TO)\s+"
-    r"[`\"]?(asyncdb_\d+_\d+)\b",
-    re.IGNORECASE,
-)
 
 
 class Level(NamedTuple):
@@ -67,11 +59,6 @@ class Unit:
         self.levels = [Level(self.savepoint)]
 
     @property
-    def opened(self) -> list[str]:
-        """Where it was opened: lines of the user's code, the innermost last."""
-        return lines_of(self.places)
-
-    @property
     def has_work(self) -> bool:
         """Would its rollback undo anything that it or a nested unit has done?"""
         return bool(self.wrote or self.inner_commits)
@@ -92,11 +79,11 @@ class Unit:
     def follow(self, verb: str, name: str) -> None:
         """Note a statement about a savepoint that the server has accepted."""
         level = self.level(name)
-        if verb == "SAVEPOINT":
+        if verb == "savepoint":
             self.levels.append(Level(name, self.wrote, self.inner_commits, self.outer_writes))
         elif level is not None:
             place = self.levels.index(level)
-            if verb == "RELEASE":
+            if verb == "release":
                 del self.levels[place:]
             else:
                 del self.levels[place + 1 :]
@@ -105,6 +92,7 @@ class Unit:
 
 
 def savepoint_statement(statement: str) -> tuple[str, str] | None:
-    """The verb (SAVEPOINT, RELEASE, ROLLBACK) and the name in a statement of SQLAlchemy's."""
-    match = _NESTED.match(statement) if "asyncdb_" in statement else None
-    return (match[1].split()[0].upper(), match[2]) if match else None
+    """The verb and the name in a statement about a savepoint of SQLAlchemy's, as ``sandbox.py``
+    names it."""
+    found = savepoint(statement) if "asyncdb_" in statement else None
+    return found if found is not None and found[1].startswith("asyncdb_") else None

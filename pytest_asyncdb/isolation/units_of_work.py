@@ -14,18 +14,14 @@ from typing import TYPE_CHECKING
 
 from pytest_asyncdb._record.sql_text import cannot_end_transaction, only_reads
 from pytest_asyncdb.isolation import messages
-from pytest_asyncdb.isolation.messages import (
-    NOT_INNERMOST,
-    UNDID_COMMIT,
-    WORK_INSIDE,
-    WROTE_MEANWHILE,
-)
 from pytest_asyncdb.isolation.unit import Unit, savepoint_statement
 
 if TYPE_CHECKING:
     from pytest_asyncdb import errors
     from pytest_asyncdb.isolation.backing_connection import BackingConnection
 
+#: The savepoint after BEGIN: if it is gone, something has ended the outer transaction.
+GUARD = "asyncdb_guard"
 #: Around a statement of a unit that is not on top, if a failed one would fail all units.
 BELOW_TOP = "asyncdb_below_top"
 
@@ -43,6 +39,8 @@ class UnitsOfWork:
         self.backing = backing
         self.test = test
         self.units: list[Unit] = []
+        #: The outer transaction has begun.
+        self.begun = False
         #: There is no transaction any more in which a unit could end.
         self.dead = False
         #: A unit whose statement runs below others, in a savepoint of its own: until it has
@@ -65,32 +63,42 @@ class UnitsOfWork:
 
     # The whole stack.
 
-    def add(self, unit: Unit, statements: Sequence[str]) -> None:
-        """Open the savepoint of *unit*, the topmost, after *statements*."""
-        below = self.units[-2] if len(self.units) > 1 else None
+    def open_savepoint(self, name: str, below: Unit | None = None) -> None:
+        """Open a savepoint above *below*; the first one begins the outer transaction."""
+        begin: list[str] = []
+        if not self.begun:
+            # Only now: later another thread may use the connection, and what the server says to
+            # that is no sign of its end.
+            self.backing.connect()
+            begin = [self.backing.begin, f"SAVEPOINT {GUARD}"]
+        self._send([*begin, *self._take_pending(), f"SAVEPOINT {name}"], below)
+        self.begun = True
+
+    def add(self, unit: Unit) -> None:
+        """Open the savepoint of *unit*, the topmost."""
         try:
-            self._send([*statements, *self.take_pending(), f"SAVEPOINT {unit.savepoint}"], below)
+            self.open_savepoint(unit.savepoint, self.units[-2] if len(self.units) > 1 else None)
         except BaseException:
             unit.open = False
             self.units.remove(unit)
             self._on_ended()
             raise
 
-    def take_pending(self) -> list[str]:
-        """The statements to send before the next savepoint; they are taken as sent."""
+    def _take_pending(self) -> list[str]:
         pending, self._pending = self._pending, []
         return pending
 
-    def commit(self, statements: Sequence[str]) -> None:
-        """End everything with *statements*: open units are kept, if they have not failed.
-        Blocks.
+    def commit(self) -> None:
+        """Commit the outer transaction: open units are kept, if they have not failed. Blocks.
 
         Raises:
             Exception: The driver's own.
         """
         with self.lock:
             self.settle()
-            self._send([*self.take_pending(), *statements], self.top)
+            end = [f"RELEASE SAVEPOINT {GUARD}", "COMMIT"]
+            self._send([*self._take_pending(), *end], self.top)
+            self.begun = False
 
     def drop(self) -> None:
         """Forget the open units: their savepoints are undone."""
@@ -128,7 +136,7 @@ class UnitsOfWork:
         if above and self._fails_whole:
             self._send([f"SAVEPOINT {BELOW_TOP}"], above[-1])
             self.below_top = unit
-        if unit.must_roll_back and (about is None or about[0] != "ROLLBACK"):
+        if unit.must_roll_back and (about is None or about[0] != "rollback"):
             with contextlib.suppress(Exception):
                 self.backing.script(["SELECT 1 / 0"])  # fail again, as on its own connection
             unit.must_roll_back = bool(above)
@@ -187,16 +195,16 @@ class UnitsOfWork:
         """
         level = unit.level(name)
         if covered:
-            if verb == "RELEASE" and not unit.must_roll_back:
+            if verb == "release" and not unit.must_roll_back:
                 return False  # it would release those above; it ends with its unit
-            raise self.conflict(NOT_INNERMOST)
-        if verb != "ROLLBACK" or level is None:
+            raise self.conflict(messages.NOT_INNERMOST)
+        if verb != "rollback" or level is None:
             return True
         lost_commits = unit.inner_commits != level.inner_commits
         if not lost_commits and unit.outer_writes == level.outer_writes:
             return True
         if unit.wrote != level.wrote or self._failed():
-            raise self.conflict(UNDID_COMMIT if lost_commits else WROTE_MEANWHILE)
+            raise self.conflict(messages.UNDID_COMMIT if lost_commits else messages.WROTE_MEANWHILE)
         return False  # nothing of its own to undo; what is inside stays
 
     def _failed(self) -> bool:
@@ -226,7 +234,7 @@ class UnitsOfWork:
             top.return_to(level)
             top.must_roll_back = True
             if lost:
-                raise self.conflict(UNDID_COMMIT) from error
+                raise self.conflict(messages.UNDID_COMMIT) from error
             self.backing.script(statements)
 
     # The end of a unit.
@@ -268,12 +276,9 @@ class UnitsOfWork:
         if not unit.wrote and (unit.inner_commits or unit.outer_writes or above):
             return "commit", None  # nothing of its own to undo; what is inside stays
         if any(one.has_work for one in above):
-            return "commit", WORK_INSIDE
-        problem = None
-        if unit.outer_writes:
-            problem = WROTE_MEANWHILE
-        elif unit.inner_commits:
-            problem = UNDID_COMMIT
+            return "commit", messages.WORK_INSIDE
+        lost = messages.UNDID_COMMIT if unit.inner_commits else None
+        problem = messages.WROTE_MEANWHILE if unit.outer_writes else lost
         if above:
             self._undo_below(unit, above)
             return "commit", problem
@@ -314,7 +319,7 @@ class UnitsOfWork:
             self.backing.script([undo, release])
             if not self._is_failed_transaction(error):
                 raise
-            return UNDID_COMMIT if unit.inner_commits else None
+            return messages.UNDID_COMMIT if unit.inner_commits else None
         finally:
             self.units.pop()
             unit.open = False

@@ -1,38 +1,71 @@
-"""What one test does on its connections, in every strategy, and the view that shows it."""
+"""What one test does on its connections, in every strategy, and the view that shows it: the calls
+that are running, the cursors that are open, what broke the isolation."""
 
 from __future__ import annotations
 
 import abc
+import asyncio
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pytest_asyncdb._engines.asyncio_internals import running_task
 from pytest_asyncdb._engines.host_loop import CANCEL_PATIENCE
-from pytest_asyncdb._record.call_sites import lines_of
-from pytest_asyncdb._record.statement_log import StatementLog
+from pytest_asyncdb._record.statement_log import Place, StatementLog
 from pytest_asyncdb.abc import View
 from pytest_asyncdb.isolation import messages
-from pytest_asyncdb.isolation.calls import Call, task_name
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.engine import URL
     from sqlalchemy.pool import ConnectionPoolEntry
 
     from pytest_asyncdb import errors
     from pytest_asyncdb.isolation.backing_connection import BackingConnection, Connector
-    from pytest_asyncdb.isolation.calls import Owner
 
 
-class OpenCursor(Protocol):
-    """A cursor of the application that is open on the server."""
+class Call:
+    """A call of the application; a context manager, entered while the call runs.
 
-    @property
-    def server_side(self) -> bool:
-        """Does it fetch rows when they are asked for?"""
+    Written as a class because every statement enters one.
 
-    async def abandon(self) -> None:
-        """Close it, on the plugin's own loop."""
+    Args:
+        work: What the test does.
+        places: Where the user's code made it, the innermost first.
+    """
+
+    __slots__ = ("places", "task", "work")
+
+    def __init__(self, work: Work, places: Sequence[Place]) -> None:
+        self.work = work
+        self.places = places
+        self.task = running_task()
+
+    def __enter__(self) -> None:
+        self.work.running.add(self)
+
+    def __exit__(self, *_: object) -> None:
+        self.work.running.discard(self)
+
+
+class Owner(NamedTuple):
+    """Who has taken a connection.
+
+    Args:
+        task: The name of the task.
+        checkout: The number of the checkout in the statement log.
+    """
+
+    task: str
+    checkout: int
+
+
+def task_name(task: asyncio.Task[object] | None) -> str:
+    """The name of a task with that of its function, for errors."""
+    if task is None:
+        return "(no task)"
+    function = getattr(task.get_coro(), "__qualname__", "")
+    return f"{task.get_name()} ({function})" if function else task.get_name()
 
 
 class Work(abc.ABC):
@@ -52,7 +85,7 @@ class Work(abc.ABC):
         #: What the test must be told at its end.
         self.breaches: list[BaseException] = []
         #: Cursors that are open: streams, and those of statements that were cancelled.
-        self.cursors: set[OpenCursor] = set()
+        self.cursors: set[Any] = set()
         #: The test is over.
         self.ended = False
         #: Transactions that are ended now are undone by :meth:`close`.
@@ -60,7 +93,7 @@ class Work(abc.ABC):
         #: The test has failed, and its database will be kept: open transactions are committed.
         self.keeping = False
         #: SQLAlchemy's pool entries of this test's checkouts.
-        self._entries: list[ConnectionPoolEntry] = []
+        self.entries: list[ConnectionPoolEntry] = []
 
     def in_transaction(self, besides: BackingConnection) -> Sequence[Owner]:
         """Who has taken connections that are in a transaction, without *besides*."""
@@ -82,25 +115,10 @@ class Work(abc.ABC):
     def left_running(self) -> errors.AsyncdbError:
         """The error for calls that are running at the end of the test."""
         calls = {task_name(call.task): call.places for call in list(self.running)}
-        tasks = [(f"task: {task}", *messages.at(lines_of(calls[task]))) for task in sorted(calls)]
+        tasks = [(f"task: {task}", *messages.at(calls[task])) for task in sorted(calls)]
         return messages.LEFT_RUNNING.of(self.test, *tasks)
 
-    def engine(self, connect: Callable[[int], object]) -> AsyncEngine:
-        """The engine of the test.
-
-        Args:
-            connect: Makes the DBAPI connection of a checkout, by the checkout's number.
-        """
-        numbers = itertools.count(1)
-
-        def check_out(entry: ConnectionPoolEntry) -> object:
-            self.check_open("connect")  # else the pool would wait for the connection's return
-            self._entries.append(entry)
-            return connect(next(numbers))
-
-        return self.connector.test_engine(check_out)
-
-    def abandon(self, cursors: Iterable[OpenCursor]) -> None:
+    def abandon(self, cursors: Iterable[Any]) -> None:
         """Close cursors that SQLAlchemy has left open.
 
         The garbage collector would do it at any time. On SQLite closing waits for the statement
@@ -114,19 +132,38 @@ class Work(abc.ABC):
     def invalidate_checkouts(self) -> None:
         """Release what the test has not: a forgotten session would warn in a later test, when
         the garbage collector finds it."""
-        for entry in self._entries:
+        for entry in self.entries:
             if entry.in_use:
                 entry.invalidate()
 
 
 class WorkView(View):
-    """A view that shows a test's work."""
+    """A view that shows a test's work.
 
-    def __init__(self, work: Work, connect: Callable[[int], Any]) -> None:
+    Args:
+        connect: Makes the DBAPI connection of a checkout, given *work* and the checkout's number.
+    """
+
+    def __init__(self, work: Work, connect: Callable[[Any, int], object]) -> None:
+        numbers = itertools.count(1)
+
+        def check_out(entry: ConnectionPoolEntry) -> object:
+            work.check_open("connect")  # else the pool would wait for the connection's return
+            work.entries.append(entry)
+            return connect(work, next(numbers))
+
         self.work = work
-        self.engine = work.engine(connect)
+        #: Another connection may write to the database, also after the test.
+        self.watched = False
+        self.engine = work.connector.test_engine(check_out)
         self.url = work.connector.url
         self.log = work.log
+
+    def watch(self) -> None:
+        self.watched = True
+
+    def reference(self) -> URL:
+        return self.work.connector.database.reference()
 
     @contextlib.contextmanager
     def closing(self) -> Iterator[None]:

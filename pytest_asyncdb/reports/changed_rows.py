@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._record import row_changes
-from pytest_asyncdb._record.redaction import SECRET
 from pytest_asyncdb._record.sql_text import only_reads
 from pytest_asyncdb._record.statement_text import value_text
-from pytest_asyncdb._record.text import wrap
+from pytest_asyncdb._record.text import SECRET, wrap
 
 if TYPE_CHECKING:
     from pytest_asyncdb._record.row_changes import Row, TableChanges

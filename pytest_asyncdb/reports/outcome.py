@@ -8,9 +8,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from pytest_asyncdb._record.redaction import SECRET
 from pytest_asyncdb._record.statement_log import StatementLog
-from pytest_asyncdb._record.text import cut
+from pytest_asyncdb._record.text import SECRET, cut
 from pytest_asyncdb.reports.causes import cause, chain, code_of
 
 if TYPE_CHECKING:

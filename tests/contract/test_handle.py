@@ -113,9 +113,9 @@ def test_a_checkpoint_in_a_transaction_is_refused(project: Project, target: Targ
         asyncdb.checkpoint() begins while a transaction is open
 
         test: test_it.py::test_it[{target.id}]
-        It was opened at
-          {project.place(line, "test_it")}
-          {project.place(inner, "add")}
+        It was opened
+          at {project.place(line, "test_it")}
+          at {project.place(inner, "add")}
 
         To fix this: end it before: await session.commit(), or await session.rollback()
         """

@@ -137,7 +137,7 @@ def test_a_commit_that_hides_behind_a_new_transaction_is_reported(
         the test's outer transaction was ended under it
 
         test: test_it.py::test_it[{target.id}]
-        statement: not known, for it began another transaction; noticed at the end of the test
+        statement: unknown: it began another transaction; noticed when the test ended
         {LABELS[target.backend]} committed what the test had written before; \
 the database is rebuilt before the next test.
 

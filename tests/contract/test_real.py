@@ -342,6 +342,32 @@ def test_the_session_of_a_connection_is_like_new(
     run(project, target, strategy).passed(len(set(states.values())) + 2 * len(states) + 1)
 
 
+def test_the_engine_can_be_in_autocommit(project: Project, target: Target, strategy: str) -> None:
+    """The option ``isolation_level`` of the engine, also after a connection had another level."""
+    project.tests(
+        """
+        @pytest.fixture(scope="session")
+        def asyncdb_engine_options():
+            return {"isolation_level": "AUTOCOMMIT"}
+
+        @pytest.mark.parametrize("n", range(2))
+        async def test_it(asyncdb_engine, n):
+            for word in ("ada", "bob"):
+                async with asyncdb_engine.connect() as connection:
+                    await add(connection, word)
+                    await connection.rollback()
+                async with asyncdb_engine.connect() as connection:
+                    await connection.execution_options(isolation_level="SERIALIZABLE")
+                    await add(connection, "never")
+                    await connection.rollback()
+            async with asyncdb_engine.connect() as connection:
+                assert await names(connection) == ["ada", "bob"]
+        """,
+        AFTER,
+    )
+    run(project, target, strategy).passed(3)
+
+
 def test_isolation_levels_end_with_their_connection(
     project: Project, target: Target, strategy: str
 ) -> None:

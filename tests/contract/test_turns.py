@@ -62,12 +62,12 @@ def test_who_waits_in_vain_sees_both_stacks(project: Project, target: Target) ->
         waited 0.2 s for another unit of work on the test's one connection
 
         test: test_it.py::test_it[{target.id}]
-        It is held by: holder (hold), which opened its unit at
-        {project.place('await add(session, "held")', "hold")}
-        {project.place(INSERT, "add")}
-        It was waited for by: waiter (wait), at
-        {project.place("return await names(session)", "wait")}
-        {project.place(SELECT, "names")}
+        It is held by: holder (hold), which opened its unit
+        at {project.place('await add(session, "held")', "hold")}
+        at {project.place(INSERT, "add")}
+        It was waited for by: waiter (wait)
+        at {project.place("return await names(session)", "wait")}
+        at {project.place(SELECT, "names")}
 
         To fix this: end the other session first (commit, rollback or close), \
 or mark the test @pytest.mark.asyncdb(isolation="reset")

@@ -14,7 +14,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
 
 import pytest_asyncdb
-from pytest_asyncdb._engines.engine_internals import (
+from pytest_asyncdb._engines.sqlalchemy_internals import (
     connect_isolation_level,
     root_engine,
     watch_checkouts,
@@ -48,7 +48,9 @@ def test_the_root_of_a_derived_engine_is_found() -> None:
     """SQLAlchemy's ``OptionEngine._proxied``."""
     engine = create_engine("sqlite://")
     derived = engine.execution_options(a=1).execution_options(b=2)
-    gone = "SQLAlchemy has no OptionEngine._proxied any more: change _engines/engine_internals.py"
+    gone = (
+        "SQLAlchemy has no OptionEngine._proxied any more: change _engines/sqlalchemy_internals.py"
+    )
     assert root_engine(derived) is engine, gone
     assert root_engine(engine) is engine
 
@@ -58,7 +60,7 @@ def test_the_isolation_level_of_an_engine_is_found() -> None:
     engine = create_engine("sqlite://", isolation_level="AUTOCOMMIT")
     gone = (
         "SQLAlchemy has no Dialect._on_connect_isolation_level any more: "
-        "change _engines/engine_internals.py"
+        "change _engines/sqlalchemy_internals.py"
     )
     assert connect_isolation_level(engine.dialect) == "AUTOCOMMIT", gone
     assert connect_isolation_level(create_engine("sqlite://").dialect) is None
@@ -78,7 +80,7 @@ def test_every_checkout_is_seen_before_it_happens() -> None:
         stop()
     assert seen == [engine, derived, engine], (
         "Engine.raw_connection is not called for every checkout any more: "
-        "change _engines/engine_internals.py"
+        "change _engines/sqlalchemy_internals.py"
     )
     assert Engine.raw_connection is original
 

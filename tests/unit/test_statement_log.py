@@ -63,15 +63,6 @@ def test_the_number_of_statements_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
     assert len(log.statements) == 10
 
 
-def test_long_texts_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last statement is kept, however long it is."""
-    monkeypatch.setattr(statement_log, "_CHARACTERS", 1000)
-    log = filled("SELECT 1", "SELECT " + "2" * 2000)
-    assert [len(statement.sql) for statement in log.statements] == [2007]
-    log.add(Statement("SELECT 3", None, 0.5), None)
-    assert [statement.sql for statement in log.statements] == ["SELECT 3"]
-
-
 def test_a_range_of_statements_is_what_is_kept_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statement_log, "_MOST", 3)
     log = filled(*(f"SELECT {number}" for number in range(1, 11)))
