@@ -85,7 +85,7 @@ def test_the_container_of_a_remote_engine_is_published_to_this_machine(
     assert recipe is not None
     with Container("postgres:17") as container, docker() as client:
         container.get_image()
-        host, port = container.start(recipe, "secret", owner, None)
+        host, port = container.start(recipe, "secret", owner)
         assert host == "198.51.100.7"
         server = Server("postgres", "17", "container", "", True, host=host, port=port)
         assert set(published(client, server)) == {"0.0.0.0", "::"}

@@ -348,7 +348,7 @@ def broken(case: Case, **changes: Any) -> Backend:
 @pytest.fixture
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Servers of this test have their folders here, and leave none."""
-    monkeypatch.setattr("pytest_asyncdb.servers.supervised.MEMORY", "/none")
+    monkeypatch.setattr("pytest_asyncdb.servers.server_folders.MEMORY", "/none")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     if os.geteuid() == 0:  # as another user the programs must get to the folder
         for path in (tmp_path, *tmp_path.parents):
