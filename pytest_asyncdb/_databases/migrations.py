@@ -25,11 +25,11 @@ from pytest_asyncdb._databases import messages
 from pytest_asyncdb._databases.fingerprint import files_in
 from pytest_asyncdb._engines.build_engine import OURS
 from pytest_asyncdb._engines.host_loop import HostLoop
+from pytest_asyncdb._engines.sqlalchemy_internals import watch_checkouts
 
 if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy.engine import URL, Engine
-    from sqlalchemy.pool import PoolProxiedConnection
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,10 +139,8 @@ class AlembicMigration:
 
 
 class _Refusal:
-    """While a migration runs, refuses every connection to another database.
-
-    Each checkout of any engine, sync or async, calls ``Engine.raw_connection``. Threads that
-    existed before the migration are not affected.
+    """While a migration runs, refuses every connection to another database, of sync and async
+    engines. Threads that existed before the migration are not affected.
     """
 
     def __init__(self, url: URL, source: str) -> None:
@@ -152,25 +150,12 @@ class _Refusal:
         self._used: dict[Engine, None] = {}
 
     def __enter__(self) -> _Refusal:
-        from sqlalchemy.engine import Engine
-
         self._others = set(threading.enumerate()) - {threading.current_thread()}
-        original = self._original = Engine.raw_connection
-
-        def raw_connection(engine: Engine) -> PoolProxiedConnection:
-            # The plugin's engines in new threads: another server of the run may be starting.
-            own = engine.get_execution_options().get(OURS)
-            if threading.current_thread() not in self._others and not own:
-                self._connecting(engine)
-            return original(engine)
-
-        Engine.raw_connection = raw_connection  # type: ignore[method-assign,assignment]
+        self._stop = watch_checkouts(self._connecting)
         return self
 
     def __exit__(self, *_: object) -> None:
-        from sqlalchemy.engine import Engine
-
-        Engine.raw_connection = self._original  # type: ignore[method-assign]
+        self._stop()
 
     def raise_first(self, cause: BaseException | None) -> None:
         """Raise the first refusal, which ``env.py`` may have caught."""
@@ -183,6 +168,9 @@ class _Refusal:
             engine.dispose()
 
     def _connecting(self, engine: Engine) -> None:
+        # The plugin's engines in new threads: another server of the run may be starting.
+        if threading.current_thread() in self._others or OURS in engine.get_execution_options():
+            return
         url, own = engine.url, self._url
         if (url.host, url.port, url.database) != (own.host, own.port, own.database):
             error = messages.foreign_database(
