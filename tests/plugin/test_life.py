@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fix_chaos import listen_to_ctrl_c
 from fix_observer import left_behind
 from fix_project import Project
 from fix_servers import Servers
@@ -136,6 +137,7 @@ def test_a_run_that_is_ended_leaves_nothing(
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "TMPDIR": str(project.path)},
+        preexec_fn=listen_to_ctrl_c,
     )
     assert process.stdout is not None
     with process:
