@@ -278,6 +278,7 @@ def test_what_a_template_was_built_from_has_changed(reuse: Reuse, what: str) -> 
     assert reuse.built == 2
 
 
+@pytest.mark.complete
 @on_postgres
 def test_the_models_have_changed(reuse: Reuse) -> None:
     """Who goes back finds the first template again."""
@@ -319,6 +320,7 @@ def migrated(reuse: Reuse) -> str:
     return str(comment)
 
 
+@pytest.mark.complete
 @on_postgres
 def test_a_migration_has_changed(reuse: Reuse) -> None:
     """Also where another one has come."""
@@ -554,6 +556,7 @@ def watched(record: Record) -> int:
     return child
 
 
+@pytest.mark.everyday("both")
 @pytest.mark.parametrize("which", ["supervisor", "server", "both"])
 def test_the_next_run_starts_another_one_when_it_was_killed(reuse: Reuse, which: str) -> None:
     reuse.names()

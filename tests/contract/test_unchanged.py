@@ -448,6 +448,7 @@ def test_sqlite_is_put_back_and_copied(project: Project, servers: Servers, strat
     assert len(dumps.seen[0][2]) > 10000
 
 
+@pytest.mark.everyday("sqlite")
 @pytest.mark.parametrize("word", ["sqlite", "postgres+psycopg"])
 def test_the_dump_would_see_each_damage(project: Project, servers: Servers, word: str) -> None:
     """Control: what each statement does is in the dump, so that its repair can be seen."""

@@ -11,6 +11,7 @@ from fix_suite import COMPLETE, EACH_BACKEND
 EXAMPLES = {"fastapi_app": 11, "litestar_app": 4, "starlette_app": 4}
 
 
+@pytest.mark.everyday("fastapi_app")
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_all_backends_in_one_run_with_workers(example: str, servers: Servers) -> None:
     words = WORDS if COMPLETE else EACH_BACKEND

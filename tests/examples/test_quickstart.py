@@ -32,6 +32,7 @@ def test_it_passes_in_any_order_on_each_backend(target: Target, order: str) -> N
     assert f"{TESTS} passed" in run_on("quickstart", [target], order=order)
 
 
+@pytest.mark.complete
 @pytest.mark.parametrize(
     ("provider", "backends", "workers"),
     [

@@ -335,6 +335,7 @@ FULL = {
 }
 
 
+@pytest.mark.everyday("postgres+asyncpg")
 @pytest.mark.parametrize("word", FULL)
 def test_a_server_without_room_gets_its_hint(project: Project, servers: Servers, word: str) -> None:
     """Its limit is the server's, so it must be nobody else's."""
@@ -422,6 +423,7 @@ async def test_assert(asyncdb_session):
 """
 
 
+@pytest.mark.everyday("sqlite", "postgres+asyncpg")
 def test_other_failures_get_none(project: Project, target: Target) -> None:
     """87 tests on each of six drivers."""
     project.tests(OTHERS)

@@ -314,6 +314,7 @@ def corpus(project: Project) -> Project:
     return project
 
 
+@pytest.mark.complete
 def test_each_divergence_is_reported_with_its_cause(corpus: Project, servers: Servers) -> None:
     """None is missed; each fails where it should, for the reason that it should."""
     result = run(corpus, *arguments(servers, *BACKENDS), "--asyncdb-report=x.json")

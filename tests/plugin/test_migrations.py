@@ -104,6 +104,7 @@ def env_py(project: Project, old: str, new: str) -> None:
 # The templates.
 
 
+@pytest.mark.everyday("sqlite", "postgres+asyncpg")
 @pytest.mark.parametrize("template", ["generic", "async", "pyproject", "pyproject_async"])
 def test_the_templates_work_as_they_are(project: Project, target: Target, template: str) -> None:
     """On every driver, with ``filterwarnings = error``, and without a change of env.py."""
