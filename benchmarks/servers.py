@@ -73,7 +73,7 @@ class Servers(contextlib.ExitStack):
 
         async def make() -> None:
             async with AutocommitConnection(maintenance, driver) as sql:
-                await sql.each(backend.create_database(name))
+                await sql.script(backend.create_database(name))
 
         async def end() -> None:
             async with AutocommitConnection(maintenance, driver) as sql:

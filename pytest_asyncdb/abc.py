@@ -395,6 +395,8 @@ class Backend(abc.ABC):
     dialect: ClassVar[str]
     #: Words that may stand first in a user's URL for it.
     schemes: ClassVar[tuple[str, ...]]
+    #: Parameters of every URL.
+    url_query: ClassVar[Mapping[str, str]] = {}
     #: The oldest version that the plugin works with; empty: any.
     oldest: ClassVar[str] = ""
     #: The drivers, best first.
@@ -437,9 +439,19 @@ class Backend(abc.ABC):
     #: A query for how many more connections the account may open now.
     free_connections_query: ClassVar[str | None] = None
 
-    @abc.abstractmethod
     def url(self, server: Server, driver: str, database: str | None) -> URL:
         """The SQLAlchemy URL of *database* on *server*; None: the maintenance database."""
+        from sqlalchemy.engine import URL
+
+        return URL.create(
+            f"{server.scheme or self.dialect}+{driver}",
+            username=server.user,
+            password=server.password,
+            host=server.host,
+            port=server.port,
+            database=database or server.maintenance,
+            query={**self.url_query, **dict(server.query)},
+        )
 
     def begin(self, isolation_level: str | None) -> str:
         """The statement that begins the outer transaction.
@@ -481,7 +493,8 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def create_database(self, name: str) -> Sequence[str]:
-        """Statements that create an empty database, over a maintenance connection."""
+        """Statements that create an empty database, over a maintenance connection; like those of
+        every method here they run in one round trip, if the driver can do that."""
 
     @abc.abstractmethod
     def client_command(self, server: Server, file: str, database: str) -> tuple[Sequence[str], str]:

@@ -97,12 +97,9 @@ async def _migrate(engine: AsyncEngine, migrate: Callable[..., Any]) -> None:
             ["Known: connection, engine, url."],
             ["name its parameters after what it needs"],
         )
-    given: dict[str, Any] = {}
-    if "url" in names:
-        given["url"] = engine.url
     is_async = inspect.iscoroutinefunction(migrate)
-    if "engine" in names:
-        given["engine"] = engine if is_async else engine.sync_engine
+    values = {"url": engine.url, "engine": engine if is_async else engine.sync_engine}
+    given: dict[str, Any] = {name: values[name] for name in names if name in values}
     if "connection" in names:
         async with engine.begin() as connection:
             if is_async:

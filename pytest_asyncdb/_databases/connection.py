@@ -15,7 +15,7 @@ from pytest_asyncdb.abc import Driver, Sql
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 
 class AutocommitConnection(Sql):
@@ -29,7 +29,6 @@ class AutocommitConnection(Sql):
     def __init__(self, url: URL, driver: Driver) -> None:
         self._url = url
         self._driver = driver
-        self._engine: AsyncEngine | None = None
         self._connection: AsyncConnection | None = None
         self._driver_connection: Any = None
 
@@ -39,23 +38,14 @@ class AutocommitConnection(Sql):
 
     async def script(self, statements: Sequence[str]) -> Sequence[Sequence[tuple[Any, ...]]]:
         await self._open()
-        return await self._driver.run(self._driver_connection, statements)
-
-    async def each(self, statements: Sequence[str]) -> None:
-        """Run statements that must not share a round trip with others."""
-        connection = await self._open()
-        for statement in statements:
-            await connection.exec_driver_sql(statement)
+        return await self._driver.run(self._driver_connection, statements) if statements else ()
 
     async def close(self) -> None:
         """May be called twice; the next statement opens a new connection."""
         connection, self._connection = self._connection, None
-        engine, self._engine = self._engine, None
         if connection is not None:
             with contextlib.suppress(Exception):  # the server may have closed it
                 await connection.close()
-        if engine is not None:
-            await engine.dispose()
 
     async def __aenter__(self) -> AutocommitConnection:
         return self
@@ -72,7 +62,7 @@ class AutocommitConnection(Sql):
         from sqlalchemy.pool import NullPool
 
         await self.close()
-        engine = self._engine = build_engine(
+        engine = build_engine(
             self._url,
             poolclass=NullPool,
             isolation_level="AUTOCOMMIT",

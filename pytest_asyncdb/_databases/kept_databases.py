@@ -13,7 +13,7 @@ import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_asyncdb._system.cache_dir import private_folder, write_private
 from pytest_asyncdb._system.process_identity import Owner
@@ -47,11 +47,6 @@ class Record:
     driver: str
     file: str | None
     owner: Owner
-
-    @property
-    def running(self) -> bool:
-        """Is the run that made it still running?"""
-        return self.owner.alive()
 
     def forget(self) -> None:
         """Remove its files from the cache."""
@@ -98,7 +93,7 @@ def record(
     values = dataclasses.asdict(Record(database.name, test, server, driver, file, owner))
     write_private(Path(f"{path}.json"), json.dumps(values))
     if server.kept is not None:
-        keep_server(server.kept)
+        Path(server.kept, "keep").touch()  # the server stays for longer, too
     return shlex.join(command)
 
 
@@ -107,7 +102,10 @@ def records() -> Iterator[Record]:
     with contextlib.suppress(OSError, RuntimeError):
         for path in sorted(kept_folder().glob("*.json")):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                yield _read(json.loads(path.read_text(encoding="utf-8")))
+                values = json.loads(path.read_text(encoding="utf-8"))
+                values["server"] = Server.from_message(values["server"])
+                values["owner"] = Owner.from_json(json.dumps(values["owner"]))
+                yield Record(**values)
 
 
 def keeps(run: str, server: Server) -> bool:
@@ -116,18 +114,3 @@ def keeps(run: str, server: Server) -> bool:
         (one.owner.run, one.server.host, one.server.port) == (run, server.host, server.port)
         for one in records()
     )
-
-
-def keep_server(folder: str) -> None:
-    """Let a server that stays for later runs stay for longer.
-
-    Args:
-        folder: The server's folder.
-    """
-    Path(folder, "keep").touch()
-
-
-def _read(values: dict[str, Any]) -> Record:
-    server = Server.from_message(values.pop("server"))
-    owner = Owner.from_json(json.dumps(values.pop("owner")))
-    return Record(**values, server=server, owner=owner)

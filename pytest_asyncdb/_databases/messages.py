@@ -55,22 +55,11 @@ def schema_failed(label: str, what: str, error: BaseException) -> errors.SchemaE
     """
     if isinstance(error, errors.AsyncdbError):
         return errors.SchemaError(str(error))
-    cure = f"make the models portable to {label}"
-    if what == "the migration":
-        cure = f"make the migrations run on {label}"
+    cure = "make the models portable to" if what == "create_all" else "make the migrations run on"
     return errors.SchemaError(
         f"{what} failed on {label}",
         [f"{type(error).__name__}: {str(error).strip()}", *getattr(error, "__notes__", ())],
-        [f"{cure}, or keep their tests off it: @pytest.mark.asyncdb(exclude=…)"],
-    )
-
-
-def alembic_missing(source: str) -> errors.ConfigError:
-    """``asyncdb_migrations`` is set, and Alembic is not installed."""
-    return errors.ConfigError(
-        f"the package alembic is not installed ({source})",
-        [],
-        ['pip install "pytest-asyncdb[alembic]"'],
+        [f"{cure} {label}, or keep their tests off it: @pytest.mark.asyncdb(exclude=…)"],
     )
 
 

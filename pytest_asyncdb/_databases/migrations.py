@@ -191,7 +191,8 @@ def require_alembic(source: str) -> None:
         ConfigError: It is not.
     """
     if importlib.util.find_spec("alembic") is None:
-        raise messages.alembic_missing(source)
+        remedy = 'pip install "pytest-asyncdb[alembic]"'
+        raise errors.ConfigError(f"the package alembic is not installed ({source})", [], [remedy])
 
 
 @contextlib.contextmanager

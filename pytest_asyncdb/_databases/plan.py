@@ -75,16 +75,33 @@ def load_metadata(written: Sourced[str]) -> tuple[MetaData, ...]:
     Raises:
         MetadataError: It cannot be imported, or has no tables.
     """
-    words = [word for word in written.value.replace(",", " ").split() if word]
-    return tuple(_load_one(word, written.source) for word in words)
+    found: tuple[MetaData, ...] = ()
+    for word in written.value.replace(",", " ").split():
+        value = METADATA.load(word, written.source)
+        loaded = as_metadata(value, written.source, f"asyncdb_metadata={word!r}")
+        if not any(metadata.tables for metadata in loaded):
+            raise errors.MetadataError(
+                f"asyncdb_metadata={word!r} has no tables ({written.source})",
+                [
+                    f"{word.partition(':')[0]} was imported, "
+                    "and no model of it is defined in what it imports."
+                ],
+                [
+                    "name a module that imports all models, or several: "
+                    "app.users:Base, app.orders:Base"
+                ],
+            )
+        found += loaded
+    return found
 
 
-def as_metadata(value: Any, source: str) -> tuple[MetaData, ...]:
+def as_metadata(value: Any, source: str, what: str = "asyncdb_metadata") -> tuple[MetaData, ...]:
     """The value of the fixture ``asyncdb_metadata`` as MetaData objects.
 
     Args:
         value: A ``MetaData``, something with a ``.metadata``, ``module:attribute``, a list
             of these, or None for no tables.
+        what: The setting, for errors.
 
     Raises:
         MetadataError: It is none of these.
@@ -95,37 +112,13 @@ def as_metadata(value: Any, source: str) -> tuple[MetaData, ...]:
         return ()
     if isinstance(value, str):
         return load_metadata(Sourced(value, source))
-    if isinstance(value, MetaData):
-        return (value,)
-    if isinstance(getattr(value, "metadata", None), MetaData):
-        return (value.metadata,)
+    metadata = getattr(value, "metadata", value)
+    if isinstance(metadata, MetaData):
+        return (metadata,)
     if isinstance(value, Iterable):
-        return tuple(m for one in value for m in as_metadata(one, source))
+        return tuple(m for one in value for m in as_metadata(one, source, what))
     raise errors.MetadataError(
-        f"asyncdb_metadata is not a MetaData but {type(value).__name__} ({source})",
+        f"{what} is not a MetaData but {type(value).__name__} ({source})",
         [],
         ["give a MetaData, a declarative base, or a list of these"],
     )
-
-
-def _load_one(word: str, source: str) -> MetaData:
-    from sqlalchemy import MetaData
-
-    value = METADATA.load(word, source)
-    metadata = value if isinstance(value, MetaData) else getattr(value, "metadata", None)
-    if not isinstance(metadata, MetaData):
-        raise errors.MetadataError(
-            f"asyncdb_metadata={word!r} is not a MetaData but {type(value).__name__} ({source})",
-            [],
-            ["name a MetaData or a declarative base"],
-        )
-    if not metadata.tables:
-        raise errors.MetadataError(
-            f"asyncdb_metadata={word!r} has no tables ({source})",
-            [
-                f"{word.partition(':')[0]} was imported, "
-                "and no model of it is defined in what it imports."
-            ],
-            ["name a module that imports all models, or several: app.users:Base, app.orders:Base"],
-        )
-    return metadata

@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Coroutine, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._databases import messages
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from pytest_asyncdb._databases.plan import SchemaPlan
     from pytest_asyncdb._engines.host_loop import HostLoop
+
+T = TypeVar("T")
 
 #: Seconds for the statements that make and drop databases.
 PATIENCE = 60.0
@@ -45,6 +47,7 @@ class Template:
     copier: Copier
 
 
+@dataclasses.dataclass(eq=False)
 class Provisioner:
     """Makes databases on a server, for one process and driver.
 
@@ -55,24 +58,17 @@ class Provisioner:
         idle_limit: See :attr:`pytest_asyncdb.abc.Database.idle_limit`.
     """
 
-    def __init__(
-        self,
-        server: Server,
-        backend: Backend,
-        driver: Driver,
-        prefix: str,
-        host: HostLoop,
-        claims: Claims | None,
-        idle_limit: int,
-    ) -> None:
-        self.server = server
-        self.backend = backend
-        self.driver = driver
-        self.host = host
-        self.idle_limit = idle_limit
-        self._prefix = prefix
-        self._claims = claims
-        self._kept_templates = None if server.kept is None else KeptTemplates(server.kept)
+    server: Server
+    backend: Backend
+    driver: Driver
+    prefix: str
+    host: HostLoop
+    claims: Claims | None
+    idle_limit: int
+
+    def __post_init__(self) -> None:
+        kept = self.server.kept
+        self._kept_templates = None if kept is None else KeptTemplates(kept)
         self._numbers = itertools.count(1)
         self._templates: dict[str, Template | errors.AsyncdbError] = {}
         self._maintenance = self.new_connection()
@@ -95,8 +91,8 @@ class Provisioner:
         if key not in self._templates:
             try:
                 base = None if plan.base is None else self.template(plan.base, options)
-                if self.in_process or self._claims is None:
-                    name = f"{self._prefix}_t{next(self._numbers)}"
+                if self.in_process or self.claims is None:
+                    name = f"{self.prefix}_t{next(self._numbers)}"
                     made = self._build(name, base, plan, options)
                 elif self._kept_templates and (
                     lasting := lasting_fingerprint(plan, dialect, options)
@@ -105,8 +101,8 @@ class Provisioner:
                 else:
                     server = self.server
                     of_server = f"{server.user}@{server.host}:{server.port} {key}"
-                    made = self._obtain(self._claims, of_server, base, plan, options)
-                copier = self._run(self.backend.copier(self._maintenance, made.name, self.server))
+                    made = self._obtain(self.claims, of_server, base, plan, options)
+                copier = self.run(self.backend.copier(self._maintenance, made.name, self.server))
                 self._templates[key] = Template(made, copier)
             except errors.AsyncdbError as error:
                 self._templates[key] = error  # raised again for the next tests
@@ -115,19 +111,20 @@ class Provisioner:
             raise template
         return template
 
-    def copy(self, template: Template) -> DatabaseRef:
-        """Make a database that equals *template*; blocks."""
-        database: DatabaseRef = self._run(self.copying(template, self._maintenance))
-        return database
+    async def copy(
+        self, template: Template, sql: AutocommitConnection | None = None
+    ) -> DatabaseRef:
+        """Make a database that equals *template*.
 
-    async def copying(self, template: Template, sql: AutocommitConnection) -> DatabaseRef:
-        """The same as :meth:`copy`, on the event loop of *sql*, a maintenance connection."""
-        name = f"{self._prefix}_{next(self._numbers)}"
-        await self._copy(sql, template, name)
+        Args:
+            sql: A maintenance connection of the running loop, if that is not the plugin's.
+        """
+        name = f"{self.prefix}_{next(self._numbers)}"
+        await self._copy(template, name, sql or self._maintenance)
         url = self._url(name)
         return DatabaseRef(name, url, self.backend.hold(url, template.database.url))
 
-    async def _copy(self, sql: AutocommitConnection, template: Template, name: str) -> None:
+    async def _copy(self, template: Template, name: str, sql: AutocommitConnection) -> None:
         if self.in_process:
             return  # Backend.hold() copies
         try:
@@ -141,16 +138,12 @@ class Provisioner:
                 raise messages.template_in_use(self.backend.label, error) from error
             raise
 
-    def drop(self, database: DatabaseRef) -> None:
-        """Drop a database, whoever is connected to it; blocks."""
-        self._run(self.dropping(database, self._maintenance))
-
-    async def dropping(self, database: DatabaseRef, sql: AutocommitConnection) -> None:
-        """The same as :meth:`drop`, on the event loop of *sql*, a maintenance connection."""
+    async def drop(self, database: DatabaseRef, sql: AutocommitConnection | None = None) -> None:
+        """Drop a database, whoever is connected to it; *sql* as in :meth:`copy`."""
         if database.keeper is not None:
             database.keeper.close()
         if not self.in_process:
-            await drop(sql, self.backend, self.server, database.name)
+            await drop(sql or self._maintenance, self.backend, self.server, database.name)
 
     def keep(self, database: DatabaseRef) -> DatabaseRef:
         """Make a copy, which outlives the run, of a database without connections; blocks.
@@ -158,15 +151,19 @@ class Provisioner:
         Raises:
             Exception: The driver's own, or OSError.
         """
-        name = kept_name(self._prefix, next(self._numbers))
+        name = kept_name(self.prefix, next(self._numbers))
         folder = kept_folder()  # without a record there, `reap` would not find the copy
         if self.in_process:
             path = folder / f"{name}.sqlite"
             self.backend.save(database, str(path))
             return DatabaseRef(name, database.url.set(database=str(path), query={}))
-        copier = self._run(self.backend.copier(self._maintenance, database.name, self.server))
-        self._run(self._copy(self._maintenance, Template(database, copier), name))
+        copier = self.run(self.backend.copier(self._maintenance, database.name, self.server))
+        self.run(self._copy(Template(database, copier), name, self._maintenance))
         return DatabaseRef(name, self._url(name))
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of *work* on the plugin's loop; blocks."""
+        return self.host.run(work, PATIENCE)
 
     def new_connection(self) -> AutocommitConnection:
         """Another connection to the maintenance database."""
@@ -181,7 +178,7 @@ class Provisioner:
         for template in templates.values():
             if isinstance(template, Template) and template.database.keeper is not None:
                 template.database.keeper.close()
-        self._run(self._maintenance.close())
+        self.run(self._maintenance.close())
 
     def _url(self, name: str | None) -> URL:
         return self.backend.url(self.server, self.driver.name, name)
@@ -212,28 +209,25 @@ class Provisioner:
         url = self._url(name)
         try:
             if name.startswith(KEPT_PREFIX):  # a process that was killed may have left a part
-                self.drop(DatabaseRef(name, url))
+                self.run(self.drop(DatabaseRef(name, url)))
             if base is not None:
-                self._run(self._copy(self._maintenance, base, name))
+                self.run(self._copy(base, name, self._maintenance))
             elif not self.in_process:
                 self._create(name)
             keeper = self.backend.hold(url, None if base is None else base.database.url)
             self.host.run(self._fill(url, base is None, plan, options))
         except BaseException:
             with contextlib.suppress(Exception):  # the first error says more
-                self.drop(DatabaseRef(name, url, keeper))
+                self.run(self.drop(DatabaseRef(name, url, keeper)))
             raise
         return DatabaseRef(name, url, keeper)
 
     def _create(self, name: str) -> None:
-        from sqlalchemy.exc import DBAPIError
-
         backend, server = self.backend, self.server
         try:
-            self._run(self._maintenance.each(backend.create_database(name)))
-        except DBAPIError as error:
-            code = None if error.orig is None else self.driver.error_code(error.orig)
-            if code is None or code not in backend.access_denied_codes:
+            self.run(self._maintenance.script(backend.create_database(name)))
+        except Exception as error:
+            if self.driver.error_code(error) not in backend.access_denied_codes:
                 raise
             raise messages.may_not_create(backend, server.user, server.reason, error) from error
 
@@ -254,20 +248,14 @@ class Provisioner:
         finally:
             await engine.dispose()
 
-    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return self.host.run(work, PATIENCE)
-
 
 async def drop(sql: AutocommitConnection, backend: Backend, server: Server, name: str) -> None:
     """Drop a database, whoever is connected to it."""
-    from sqlalchemy.exc import DBAPIError
-
-    query = backend.end_connections(name)
-    if query:
+    if query := backend.end_connections(name):
         for (statement,) in await sql.answer(query):
-            with contextlib.suppress(DBAPIError):  # the connection has ended meanwhile
-                await sql.each([statement])
-    await sql.each(backend.drop_database(name, server))
+            with contextlib.suppress(Exception):  # the connection has ended meanwhile
+                await sql.script([statement])
+    await sql.script(backend.drop_database(name, server))
 
 
 async def drop_leftovers(server: Server, backend: Backend, driver: Driver, prefix: str) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import concurrent.futures
 import contextlib
 import functools
+import queue
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._databases.connection import AutocommitConnection
 from pytest_asyncdb._databases.provisioner import PATIENCE, Provisioner, Template
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
     from pytest_asyncdb._databases.plan import SchemaPlan
 
-T = TypeVar("T")
+#: Work for a thread.
+_Work = Callable[[], Coroutine[Any, Any, Any]]
 
 
 class WorkerDatabase(Database):
@@ -50,19 +52,19 @@ class WorkerDatabase(Database):
 
     @contextlib.contextmanager
     def restorer(self, copy: DatabaseRef | None = None) -> Iterator[Restorer]:
-        host = self._provisioner.host
+        run = self._provisioner.run
         database = copy or self._share()
         sql = AutocommitConnection(database.url, self.driver)
         try:
             restorer = self.backend.restorer(sql, database, self._template.database)
-            host.run(restorer.remember(), PATIENCE)
+            run(restorer.remember())
             yield restorer
         finally:
-            host.run(sql.close(), PATIENCE)
+            run(sql.close())
 
     def reference(self) -> URL:
         if self._reference is None:
-            self._reference = self._provisioner.copy(self._template)
+            self._reference = self._copy()
         return self._reference.url
 
     def prepare(self) -> None:
@@ -72,18 +74,18 @@ class WorkerDatabase(Database):
     def discard(self) -> None:
         shared, self._shared = self._shared, None
         if shared is not None:
-            self._provisioner.drop(shared)
+            self._provisioner.run(self._provisioner.drop(shared))
 
     def copy(self, prefetch: int, prefetched: Callable[[DatabaseRef], None]) -> DatabaseRef:
         if self._provisioner.in_process:
-            return self._provisioner.copy(self._template)
+            return self._copy()
         if self._copies is None:
             self._copies = _Copies(self._provisioner, self._template)
         return self._copies.take(prefetch, prefetched)
 
     def drop(self, copy: DatabaseRef) -> None:
         if self._copies is None:
-            self._provisioner.drop(copy)
+            self._provisioner.run(self._provisioner.drop(copy))
         else:
             self._copies.drop(copy)
 
@@ -105,8 +107,11 @@ class WorkerDatabase(Database):
 
     def _share(self) -> DatabaseRef:
         if self._shared is None:
-            self._shared = self._provisioner.copy(self._template)
+            self._shared = self._copy()
         return self._shared
+
+    def _copy(self) -> DatabaseRef:
+        return self._provisioner.run(self._provisioner.copy(self._template))
 
     @functools.cached_property
     def _template(self) -> Template:
@@ -122,11 +127,9 @@ class _Copies:
     def __init__(self, provisioner: Provisioner, template: Template) -> None:
         self._provisioner = provisioner
         self._template = template
-        self._ready: collections.deque[concurrent.futures.Future[DatabaseRef]] = collections.deque()
+        self._ready: collections.deque[Future[DatabaseRef]] = collections.deque()
         self._sql = provisioner.new_connection()
-        self._loop = asyncio.new_event_loop()
-        #: The connection runs one job after the other.
-        self._turn = asyncio.Lock()
+        self._jobs: queue.SimpleQueue[tuple[_Work, Future[Any]] | None] = queue.SimpleQueue()
         self._closing = False
         # A daemon: a server that does not answer must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="asyncdb-copies", daemon=True)
@@ -140,7 +143,7 @@ class _Copies:
         """
 
         async def make() -> DatabaseRef:
-            copy = await self._provisioner.copying(self._template, self._sql)
+            copy = await self._provisioner.copy(self._template, self._sql)
             prefetched(copy)
             return copy
 
@@ -150,30 +153,25 @@ class _Copies:
 
     def drop(self, copy: DatabaseRef) -> None:
         """Drop *copy* when the thread has time."""
-        self._submit(functools.partial(self._provisioner.dropping, copy, self._sql))
+        self._submit(functools.partial(self._provisioner.drop, copy, self._sql))
 
     def close(self) -> None:
         """Stop the thread after its present job. The end of the run drops what remains."""
         self._closing = True
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop)
+        self._jobs.put(None)
         self._thread.join(PATIENCE)
 
-    def _submit(self, work: Callable[[], Coroutine[Any, Any, T]]) -> concurrent.futures.Future[T]:
-        async def job() -> T:
-            async with self._turn:
-                if self._closing:
-                    raise RuntimeError("the run is ending")
-                return await work()
-
-        return asyncio.run_coroutine_threadsafe(job(), self._loop)
-
-    async def _stop(self) -> None:
-        async with self._turn:  # after the other jobs, which do nothing any more
-            await self._sql.close()
-        self._loop.stop()
+    def _submit(self, work: _Work) -> Future[Any]:
+        future: Future[Any] = Future()
+        self._jobs.put((work, future))
+        return future
 
     def _run(self) -> None:
-        with contextlib.closing(self._loop):
-            self._loop.run_forever()
-            # The transport of the closed connection needs another turn of the loop.
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        with asyncio.Runner() as runner:
+            while (job := self._jobs.get()) and not self._closing:
+                work, future = job
+                try:
+                    future.set_result(runner.run(work()))
+                except BaseException as error:
+                    future.set_exception(error)
+            runner.run(self._sql.close())

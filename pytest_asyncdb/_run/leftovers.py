@@ -142,7 +142,7 @@ def _kept_databases(registry: Registry) -> Iterator[Leftover]:
     """This user's databases of failed tests that were kept."""
     for record in kept_databases.records():
         text = f"database {record.name} of {record.test}"
-        yield Leftover(text, record.running, partial(_remove_kept, registry, record))
+        yield Leftover(text, record.owner.alive(), partial(_remove_kept, registry, record))
 
 
 def _remove_kept(registry: Registry, record: kept_databases.Record) -> bool:

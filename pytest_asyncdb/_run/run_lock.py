@@ -93,7 +93,7 @@ class Lease:
         async with AutocommitConnection(url, self._driver) as sql:
             async with asyncio.timeout(liveness.ANSWER):
                 if query := self._backend.hold_lock(self._run):
-                    await sql.each(self._backend.keep_session())
+                    await sql.script(self._backend.keep_session())
                     await sql.fetch(query)
             self._taken.set()
             dropping = asyncio.create_task(self._drop_dead(sql))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_asyncdb.abc import (
@@ -30,8 +30,6 @@ from pytest_asyncdb.backends.mysql_tables import on_processlist
 
 if TYPE_CHECKING:
     import asyncio
-
-    from sqlalchemy.engine import URL
 
 #: ``SERVER_STATUS_IN_TRANS`` of the protocol.
 _IN_TRANSACTION = 1
@@ -163,6 +161,7 @@ def _escaped(value: str) -> str:
 
 class _MySQLFamily(Backend):
     dialect = "mysql"
+    url_query: ClassVar[Mapping[str, str]] = {"charset": "utf8mb4"}
     drivers = (Asyncmy, Aiomysql)
     capabilities = Capabilities(
         transactional_ddl=False,
@@ -171,8 +170,6 @@ class _MySQLFamily(Backend):
         schemas=False,
         deadlock_ends_transaction=True,
     )
-    #: Statements after which information_schema shows the present counters.
-    live_statistics: ClassVar[tuple[str, ...]] = ()
     #: 1213, ER_LOCK_DEADLOCK: InnoDB rolls the whole transaction back. So does 1205,
     #: ER_LOCK_WAIT_TIMEOUT, with the server's option innodb_rollback_on_timeout.
     transaction_ending_errors = frozenset({1205, 1213})
@@ -183,19 +180,6 @@ class _MySQLFamily(Backend):
     create_grant = r"GRANT ALL ON `asyncdb\_%`.* TO '{user}'"
     probe = "DO 0"  # aiomysql ignores the status that comes with rows
 
-    def url(self, server: Server, driver: str, database: str | None) -> URL:
-        from sqlalchemy.engine import URL
-
-        return URL.create(
-            f"{server.scheme or self.dialect}+{driver}",
-            username=server.user,
-            password=server.password,
-            host=server.host,
-            port=server.port,
-            database=database or server.maintenance,
-            query={"charset": "utf8mb4", **dict(server.query)},
-        )
-
     def create_database(self, name: str) -> Sequence[str]:
         return (f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4",)
 
@@ -203,7 +187,7 @@ class _MySQLFamily(Backend):
         return await make_copier(sql, template)
 
     def restorer(self, sql: Sql, database: DatabaseRef, template: DatabaseRef) -> Restorer:
-        return MySQLRestorer(sql, database.name, template.name, self.live_statistics)
+        return MySQLRestorer(sql, database.name, template.name)
 
     def client_command(self, server: Server, file: str, database: str) -> tuple[Sequence[str], str]:
         words = {"host": server.host, "port": server.port, "user": server.user}
@@ -281,14 +265,12 @@ def _local(
     folders: tuple[str, ...],
     initialise: Callable[[LocalPlace], list[str]],
     option: str,
-    accounts: tuple[str, ...],
     recognises: Callable[[str], bool],
 ) -> LocalRecipe:
     """A recipe for local programs.
 
     Args:
         option: One that only this server needs.
-        accounts: The hosts of its root accounts.
     """
 
     def serve(place: LocalPlace, port: int) -> list[str]:
@@ -307,8 +289,10 @@ def _local(
         version_command=("--no-defaults", "--version"),
         initialise=initialise,
         serve=serve,
+        # MySQL has only the first account, and resolves names, so that 127.0.0.1 is localhost.
         credentials="".join(
-            f"ALTER USER 'root'@'{host}' IDENTIFIED BY '{{password}}';\n" for host in accounts
+            f"ALTER USER IF EXISTS 'root'@'{host}' IDENTIFIED BY '{{password}}';\n"
+            for host in ("localhost", "127.0.0.1", "::1")
         ),
         stop="SIGKILL",
         refuses_root=False,
@@ -345,14 +329,11 @@ class MySQL(_MySQLFamily):
     oldest = "8.0"
     schemes = ("mysql",)
     free_connections_query = _FREE_CONNECTIONS.format(status="performance_schema.global_status")
-    live_statistics = ("SET SESSION information_schema_stats_expiry = 0",)
     local = _local(
         programs=("mysqld",),
         folders=("/usr/sbin", "/usr/local/mysql/bin", "/opt/homebrew/opt/mysql*/bin"),
         initialise=_initialise_mysql,
         option="--mysqlx=OFF",
-        # Names are resolved, so that 127.0.0.1 is localhost.
-        accounts=("localhost",),
         recognises=lambda line: "MariaDB" not in line,
     )
     container = _container("mysql", "9.7")
@@ -372,7 +353,6 @@ class MariaDB(_MySQLFamily):
         folders=("/usr/sbin", "/usr/bin", "/opt/homebrew/opt/mariadb*/bin"),
         initialise=_initialise_mariadb,
         option="--skip-name-resolve",
-        accounts=("localhost", "127.0.0.1", "::1"),
         recognises=lambda line: "MariaDB" in line,
     )
     container = _container("mariadb", "11.8")

@@ -14,25 +14,13 @@ from collections.abc import Iterable, Sequence
 
 from pytest_asyncdb.abc import Copier, Sql
 
-#: The session while definitions are read and copied; END restores the former values. The time
+_SQL_MODE = "sql_mode = 'NO_AUTO_VALUE_ON_ZERO'"
+#: Puts a session of the plugin in the state in which it reads and copies definitions. The time
 #: zone is that of the defaults of TIMESTAMP columns.
-_SETTINGS = {
-    "foreign_key_checks": "0",
-    "sql_mode": "'NO_AUTO_VALUE_ON_ZERO'",
-    "sql_quote_show_create": "1",
-    "time_zone": "'+00:00'",
-}
-#: The settings that routines, triggers and events are created with.
-_KEPT = (*_SETTINGS, "collation_connection")
-BEGIN = "SET " + ", ".join(
-    [
-        *(f"@asyncdb_{name} = @@session.{name}" for name in _KEPT),
-        *(f"{name} = {value}" for name, value in _SETTINGS.items()),
-    ]
+SETTLE = (
+    f"SET {_SQL_MODE}, foreign_key_checks = 0, sql_quote_show_create = 1, "
+    "time_zone = '+00:00', collation_connection = 'utf8mb4_general_ci'"
 )
-END = "SET " + ", ".join(f"{name} = @asyncdb_{name}" for name in _KEPT)
-#: The same without the former values, for a connection of the plugin.
-SETTLE = "SET " + ", ".join(f"{name} = {value}" for name, value in _SETTINGS.items())
 
 #: Kinds of tables: their rows are copied.
 TABLES = ("BASE TABLE", "SYSTEM VERSIONED")
@@ -106,9 +94,7 @@ class Made:
             create += "\n"
         if self.kind in _STORED:
             return [create]
-        settings = [f"sql_mode = {_SETTINGS['sql_mode']}"]
-        if self.sql_mode is not None:
-            settings = [f"sql_mode = {literal(self.sql_mode)}"]
+        settings = [_SQL_MODE if self.sql_mode is None else f"sql_mode = {literal(self.sql_mode)}"]
         if self.time_zone is not None:
             settings.append(f"time_zone = {literal(self.time_zone)}")
         settings.append(f"collation_connection = {literal(self.collation or '')}")
@@ -133,7 +119,7 @@ class Definitions:
 
 
 async def define(sql: Sql, database: str) -> Definitions:
-    """Read all definitions of a database, on a session that BEGIN or SETTLE was run on."""
+    """Read all definitions of a database, in a session after SETTLE."""
     here = literal(database)
     ((charset, collation),) = await sql.fetch(
         "SELECT default_character_set_name, default_collation_name "
@@ -186,16 +172,19 @@ def in_order(objects: Sequence[Made], database: str) -> list[Made]:
     return [views[next(sorted_views)] if made.kind == "VIEW" else made for made in objects]
 
 
-async def stored_columns(sql: Sql, database: str) -> dict[str, list[str]]:
-    """The writable columns of each table, also invisible ones."""
-    columns: dict[str, list[str]] = {}
-    for table, column in await sql.fetch(
-        "SELECT table_name, column_name FROM information_schema.columns "
+async def stored_columns(sql: Sql, database: str) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """The writable columns of each table, also invisible ones, and its AUTO_INCREMENT column."""
+    writable: dict[str, list[str]] = {}
+    counting = {}
+    for table, column, extra in await sql.fetch(
+        "SELECT table_name, column_name, extra FROM information_schema.columns "
         f"WHERE table_schema = {literal(database)} AND coalesce(generation_expression, '') = '' "
         "ORDER BY table_name, ordinal_position"
     ):
-        columns.setdefault(table, []).append(column)
-    return columns
+        writable.setdefault(table, []).append(column)
+        if "auto_increment" in extra:
+            counting[table] = column
+    return writable, counting
 
 
 def insert_all(table: str, columns: Iterable[str], source: str, target: str) -> str:
@@ -208,21 +197,19 @@ def insert_all(table: str, columns: Iterable[str], source: str, target: str) -> 
 
 async def make_copier(sql: Sql, template: str) -> Copier:
     """Read *template* once; see :meth:`pytest_asyncdb.abc.Backend.copier`."""
-    await sql.script([BEGIN])
-    try:
-        source = await define(sql, template)
-        tables = source.names(*TABLES)
-        rows = " UNION ALL ".join(
-            f"(SELECT {i} FROM {quoted(template, name)} LIMIT 1)" for i, name in enumerate(tables)
-        )
-        filled = [tables[int(row[0])] for row in await sql.fetch(rows)] if tables else []
-        columns = await stored_columns(sql, template)
-        restarts = [
-            f"ALTER SEQUENCE {quoted(name)} RESTART WITH {await next_value(sql, template, name)}"
-            for name in source.names("SEQUENCE")
-        ]
-    finally:
-        await sql.script([END])
+    await sql.script([SETTLE])
+    source = await define(sql, template)
+    tables = source.names(*TABLES)
+    rows = " UNION ALL ".join(
+        f"(SELECT {i} FROM {quoted(template, name)} LIMIT 1)" for i, name in enumerate(tables)
+    )
+    filled = [tables[int(row[0])] for row in await sql.fetch(rows)] if tables else []
+    columns, _ = await stored_columns(sql, template)
+    restarts = []
+    for name in source.names("SEQUENCE"):
+        # Without the values that the server has cached.
+        ((value,),) = await sql.fetch(f"SELECT next_not_cached_value FROM {quoted(template, name)}")
+        restarts.append(f"ALTER SEQUENCE {quoted(name)} RESTART WITH {value}")
     stored = [made for made in source.objects if made.kind in _STORED]
     others = in_order([made for made in source.objects if made.kind not in _STORED], template)
 
@@ -231,7 +218,7 @@ async def make_copier(sql: Sql, template: str) -> Copier:
             f"CREATE DATABASE {quoted(name)} "
             f"CHARACTER SET {source.charset} COLLATE {source.collation}",
             f"USE {quoted(name)}",
-            BEGIN,
+            SETTLE,
         ]
         for made in stored:
             statements += made.statements(template, name)
@@ -245,12 +232,6 @@ async def make_copier(sql: Sql, template: str) -> Copier:
             statements += made.statements(template, name)
         if collation != source.collation:
             statements.append(f"ALTER DATABASE {quoted(name)} COLLATE {source.collation}")
-        return [*statements, END, "USE information_schema"]
+        return [*statements, SETTLE, "USE information_schema"]
 
     return copy
-
-
-async def next_value(sql: Sql, database: str, sequence: str) -> int:
-    """The next value of a MariaDB sequence, without the values that the server has cached."""
-    ((value,),) = await sql.fetch(f"SELECT next_not_cached_value FROM {quoted(database, sequence)}")
-    return int(value)

@@ -11,51 +11,59 @@ import contextlib
 from collections.abc import Sequence
 
 from pytest_asyncdb.abc import LEFT_OPEN, Restorer, Sql
-from pytest_asyncdb.backends.mysql_dump import SETTLE, insert_all, quoted
-from pytest_asyncdb.backends.mysql_tables import DDL, INNODB, Catalog, State, count_ddl, left_open
+from pytest_asyncdb.backends.mysql_dump import (
+    SETTLE,
+    TABLES,
+    define,
+    insert_all,
+    quoted,
+    stored_columns,
+)
+from pytest_asyncdb.backends.mysql_tables import DDL, INNODB, State, count_ddl, left_open, probe
 
-#: Seconds that a statement waits for the locks of other sessions.
-_PATIENCE = 3
+#: How long a statement waits for the locks of other sessions, in seconds; and MySQL's
+#: information_schema shows the present counters. MariaDB takes that for a comment.
+_SESSION = (
+    "SET lock_wait_timeout = 3, innodb_lock_wait_timeout = 3 "
+    "/*!80000 , information_schema_stats_expiry = 0 */"
+)
 #: Attempts, as the user's triggers may change what was put back.
 _ATTEMPTS = 3
 
 
 class MySQLRestorer(Restorer):
-    """See :class:`pytest_asyncdb.abc.Restorer`.
+    """See :class:`pytest_asyncdb.abc.Restorer`."""
 
-    Args:
-        live: Statements after which information_schema shows the present counters.
-    """
-
-    def __init__(self, sql: Sql, database: str, template: str, live: Sequence[str]) -> None:
+    def __init__(self, sql: Sql, database: str, template: str) -> None:
         self._sql = sql
         self._database = database
         self._template = template
-        self._live = live
         #: The query for the transactions of other sessions, if the account may see them.
         self._others = [INNODB]
 
     async def remember(self) -> None:
-        patience = f"lock_wait_timeout = {_PATIENCE}, innodb_lock_wait_timeout = {_PATIENCE}"
-        await self._sql.script([SETTLE, f"SET {patience}", *self._live])
+        await self._sql.script([SETTLE, _SESSION])
         try:
             await self._sql.fetch(INNODB)
         except Exception:
             self._others = []
         self._ddl = count_ddl(await self._sql.fetch(DDL))
-        self._catalog = await Catalog.of(self._sql, self._database)
-        self._start = await self._catalog.state()
-        self._catalog.narrow_probe(self._start)
-        seeded = [name for name in self._catalog.tables if name in self._start.filled]
-        self._sums = await self._catalog.checksums(seeded)
+        self._schema = await define(self._sql, self._database)
+        self._columns, self._counting = await stored_columns(self._sql, self._database)
+        self._tables = self._schema.names(*TABLES)
+        self._versioned = frozenset(self._schema.names("SYSTEM VERSIONED"))
+        self._probe = probe(self._schema, self._database)
+        self._start = State.of(await self._sql.fetch(self._probe), self._counting)
+        seeded = [name for name in self._tables if name in self._start.filled]
+        self._sums = await self._checksums(seeded)
         #: The second at which a table last equalled the template.
         self._seen = dict.fromkeys(seeded, self._start.now)
         #: Tables whose counter is right after TRUNCATE and INSERT.
         self._truncatable = {
             name
-            for name, start in self._start.ids.items()
-            if name in self._catalog.counting and name not in self._catalog.versioned
-            if start == (await self._catalog.next_id(name) if name in seeded else 1)
+            for name in self._counting
+            if name not in self._versioned
+            if self._start.ids[name] == (await self._next_id(name) if name in seeded else 1)
         }
 
     async def changed(self) -> Sequence[str]:
@@ -63,29 +71,25 @@ class MySQLRestorer(Restorer):
 
     async def _look(self, others: Sequence[str] = ()) -> Sequence[str]:
         try:
-            *statuses, ddls, rows = await self._sql.script([*others, DDL, self._catalog.probe])
+            *statuses, ddls, rows = await self._sql.script([*others, DDL, self._probe])
         except Exception:
             # The probe fails if a table was dropped.
-            if not await self._catalog.redefined():
-                raise
             statuses = [await self._sql.fetch(query) for query in others]
             found: Sequence[str] = ("schema",)
         else:
-            found = await self._differing(count_ddl(ddls), self._catalog.read(rows))
-        left = [
-            x for status in statuses for x in await left_open(self._sql, self._database, status)
-        ]
-        return (*(f"{LEFT_OPEN}{number}: {what}" for number, what in left), *found)
+            state = State.of(rows, self._counting)
+            found = await self._differing(count_ddl(ddls), state)
+        return (*await left_open(self._sql, self._database, statuses), *found)
 
     async def _differing(self, ddl: int, state: State) -> Sequence[str]:
         # ALTER TABLE may have changed rows, too: it can truncate and exchange partitions.
         distrust = ddl != self._ddl
-        if distrust and await self._catalog.redefined():
+        if distrust and await self._is_redefined():
             return ("schema",)
         self._ddl = ddl
         tables = await self._changed_tables(state, distrust)
         return (
-            *(f"table {name}" for name in self._catalog.tables if name in tables),
+            *(f"table {name}" for name in self._tables if name in tables),
             *(f"ids of {k}" for k, start in self._start.ids.items() if state.ids.get(k) != start),
         )
 
@@ -100,12 +104,10 @@ class MySQLRestorer(Restorer):
             ids = [name for name in self._start.ids if f"ids of {name}" in changed]
             restarted = self._truncatable.intersection(ids)
             tables = [
-                name
-                for name in self._catalog.tables
-                if f"table {name}" in changed or name in restarted
+                name for name in self._tables if f"table {name}" in changed or name in restarted
             ]
             seeded = self._sums.keys() & tables
-            if "schema" in changed or self._catalog.versioned & seeded:
+            if "schema" in changed or self._versioned & seeded:
                 return False
             # INSERT may fire triggers that fill other tables.
             tables.sort(key=lambda name: name not in seeded)
@@ -117,7 +119,7 @@ class MySQLRestorer(Restorer):
             except Exception:
                 # A lock of another session, or a trigger that forbids it.
                 return False
-            if not self._catalog.triggers:
+            if not self._schema.names("TRIGGER"):
                 return True
             changed = await self._look()
             if not changed:
@@ -132,7 +134,7 @@ class MySQLRestorer(Restorer):
             # A write in the second of the last look may have come after it.
             if name not in changed and (distrust or written is None or written >= seen):
                 doubtful.append(name)
-        for name, value in (await self._catalog.checksums(doubtful)).items():
+        for name, value in (await self._checksums(doubtful)).items():
             if value != self._sums[name]:
                 changed.add(name)
             else:
@@ -143,15 +145,38 @@ class MySQLRestorer(Restorer):
         """Statements that give a table its rows, and with *restart* its counter."""
         # TRUNCATE costs more than DELETE, less than ALTER, and fires no trigger.
         statements = [f"{'TRUNCATE' if restart else 'DELETE FROM'} {quoted(self._database, name)}"]
-        if name in self._catalog.versioned:
+        if name in self._versioned:
             statements.append(f"DELETE HISTORY FROM {quoted(self._database, name)}")
         if name in self._sums:
-            columns = self._catalog.columns[name]
-            statements.append(insert_all(name, columns, self._template, self._database))
+            statements.append(insert_all(name, self._columns[name], self._template, self._database))
         return statements
 
     def _restart(self, name: str) -> str:
         there, start = quoted(self._database, name), self._start.ids[name]
-        if name in self._catalog.sequences:
-            return f"ALTER SEQUENCE {there} RESTART WITH {start}"
-        return f"ALTER TABLE {there} AUTO_INCREMENT = {start}"
+        if name in self._counting:
+            return f"ALTER TABLE {there} AUTO_INCREMENT = {start}"
+        return f"ALTER SEQUENCE {there} RESTART WITH {start}"
+
+    async def _is_redefined(self) -> bool:
+        """Has the schema changed?"""
+        try:
+            present = await define(self._sql, self._database)
+        except Exception:  # the database, or the table of a view, was dropped
+            return True
+        return present.lasting != self._schema.lasting
+
+    async def _checksums(self, tables: Sequence[str]) -> dict[str, int | None]:
+        """The server's checksums of all rows of some tables."""
+        if not tables:
+            return {}
+        names = ", ".join(quoted(self._database, name) for name in tables)
+        rows = await self._sql.fetch(f"CHECKSUM TABLE {names}")
+        return {name: row[1] for name, row in zip(tables, rows, strict=True)}
+
+    async def _next_id(self, table: str) -> int:
+        """The id that follows the largest one in a table."""
+        column = quoted(self._counting[table])
+        ((value,),) = await self._sql.fetch(
+            f"SELECT coalesce(max({column}), 0) + 1 FROM {quoted(self._database, table)}"
+        )
+        return int(value)

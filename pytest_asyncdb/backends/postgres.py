@@ -28,8 +28,6 @@ from pytest_asyncdb.abc import (
 if TYPE_CHECKING:
     import asyncio
 
-    from sqlalchemy.engine import URL
-
 #: A server that is removed after the run needs no durability:
 #: https://www.postgresql.org/docs/current/non-durability.html
 _THROW_AWAY = (
@@ -252,19 +250,6 @@ class Postgres(Backend):
         maintenance="postgres",
         tuning=f"data in memory, {_TUNING}",
     )
-
-    def url(self, server: Server, driver: str, database: str | None) -> URL:
-        from sqlalchemy.engine import URL
-
-        return URL.create(
-            f"postgresql+{driver}",
-            username=server.user,
-            password=server.password,
-            host=server.host,
-            port=server.port,
-            database=database or server.maintenance,
-            query=dict(server.query),
-        )
 
     def client_command(self, server: Server, file: str, database: str) -> tuple[Sequence[str], str]:
         words = {"host": server.host, "port": server.port, "user": server.user}

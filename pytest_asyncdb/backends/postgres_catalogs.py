@@ -4,47 +4,33 @@ from __future__ import annotations
 
 from pytest_asyncdb.abc import LEFT_OPEN, LEFT_TEXT
 
-#: The lowest oid of an object that a user creates (``FirstNormalObjectId``).
-FIRST = 16384
-
 #: Catalogs that hold the schema, with the column that holds the object's oid.
 CATALOGS = {
-    "pg_class": "oid",
+    **dict.fromkeys(
+        (
+            *("pg_class", "pg_constraint", "pg_type", "pg_enum", "pg_trigger", "pg_rewrite"),
+            *("pg_policy", "pg_extension", "pg_statistic_ext", "pg_collation", "pg_operator"),
+            *("pg_cast", "pg_default_acl", "pg_event_trigger", "pg_largeobject_metadata"),
+        ),
+        "oid",
+    ),
+    "pg_proc": "pronamespace <> pg_my_temp_schema() AND oid",
+    "pg_namespace": "nspname !~ '^pg_' AND oid",  # those for temporary tables stay
     "pg_attribute": "attnum > 0 AND attrelid",
     "pg_attrdef": "adrelid",
-    "pg_constraint": "oid",
-    "pg_type": "oid",
-    "pg_enum": "oid",
-    "pg_proc": "pronamespace <> pg_my_temp_schema() AND oid",
-    "pg_trigger": "oid",
-    "pg_rewrite": "oid",
-    "pg_namespace": "nspname !~ '^pg_' AND oid",  # those for temporary tables stay
     "pg_sequence": "seqrelid",
-    "pg_policy": "oid",
-    "pg_extension": "oid",
     "pg_index": "indexrelid",
-    "pg_statistic_ext": "oid",
-    "pg_collation": "oid",
-    "pg_operator": "oid",
-    "pg_cast": "oid",
     "pg_description": "objoid",
-    "pg_default_acl": "oid",
-    "pg_event_trigger": "oid",
-    "pg_largeobject_metadata": "oid",
 }
 
-#: A query for the rows of all catalogs that describe the user's schema.
+#: A query for the rows of all catalogs that describe the user's schema: 16384 is the lowest oid of
+#: an object that a user creates (``FirstNormalObjectId``).
 OF_SCHEMA = " UNION ALL ".join(
-    f"SELECT xmin FROM {name} WHERE {column} >= {FIRST}" for name, column in CATALOGS.items()
+    f"SELECT xmin FROM {name} WHERE {column} >= 16384" for name, column in CATALOGS.items()
 )
 
 #: How often to check again whether a connection is still in a transaction.
 CLOSING = 25
-
-#: Stand for the connection of a prepared transaction, and for its statement.
-GONE = "that is gone"
-PREPARED = "'PREPARE TRANSACTION '"
-
 
 TABLES = """
 SELECT format('%I.%I', n.nspname, c.relname),
@@ -67,13 +53,17 @@ WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname NOT LIKE 'pg\\_%
 ORDER BY c.oid
 """
 
-#: What may hold locks: connections in a transaction, and prepared transactions, which have no
-#: connection any more.
+#: What may hold locks, each with the statement that ends it: connections in a transaction, and
+#: prepared transactions, which have no connection any more. The second argument of
+#: ``pg_terminate_backend``, to wait, is of version 14; ``changed`` waits.
 LEFT = f"""
-SELECT '{LEFT_OPEN}' || pid, state || ': ' || left(query, {LEFT_TEXT}) FROM pg_stat_activity
+SELECT '{LEFT_OPEN}' || pid || ': ' || state || ': ' || left(query, {LEFT_TEXT}),
+    'SELECT pg_terminate_backend(' || pid || ')'
+FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()
     AND backend_type = 'client backend' AND state <> 'idle'
-UNION ALL SELECT '{LEFT_OPEN}{GONE}', {PREPARED} || quote_literal(gid)
+UNION ALL SELECT '{LEFT_OPEN}that is gone: PREPARE TRANSACTION ' || quote_literal(gid),
+    'ROLLBACK PREPARED ' || quote_literal(gid)
 FROM pg_prepared_xacts WHERE database = current_database()
 """
 
@@ -82,6 +72,3 @@ PATIENCE = "3s"
 
 #: The word for changed catalogs.
 SCHEMA = "schema"
-
-#: What the query returns for a table that was empty and has rows.
-ROWS = "rows"

@@ -9,18 +9,16 @@ https://www.postgresql.org/docs/current/ddl-system-columns.html
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from pytest_asyncdb.abc import IDS, LEFT_OPEN, Restorer, Sql
 from pytest_asyncdb.backends.postgres_catalogs import (
     CLOSING,
-    GONE,
     LEFT,
     OF_SCHEMA,
     PATIENCE,
-    PREPARED,
-    ROWS,
     SCHEMA,
     SEQUENCES,
     TABLES,
@@ -35,20 +33,15 @@ class _Table:
         columns: The writable columns.
         key: The condition that row ``t`` has the key of row ``s``; None: there is no primary key.
         seen: The number of rows, and by how much the youngest is younger than the plugin's
-            transaction; None: the table was empty.
+            transaction; empty: the table was empty.
         shadow: A temporary table with its rows.
     """
 
     name: str
     columns: str
     key: str | None
-    seen: str | None = None
+    seen: str = ""
     shadow: str = ""
-
-    @property
-    def youngest(self) -> str:
-        assert self.seen is not None
-        return self.seen.partition(":")[2]
 
 
 class PostgresRestorer(Restorer):
@@ -69,22 +62,26 @@ class PostgresRestorer(Restorer):
         self._replica = False
 
     async def remember(self) -> None:
+        from sqlalchemy.exc import DBAPIError
+
         ((self._ours, _),) = await self._sql.fetch(
             "SELECT (txid_current() % (2 ^ 32)::bigint)::text, "
             f"set_config('lock_timeout', '{PATIENCE}', false)"
         )
         tables = [_Table(*row) for row in await self._sql.fetch(TABLES)]
         self._tables = {f"table {table.name}": table for table in tables}
-        filled = await self._fetch(_is_filled(table) for table in tables)
-        for number, word in enumerate(filled):
-            table = self._tables[word]
+        filled = await self._note_rows(tables)
+        for number, table in enumerate(filled):
             table.shadow = f"pg_temp.asyncdb_{number}"
             # ONLY: without the rows of tables that inherit from it.
             await self._sql.script(
                 [f"CREATE TEMP TABLE asyncdb_{number} AS SELECT * FROM ONLY {table.name}"]
             )
-        self._replica = await self._be_replica()
         await self._note_rows(filled)
+        # Once and for all: after each change of the role the server plans every statement again.
+        with contextlib.suppress(DBAPIError):  # the account may not switch triggers off
+            await self._sql.fetch("SELECT set_config('session_replication_role', 'replica', false)")
+            self._replica = True
         values = " UNION ALL ".join(
             f"SELECT {_literal(IDS + name)}, last_value || ', ' || is_called FROM {name}"
             for (name,) in await self._sql.fetch(SEQUENCES)
@@ -105,14 +102,15 @@ class PostgresRestorer(Restorer):
         return found
 
     async def restore(self, changed: Sequence[str]) -> bool:
-        left = [word.removeprefix(LEFT_OPEN) for word in changed if word.startswith(LEFT_OPEN)]
-        if left:
-            await self._end(left)
+        if any(word.startswith(LEFT_OPEN) for word in changed):
+            for _, statement in await self._sql.fetch(LEFT):
+                with contextlib.suppress(Exception):  # it has ended meanwhile
+                    await self._sql.script([statement])
             changed = await self.changed()
         if any(word not in self._tables and word not in self._sequences for word in changed):
             return False
         tables = [self._tables[word] for word in changed if word in self._tables]
-        seeded = [word for word in changed if word in self._tables and self._tables[word].shadow]
+        seeded = [table for table in tables if table.shadow]
         if seeded and not self._replica:
             return False
         await self._sql.script(
@@ -120,8 +118,12 @@ class PostgresRestorer(Restorer):
                 "BEGIN",
                 "SET LOCAL lock_timeout = '10s'",
                 *_delete([table for table in tables if not table.shadow]),
-                *(part for table in tables if table.shadow for part in self._put_back(table)),
-                *self._setval(word for word in changed if word in self._sequences),
+                *(part for table in seeded for part in self._put_back(table)),
+                *(
+                    f"SELECT setval({_literal(_named(word))}, {self._sequences[word]})"
+                    for word in changed
+                    if word in self._sequences
+                ),
                 "COMMIT",
             ]
         )
@@ -129,54 +131,31 @@ class PostgresRestorer(Restorer):
         # The user's triggers, if they have fired, may have changed other tables.
         return self._replica or not await self.changed()
 
-    async def _end(self, left: Sequence[str]) -> None:
-        """End connections and prepared transactions, as :data:`LEFT` returns them."""
-        pids = [word.partition(":")[0] for word in left if not word.startswith(GONE)]
-        if pids:
-            # Its second argument, to wait, is of version 14; changed() waits.
-            await self._sql.fetch(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                f"WHERE datname = current_database() AND pid IN ({', '.join(pids)})"
-            )
-        for word in left:
-            if word.startswith(GONE):
-                name = word.partition(PREPARED.strip("'"))[2]
-                await self._sql.script([f"ROLLBACK PREPARED {name}"])
-
     async def _look(self) -> list[str]:
         from sqlalchemy.exc import DBAPIError
 
         try:
             found = await self._sql.fetch(self._query)
         except DBAPIError:  # a table was dropped, or is locked
-            return [SCHEMA, *(f"{word}: {seen}" for word, seen in await self._sql.fetch(LEFT))]
+            return [SCHEMA, *(word for word, _ in await self._sql.fetch(LEFT))]
         return [
-            f"{word}: {seen}" if word.startswith(LEFT_OPEN) else word
+            word
             for word, seen in found
             if word not in self._tables or self._tables[word].seen != seen
         ]
 
-    def _setval(self, words: Iterable[str]) -> Iterable[str]:
-        return [
-            f"SELECT setval({_literal(_named(word))}, {self._sequences[word]})" for word in words
-        ]
-
-    async def _fetch(self, parts: Iterable[str]) -> list[str]:
-        query = " UNION ALL ".join(parts)
-        return [row[0] for row in await self._sql.fetch(query)] if query else []
-
-    async def _note_rows(self, words: Sequence[str]) -> None:
-        """Remember the present rows of some tables."""
-        query = " UNION ALL ".join(self._seen_in(self._tables[word]) for word in words)
-        for word, value in await self._sql.fetch(query) if query else ():
-            self._tables[word].seen = value
+    async def _note_rows(self, tables: Sequence[_Table]) -> list[_Table]:
+        """Remember the present rows of some tables. Returns the tables that have rows."""
+        query = " UNION ALL ".join(map(self._rows_of, tables))
+        found = await self._sql.fetch(query) if query else ()
+        for word, seen in found:
+            self._tables[word].seen = seen
+        return [self._tables[word] for word, _ in found]
 
     def _differences(self) -> str:
         """The query of :meth:`changed`. Its text is constant, so that the server plans it once."""
-        tables = self._tables.values()
         parts = [
-            *(_is_filled(table) for table in tables if not table.shadow),
-            *(self._seen_in(table) for table in tables if table.shadow),
+            *map(self._rows_of, self._tables.values()),
             *(
                 f"SELECT {_literal(word)}, {_literal(value)} FROM {_named(word)} "
                 f"WHERE (last_value, is_called) IS DISTINCT FROM ({value})"
@@ -194,8 +173,12 @@ class PostgresRestorer(Restorer):
         """An expression for the number of rows and the relative age of the youngest."""
         return f"count(*) || ':' || coalesce(age('{self._ours}'::xid) - min(age(xmin)), 0)"
 
-    def _seen_in(self, table: _Table) -> str:
-        return f"SELECT {_literal(f'table {table.name}')}, {self._seen} FROM ONLY {table.name}"
+    def _rows_of(self, table: _Table) -> str:
+        """A query for the state of a table; of one that was empty, for whether it has rows."""
+        word = _literal(f"table {table.name}")
+        if table.shadow:
+            return f"SELECT {word}, {self._seen} FROM ONLY {table.name}"
+        return f"(SELECT {word}, 'rows' FROM ONLY {table.name} LIMIT 1)"
 
     def _put_back(self, table: _Table) -> list[str]:
         """Statements that restore the rows of a seeded table."""
@@ -205,24 +188,12 @@ class PostgresRestorer(Restorer):
         )
         if table.key is None:
             return [f"DELETE FROM ONLY {table.name}", insert]
-        younger = f"age('{self._ours}'::xid) - age(xmin) > {table.youngest}"
+        _, _, youngest = table.seen.partition(":")
+        younger = f"age('{self._ours}'::xid) - age(xmin) > {youngest}"
         return [
             f"DELETE FROM ONLY {table.name} WHERE {younger}",
             f"{insert} WHERE NOT EXISTS (SELECT FROM ONLY {table.name} t WHERE {table.key})",
         ]
-
-    async def _be_replica(self) -> bool:
-        """Switch triggers off for this connection, if the account may.
-
-        Once and for all: after each change of the role the server plans every statement again.
-        """
-        from sqlalchemy.exc import DBAPIError
-
-        try:
-            await self._sql.fetch("SELECT set_config('session_replication_role', 'replica', false)")
-        except DBAPIError:
-            return False
-        return True
 
 
 def _literal(text: str) -> str:
@@ -232,11 +203,6 @@ def _literal(text: str) -> str:
 def _named(word: str) -> str:
     """The table or sequence of a word."""
     return word.partition(" ")[2]
-
-
-def _is_filled(table: _Table) -> str:
-    word = _literal(f"table {table.name}")
-    return f"(SELECT {word}, '{ROWS}' FROM ONLY {table.name} LIMIT 1)"
 
 
 def _delete(tables: Sequence[_Table]) -> list[str]:

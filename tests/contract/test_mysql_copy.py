@@ -195,8 +195,8 @@ class Lab:
 
     async def make_copy(self) -> None:
         async with self.sql(None) as sql:
-            before = await sql.fetch(SESSION)
             copy = await self.backend.copier(sql, self.template, self.server)
+            before = await sql.fetch(SESSION)
             await sql.script(copy(self.copy))
             assert await sql.fetch(SESSION) == before
 

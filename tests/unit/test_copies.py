@@ -24,7 +24,7 @@ class _Provisioner:
     def new_connection(self) -> _Connection:
         return _Connection()
 
-    async def dropping(self, copy: Any, sql: Any) -> None:
+    async def drop(self, copy: Any, sql: Any) -> None:
         self.dropped.append(copy)
         assert self.allowed.wait(10)
 
