@@ -207,11 +207,7 @@ class Project:
         result = self.pytester.runpytest_inprocess(
             *(*QUIET, *target.arguments, *arguments), plugins=[watch, *plugins]
         )
-        # What an inner run left behind warns here, not in a later test. pytest keeps the last
-        # exception, whose frames hold connections.
-        for name in ("last_exc", "last_type", "last_value", "last_traceback"):
-            vars(sys).pop(name, None)
-        gc.collect()
+        gc.collect()  # what an inner run left behind warns here, not in a later test
         made = {url.database for url in watch.urls.values()}
         assert target.observer.databases() & made == set()
         return Outcome(result, watch)

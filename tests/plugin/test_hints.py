@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import re
+import sys
+from collections.abc import Iterator
 
 import pytest
 from fix_project import Outcome, Project
@@ -13,6 +16,20 @@ from pytest_asyncdb.reports.hints import HINTS, find, render
 
 # The tests leave connections behind, as the mistakes that they make do.
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """What the mistakes leave behind warns here, where warnings are ignored, not in a later test.
+
+    The outcome of an inner run and pytest's record of the last exception hold the frames that
+    hold connections.
+    """
+    yield
+    for name in ("last_exc", "last_type", "last_value", "last_traceback"):
+        vars(sys).pop(name, None)
+    gc.collect()
+
 
 #: What makes an engine of the test's own, as applications do.
 OWN = """
