@@ -307,10 +307,28 @@ class Driver(abc.ABC):
     module: ClassVar[str]
     #: The extra of this package that installs the library.
     extra: ClassVar[str]
+    #: A statement ends a result whose rows are still to be read.
+    one_result: ClassVar[bool] = False
 
     def adapt(self, adapted: Any) -> None:
         """Put SQLAlchemy's adapter of a new connection in a state in which it begins no
         transaction by itself. Called once per connection, in a SQLAlchemy greenlet."""
+
+    #: The end of a transaction waits for a statement that another task is running on the
+    #: connection.
+    takes_turns: ClassVar[bool] = True
+
+    def in_progress(self, begun: bool) -> Exception | None:
+        """What the end of a transaction raises else.
+
+        Args:
+            begun: The transaction has begun on the server.
+        """
+        return None
+
+    def ended_stream(self) -> Exception | None:
+        """What reading on a stream raises after the end of its transaction."""
+        return None
 
     @abc.abstractmethod
     async def run(
@@ -421,6 +439,8 @@ class Backend(abc.ABC):
     deferred_prepare: ClassVar[tuple[str, ...]] = ()
     #: Statements that fail if such a constraint is violated, and change nothing.
     deferred_check: ClassVar[tuple[str, ...]] = ()
+    #: What makes a transaction one that only reads.
+    read_only: ClassVar[tuple[str, ...]] = ()
     #: The error code of every statement after a failed one until a rollback; None: a failed
     #: statement undoes only itself.
     failed_transaction: ClassVar[int | str | None] = None
@@ -460,6 +480,15 @@ class Backend(abc.ABC):
             isolation_level: The engine's level, if the user gave one.
         """
         return "BEGIN"
+
+    def local_settings(self, statement: str, parameters: Any) -> Sequence[str]:
+        """The names of the settings that *statement* changes until the end of its transaction."""
+        return ()
+
+    def keep_setting(self, name: str, slot: str) -> tuple[str, str]:
+        """A statement that keeps the value of the setting *name* under the name *slot*, and one
+        that puts it back, if the first has not been rolled back."""
+        raise NotImplementedError
 
     def hold(self, url: URL, source: URL | None = None) -> Closing | None:
         """Create the database of *url* and keep it until the result is closed, if a database

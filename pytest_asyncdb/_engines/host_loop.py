@@ -147,19 +147,20 @@ class HostLoop:
             await self._parking.wait(task, outer)
         return task.result()
 
-    def require_greenlet(self) -> None:
-        """Switch to the caller's loop and back, as every call of a real connection does.
+    def suspend(self) -> None:
+        """Suspend the caller's task for one turn of its loop, as every statement on a real
+        connection does at least once.
 
-        SQLAlchemy checks that (``AwaitRequired``), and outside of its greenlets it
-        raises its own error: without it a lazy load would work in tests and fail in
-        production.
+        Other tasks run meanwhile, so two tasks that use one session collide as in production.
+        SQLAlchemy also checks that a statement suspends (``AwaitRequired``), and outside of its
+        greenlets it raises its own error: a lazy load fails in tests as it fails in production.
 
         Raises:
             sqlalchemy.exc.MissingGreenlet: This is not a SQLAlchemy greenlet.
         """
         from sqlalchemy.util import await_only
 
-        await_only(_nothing())
+        await_only(asyncio.sleep(0))
 
     def attend(self, outer: asyncio.AbstractEventLoop) -> Callable[[], None]:
         """Let *outer* run the private loop whenever something arrives, also while no call waits.
@@ -249,7 +250,3 @@ def _switch(
         return switch(*args)
     finally:
         set_running_loop(outer)
-
-
-async def _nothing() -> None:
-    pass

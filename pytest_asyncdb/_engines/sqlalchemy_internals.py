@@ -55,6 +55,14 @@ async def soft_close(cursor: Any) -> None:
     await cursor._async_soft_close()
 
 
+def buffered_rows(cursor: Any) -> list[Any]:
+    """The rows of a stream that the adapter has fetched, and SQLAlchemy has not.
+
+    Without it they are lost when the stream's transaction ends.
+    """
+    return list(getattr(cursor, "_rowbuffer", ()))
+
+
 def watch_checkouts(callback: Callable[[Engine], object]) -> Callable[[], None]:
     """Call *callback* before any engine of this process checks out a connection.
 

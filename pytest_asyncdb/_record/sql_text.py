@@ -9,19 +9,13 @@ from __future__ import annotations
 import re
 
 _COMMENTS = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|/\*(?!!).*?\*/)+", re.DOTALL)
-_LITERAL = re.compile(r"'[^']*'")
 
-#: Statements that end or begin a transaction, but not ROLLBACK TO.
+#: Statements that end or begin a transaction, by their first word; not ROLLBACK TO, and not the
+#: compound statement of MariaDB.
 _CONTROL = re.compile(
     r"(?:commit|end|abort|rollback(?!(?:\s+(?:work|transaction))?\s+to\b)"
-    r"|begin|start\s+transaction|prepare\s+transaction|xa)\b"
+    r"|begin(?!\s+not\s+atomic\b)|start\s+transaction|prepare\s+transaction|xa)\b"
     r"|set\b(?:[^;']*[\s,.]|\s+@@)autocommit\s*:?=",
-    re.IGNORECASE,
-)
-#: The same as a whole statement, for the second and later statements in one text.
-_CONTROL_WHOLE = re.compile(
-    r"(?:commit|end|abort|rollback|begin|start\s+transaction)"
-    r"(?:\s+(?:work|transaction|and\s+chain))?\s*$",
     re.IGNORECASE,
 )
 #: https://dev.mysql.com/doc/refman/9.4/en/implicit-commit.html
@@ -66,9 +60,6 @@ def ends_transaction(statement: str, implicit_commits: bool) -> str | None:
     text = first_words(statement)
     if _CONTROL.match(text):
         return "it ends or begins a transaction itself"
-    later = _LITERAL.sub("", text).split(";")[1:] if ";" in text else ()
-    if any(_CONTROL_WHOLE.match(first_words(part)) for part in later):
-        return "one of its statements ends or begins a transaction itself"
     if implicit_commits and _IMPLICIT_COMMIT.match(text):
         return "it commits by itself"
     return None

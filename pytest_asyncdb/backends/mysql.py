@@ -66,6 +66,15 @@ def _silent(module: str) -> type:
 class _MySQLDriver(Driver):
     """What asyncmy and aiomysql, both children of PyMySQL, have in common."""
 
+    one_result = True
+    takes_turns = False
+
+    def in_progress(self, begun: bool) -> Exception | None:
+        # asyncio's own, as both drivers have no lock.
+        return RuntimeError(
+            "readexactly() called while another coroutine is already waiting for incoming data"
+        )
+
     async def run(
         self, connection: Any, statements: Sequence[str]
     ) -> Sequence[Sequence[tuple[Any, ...]]]:

@@ -24,6 +24,7 @@ from pytest_asyncdb.abc import (
     Server,
     Sql,
 )
+from pytest_asyncdb.backends import postgres_settings
 
 if TYPE_CHECKING:
     import asyncio
@@ -76,6 +77,22 @@ class Asyncpg(_PostgresDriver):
     module = "asyncpg"
     extra = "asyncpg"
 
+    takes_turns = False
+
+    def in_progress(self, begun: bool) -> Exception | None:
+        from asyncpg import InterfaceError
+
+        said = "cannot perform operation: another operation is in progress"
+        return InterfaceError(said) if begun else None
+
+    def ended_stream(self) -> Exception | None:
+        from asyncpg import NoActiveSQLTransactionError
+
+        error: Exception = NoActiveSQLTransactionError(
+            "cursor cannot be used outside of a transaction"
+        )
+        return error
+
     async def ask(self, connection: Any, query: str) -> Sequence[tuple[Any, ...]]:
         return [tuple(row) for row in await connection.fetch(query)]
 
@@ -97,6 +114,11 @@ class Psycopg(_PostgresDriver):
     name = "psycopg"
     module = "psycopg"
     extra = "psycopg"
+
+    def ended_stream(self) -> Exception | None:
+        from psycopg.errors import InvalidCursorName
+
+        return InvalidCursorName("the cursor does not exist: its transaction has ended")
 
     async def run(self, connection: Any, statements: Sequence[str]) -> Sequence[Any]:
         await super().run(connection, statements)
@@ -217,6 +239,7 @@ class Postgres(Backend):
         "SET CONSTRAINTS ALL IMMEDIATE",
         "ROLLBACK TO SAVEPOINT asyncdb_deferred",
     )
+    read_only = ("SET TRANSACTION READ ONLY",)
     access_denied_codes = frozenset({"42501"})  # insufficient_privilege
     create_right = "CREATEDB"
     create_grant = 'ALTER ROLE "{user}" CREATEDB'
@@ -250,6 +273,12 @@ class Postgres(Backend):
         maintenance="postgres",
         tuning=f"data in memory, {_TUNING}",
     )
+
+    def local_settings(self, statement: str, parameters: Any) -> Sequence[str]:
+        return postgres_settings.local_settings(statement, parameters)
+
+    def keep_setting(self, name: str, slot: str) -> tuple[str, str]:
+        return postgres_settings.keep_and_put_back(name, slot)
 
     def client_command(self, server: Server, file: str, database: str) -> tuple[Sequence[str], str]:
         words = {"host": server.host, "port": server.port, "user": server.user}

@@ -9,18 +9,24 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import collections
 import functools
 import time
 from typing import TYPE_CHECKING, Any
 
-from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet, soft_close
+from pytest_asyncdb._engines.sqlalchemy_internals import (
+    buffered_rows,
+    in_greenlet,
+    raise_as_dbapi_error,
+    soft_close,
+)
 from pytest_asyncdb._record.call_sites import user_places
 from pytest_asyncdb._record.statement_log import Statement
 from pytest_asyncdb.isolation import lock_waits
 from pytest_asyncdb.isolation.work import Call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from pytest_asyncdb.isolation.backing_connection import BackingConnection
     from pytest_asyncdb.isolation.work import Work
@@ -39,6 +45,12 @@ class Checkout(abc.ABC):
     taken: BackingConnection | None
     #: Its statements run in no transaction.
     autocommit: bool
+    #: Its transactions only read.
+    read_only: bool
+    #: How many tasks are running a statement on it.
+    busy: int
+    #: SQLAlchemy's pool has closed it.
+    closed: bool
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.adapted, name)
@@ -70,6 +82,38 @@ class Checkout(abc.ABC):
     def set_level(self, level: str | None) -> None:
         """Answer ``execution_options(isolation_level=…)``; None: back to the engine's."""
 
+    @abc.abstractmethod
+    def set_read_only(self, value: bool) -> None:
+        """Answer ``execution_options(postgresql_readonly=…)``."""
+
+    def enter(self) -> None:
+        """A task begins to run a statement: let others run, as a real connection does.
+
+        Raises:
+            Exception: The driver's InterfaceError: meanwhile another task has closed it.
+        """
+        self.work.host.suspend()
+        if self.closed:
+            dialect: Any = self.work.connector.dialect
+            raise dialect.loaded_dbapi.InterfaceError("the connection is closed")
+
+    def before_end(self, begun: bool) -> None:
+        """The application ends a transaction: let other tasks run, as a real connection does.
+
+        Args:
+            begun: It has begun on the server.
+
+        Raises:
+            Exception: The driver's own, if another task is running a statement.
+        """
+        driver = self.work.connector.driver
+        error = driver.in_progress(begun) if self.busy and not driver.takes_turns else None
+        if error is not None:
+            raise_as_dbapi_error(self.adapted, error)
+            raise error
+        if begun or (self.busy and driver.takes_turns):
+            self.work.host.suspend()
+
     @property
     def adapted(self) -> Any:
         """SQLAlchemy's adapter of the driver's connection."""
@@ -86,6 +130,8 @@ class Checkout(abc.ABC):
         return self.work.host.await_here(result) if asyncio.iscoroutine(result) else result
 
     def cursor(self, *args: Any, **kwargs: Any) -> Cursor:
+        if not in_greenlet():  # MissingGreenlet, here already where the adapter's cursor awaits
+            self.adapted.cursor(*args, **kwargs)
         return Cursor(self, args, kwargs)
 
     def execute(self, operation: Any, parameters: Any = None) -> Cursor:
@@ -119,7 +165,13 @@ class Cursor:
     """The DBAPI cursor that SQLAlchemy holds; the adapter's own is made when it executes."""
 
     def __init__(self, checkout: Checkout, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.__dict__.update(_checkout=checkout, _how=(args, kwargs), _cursor=None, _early={})
+        self.__dict__.update(
+            _checkout=checkout,
+            _how=(args, kwargs),
+            _cursor=None,
+            _early={},
+            _rows=None,
+        )
 
     def __getattr__(self, name: str) -> Any:
         cursor = self._cursor
@@ -131,8 +183,10 @@ class Cursor:
             if name == "rowcount":
                 return -1
             cursor = self._checkout.backing.call(self._open)
-        value = getattr(cursor, name)
         fetches = name in ("fetchone", "fetchmany", "fetchall")
+        if fetches and self._rows is not None:
+            return getattr(self._rows, name)
+        value = getattr(cursor, name)
         # SQLAlchemy 2.0's cursors for psycopg do not say what they are; a call does no harm.
         if fetches and not getattr(cursor, "server_side", True):
             return value
@@ -154,7 +208,25 @@ class Cursor:
 
     @property
     def server_side(self) -> bool:
-        return bool(getattr(self._cursor, "server_side", False))
+        """Does it get its rows from the connection while they are read?"""
+        return self._rows is None and bool(getattr(self._cursor, "server_side", False))
+
+    def is_of(self, checkout: Checkout) -> bool:
+        return self._checkout is checkout
+
+    def end_stream(self) -> None:
+        """Its transaction has ended: let the rows that are left be what they are then with the
+        driver. Blocks."""
+        driver = self._checkout.backing.driver
+        if driver.one_result:
+            self.buffer()
+        ended = driver.ended_stream()
+        if driver.one_result or ended is not None:
+            self.__dict__["_rows"] = Rows(buffered_rows(self._cursor), ended)
+
+    def buffer(self) -> None:
+        """Read the rows that are left, so that the connection is free. Blocks."""
+        self.__dict__["_rows"] = Rows(self._checkout.backing.run(self._cursor.fetchall))
 
     def execute(self, operation: Any, parameters: Any = None) -> Any:
         return self._run("execute", operation, parameters, whole=";" not in operation)
@@ -173,7 +245,7 @@ class Cursor:
         places = user_places(1)
         began = time.perf_counter()
         try:
-            return checkout.run(operation, work, whole, Call(checkout.work, places))
+            return checkout.run(operation, work, whole, Call(checkout.work, places, parameters))
         except Exception as error:
             failed = error
             if checkout.taken is not None:
@@ -233,6 +305,32 @@ class Cursor:
             self.__dict__["_cursor"] = cursor
             self._checkout.work.cursors.add(self)
         return self._cursor
+
+
+class Rows:
+    """Rows of a stream that were read ahead.
+
+    Args:
+        ended: What is raised behind them; None: they are the last ones.
+    """
+
+    def __init__(self, rows: Iterable[Any], ended: Exception | None = None) -> None:
+        self._rows = collections.deque(rows)
+        self._ended = ended
+
+    def fetchone(self) -> Any:
+        rows = self.fetchmany(1)
+        return rows[0] if rows else None
+
+    def fetchmany(self, size: int = 1) -> list[Any]:
+        if self._ended is not None and size > len(self._rows):
+            raise self._ended
+        return [self._rows.popleft() for _ in range(min(size, len(self._rows)))]
+
+    def fetchall(self) -> list[Any]:
+        if self._ended is not None:
+            raise self._ended
+        return self.fetchmany(len(self._rows))
 
 
 def _class_name(error: BaseException) -> str:

@@ -202,9 +202,11 @@ class DirectConnection(Checkout):
     def __init__(self, work: DirectWork, number: int) -> None:
         self.__dict__.update(work=work, number=number, taken=None, spoiled=False)
         self.autocommit = work.connector.autocommit
+        self.read_only = self.closed = False
+        self.busy = 0
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("taken", "spoiled", "autocommit"):
+        if name in ("taken", "spoiled", "autocommit", "read_only", "busy", "closed"):
             self.__dict__[name] = value
         else:
             self.backing.call(setattr, self.adapted, name, value)
@@ -231,9 +233,12 @@ class DirectConnection(Checkout):
         """SQLAlchemy gives the connection up: after a cancellation, or in its finalizer."""
         if self.taken is not None:
             self.work.log.ended("ROLLBACK", self.number)
+            if in_greenlet():  # else it is closed with the test: a finalizer must not wait
+                self.taken.discard()
         self._give_back(spoiled=True)
 
     def _give_back(self, spoiled: bool) -> None:
+        self.closed = True
         backing, self.taken = self.taken, None
         if backing is not None:
             self.work.give_back(backing, spoiled)
@@ -253,14 +258,24 @@ class DirectConnection(Checkout):
             # On SQLite the level makes the driver begin transactions, which run() does.
             self.backing.call(connector.driver.adapt, adapted)
 
+    def set_read_only(self, value: bool) -> None:
+        if self.taken is not None or value:
+            dialect: Any = self.work.connector.dialect
+            self.backing.call(dialect.set_readonly, self.adapted, value)
+        self.read_only = value
+
     def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
-        self.work.check_open(statement)
-        self.work.host.require_greenlet()
-        backing = self.backing
-        if keeps_session_state(statement):
-            self.spoiled = True
-        with call:
-            return backing.call(self._begun, work, statement)
+        self.busy += 1
+        try:
+            self.enter()  # the test may end meanwhile
+            self.work.check_open(statement)
+            backing = self.backing
+            if keeps_session_state(statement):
+                self.spoiled = True
+            with call:
+                return backing.call(self._begun, work, statement)
+        finally:
+            self.busy -= 1
 
     def _begun(self, work: Callable[[str], Any], statement: str) -> Any:
         begin = self.work.connector.backend.begin_at_write
@@ -273,6 +288,12 @@ class DirectConnection(Checkout):
         return work(statement)
 
     def end(self, how: str) -> None:
+        if (self.taken is None and not self.busy) or self.closed:
+            return
+        if not self.work.deferring and in_greenlet():
+            taken = self.taken
+            begun = taken is not None and taken.is_open and taken.in_transaction() is not False
+            self.before_end(begun)  # the test may end meanwhile
         backing = self.taken
         if backing is None or not backing.is_open:
             return

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pytest_asyncdb._record.sql_text import ends_transaction
+from pytest_asyncdb._record.sql_text import ends_transaction, savepoint
 from pytest_asyncdb._record.text import error_text, one_line
 from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.messages import Text, here
@@ -46,9 +46,15 @@ class GuardedWork(Work):
         Raises:
             IsolationBreach: The statement would end the transaction, or one did before, or
                 the connection is gone.
-            IsolationConflict: The test has ended.
+            IsolationConflict: The test has ended, or the data are not what they would be on
+                connections of their own.
         """
         self.check_open(statement)
+        overlap = self.units.conflicting
+        if overlap is not None and savepoint(statement) is None:
+            if overlap not in self.breaches:
+                self.breaches.append(overlap)
+            raise overlap
         backend = self.backing.backend
         why = ends_transaction(statement, not backend.capabilities.transactional_ddl)
         if why is not None:

@@ -168,12 +168,18 @@ WAITED_FOR_TURN = Text(
     (f"end the other session first (commit, rollback or close), or {_MARK_RESET}",),
     errors.IsolationConflict,
 )
+_FIRST = (
+    "commit or roll back the outer session before the inner one begins, "
+    "or do both in one session, asyncdb_session"
+)
 OVERLAPPING_UNITS = Text(
     "units of work overlap in a way that one connection cannot keep apart",
     "{problem}",
-    (_MARK_RESET,),
+    (_FIRST, _MARK_RESET),
     errors.IsolationConflict,
 )
+#: On SQLite two writers exclude each other in every strategy.
+OVERLAPPING_WRITERS = OVERLAPPING_UNITS._replace(remedies=(_FIRST,))
 #: The problems with units of work that overlap.
 WORK_INSIDE = "A session was rolled back while one opened inside it has uncommitted work."
 WROTE_MEANWHILE = "The rollback of an inner session also undid what an outer one wrote meanwhile."

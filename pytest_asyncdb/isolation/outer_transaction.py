@@ -118,7 +118,8 @@ class OuterTransaction(GuardedWork):
 
     def read(self, work: Callable[[Connection], T]) -> T | None:
         """See ``View.read``."""
-        if not self.units.begun or self.lost is not None or not self.backing.is_open:
+        lost = self.lost is not None or self.units.conflicting is not None
+        if not self.units.begun or lost or not self.backing.is_open:
             return None
         streams = any(cursor.server_side for cursor in self.cursors)
         if self.running or self.units.below_top is not None or streams:
@@ -136,11 +137,12 @@ class OuterTransaction(GuardedWork):
 
     # Units of work.
 
-    def push(self, wait: bool = True) -> Unit:
+    def push(self, wait: bool = True, read_only: bool = False) -> Unit:
         """Open a unit on top of the stack when it is its turn.
 
         Args:
             wait: Wait for that; else the caller is no code of SQLAlchemy and cannot wait.
+            read_only: The unit only reads.
 
         Raises:
             IsolationConflict: Another unit has the connection for too long.
@@ -148,6 +150,7 @@ class OuterTransaction(GuardedWork):
         from sqlalchemy.util import await_only
 
         unit = self._new_unit()
+        unit.read_only = read_only
         while not self._try_push(unit):
             if not wait:
                 raise self._no_turn(self.units.top or unit, unit, 0)
@@ -169,10 +172,7 @@ class OuterTransaction(GuardedWork):
 
     def _try_push(self, unit: Unit) -> bool:
         with self.units.lock:
-            problem = self.units.settle()
-            if problem is not None:  # of a unit that the garbage collector has ended
-                overlap = messages.OVERLAPPING_UNITS.of(self.test, problem=problem)
-                self.breaches.append(overlap)
+            self.units.settle()  # units that the garbage collector has ended
             chain = [one for one in _CHAIN.get() if one.open]
             top = self.units.top
             if self.units.below_top is not None or not (top is None or top in chain):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_asyncdb import errors
 from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
 from pytest_asyncdb._record.call_sites import user_places
+from pytest_asyncdb.isolation import local_settings
 from pytest_asyncdb.isolation.dbapi import Checkout
 from pytest_asyncdb.isolation.work import Call
 
@@ -48,19 +49,24 @@ class SandboxConnection(Checkout):
         self.number = number
         self.taken = work.backing
         self.autocommit = work.connector.autocommit
+        self.read_only = False
+        self.busy = 0
+        self.closed = False
         #: The open unit of work; None before the first statement of a transaction.
         self.unit: Unit | None = None
 
     def close(self) -> None:
         """End the unit, called by the pool, which logs errors and goes on: the end of the test
         reports them."""
+        self.closed = True
         try:
-            self.end("rollback")
+            self._finish("rollback")
         except errors.IsolationConflict as error:
             self.work.breaches.append(error)
 
     def terminate(self) -> None:
         """SQLAlchemy gives the connection up: after a cancellation, or in its finalizer."""
+        self.closed = True
         if in_greenlet():
             self.close()
         elif self.unit is not None:
@@ -89,25 +95,34 @@ class SandboxConnection(Checkout):
             )
         self.autocommit = connector.autocommit if level is None else level == "AUTOCOMMIT"
 
+    def set_read_only(self, value: bool) -> None:
+        self.read_only = value
+
     def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
-        self.work.check_before(statement)
-        self.work.host.require_greenlet()
+        self.busy += 1
         try:
+            self.enter()  # the test may end meanwhile
+            self.work.check_before(statement)
             result = self._run(statement, work, whole, call)
             self.work.check_after(statement)
             if self.autocommit:
-                self.end("commit")
+                self._finish("commit")
             return result
         except errors.AsyncdbError:
             raise
         except Exception as error:
             self.work.explain_failure(error, statement)
+            if self.autocommit:
+                self._finish("rollback")
             raise
+        finally:
+            self.busy -= 1
 
     def _run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
         outer = self.work
+        self._free_connection()
         if self.unit is None or not self.unit.open:
-            self.unit = outer.push()
+            self.unit = outer.push(read_only=self.read_only)
         unit = self.unit
         outer.join(unit)
         text = statement
@@ -115,14 +130,26 @@ class SandboxConnection(Checkout):
             text = _SAVEPOINT.sub(lambda match: f"asyncdb_{self.number}_{match[1]}", statement)
         if not outer.units.prepare(unit, text, whole):
             return None
+        settings = dict(unit.settings)
+        keep = local_settings.watch(self.taken.backend, unit, text, call.parameters)
+        if keep:
+            self.taken.script(keep)
         try:
             with call:
                 result = self.taken.call(work, text)
         except BaseException:
+            unit.settings = settings  # it has set none
             outer.units.failed(unit)
             raise
         outer.units.succeeded(unit, text, whole)
         return result
+
+    def _free_connection(self) -> None:
+        """Let the streams of other checkouts not lose their rows to what is sent next."""
+        if self.taken.driver.one_result:
+            for cursor in list(self.work.cursors):
+                if cursor.server_side and not cursor.is_of(self):
+                    cursor.buffer()
 
     def call_driver(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a method of the driver's own connection in this unit of work.
@@ -139,6 +166,7 @@ class SandboxConnection(Checkout):
             )
         statement = args[0] if args and isinstance(args[0], str) else f"{name}()"
         self.work.check_before(statement)
+        self._free_connection()
         if self.unit is None or not self.unit.open:
             self.unit = self.work.push(wait=False)
         self.unit.wrote += 1
@@ -156,6 +184,11 @@ class SandboxConnection(Checkout):
         return value
 
     def end(self, how: str) -> None:
+        if not self.work.deferring and in_greenlet():
+            self.before_end(self.unit is not None)
+        self._finish(how)
+
+    def _finish(self, how: str) -> None:
         unit, self.unit = self.unit, None
         if unit is None:
             return
@@ -163,6 +196,10 @@ class SandboxConnection(Checkout):
         if outer.deferring:
             unit.ending = None if outer.keeping else "rollback"
             return
+        self._free_connection()
+        for cursor in list(outer.cursors):
+            if cursor.server_side and cursor.is_of(self):
+                cursor.end_stream()
         if not self.autocommit:
             outer.log.ended(how.upper(), self.number)
         if how == "commit":

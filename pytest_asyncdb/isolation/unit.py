@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_asyncdb._record.sql_text import savepoint
 from pytest_asyncdb._record.statement_log import Place
+
+if TYPE_CHECKING:
+    from pytest_asyncdb import errors
 
 
 class Level(NamedTuple):
@@ -49,6 +52,13 @@ class Unit:
     #: It has failed, and on a connection of its own only a rollback would help (PostgreSQL).
     #: Its savepoint was rolled back early, so that other units can go on.
     must_roll_back: bool = False
+    #: Its rollback waits for units inside that have done something: the error for a statement that
+    #: would still see its work.
+    late: errors.AsyncdbError | None = None
+    #: Settings that end with it, and the names under which their values before are kept.
+    settings: dict[str, str] = dataclasses.field(default_factory=dict)
+    #: It only reads, so its commit may be a rollback, which ends that.
+    read_only: bool = False
     #: Nothing in it has failed, and no statement of it can have ended the transaction: the
     #: statement that ends it may wait for the next batch.
     batchable: bool = True

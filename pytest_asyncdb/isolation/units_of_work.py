@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb._record.sql_text import cannot_end_transaction, only_reads
-from pytest_asyncdb.isolation import messages
+from pytest_asyncdb.isolation import local_settings, messages
 from pytest_asyncdb.isolation.unit import Unit, savepoint_statement
 
 if TYPE_CHECKING:
@@ -46,6 +46,10 @@ class UnitsOfWork:
         #: A unit whose statement runs below others, in a savepoint of its own: until it has
         #: ended, no unit may begin or end.
         self.below_top: Unit | None = None
+        #: Checks what COMMIT would check; the test may have created such constraints.
+        self.deferred_check: tuple[str, ...] = ()
+        #: Why the data are not what they would be on connections of their own.
+        self.overlap: errors.AsyncdbError | None = None
         self.lock = threading.RLock()
         #: Statements that end units, which are sent with the next savepoint.
         self._pending: list[str] = []
@@ -59,7 +63,20 @@ class UnitsOfWork:
 
     def conflict(self, problem: str) -> errors.AsyncdbError:
         """The error for units that one connection cannot keep apart."""
-        return messages.OVERLAPPING_UNITS.of(self.test, messages.here(), problem=problem)
+        one_writer = self.backing.backend.begin_at_write is not None
+        text = messages.OVERLAPPING_WRITERS if one_writer else messages.OVERLAPPING_UNITS
+        return text.of(self.test, messages.here(), problem=problem)
+
+    @property
+    def conflicting(self) -> errors.AsyncdbError | None:
+        """The error for a statement, if it would see data that are not what they would be."""
+        return self.overlap or next((one.late for one in self.units if one.late is not None), None)
+
+    def note(self, problem: str | None) -> None:
+        """Note that the data are not what they would be on connections of their own. The next
+        statement that could see it fails; if none follows, everything is undone anyway."""
+        if problem is not None and self.overlap is None:
+            self.overlap = self.conflict(problem)
 
     # The whole stack.
 
@@ -70,14 +87,19 @@ class UnitsOfWork:
             # Only now: later another thread may use the connection, and what the server says to
             # that is no sign of its end.
             self.backing.connect()
+            self.deferred_check = self.backing.deferred_check
             begin = [self.backing.begin, f"SAVEPOINT {GUARD}"]
         self._send([*begin, *self._take_pending(), f"SAVEPOINT {name}"], below)
         self.begun = True
 
     def add(self, unit: Unit) -> None:
         """Open the savepoint of *unit*, the topmost."""
+        below = self.units[-2] if len(self.units) > 1 else None
         try:
-            self.open_savepoint(unit.savepoint, self.units[-2] if len(self.units) > 1 else None)
+            self.open_savepoint(unit.savepoint, below)
+            hidden = {name: one for one in reversed(self.units[:-1]) for name in one.settings}
+            if hidden or unit.read_only:
+                self.backing.script(local_settings.begin(self.backing.backend, unit, hidden))
         except BaseException:
             unit.open = False
             self.units.remove(unit)
@@ -106,7 +128,7 @@ class UnitsOfWork:
             unit.open = False
         self.units.clear()
         self._pending.clear()
-        self.below_top = None
+        self.below_top = self.overlap = None
 
     def can_nest(self) -> bool:
         """May a unit be opened on top of a failed one, without undoing what another unit has
@@ -151,6 +173,9 @@ class UnitsOfWork:
             unit.follow(*about)
         if whole and not only_reads(statement):
             self._wrote(unit, self._above(unit))
+        if not unit.batchable and "defer" in statement.lower():
+            backend = self.backing.backend
+            self.deferred_check = (*backend.deferred_prepare, *backend.deferred_check)
         if self.below_top is unit:
             self.below_top = None
             if not self.dead:
@@ -195,17 +220,21 @@ class UnitsOfWork:
         """
         level = unit.level(name)
         if covered:
-            if verb == "release" and not unit.must_roll_back:
-                return False  # it would release those above; it ends with its unit
-            raise self.conflict(messages.NOT_INNERMOST)
+            if verb == "savepoint":
+                raise self.conflict(messages.NOT_INNERMOST)
+            # A release would release those above; it ends with its unit.
+            if verb == "rollback" or unit.must_roll_back:
+                self.note(messages.NOT_INNERMOST)
+            return False
         if verb != "rollback" or level is None:
             return True
         lost_commits = unit.inner_commits != level.inner_commits
         if not lost_commits and unit.outer_writes == level.outer_writes:
             return True
-        if unit.wrote != level.wrote or self._failed():
-            raise self.conflict(messages.UNDID_COMMIT if lost_commits else messages.WROTE_MEANWHILE)
-        return False  # nothing of its own to undo; what is inside stays
+        if unit.wrote == level.wrote and not self._failed():
+            return False  # nothing of its own to undo; what is inside stays
+        self.note(messages.UNDID_COMMIT if lost_commits else messages.WROTE_MEANWHILE)
+        return True
 
     def _failed(self) -> bool:
         """Does the server refuse everything but a rollback?"""
@@ -244,45 +273,43 @@ class UnitsOfWork:
 
         Args:
             how: ``commit`` or ``rollback``.
-
-        Raises:
-            IsolationConflict: Its rollback is not possible, or has undone more.
         """
         if self.dead or not unit.open or unit.ending is not None:
             return
         with self.lock:
-            unit.ending, problem = self._decide(unit, how)
-            problem = self.settle() or problem
-        if problem is not None:
-            raise self.conflict(problem)
+            unit.ending = self._decide(unit, how)
+            self.settle()
 
-    def settle(self) -> str | None:
-        """End the units on top of the stack that wait for their end. Returns what was wrong."""
-        problem = None
+    def settle(self) -> None:
+        """End the units on top of the stack that wait for their end."""
         with self.lock:
             ended = False
             while self.below_top is None and self.units and self.units[-1].ending is not None:
-                problem = self._settle_top(self.units[-1]) or problem
+                self.note(self._settle_top(self.units[-1]))
                 ended = True
         if ended:
             self._on_ended()
-        return problem
 
-    def _decide(self, unit: Unit, how: str) -> tuple[str, str | None]:
-        """How *unit* will end when it is on top, and what is wrong with that."""
+    def _decide(self, unit: Unit, how: str) -> str:
+        """How *unit* will end when it is on top."""
         above = self._above(unit)
         if how == "commit" and not unit.must_roll_back:
-            return "commit", None
+            return "rollback" if unit.read_only and not above else "commit"
         if not unit.wrote and (unit.inner_commits or unit.outer_writes or above):
-            return "commit", None  # nothing of its own to undo; what is inside stays
+            return "commit"  # nothing of its own to undo; what is inside stays
         if any(one.has_work for one in above):
-            return "commit", messages.WORK_INSIDE
-        lost = messages.UNDID_COMMIT if unit.inner_commits else None
-        problem = messages.WROTE_MEANWHILE if unit.outer_writes else lost
-        if above:
+            unit.late = self.conflict(messages.WORK_INSIDE)
+        elif above:
+            self.note(self._undone_too(unit))
             self._undo_below(unit, above)
-            return "commit", problem
-        return "rollback", problem
+            return "commit"
+        return "rollback"
+
+    def _undone_too(self, unit: Unit) -> str | None:
+        """What the rollback of *unit* undoes besides its own work."""
+        if unit.outer_writes:
+            return messages.WROTE_MEANWHILE
+        return messages.UNDID_COMMIT if unit.inner_commits else None
 
     def _undo_below(self, unit: Unit, above: Sequence[Unit]) -> None:
         """Roll *unit* back under units that have done nothing yet."""
@@ -296,14 +323,17 @@ class UnitsOfWork:
             one.outer_writes = 0
 
     def _settle_top(self, unit: Unit) -> str | None:
+        """End *unit*. Returns what that undoes besides its own work."""
         release = f"RELEASE SAVEPOINT {unit.savepoint}"
         undo = f"ROLLBACK TO SAVEPOINT {unit.savepoint}"
         commit = unit.ending == "commit"
         statements = [release] if commit else [undo, release]
         if commit and unit.has_work:
             # What a COMMIT would check is checked when no other unit is open.
-            check = self.backing.deferred_check if len(self.units) == 1 else ()
+            check = self.deferred_check if len(self.units) == 1 else ()
             statements = [*check, release, *self._reorder_below()]
+        if commit:
+            statements += local_settings.put_back(self.backing.backend, unit)
         try:
             if self.dead or not self.backing.is_open:
                 return None
@@ -323,13 +353,13 @@ class UnitsOfWork:
         finally:
             self.units.pop()
             unit.open = False
-        return None
+        return None if commit else self._undone_too(unit)
 
     def _can_be_pending(self, unit: Unit, statements: Sequence[str]) -> bool:
         """May the end of *unit*, the topmost, be sent with the next savepoint? It cannot fail
         then, and on one connection no other unit sees the difference."""
         alone = unit.batchable and len(self.units) == 1
-        checked = statements[0] in self.backing.deferred_check
+        checked = statements[0] in self.deferred_check
         return alone and not checked and not self.backing.was_ended()
 
     def _reorder_below(self) -> list[str]:

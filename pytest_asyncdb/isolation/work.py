@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_asyncdb._engines.asyncio_internals import running_task
 from pytest_asyncdb._engines.host_loop import CANCEL_PATIENCE
+from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
 from pytest_asyncdb._record.statement_log import Place, StatementLog
 from pytest_asyncdb.abc import View
 from pytest_asyncdb.isolation import messages
@@ -32,13 +33,15 @@ class Call:
     Args:
         work: What the test does.
         places: Where the user's code made it, the innermost first.
+        parameters: Of the statement, as the driver gets them.
     """
 
-    __slots__ = ("places", "task", "work")
+    __slots__ = ("parameters", "places", "task", "work")
 
-    def __init__(self, work: Work, places: Sequence[Place]) -> None:
+    def __init__(self, work: Work, places: Sequence[Place], parameters: Any = None) -> None:
         self.work = work
         self.places = places
+        self.parameters = parameters
         self.task = running_task()
 
     def __enter__(self) -> None:
@@ -149,6 +152,8 @@ class WorkView(View):
 
         def check_out(entry: ConnectionPoolEntry) -> object:
             work.check_open("connect")  # else the pool would wait for the connection's return
+            if in_greenlet():
+                work.host.suspend()  # as an engine that opens a connection does
             work.entries.append(entry)
             return connect(work, next(numbers))
 

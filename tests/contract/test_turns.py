@@ -172,12 +172,15 @@ SLOW = {
 }
 
 
-def test_a_conflict_that_the_pool_swallows_fails_the_test(project: Project, target: Target) -> None:
-    """A cancelled statement rolls its unit back; SQLAlchemy would only log what that undid."""
+def test_a_conflict_that_the_code_swallows_fails_the_test(project: Project, target: Target) -> None:
+    """A cancelled statement rolls its unit back, which undoes an inner commit. The next statement
+    fails, wherever it is, and the test at its end. Where nothing follows, nothing is wrong."""
     project.tests(
         f"SLOW = {SLOW[target.backend]!r}",
         """
-        async def test_it(asyncdb_sessionmaker):
+        from pytest_asyncdb import IsolationConflict
+
+        async def test_it(asyncdb_sessionmaker, request):
             async with asyncdb_sessionmaker() as outer:
                 await add(outer, "ada")
                 async with asyncdb_sessionmaker() as inner:
@@ -186,10 +189,15 @@ def test_a_conflict_that_the_pool_swallows_fails_the_test(project: Project, targ
                 with pytest.raises(TimeoutError):
                     async with asyncio.timeout(0.1):
                         await outer.execute(text(SLOW))
+                    if request.node.originalname == "test_it":
+                        with pytest.raises(IsolationConflict):
+                            await names(inner)
+
+        test_nothing_follows = test_it
         """,
         AFTER,
     )
-    project.run(target).had(passed=2, errors=1).shows(
+    project.run(target).had(passed=3, errors=1).shows(
         f"""
         units of work overlap in a way that one connection cannot keep apart
 
@@ -198,6 +206,9 @@ def test_a_conflict_that_the_pool_swallows_fails_the_test(project: Project, targ
         This rollback also undid what another session committed while this one was open; \
 on connections of their own it would have survived.
 
-        To fix this: mark the test @pytest.mark.asyncdb(isolation="reset")
+        To fix this{
+            ": commit" if target.backend == "sqlite" else ", do one of:" + chr(10) + "  - commit"
+        } or roll back the outer session before the inner one begins, \
+or do both in one session, asyncdb_session
         """
     )

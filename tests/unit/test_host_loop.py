@@ -93,7 +93,7 @@ def test_errors_reach_the_code_that_awaits_and_then_the_caller(host: HostLoop) -
 
 def test_outside_of_sqlalchemys_greenlets_its_own_error_is_raised(host: HostLoop) -> None:
     async def caller() -> None:
-        host.require_greenlet()
+        host.suspend()
 
     with pytest.raises(MissingGreenlet):
         asyncio.run(caller())

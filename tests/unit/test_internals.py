@@ -79,6 +79,14 @@ def test_sqlalchemy_closes_cursors_softly() -> None:
     )
 
 
+def test_sqlalchemys_adapter_reads_streams_ahead() -> None:
+    """A stream is read to the end of what asyncpg's adapter has when its transaction ends."""
+    assert hasattr(asyncpg.AsyncAdapt_asyncpg_ss_cursor, "_rowbuffer"), (
+        "asyncpg's adapter has no _rowbuffer; without it rows of a stream are lost when its"
+        " transaction ends"
+    )
+
+
 #: Names of SQLAlchemy that the plugin's own classes must have, for its dialects.
 OURS = {"_connection", "_async_soft_close"}
 
@@ -86,7 +94,7 @@ OURS = {"_connection", "_async_soft_close"}
 def test_private_names_are_used_in_these_modules_only() -> None:
     """In ``_engines`` and ``isolation`` an underscore of asyncio or of an adapter is a new one."""
     private = {"_set_running_loop", "_get_running_loop", "_enter_task", "_leave_task"}
-    private |= {"_execute_mutex", "_handle_exception", *OURS}
+    private |= {"_execute_mutex", "_handle_exception", "_rowbuffer", *OURS}
     found = set()
     for folder in ("_engines", "isolation"):
         for path in (ROOT / folder).glob("*.py"):

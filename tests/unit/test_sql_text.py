@@ -32,8 +32,6 @@ from pytest_asyncdb._record.sql_text import (
         "SET SESSION autocommit=0",
         "set @@session.autocommit := 1",
         "SET sql_mode = DEFAULT, autocommit = 1",
-        "INSERT INTO t VALUES (1); COMMIT",
-        "INSERT INTO t VALUES (1); /* now */ commit work ;",
     ],
 )
 def test_what_ends_a_transaction_is_seen_on_every_backend(statement: str) -> None:
@@ -45,6 +43,10 @@ def test_what_ends_a_transaction_is_seen_on_every_backend(statement: str) -> Non
     [
         "SELECT 'COMMIT'",
         "INSERT INTO t VALUES ('a; commit; b')",
+        "CREATE TRIGGER t AFTER INSERT ON t BEGIN DELETE FROM s; END",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC; SELECT 1; END",
+        "DO $$ BEGIN PERFORM 1; END; $$",
+        "BEGIN NOT ATOMIC SELECT 1; END",
         "ROLLBACK TO SAVEPOINT s",
         "ROLLBACK TO s",
         "ROLLBACK WORK TO SAVEPOINT s",

@@ -1,0 +1,82 @@
+"""Settings that a PostgreSQL transaction has for itself: ``SET LOCAL`` and ``set_config(…, true)``.
+
+In ``rollback`` a transaction of the application is a savepoint, whose release would keep them. So
+the value before is kept in a setting of the plugin, and put back when the unit of work ends. What
+is set inside of a function cannot be seen.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+_SET_LOCAL = re.compile(
+    r"\s*set\s+local\s+(time\s+zone|session\s+authorization|\"?[\w.]+\"?)", re.IGNORECASE
+)
+_SET_CONFIG = re.compile(r"\bset_config\s*\(", re.IGNORECASE)
+#: A string, a comma or bracket, or other text.
+_PARTS = re.compile(r"'(?:[^']|'')*'|[(),]|[^'(),]+")
+_PARAMETER = re.compile(r"(?:\$(\d+)|%\((\w+)\)s)(?:::\w+)?")
+_CONSTANT = re.compile(r"'([^']*)'(?:::\w+)?")
+#: Words of SET that are not the setting's name.
+_NAMES = {
+    "names": "client_encoding",
+    "schema": "search_path",
+    "session authorization": "session_authorization",
+    "time zone": "timezone",
+}
+_TRUE = ("true", "t", "yes", "y", "on", "1")
+
+
+def local_settings(statement: str, parameters: Any) -> list[str]:
+    """The names of the settings that *statement* changes until the end of its transaction."""
+    found = []
+    if match := _SET_LOCAL.match(statement):
+        word = " ".join(match[1].strip('"').lower().split())
+        found.append(_NAMES.get(word, word))
+    elif "set_config" in statement.lower():
+        for match in _SET_CONFIG.finditer(statement):
+            arguments = [_value(one, parameters) for one in _arguments(statement[match.end() :])]
+            if len(arguments) == 3 and arguments[2].lower() in _TRUE:
+                found.append(arguments[0])
+    return [name for name in found if re.fullmatch(r"\w+(?:\.\w+)*", name)]
+
+
+def keep_and_put_back(name: str, slot: str) -> tuple[str, str]:
+    """A statement that keeps the value of the setting *name* in another one, ``asyncdb.slot``, and
+    one that puts it back, if the first has not been rolled back."""
+    now = f"coalesce(current_setting('{name}', true), '')"
+    return (
+        f"SELECT set_config('asyncdb.{slot}', '=' || {now}, true)",
+        f"SELECT set_config('{name}', CASE WHEN left(kept, 1) = '=' THEN substr(kept, 2)"
+        f" ELSE {now} END, true) FROM current_setting('asyncdb.{slot}', true) AS kept",
+    )
+
+
+def _arguments(text: str) -> Iterator[str]:
+    """The arguments of a call whose opening bracket has been read."""
+    depth, argument = 0, ""
+    for part in _PARTS.findall(text):
+        if depth == 0 and part in (",", ")"):
+            yield argument.strip()
+            argument = ""
+            if part == ")":
+                return
+        else:
+            depth += (part == "(") - (part == ")")
+            argument += part
+
+
+def _value(argument: str, parameters: Any) -> str:
+    """The value of an argument that is a constant or a parameter; else nothing."""
+    if match := _PARAMETER.fullmatch(argument):
+        try:
+            value = parameters[int(match[1]) - 1 if match[1] else match[2]]
+        except (LookupError, TypeError):
+            return ""
+        return str(value)
+    match = _CONSTANT.fullmatch(argument)
+    if match:
+        return match[1]
+    return argument if argument.lower() in _TRUE else ""
