@@ -189,9 +189,9 @@ def test_a_conflict_that_the_code_swallows_fails_the_test(project: Project, targ
                 with pytest.raises(TimeoutError):
                     async with asyncio.timeout(0.1):
                         await outer.execute(text(SLOW))
-                    if request.node.originalname == "test_it":
-                        with pytest.raises(IsolationConflict):
-                            await names(inner)
+                if request.node.originalname == "test_it":
+                    with pytest.raises(IsolationConflict):
+                        await names(inner)
 
         test_nothing_follows = test_it
         """,
