@@ -81,6 +81,10 @@ class BackendSpec(NamedTuple):
     def __str__(self) -> str:
         return self.written
 
+    def __repr__(self) -> str:
+        # Other plugins store a test's parameters as text, which must not change with the options.
+        return self.written
+
 
 class Closing(Protocol):
     """Something that can be closed."""

@@ -68,8 +68,6 @@ class Run:
             self.servers = self.owned = OwnedServers(
                 self.settings, registry, self.choice, print_progress, self.id
             )
-        #: Unittest tests that ran on one backend of several.
-        self.unparametrised: set[str] = set()
         written = self.settings.app_engines
         #: The application's engines that the ini file names.
         self.named_engines = app_engines(written.value, written.source)

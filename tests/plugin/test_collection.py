@@ -189,7 +189,7 @@ def test_a_unittest_class_runs_on_the_first_backend_and_the_run_says_so(
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
         [
-            "asyncdb: 1 tests ran on sqlite only: "
+            "asyncdb: 1 test ran on sqlite only: "
             "pytest cannot parametrise unittest classes and doctests"
         ]
     )
