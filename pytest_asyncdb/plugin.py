@@ -173,6 +173,8 @@ def pytest_runtest_makereport(
     from pytest_asyncdb.reports import item_report
 
     item_report.complete(report, item, call)
+    if call.when == "teardown" and (run := item.config.stash[RUN]).is_child:
+        run.close()
     return report
 
 
