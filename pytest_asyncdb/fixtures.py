@@ -171,7 +171,7 @@ def _asyncdb_view(
 ) -> Iterator[View]:
     """The test's view of its database; internal to pytest-asyncdb."""
     from pytest_asyncdb._config.markers import read_markers
-    from pytest_asyncdb._databases.plan import SchemaPlan, as_metadata, as_seeds
+    from pytest_asyncdb._databases.plan import SchemaPlan, as_metadata, as_seeds, refuse_generator
     from pytest_asyncdb.abc import ViewRequest
 
     run = request.config.stash[RUN]
@@ -187,6 +187,7 @@ def _asyncdb_view(
         else:
             given = None if asyncdb_metadata is NOT_GIVEN else asyncdb_metadata
             metadata = as_metadata(given, "the fixture asyncdb_metadata")
+            refuse_generator(asyncdb_migrate, "asyncdb_migrate")
             plan = SchemaPlan(
                 metadata, asyncdb_migrate, as_seeds(asyncdb_seed), inputs=run.settings.inputs
             )

@@ -121,7 +121,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Start the servers that the tests need, while the first tests run."""
     run, option = session.config.stash[RUN], session.config.option
-    if run.owned is not None and not (option.collectonly or option.setupplan):
+    plans = option.collectonly or option.setupplan or session.testsfailed
+    if run.owned is not None and not plans:
         needed = map(unparametrised.backend_of, session.items)
         run.owned.start(dict.fromkeys(spec for spec in needed if spec is not None))
 

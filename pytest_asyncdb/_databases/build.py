@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._databases import messages
-from pytest_asyncdb._engines.build_engine import build_engine, without_pool
+from pytest_asyncdb._engines.build_engine import (
+    build_engine,
+    check_isolation_level,
+    without_pool,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -23,12 +27,37 @@ if TYPE_CHECKING:
 
 
 def building_engine(url: URL, options: Mapping[str, Any]) -> AsyncEngine:
-    """An engine for building, with the user's options except those of the pool."""
+    """An engine for building, with the user's options except those of the pool.
+
+    Raises:
+        ConfigError: SQLAlchemy does not accept them, or the backend lacks the isolation level.
+    """
     from sqlalchemy.pool import NullPool
 
     left = without_pool(options)
-    left.pop("isolation_level", None)
-    return build_engine(url, poolclass=NullPool, **left)
+    level = left.pop("isolation_level", None)
+    try:
+        engine = build_engine(url, poolclass=NullPool, **left)
+        check_isolation_level(engine.dialect, level)
+        check_isolation_level(engine.dialect, engine.get_execution_options().get("isolation_level"))
+        if not isinstance(pool := options.get("poolclass", NullPool), type):
+            raise TypeError(f"poolclass={pool!r} is not a class")
+    except Exception as error:
+        raise messages.wrong_engine_options(error) from error
+    return engine
+
+
+async def try_options(engine: AsyncEngine) -> None:
+    """Connect once.
+
+    Raises:
+        ConfigError: The driver or the server does not accept the user's ``connect_args``.
+    """
+    try:
+        async with engine.connect():
+            pass
+    except Exception as error:
+        raise messages.wrong_engine_options(getattr(error, "orig", None) or error) from error
 
 
 async def build_schema(engine: AsyncEngine, backend: Backend, plan: SchemaPlan) -> None:

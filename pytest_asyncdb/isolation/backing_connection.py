@@ -14,7 +14,11 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_asyncdb._engines.build_engine import build_engine, without_pool
+from pytest_asyncdb._engines.build_engine import (
+    build_engine,
+    check_isolation_level,
+    without_pool,
+)
 from pytest_asyncdb._engines.host_loop import CANCEL_PATIENCE
 from pytest_asyncdb._engines.sqlalchemy_internals import execution_lock, raise_as_dbapi_error
 
@@ -57,13 +61,17 @@ class Connector:
         self.backend = database.backend
         self.url = self._first_url = url
         options = without_pool(database.engine_options)
-        self.autocommit = options.get("isolation_level") == "AUTOCOMMIT"
-        if self.autocommit:
-            del options["isolation_level"]
-        self.isolation_level: str | None = options.get("isolation_level")
+        level = options.pop("isolation_level", None)
+        level = level and level.replace("_", " ").upper()  # as SQLAlchemy reads it
+        self.autocommit = level == "AUTOCOMMIT"
+        self.isolation_level: str | None = None if self.autocommit else level
         self._connect_args = options.pop("connect_args", {})
         self.engine = build_engine(
-            url, poolclass=NullPool, connect_args=self._connect_args, **options
+            url,
+            poolclass=NullPool,
+            connect_args=self._connect_args,
+            isolation_level=self.isolation_level,
+            **options,
         )
         event.listen(self.engine.sync_engine, "do_connect", self._connect)
         self.dialect: Dialect = self.engine.dialect
@@ -97,7 +105,7 @@ class Connector:
 
         if self._facade is None:
             facade: Any = copy.copy(self.dialect)
-            facade.set_isolation_level = lambda checkout, level: checkout.set_level(level)
+            facade.set_isolation_level = self._set_level
             facade.reset_isolation_level = lambda checkout: checkout.set_level(None)
             self._facade = facade
         pool: Any = NullPool(check_out, dialect=self._facade)  # type: ignore[arg-type]
@@ -112,6 +120,10 @@ class Connector:
                 execution_options=self._execution_options,
             )
         )
+
+    def _set_level(self, checkout: Any, level: str) -> None:
+        check_isolation_level(self.dialect, level)  # a redirected engine knows those of its own
+        checkout.set_level(level)
 
     def lead_to(self, url: URL) -> None:
         """Further connections are to another copy of the template."""
