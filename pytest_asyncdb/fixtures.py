@@ -295,11 +295,7 @@ def asyncdb_session(
     strategy ``commit()`` releases a savepoint. Options: override
     ``asyncdb_session_options``.
     """
-    with plain_errors():
-        try:
-            session = asyncdb_sessionmaker()
-        except TypeError as error:
-            raise messages.wrong_session_option(error) from error
+    session = asyncdb_sessionmaker()
     yield session
     with _asyncdb_view.closing():
         session.sync_session.close()

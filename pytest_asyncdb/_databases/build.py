@@ -12,14 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._databases import messages
-from pytest_asyncdb._engines.build_engine import (
-    build_engine,
-    check_isolation_level,
-    without_pool,
-)
+from pytest_asyncdb._engines.build_engine import build_engine, without_pool
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
+    from sqlalchemy.engine import URL, Dialect
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from pytest_asyncdb._databases.plan import SchemaPlan
@@ -38,9 +34,9 @@ def building_engine(url: URL, options: Mapping[str, Any]) -> AsyncEngine:
     level = left.pop("isolation_level", None)
     try:
         engine = build_engine(url, poolclass=NullPool, **left)
-        check_isolation_level(engine.dialect, level)
-        check_isolation_level(engine.dialect, engine.get_execution_options().get("isolation_level"))
-        if not isinstance(pool := options.get("poolclass", NullPool), type):
+        for one in (level, engine.get_execution_options().get("isolation_level")):
+            _check_isolation_level(engine.dialect, one)
+        if not isinstance(pool := options.get("poolclass") or NullPool, type):
             raise TypeError(f"poolclass={pool!r} is not a class")
     except Exception as error:
         raise messages.wrong_engine_options(error) from error
@@ -142,3 +138,19 @@ async def _migrate(engine: AsyncEngine, migrate: Callable[..., Any]) -> None:
         import asyncio
 
         await asyncio.to_thread(migrate, **given)
+
+
+def _check_isolation_level(dialect: Dialect, level: str | None) -> None:
+    """Refuse a level that *dialect* does not know, as SQLAlchemy does at the first connection.
+
+    Raises:
+        ArgumentError: It does not know the level.
+    """
+    from sqlalchemy.exc import ArgumentError
+
+    levels: Any = dialect.get_isolation_level_values(None)  # type: ignore[arg-type]
+    if level is not None and str(level).replace("_", " ").upper() not in levels:
+        raise ArgumentError(
+            f"Invalid value {level!r} for isolation_level. "
+            f"Valid isolation levels for {dialect.name!r} are {', '.join(levels)}"
+        )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_asyncdb.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Dialect
+    from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 #: Held while SQLAlchemy imports a dialect, at its first use. Two threads that do so at once, for
@@ -27,22 +27,6 @@ def without_pool(options: Mapping[str, Any]) -> dict[str, Any]:
     """*options* of ``create_engine`` without those that are about its pool."""
     pool = ("pool", "max_overflow")
     return {name: value for name, value in options.items() if not name.startswith(pool)}
-
-
-def check_isolation_level(dialect: Dialect, level: str | None) -> None:
-    """Refuse a level that *dialect* does not know, as SQLAlchemy does at the first connection.
-
-    Raises:
-        ArgumentError: It does not know the level.
-    """
-    from sqlalchemy.exc import ArgumentError
-
-    levels: Any = dialect.get_isolation_level_values(None)  # type: ignore[arg-type]
-    if level is not None and str(level).replace("_", " ").upper() not in levels:
-        raise ArgumentError(
-            f"Invalid value {level!r} for isolation_level. "
-            f"Valid isolation levels for {dialect.name!r} are {', '.join(levels)}"
-        )
 
 
 def build_engine(url: str | URL, *, foreign_keys: bool = True, **options: Any) -> AsyncEngine:

@@ -78,16 +78,13 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
             return  # the user chooses the backend
     run = metafunc.config.stash[RUN]
     marker = marker_options(metafunc.definition)
-    every, marked = run.settings.specs, _has_marked_parameter(metafunc.definition)
-    allowed = {spec for spec in every if marker.allows(spec, run.registry)}
-    # A parameter's marker wins over the function's, so left_out() decides about the others.
-    other = pytest.mark.asyncdb
-    specs: list[Any] = [
-        spec if spec in allowed else pytest.param(spec, marks=other)
-        for spec in every
-        if marked or spec in allowed
-    ]
-    ids = [spec.id for spec in every if marked or spec in allowed]
+    every = run.settings.specs
+    specs: list[Any] = [spec for spec in every if marker.allows(spec, run.registry)]
+    ids = [spec.id for spec in specs]
+    if len(specs) < len(every) and _has_marked_parameter(metafunc.definition):
+        # A parameter's marker wins over the function's, so left_out() decides.
+        specs = [pytest.param(spec, marks=pytest.mark.asyncdb) for spec in every]
+        ids = [spec.id for spec in every]
     if not specs:
         skip = pytest.mark.skip(reason=marker.why_not(every))
         specs, ids = [pytest.param(None, marks=skip)], ["no-backend"]

@@ -145,12 +145,3 @@ def refused_option(fixture: str, name: str) -> errors.ConfigError:
         ["The plugin sets it: engines and sessions belong to the database of the test."],
         [f"leave out {name!r}; for the application's engines there is asyncdb_app_engines"],
     )
-
-
-def wrong_session_option(error: TypeError) -> errors.ConfigError:
-    """The session's class does not accept the options."""
-    return errors.ConfigError(
-        "an argument for sessions is wrong (the fixture asyncdb_session_options)",
-        [f"TypeError: {error}"],
-        ["return arguments of async_sessionmaker() only"],
-    )

@@ -14,11 +14,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_asyncdb._engines.build_engine import (
-    build_engine,
-    check_isolation_level,
-    without_pool,
-)
+from pytest_asyncdb._engines.build_engine import build_engine, without_pool
 from pytest_asyncdb._engines.host_loop import CANCEL_PATIENCE
 from pytest_asyncdb._engines.sqlalchemy_internals import execution_lock, raise_as_dbapi_error
 
@@ -105,7 +101,7 @@ class Connector:
 
         if self._facade is None:
             facade: Any = copy.copy(self.dialect)
-            facade.set_isolation_level = self._set_level
+            facade.set_isolation_level = lambda checkout, level: checkout.set_level(level)
             facade.reset_isolation_level = lambda checkout: checkout.set_level(None)
             self._facade = facade
         pool: Any = NullPool(check_out, dialect=self._facade)  # type: ignore[arg-type]
@@ -120,10 +116,6 @@ class Connector:
                 execution_options=self._execution_options,
             )
         )
-
-    def _set_level(self, checkout: Any, level: str) -> None:
-        check_isolation_level(self.dialect, level)  # a redirected engine knows those of its own
-        checkout.set_level(level)
 
     def lead_to(self, url: URL) -> None:
         """Further connections are to another copy of the template."""
