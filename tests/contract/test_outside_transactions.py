@@ -65,11 +65,10 @@ def test_a_statement_that_no_transaction_allows_fails_with_the_remedy(
 
 
 @pytest.mark.everyday("postgres+asyncpg")
+@pytest.mark.parametrize("target", ["postgres+asyncpg", "postgres+psycopg"], indirect=True)
 def test_a_new_value_of_an_enum_that_the_same_test_uses_fails_with_the_remedy(
     project: Project, target: Target
 ) -> None:
-    if target.backend != "postgres":
-        pytest.skip("types of this kind are PostgreSQL's")
     project.tests(
         """
         async def test_it(asyncdb_session):

@@ -82,6 +82,24 @@ def test_a_server_is_ready_before_the_time_of_the_first_test_is_measured(
     assert recorder.ready == [True]
 
 
+@pytest.mark.complete
+def test_each_worker_of_xdist_waits_for_the_server_too(project: Project, servers: Servers) -> None:
+    project.write(
+        "conftest.py",
+        """
+        import pytest
+        from pytest_asyncdb._run.stash import RUN
+
+        @pytest.hookimpl(hookwrapper=True)
+        def pytest_runtest_protocol(item):
+            assert item.config.stash[RUN].servers._servers
+            yield
+        """,
+    )
+    project.tests('@pytest.mark.parametrize("n", range(4))\ndef test_it(asyncdb_session, n): pass')
+    project.run_apart(servers.target("postgres+asyncpg"), "-n", "2").had(passed=4)
+
+
 def test_a_server_that_does_not_start_is_reported_by_its_test(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

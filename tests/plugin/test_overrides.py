@@ -132,12 +132,15 @@ def test_engine_options_that_do_not_work_are_explained(
     assert "Traceback" not in outcome.text
 
 
-def test_options_of_the_pool_of_other_backends_do_no_harm(project: Project, target: Target) -> None:
+@pytest.mark.parametrize("level", ["serializable", "autocommit"])
+def test_options_of_the_pool_and_levels_in_small_letters_do_no_harm(
+    project: Project, target: Target, level: str
+) -> None:
     override(
         project,
         "asyncdb_engine_options",
         "{'pool_size': 5, 'max_overflow': 2, 'poolclass': None, 'isolation_level': level}",
-        "level = 'serializable'",
+        f"level = {level!r}",
     )
     project.pytester.runpytest_inprocess(*target.arguments).assert_outcomes(passed=6)
 
