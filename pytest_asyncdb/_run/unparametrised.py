@@ -8,7 +8,7 @@ on it for the run, so they are set up again when the next test's backend is anot
 from __future__ import annotations
 
 import contextlib
-import unittest
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -102,6 +102,5 @@ def _allowed(item: pytest.Item) -> tuple[MarkerOptions, list[BackendSpec]]:
 
 def _is_function(item: pytest.Item) -> bool:
     """Can pytest parametrise it?"""
-    return isinstance(item, pytest.Function) and not issubclass(
-        item.cls or object, unittest.TestCase
-    )
+    case = getattr(sys.modules.get("unittest"), "TestCase", ())  # importing it takes time
+    return isinstance(item, pytest.Function) and not issubclass(item.cls or object, case)
