@@ -9,8 +9,11 @@ Two markers say what the everyday suite leaves out:
     The test, or the value of a parameter, runs in the complete suite only: accidents at random
     moments, long waits, one more container. Something like it runs every day.
 ``everyday(*values)``
-    Of a test with parameters: those with one of these values run every day. ``everyday(*EACH_DRIVER)``
-    marks what depends on the driver, ``everyday("postgres-local")`` what one server stands for.
+    Of a test with parameters: those with one of these values run every day; a tuple stands for
+    those that have all of its values. ``everyday(*EACH_DRIVER)`` marks what depends on the driver,
+    ``everyday("postgres-local")`` what one server stands for,
+    ``everyday(("sqlite", "copy"), ("postgres+asyncpg", "reset"))`` what is the same in both
+    strategies.
     Without the marker, tests that run on several words of ``--asyncdb`` run on
     :data:`EACH_BACKEND` every day, one driver for each backend. The marker of a test comes before
     that of its file, and one of whose values a test has none is as good as missing.
@@ -101,11 +104,15 @@ def _one_for_each_backend(items: list[pytest.Item]) -> list[str]:
     return list(kept.values())
 
 
-def _with_one_of(values: Sequence[str], items: list[pytest.Item]) -> list[pytest.Item]:
-    """The items of which a parameter has one of the values."""
-    return [
-        item
-        for item in items
-        if hasattr(item, "callspec")
-        and any(isinstance(v, str) and v in values for v in item.callspec.params.values())
-    ]
+def _with_one_of(
+    values: Sequence[str | tuple[str, ...]], items: list[pytest.Item]
+) -> list[pytest.Item]:
+    """The items whose parameters have one of the values, or all values of one of the tuples."""
+    wanted = [{value} if isinstance(value, str) else {*value} for value in values]
+    return [item for item in items if any(one <= _words(item) for one in wanted)]
+
+
+def _words(item: pytest.Item) -> set[str]:
+    """The parameters of an item that are strings."""
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return {value for value in parameters if isinstance(value, str)}

@@ -90,6 +90,7 @@ def test_idle_connections_leave_room_on_a_small_server(project: Project, word: s
         project.run_apart(target, *BOTH).result.assert_outcomes(passed=4)
 
 
+@pytest.mark.everyday("postgres+asyncpg")
 @pytest.mark.parametrize("word", SMALL)
 def test_without_the_limit_there_is_no_room(project: Project, word: str) -> None:
     """The control: the same tests on the same server."""
@@ -123,6 +124,7 @@ def test_more_workers_than_a_server_has_room_for_are_told_the_numbers(project: P
         project.run_apart(target, "-n", "2").result.assert_outcomes(passed=1)
 
 
+@pytest.mark.everyday("postgres+psycopg", "mysql+aiomysql")
 @pytest.mark.parametrize("word", ["postgres+psycopg", "mysql+aiomysql", "mariadb+asyncmy"])
 def test_the_limit_of_the_account_counts(project: Project, servers: Servers, word: str) -> None:
     project.tests("async def test_it(asyncdb_session): pass")

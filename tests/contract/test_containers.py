@@ -59,6 +59,7 @@ def listeners(port: int) -> set[str]:
     return found
 
 
+@pytest.mark.everyday("postgres", "mariadb")
 @pytest.mark.parametrize("name", ["postgres", "mysql", "mariadb"])
 def test_a_container_listens_on_the_loopback_address_only(servers: Servers, name: str) -> None:
     """Its password is random, but nothing on the network needs to reach it."""

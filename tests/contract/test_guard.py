@@ -110,6 +110,7 @@ keep DDL out of the test, or mark it @pytest.mark.asyncdb(isolation="reset")
         """
 
 
+@pytest.mark.everyday("COMMIT", "postgres+asyncpg", ("SET autocommit = 1", "mysql+aiomysql"))
 @pytest.mark.parametrize("statement", ["COMMIT", "ROLLBACK", "BEGIN", "SET autocommit = 1"])
 def test_an_end_over_the_drivers_own_connection_is_refused(
     project: Project, target: Target, statement: str
@@ -131,6 +132,11 @@ def test_an_end_over_the_drivers_own_connection_is_refused(
     )
 
 
+@pytest.mark.everyday(
+    *("sqlite", "postgres+asyncpg", ("postgres+psycopg", "ROLLBACK"), ("mysql+asyncmy", "BEGIN")),
+    *(("mysql+aiomysql", "SET autocommit = 1"), ("mysql+aiomysql", "TRUNCATE TABLE posts")),
+    *(("mariadb+asyncmy", "ROLLBACK"), ("mariadb+asyncmy", "LOCK TABLES users WRITE")),
+)
 @pytest.mark.parametrize(
     ("word", "statement", "why"),
     [

@@ -122,6 +122,10 @@ def test_a_checkpoint_in_a_transaction_is_refused(project: Project, target: Targ
     )
 
 
+@pytest.mark.everyday(
+    *(("sqlite", "copy"), ("postgres+asyncpg", "reset")),
+    *(("mysql+aiomysql", "copy"), ("mariadb+asyncmy", "reset")),
+)
 @pytest.mark.parametrize("strategy", REAL)
 def test_ddl_in_a_checkpoint_cannot_be_put_back(
     project: Project, target: Target, strategy: str
@@ -191,6 +195,10 @@ def test_changes_are_those_of_the_test(project: Project, target: Target, strateg
     project.run(target, f"--asyncdb-isolation={strategy}", expected=SEEDED).passed(2)
 
 
+@pytest.mark.everyday(
+    *(("sqlite", "copy"), ("postgres+asyncpg", "reset")),
+    *(("mysql+aiomysql", "copy"), ("mariadb+asyncmy", "reset")),
+)
 @pytest.mark.parametrize("strategy", REAL)
 def test_connections_have_transactions_of_their_own(
     project: Project, target: Target, strategy: str

@@ -92,6 +92,7 @@ def postgres(servers: Servers) -> Target:
     return servers.target("postgres+asyncpg")
 
 
+@pytest.mark.everyday("sqlite", "postgres+asyncpg", "mariadb+asyncmy")
 @STRATEGIES
 def test_the_command_shows_what_the_failed_test_has_left(
     project: Project, target: Target, strategy: str, place: Path
@@ -123,6 +124,7 @@ def test_the_command_shows_what_the_failed_test_has_left(
     assert list(place.iterdir()) == []
 
 
+@pytest.mark.everyday("sqlite", "postgres+asyncpg")
 def test_without_the_option_nothing_is_kept(project: Project, target: Target, place: Path) -> None:
     """The control."""
     project.tests(TESTS)
@@ -176,6 +178,7 @@ def test_a_statement_that_fails_undoes_its_transaction_only(
     assert rows(command) == ["ada"]
 
 
+@pytest.mark.everyday("sqlite", "postgres+asyncpg")
 @STRATEGIES
 def test_what_the_test_has_rolled_back_is_not_there(
     project: Project, target: Target, strategy: str
@@ -228,7 +231,7 @@ def test_workers_keep_as_well(project: Project, postgres: Target) -> None:
     assert all(name in test for test, (name,) in found.items())
 
 
-@pytest.mark.everyday("postgres-local", "mariadb-local")
+@pytest.mark.everyday("postgres-local")
 @pytest.mark.parametrize(
     "server", ["postgres-local", "mariadb-local", "postgres-container", "mysql-container"]
 )
@@ -256,7 +259,7 @@ def test_a_server_of_ours_outlives_the_run_for_it(
             assert containers(client, name=f"^/{record.place}$") == []
 
 
-@pytest.mark.everyday("local")
+@pytest.mark.complete
 @pytest.mark.parametrize("provider", ["local", "container"])
 def test_on_a_server_that_stays_it_outlives_later_runs(
     project: Project, servers: Servers, provider: str

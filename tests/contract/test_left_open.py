@@ -99,6 +99,10 @@ def test_a_session_that_a_traceback_keeps_alive_harms_nobody(
     assert "Warning" not in outcome.text
 
 
+@pytest.mark.everyday(
+    *("postgres+asyncpg", ("sqlite", "statement")),
+    *(("mysql+aiomysql", "commit"), ("mariadb+asyncmy", "driver")),
+)
 @pytest.mark.parametrize("use", ["statement", "commit", "driver"])
 def test_a_session_of_an_earlier_test_is_told_so(
     project: Project, target: Target, use: str

@@ -82,6 +82,9 @@ async def test_it(asyncdb_sessionmaker):
 """
 
 
+@pytest.mark.everyday(
+    ("reset", "postgres+asyncpg"), ("copy", "mysql+aiomysql"), ("reset", "mariadb+asyncmy")
+)
 @on_servers
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("strategy", REAL)
@@ -108,6 +111,7 @@ def test_a_task_that_waits_for_itself_fails(
     assert outcome.text.count("To fix this") == 1
 
 
+@pytest.mark.everyday("postgres+asyncpg")
 @on_servers
 def test_without_the_limit_it_hangs(project: Project, target: Target) -> None:
     """Control: with the limit of twenty seconds the test's own timeout comes first."""
@@ -301,6 +305,7 @@ LIMITS = {
 }
 
 
+@pytest.mark.everyday("postgres+asyncpg", "mysql+aiomysql")
 @on_servers
 @pytest.mark.usefixtures("soon")
 def test_the_limit_is_what_connect_args_say(project: Project, target: Target) -> None:
@@ -324,6 +329,9 @@ def test_the_limit_is_what_connect_args_say(project: Project, target: Target) ->
     assert 2 <= int(waited[1]) <= 4
 
 
+@pytest.mark.everyday(
+    ("rollback", "postgres+asyncpg"), ("reset", "mysql+aiomysql"), ("rollback", "mariadb+asyncmy")
+)
 @on_servers
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("strategy", ["rollback", "reset"])
@@ -399,6 +407,7 @@ def test_a_change_of_the_schema_that_waits_for_a_reader_fails(
 SLEEP = {"postgres": "SELECT pg_sleep(3)", "mysql": "SELECT sleep(3)"}
 
 
+@pytest.mark.everyday(("rollback", "postgres+asyncpg"), ("reset", "mysql+aiomysql"))
 @on_servers
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("strategy", ["rollback", "reset"])
@@ -428,6 +437,12 @@ async def test_it(asyncdb):
 """
 
 
+@pytest.mark.everyday(
+    ("sqlite", "reset"),
+    ("postgres+asyncpg", "copy"),
+    ("mysql+aiomysql", "reset"),
+    ("mariadb+asyncmy", "copy"),
+)
 @pytest.mark.parametrize("strategy", REAL)
 def test_open_transactions_are_shown_if_the_driver_gives_up(
     project: Project, target: Target, strategy: str
@@ -474,6 +489,7 @@ def test_a_lock_that_is_not_waited_for_is_not_told(project: Project, target: Tar
     assert "asyncdb: locks" not in outcome.text
 
 
+@pytest.mark.everyday("postgres+asyncpg")
 @on_servers
 @pytest.mark.usefixtures("soon")
 def test_no_password_is_shown(project: Project, target: Target) -> None:
@@ -503,6 +519,7 @@ def test_no_password_is_shown(project: Project, target: Target) -> None:
 # The plugin's own waits.
 
 
+@pytest.mark.everyday(("LOCK TABLE users", "postgres+asyncpg"))
 @_on(WORDS[1:3])
 @pytest.mark.parametrize("lock", ["LOCK TABLE users", "ALTER TABLE users ADD COLUMN more INTEGER"])
 def test_a_lock_that_is_left_at_the_end_is_told(
@@ -536,6 +553,7 @@ def test_a_lock_that_is_left_at_the_end_is_told(
     ) in shown
 
 
+@pytest.mark.everyday(("copy", "postgres+asyncpg"))
 @_on(WORDS[1:3])
 @pytest.mark.parametrize("strategy", ["rollback", "copy"])
 def test_a_template_that_is_in_use_is_told(project: Project, target: Target, strategy: str) -> None:

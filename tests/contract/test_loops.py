@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 from fix_project import QUIET, Project, naive_database
 from fix_servers import WORDS, Servers, Target
-from fix_suite import EACH_DRIVER
+from fix_suite import EACH_BACKEND, EACH_DRIVER
 
 pytestmark = pytest.mark.everyday(*EACH_DRIVER)
 
@@ -71,6 +71,7 @@ class TestClass:
 MIXED_TESTS = 13
 
 
+@pytest.mark.everyday("postgres+asyncpg", "session")
 @pytest.mark.parametrize(
     ("default", "mode"),
     [("function", "auto"), ("session", "strict"), (None, "auto"), (None, "strict")],
@@ -88,6 +89,7 @@ def test_loop_scopes_mix_by_marker(
     project.run(target).passed(MIXED_TESTS)
 
 
+@pytest.mark.everyday("postgres+asyncpg", "session")
 @pytest.mark.parametrize("scope", SCOPES)
 def test_each_loop_scope_as_default(project: Project, target: Target, scope: str) -> None:
     """Tests without a marker run where the ini says, in several files and folders."""
@@ -191,6 +193,7 @@ async def test_cancel_scope(asyncdb_session):
 """
 
 
+@pytest.mark.everyday("postgres+asyncpg", "with")
 @pytest.mark.parametrize("asyncio_plugin", ["with", "without"])
 def test_anyio_with_and_without_pytest_asyncio(
     project: Project, target: Target, asyncio_plugin: str
@@ -437,6 +440,7 @@ def naive(project: Project, target: Target, loop_scope: str, tests: str) -> str:
     return str(result.stdout)
 
 
+@pytest.mark.everyday(*EACH_BACKEND)
 def test_control_one_engine_and_several_loops(project: Project, target: Target) -> None:
     """The plain recipe fails where a driver's connection is bound to its loop."""
     output = naive(
@@ -461,6 +465,7 @@ def test_control_one_engine_and_several_loops(project: Project, target: Target) 
         assert "assert ['ada'] == []" in output  # no change of loop, but no real BEGIN either
 
 
+@pytest.mark.everyday(*EACH_BACKEND)
 @pytest.mark.parametrize("word", WORDS[1:])
 def test_control_a_cancelled_statement(project: Project, servers: Servers, word: str) -> None:
     """The plain recipe loses the test's transaction when a statement is cancelled.

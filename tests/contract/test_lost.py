@@ -521,6 +521,7 @@ def test_nothing_more_is_sent_after_a_lost_connection(project: Project, target: 
     assert outcome.text.count("the test's connection was lost") == 1
 
 
+@pytest.mark.everyday("commit", "postgres+asyncpg")
 @on_servers
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_an_end_over_a_lost_connection_fails(project: Project, target: Target, end: str) -> None:
@@ -565,7 +566,13 @@ async def test_it(asyncdb_session):
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="processes are found in /proc")
 @pytest.mark.parametrize(
     ("strategy", "asks"),
-    [("rollback", False), ("rollback", True), ("reset", False), ("reset", True), ("copy", True)],
+    [
+        ("rollback", False),
+        pytest.param("rollback", True, marks=pytest.mark.complete),
+        pytest.param("reset", False, marks=pytest.mark.complete),
+        ("reset", True),
+        ("copy", True),
+    ],
 )
 def test_a_server_that_is_gone_is_told_once(
     project: Project, servers: Servers, strategy: str, asks: bool

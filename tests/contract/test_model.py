@@ -27,7 +27,7 @@ from typing import Any
 import pytest
 from fix_observer import Observer, Rows
 from fix_servers import Servers, Target
-from fix_suite import EACH_DRIVER, EXAMPLES
+from fix_suite import EACH_BACKEND, EACH_DRIVER, EXAMPLES
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Integer, delete, insert, select, text, update
@@ -465,6 +465,7 @@ FOUND = {
 }
 
 
+@pytest.mark.everyday(*EACH_BACKEND)
 @pytest.mark.parametrize("name", FOUND)
 def test_what_the_model_has_found(stage: Stage, name: str) -> None:
     """Programs that once gave other rows than a real pool, or an error."""
@@ -491,6 +492,7 @@ OVERLAPPING = {
 }
 
 
+@pytest.mark.everyday(*EACH_BACKEND)
 @pytest.mark.parametrize("name", OVERLAPPING)
 def test_units_that_overlap_are_told(stage: Stage, name: str) -> None:
     """The error comes once, in the step that cannot be had; the next program is clean."""

@@ -18,6 +18,11 @@ from fix_servers import WORDS, Servers, Target
 from fix_suite import EACH_BACKEND, EACH_DRIVER
 
 pytestmark = pytest.mark.everyday(*EACH_DRIVER)
+#: Each driver with one of the strategies; SQLite, which is fast, with both.
+once = pytest.mark.everyday(
+    *("sqlite", ("postgres+asyncpg", "reset"), ("postgres+psycopg", "copy")),
+    *(("mysql+asyncmy", "reset"), ("mysql+aiomysql", "copy"), ("mariadb+asyncmy", "reset")),
+)
 
 REAL = ("reset", "copy")
 
@@ -108,6 +113,7 @@ class Counter(Databases):
         return sum(len(self.observer.connections(name)) for name in self.names)
 
 
+@once
 def test_what_is_left_open_is_undone(project: Project, target: Target, strategy: str) -> None:
     """Forgotten sessions with work, streams in the middle of their rows, failed transactions."""
     project.tests(
@@ -175,6 +181,7 @@ def test_what_is_left_open_is_undone(project: Project, target: Target, strategy:
     run(project, target, strategy).passed(12)
 
 
+@once
 def test_a_cancelled_statement_ends_on_the_server(
     project: Project, target: Target, strategy: str
 ) -> None:
@@ -216,6 +223,7 @@ def test_a_cancelled_statement_ends_on_the_server(
     run(project, target, strategy).passed(3)
 
 
+@once
 def test_a_task_that_is_left_running_is_told(
     project: Project, target: Target, strategy: str
 ) -> None:
@@ -307,6 +315,7 @@ STATE["mariadb"] = {
 }
 
 
+@once
 def test_the_session_of_a_connection_is_like_new(
     project: Project, target: Target, strategy: str
 ) -> None:
@@ -342,6 +351,7 @@ def test_the_session_of_a_connection_is_like_new(
     run(project, target, strategy).passed(len(set(states.values())) + 2 * len(states) + 1)
 
 
+@once
 def test_the_engine_can_be_in_autocommit(project: Project, target: Target, strategy: str) -> None:
     """The option ``isolation_level`` of the engine, also after a connection had another level."""
     project.tests(
@@ -368,6 +378,7 @@ def test_the_engine_can_be_in_autocommit(project: Project, target: Target, strat
     run(project, target, strategy).passed(3)
 
 
+@once
 def test_isolation_levels_end_with_their_connection(
     project: Project, target: Target, strategy: str
 ) -> None:
@@ -453,6 +464,7 @@ PID = {
 PID["mariadb"] = PID["mysql"]
 
 
+@once
 @pytest.mark.parametrize("word", SERVERS)
 def test_a_connection_that_is_lost_in_a_test_costs_its_transaction(
     project: Project, servers: Servers, strategy: str, word: str
@@ -481,7 +493,9 @@ def test_a_connection_that_is_lost_in_a_test_costs_its_transaction(
     run(project, target, strategy).passed(2)
 
 
-@pytest.mark.everyday(*EACH_BACKEND)
+@pytest.mark.everyday(
+    ("copy", "postgres+asyncpg"), ("reset", "mysql+aiomysql"), ("reset", "mariadb+asyncmy")
+)
 @pytest.mark.parametrize("word", SERVERS)
 def test_connections_do_not_pile_up(
     project: Project, servers: Servers, strategy: str, word: str
@@ -513,6 +527,7 @@ def test_connections_do_not_pile_up(
     assert max(counter.counts) <= 6, counter.counts
 
 
+@once
 def test_nothing_of_ours_is_left(project: Project, target: Target, strategy: str) -> None:
     """No database, no connection, no thread; those of the drivers included."""
     project.tests(
@@ -576,6 +591,7 @@ def test_a_connection_of_another_process_that_is_left_in_a_transaction_is_told(
     )
 
 
+@pytest.mark.everyday(*EACH_BACKEND)
 @pytest.mark.parametrize("word", SERVERS)
 def test_a_secret_in_the_statement_of_such_a_connection_is_masked(
     project: Project, servers: Servers, word: str

@@ -115,6 +115,10 @@ def app(project: Project) -> Project:
     return project
 
 
+@pytest.mark.everyday(
+    *("sqlite", "postgres+asyncpg"),
+    *(("mysql+aiomysql", "app.db:derived"), ("mariadb+asyncmy", "app.db:Session")),
+)
 @pytest.mark.parametrize(
     "words", ["app.db:engine", "app.db:Session", "app.db:derived", "app.db:get, app.db:engine"]
 )

@@ -229,7 +229,7 @@ in_container = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.everyday("postgres-local", "mariadb-local", "postgres-container")
+@pytest.mark.everyday("postgres-local", "mariadb-local")
 @pytest.mark.parametrize("reuse", [*LOCAL, *CONTAINER], indirect=True)
 def test_the_next_run_finds_server_and_template_and_no_data(reuse: Reuse) -> None:
     assert reuse.names() == ["ada", "bob"]
@@ -267,7 +267,14 @@ CHANGES = {
 
 
 @on_postgres
-@pytest.mark.parametrize("what", CHANGES)
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param("a module of a folder that asyncdb_inputs names", marks=pytest.mark.complete),
+        "a file that asyncdb_inputs names",
+        "the seed",
+    ],
+)
 def test_what_a_template_was_built_from_has_changed(reuse: Reuse, what: str) -> None:
     """It is built anew."""
     name, text, expected = CHANGES[what]
@@ -340,6 +347,7 @@ def test_a_migration_has_changed(reuse: Reuse) -> None:
     assert reuse.built == 3
 
 
+@pytest.mark.complete
 @on_postgres
 def test_what_was_only_touched_has_not_changed(reuse: Reuse) -> None:
     """As after switching to another branch and back."""
@@ -364,6 +372,7 @@ def test_a_seed_that_nobody_can_compare_runs_in_each_run(reuse: Reuse) -> None:
     assert reuse.databases() == set()
 
 
+@pytest.mark.complete
 @on_postgres
 def test_a_schema_that_a_program_builds_from_a_named_file(reuse: Reuse) -> None:
     """``asyncdb_inputs`` names what neither the metadata nor a function's source shows. The
@@ -425,7 +434,13 @@ def test_all_workers_share_it(reuse: Reuse) -> None:
 
 
 @on_each
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "workers"])
+@pytest.mark.parametrize(
+    "workers",
+    [
+        pytest.param((), id="alone"),
+        pytest.param(("-n", "2"), id="workers", marks=pytest.mark.complete),
+    ],
+)
 def test_a_run_that_is_killed_leaves_the_server_and_no_data(
     reuse: Reuse, workers: tuple[str, ...]
 ) -> None:
@@ -491,7 +506,13 @@ each = pytest.mark.parametrize(
 
 
 @each
-@pytest.mark.parametrize("kept", [False, True], ids=["idle", "with a database of a failed test"])
+@pytest.mark.parametrize(
+    "kept",
+    [
+        pytest.param(False, id="idle"),
+        pytest.param(True, id="with a database of a failed test", marks=pytest.mark.complete),
+    ],
+)
 def test_a_server_that_was_not_used_for_an_hour_is_ended_by_the_next_run(
     reuse: Reuse, kept: bool
 ) -> None:
@@ -556,7 +577,7 @@ def watched(record: Record) -> int:
     return child
 
 
-@pytest.mark.everyday("both")
+@pytest.mark.everyday(("postgres-local", "both"))
 @pytest.mark.parametrize("which", ["supervisor", "server", "both"])
 def test_the_next_run_starts_another_one_when_it_was_killed(reuse: Reuse, which: str) -> None:
     reuse.names()

@@ -11,7 +11,7 @@ import time
 import pytest
 from fix_project import QUIET, Project, naive_database
 from fix_servers import Servers, Target
-from fix_suite import EACH_DRIVER
+from fix_suite import EACH_BACKEND, EACH_DRIVER
 
 pytestmark = [
     pytest.mark.filterwarnings("default::ResourceWarning"),
@@ -216,6 +216,7 @@ keep DDL out of the test, or mark it @pytest.mark.asyncdb(isolation="reset")
         """
 
 
+@pytest.mark.everyday("COMMIT", "postgres+asyncpg")
 @pytest.mark.parametrize("statement", ["COMMIT", "/* now */ rollback"])
 def test_the_text_of_a_commit_is_refused(project: Project, target: Target, statement: str) -> None:
     """A literal COMMIT does not reach the server, and the test that sent it fails."""
@@ -385,6 +386,7 @@ async def asyncdb_session(asyncdb_engine):
 """
 
 
+@pytest.mark.everyday(*EACH_BACKEND)
 @pytest.mark.parametrize("body", ["rollback", "integrity_error", "ddl"])
 def test_control_the_usual_recipe_leaks(
     project: Project, target: Target, body: str, servers: Servers

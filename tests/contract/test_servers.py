@@ -293,7 +293,7 @@ def owner(case: Case, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], 
     "number",
     [
         signal.SIGKILL,
-        signal.SIGTERM,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.complete),
         pytest.param(signal.SIGINT, marks=pytest.mark.complete),
     ],
 )
@@ -470,6 +470,7 @@ def test_the_programs_run_without_user_namespaces(monkeypatch: pytest.MonkeyPatc
     left.assert_gone()
 
 
+@pytest.mark.everyday("postgres-embedded")
 def test_an_ordinary_user_runs_the_programs_too(local_case: Case) -> None:
     if os.geteuid() != 0:
         pytest.skip("we are an ordinary user anyway")

@@ -29,6 +29,12 @@ class Backwards:
         items.reverse()
 
 
+#: Every day in the order of the file. Both orders run every day where strategies mix.
+FORWARDS = [
+    pytest.param(False, id="forwards"),
+    pytest.param(True, id="backwards", marks=pytest.mark.complete),
+]
+
 #: What applications do; each test finds the template, and leaves all it can.
 TESTS = """
 @pytest.fixture(autouse=True)
@@ -156,7 +162,7 @@ async def test_fails(asyncdb_session):
 """
 
 
-@pytest.mark.parametrize("backwards", [False, True], ids=["forwards", "backwards"])
+@pytest.mark.parametrize("backwards", FORWARDS)
 def test_whatever_a_test_does_the_next_one_finds_the_template(
     project: Project, target: Target, strategy: str, backwards: bool
 ) -> None:
@@ -226,6 +232,9 @@ def test_real_commits_that_nobody_puts_back_leak(project: Project, target: Targe
 # Several connections at once.
 
 
+@pytest.mark.everyday(
+    ("reset", "postgres+asyncpg"), ("copy", "mysql+aiomysql"), ("reset", "mariadb+asyncmy")
+)
 @pytest.mark.parametrize("word", WORDS[1:])
 @pytest.mark.parametrize("strategy", REAL)
 def test_transactions_are_open_at_once_and_see_what_is_committed(
@@ -514,7 +523,7 @@ async def test_between(asyncdb_session):
 """
 
 
-@pytest.mark.parametrize("backwards", [False, True], ids=["forwards", "backwards"])
+@pytest.mark.parametrize("backwards", FORWARDS)
 def test_ids_start_anew(project: Project, target: Target, strategy: str, backwards: bool) -> None:
     """In ``rollback`` where it is asked for."""
     mark = "pytestmark = pytest.mark.asyncdb(reset_sequences=True)"
@@ -588,6 +597,10 @@ def test_ids_may_go_on_in_reset(project: Project, target: Target) -> None:
 # The observer itself.
 
 
+@pytest.mark.everyday(
+    *("postgres+asyncpg", ("sqlite", "copy")),
+    *(("mysql+aiomysql", "rollback"), ("mariadb+asyncmy", "reset")),
+)
 def test_the_observer_would_see_a_leak(project: Project, target: Target, strategy: str) -> None:
     """Control: told to expect something else, it finds a difference after each test."""
     project.tests("async def test_it(asyncdb_session): pass")

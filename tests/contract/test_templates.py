@@ -114,7 +114,7 @@ def test_seeds_are_layers_of_which_each_is_built_once(
     assert built(project) == ["more", "people", "posts"]
 
 
-@pytest.mark.everyday("reset")
+@pytest.mark.everyday(("reset", "postgres+psycopg"))
 @pytest.mark.parametrize("word", ["postgres+psycopg", "mysql+asyncmy", "mariadb+asyncmy"])
 def test_all_workers_share_one_template(
     project: Project, servers: Servers, strategy: str, word: str
@@ -162,6 +162,7 @@ def test_sqlite_is_built_by_each_worker(project: Project, servers: Servers, stra
     assert built(project) == ["people", "people"]
 
 
+@pytest.mark.everyday("postgres+asyncpg")
 @pytest.mark.parametrize("word", ["postgres+asyncpg", "mariadb+asyncmy"])
 def test_another_worker_builds_what_one_has_died_over(
     project: Project, servers: Servers, word: str

@@ -111,6 +111,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.everyday("shortened", "no_folder")
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_entry_is_replaced(
     cache: Path, filled: list[str], servers: Servers, damage: str

@@ -81,6 +81,10 @@ def test_rows_of_an_open_transaction_are_seen(project: Project, target: Target) 
     assert section(outcome) == ["users: 1 inserted", "  + id=7, name='cyd'"]
 
 
+@pytest.mark.everyday(
+    *("sqlite", ("postgres+asyncpg", "reset")),
+    *(("mysql+aiomysql", "copy"), ("mariadb+asyncmy", "reset")),
+)
 @pytest.mark.parametrize("strategy", REAL)
 def test_of_real_transactions_only_committed_rows_are_seen(
     project: Project, target: Target, strategy: str
@@ -179,6 +183,10 @@ def test_a_stream_is_left_alone(project: Project, target: Target) -> None:
     assert "asyncdb: SQL" in text
 
 
+@pytest.mark.everyday(
+    *("postgres+asyncpg", ("sqlite", "rollback")),
+    *(("mysql+aiomysql", "reset"), ("mariadb+asyncmy", "copy")),
+)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_nothing_is_said_of_tests_that_pass_or_only_read(
     project: Project, target: Target, strategy: str
@@ -249,6 +257,7 @@ def test_large_tables_are_left_out(project: Project, servers: Servers) -> None:
     ]
 
 
+@pytest.mark.everyday("sqlite", "postgres+asyncpg")
 def test_secrets_are_masked(project: Project, target: Target) -> None:
     project.write(
         "app/models.py",
@@ -286,6 +295,7 @@ def test_secrets_are_masked(project: Project, target: Target) -> None:
     assert "hunter2" not in outcome.text
 
 
+@pytest.mark.everyday("sqlite", "postgres+asyncpg")
 def test_hidden_parameters_stay_hidden(project: Project, target: Target) -> None:
     """``hide_parameters`` of the engine holds for what we show of its statements and rows."""
     project.write(

@@ -526,8 +526,11 @@ def test_no_password_gets_into_a_report(two: Project, servers: Servers) -> None:
         assert secret not in text + "\n".join(section(result))
 
 
-def test_a_backend_that_cannot_be_had_is_left_out(two: Project) -> None:
+def test_a_backend_that_cannot_be_had_is_left_out(
+    two: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It says nothing about any test."""
+    monkeypatch.setattr("pytest_asyncdb.servers.url._ANSWER", 0.2)
     nobody = "--asyncdb-url=postgres=postgresql+asyncpg://ada:hunter2@127.0.0.1:1/x"
     result = run(two, "--asyncdb=sqlite,postgres", nobody, "--asyncdb-report=x.json")
     result.assert_outcomes(passed=1, failed=2, errors=3)

@@ -261,6 +261,7 @@ def lock_of(target: Target, run: str) -> str:
     return f"SELECT GET_LOCK('asyncdb_{run}', 0)"
 
 
+@pytest.mark.everyday("postgres+asyncpg", "low")
 @pytest.mark.parametrize("run", ["high", "low"])
 def test_databases_of_a_run_that_holds_its_lock_stay(target: Target, run: str) -> None:
     """On whichever machine it is, and whatever version of the plugin it has."""
@@ -422,6 +423,18 @@ def test_a_server_that_may_be_somebodys_is_refused(
     assert left.exists()
 
 
+#: The command, which here does not wait for long until it says that a server does not answer.
+IMPATIENT = """
+import sys
+from pytest_asyncdb.__main__ import main
+from pytest_asyncdb.servers import url
+
+assert url._ANSWER >= 1
+url._ANSWER = 0.2
+sys.exit(main())
+"""
+
+
 @pytest.mark.parametrize("how", ["option", "environment"])
 def test_a_server_that_is_allowed_is_asked(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not there, which is another error."""
@@ -429,7 +442,7 @@ def test_a_server_that_is_allowed_is_asked(how: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("ASYNCDB_ALLOW_HOSTS", "*.invalid" if how == "environment" else "")
     option = ["--allow-hosts=*.invalid"] if how == "option" else []
     done = subprocess.run(
-        [sys.executable, "-m", "pytest_asyncdb", "reap", "--dry-run", *option, url],
+        [sys.executable, "-c", IMPATIENT, "reap", "--dry-run", *option, url],
         capture_output=True,
         text=True,
         timeout=60,

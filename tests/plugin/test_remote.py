@@ -213,6 +213,7 @@ def test_sqlite_works_everywhere(project: Project, host: Host) -> None:
     run_there(project, host, "--asyncdb=sqlite").assert_outcomes(passed=2)
 
 
+@pytest.mark.everyday("postgres")
 @pytest.mark.parametrize("spec", ["postgres", "mariadb"])
 def test_a_server_is_started_there(
     project: Project, host: Host, servers: Servers, spec: str
@@ -241,7 +242,13 @@ def test_a_control_connects_to_nothing_there(network: tuple[str, str, str]) -> N
         assert connect(ours, far.getsockname()[1]) == 0
 
 
-@pytest.mark.parametrize("extra", [(), ("--dist", "each")], ids=["load", "each"])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        pytest.param((), id="load"),
+        pytest.param(("--dist", "each"), id="each", marks=pytest.mark.complete),
+    ],
+)
 def test_workers_of_this_host_need_no_url(project: Project, extra: tuple[str, ...]) -> None:
     """Also with an interpreter and a folder of their own."""
     project.tests(ONE)

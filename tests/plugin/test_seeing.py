@@ -380,6 +380,9 @@ def test_a_block_that_fails_keeps_its_own_error(project: Project, servers: Serve
     assert "expected" not in outcome.text
 
 
+@pytest.mark.everyday(
+    ("sqlite", "rollback"), ("postgres+asyncpg", "reset"), ("postgres+asyncpg", "copy")
+)
 @pytest.mark.parametrize("strategy", ["rollback", "reset", "copy"])
 def test_our_frames_are_not_in_the_way(project: Project, target: Target, strategy: str) -> None:
     """The traceback of a driver's error goes from the test through SQLAlchemy to the driver."""

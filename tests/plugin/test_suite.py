@@ -26,6 +26,13 @@ def test_chosen(word, strategy):
     pass
 
 
+@pytest.mark.everyday(("sqlite", "reset"), ("postgres+psycopg", "copy"), ("sqlite", "rollback"))
+@pytest.mark.parametrize("strategy", ["reset", "copy"])
+@pytest.mark.parametrize("word", EACH)
+def test_pairs(word, strategy):
+    pass
+
+
 @pytest.mark.everyday("postgres-local")
 @pytest.mark.parametrize("word", EACH)
 def test_none_of_the_chosen(word):
@@ -51,6 +58,8 @@ EVERYDAY = [
     "test_default[sqlite]",
     "test_default[postgres+asyncpg]",
     "test_chosen[postgres+psycopg-reset]",
+    "test_pairs[sqlite-reset]",
+    "test_pairs[postgres+psycopg-copy]",
     "test_none_of_the_chosen[sqlite]",
     "test_none_of_the_chosen[postgres+asyncpg]",
     "test_its_own_driver_only[postgres+psycopg]",
@@ -72,7 +81,7 @@ def test_what_runs(
     result = pytester.run(sys.executable, "-m", "pytest", *WITHOUT, *arguments)
     found = [line.partition("::")[2] for line in result.outlines if "::" in line]
     if variable == "1":
-        assert len(found) == 3 + 6 + 3 + 1 + 4 + 1
+        assert len(found) == 3 + 6 + 6 + 3 + 1 + 4 + 1
         assert set(found) > set(EVERYDAY)
     else:
         assert sorted(found) == sorted(EVERYDAY)

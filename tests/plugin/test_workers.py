@@ -44,6 +44,7 @@ def seen(project: Project) -> list[tuple[str, str, str]]:
     return [(worker, port, database) for worker, port, database in names]
 
 
+@pytest.mark.everyday("postgres+asyncpg")
 def test_each_worker_has_a_database_of_its_own_on_one_server(
     project: Project, target: Target
 ) -> None:
@@ -97,6 +98,7 @@ def test_dist_each_runs_every_test_in_every_worker(project: Project, postgres: T
     outcome.result.assert_outcomes(passed=24)
 
 
+@pytest.mark.everyday("postgres+asyncpg")
 def test_a_worker_that_crashes_is_replaced_and_leaves_nothing(
     project: Project, target: Target
 ) -> None:
