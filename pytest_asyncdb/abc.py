@@ -81,6 +81,10 @@ class BackendSpec(NamedTuple):
     def __str__(self) -> str:
         return self.written
 
+    def __repr__(self) -> str:
+        # Other plugins store a test's parameters as text, which must not change with the options.
+        return self.written
+
 
 class Closing(Protocol):
     """Something that can be closed."""
@@ -431,6 +435,9 @@ class Backend(abc.ABC):
     #: Error codes after which the server may have rolled back the whole transaction; its next
     #: answer shows whether it has.
     transaction_ending_errors: ClassVar[frozenset[int | str]] = frozenset()
+    #: A pattern for ``code: text`` of errors that a statement causes in a transaction, or in one
+    #: that has done something before, and not on a connection with AUTOCOMMIT.
+    outside_transactions: ClassVar[str] = "(?!)"
     #: A statement without effect; its answer shows the driver whether there is a transaction.
     probe: ClassVar[str] = "SELECT 1"
     #: A query for whether the schema has constraints that are checked at COMMIT.

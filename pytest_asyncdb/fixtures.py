@@ -7,7 +7,6 @@ session-scoped ones, except ``asyncdb_backend``, are meant to be overridden in a
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from pytest_asyncdb._run import messages
 from pytest_asyncdb._run.collection import spec_of
 from pytest_asyncdb._run.redirect import app_engines, session_options
 from pytest_asyncdb._run.stash import ITEM, RUN, state_of
+from pytest_asyncdb._run.unparametrised import choose
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from pytest_asyncdb._run.handle import Asyncdb, AsyncdbBackend
     from pytest_asyncdb._run.redirect import AppEngine
-    from pytest_asyncdb._run.run import Run
     from pytest_asyncdb.abc import BackendSpec, View
 
 
@@ -152,8 +151,8 @@ def asyncdb_backend(request: pytest.FixtureRequest) -> AsyncdbBackend:
     run = request.config.stash[RUN]
     spec = getattr(request, "param", None)
     if spec is None:
-        # Chosen for each test, since pytest caches the fixture's value and its exception.
-        return AsyncdbBackend(run, functools.partial(_only_spec, run, request.config))
+        # Chosen for each test: a fixture that is not set up again may hold the value.
+        return AsyncdbBackend(run, lambda: choose(request.config.stash[ITEM]))
     if isinstance(spec, str):
         with plain_errors():
             spec = parse_spec(spec, "parametrize of asyncdb_backend", run.registry)
@@ -172,7 +171,7 @@ def _asyncdb_view(
 ) -> Iterator[View]:
     """The test's view of its database; internal to pytest-asyncdb."""
     from pytest_asyncdb._config.markers import read_markers
-    from pytest_asyncdb._databases.plan import SchemaPlan, as_metadata, as_seeds
+    from pytest_asyncdb._databases.plan import SchemaPlan, as_metadata, as_seeds, refuse_generator
     from pytest_asyncdb.abc import ViewRequest
 
     run = request.config.stash[RUN]
@@ -188,13 +187,14 @@ def _asyncdb_view(
         else:
             given = None if asyncdb_metadata is NOT_GIVEN else asyncdb_metadata
             metadata = as_metadata(given, "the fixture asyncdb_metadata")
+            refuse_generator(asyncdb_migrate, "asyncdb_migrate")
             plan = SchemaPlan(
                 metadata, asyncdb_migrate, as_seeds(asyncdb_seed), inputs=run.settings.inputs
             )
         view = run.view(
             asyncdb_backend.spec,
             plan,
-            asyncdb_engine_options,
+            _options(asyncdb_engine_options, "asyncdb_engine_options", "url"),
             isolation := marking.isolation or run.settings.isolation.value,
             ViewRequest(
                 node.nodeid,
@@ -280,7 +280,9 @@ def asyncdb_sessionmaker(
     """
     from sqlalchemy.ext.asyncio import async_sessionmaker
 
-    return async_sessionmaker(_asyncdb_view.engine, **asyncdb_session_options)
+    with plain_errors():
+        options = _options(asyncdb_session_options, "asyncdb_session_options", "bind", "binds")
+    return async_sessionmaker(_asyncdb_view.engine, **options)
 
 
 @pytest.fixture
@@ -324,30 +326,14 @@ def _app_engines(request: pytest.FixtureRequest, given: Any) -> tuple[AppEngine,
     return app_engines(given, source)
 
 
-def _only_spec(run: Run, config: pytest.Config) -> BackendSpec:
-    """The backend of the running test, which pytest could not parametrise.
-
-    A unittest method or a doctest gets the first backend that its marker allows; for any other
-    test there must be no choice.
-    """
-    import unittest
-
-    from pytest_asyncdb._config.markers import read_markers
-
-    specs, item = run.settings.specs, config.stash[ITEM]
-    with plain_errors():
-        marking = read_markers(item, run.registry)
-    allowed = [spec for spec in specs if marking.allows(spec, run.registry)]
-    if not allowed:
-        pytest.skip(marking.why_not(specs))
-    if len(allowed) > 1:
-        if isinstance(item, pytest.Function) and not issubclass(
-            item.cls or object, unittest.TestCase
-        ):
-            error = messages.no_backend_parameter(item.nodeid, [str(spec) for spec in allowed])
-            pytest.fail(str(error), pytrace=False)
-        run.unparametrised.add(item.nodeid)
-    return allowed[0]
+def _options(value: Any, fixture: str, *refused: str) -> Mapping[str, Any]:
+    """The value of a fixture for options, checked."""
+    if not isinstance(value, Mapping):
+        raise messages.not_a_mapping(fixture, type(value).__name__)
+    for name in refused:
+        if name in value:
+            raise messages.refused_option(fixture, name)
+    return value
 
 
 def _prefetch(node: Any, spec: BackendSpec, isolation: str) -> int:
@@ -362,11 +348,14 @@ def _prefetch(node: Any, spec: BackendSpec, isolation: str) -> int:
 
 
 def _refuse_trio(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("trio") is not None:
+        raise messages.on_trio(request.node.nodeid, "@pytest.mark.trio", "mark it asyncio or anyio")
     if "anyio_backend" not in request.fixturenames:
         return
     value = request.getfixturevalue("anyio_backend")
     if (value if isinstance(value, str) else value[0]) == "trio":
-        raise messages.trio_backend(request.node.nodeid)
+        remedy = "override anyio_backend to return 'asyncio'"
+        raise messages.on_trio(request.node.nodeid, "anyio_backend", remedy)
 
 
 def _is_known(breach: BaseException, error: BaseException | None) -> bool:

@@ -5,6 +5,7 @@ Every pytest run imports this module, so it imports no database library.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._run import collection
+from pytest_asyncdb._run import collection, unparametrised
 from pytest_asyncdb._run.stash import ITEM, RUN, state_of
 
 
@@ -110,34 +111,54 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect the backends that the marker of a parameter does not allow."""
-    left_out = {item for item in items if not collection.is_allowed(item)}
+    left_out = set(collection.left_out(items))
     if left_out:
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
         items[:] = [item for item in items if item not in left_out]
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Start the servers that the collected tests need, while the first tests run."""
-    run = session.config.stash[RUN]
-    if run.owned is not None and not session.config.option.collectonly:
-        needed = {collection.spec_of(item) for item in session.items}
-        run.owned.start(spec for spec in run.settings.specs if spec in needed)
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Start the servers that the tests need, while the first tests run."""
+    run, option = session.config.stash[RUN], session.config.option
+    plans = option.collectonly or option.setupplan or session.testsfailed
+    if run.owned is not None and not plans:
+        needed = map(unparametrised.backend_of, session.items)
+        run.owned.start(dict.fromkeys(spec for spec in needed if spec is not None))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    """Remember the next test, whose database may be prepared meanwhile; wait for the server.
+
+    A limit for the time of a test, such as pytest-timeout's, begins inside of this. A child that
+    is forked for the test could not wait.
+    """
+    state_of(item).next = nextitem
+    item.config.stash[ITEM] = item
+    if not item.config.option.setupplan and (spec := unparametrised.backend_of(item)):
+        with contextlib.suppress(Exception):  # the fixture gets it, too
+            item.config.stash[RUN].server(spec)
+    return (yield)
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Remember the next test, whose database may be prepared meanwhile."""
-    state_of(item).next = nextitem
-    item.config.stash[ITEM] = item
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> None:
+    unparametrised.hold(fixturedef, request)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Refuse the application's engines until the test's database is open.
+    """Forget the backend of the test before; refuse the application's engines until the test's
+    database is open.
 
     Without SQLAlchemy there is no engine, and it is not imported for that.
     """
+    unparametrised.renew(item)
     run = item.config.stash[RUN]
     if run.named_engines and "sqlalchemy.ext.asyncio" in sys.modules:
         run.redirector.guard(run.named_engines, item.nodeid)
@@ -153,6 +174,8 @@ def pytest_runtest_makereport(
     from pytest_asyncdb.reports import item_report
 
     item_report.complete(report, item, call)
+    if call.when == "teardown" and (run := item.config.stash[RUN]).is_child:
+        run.close()
     return report
 
 

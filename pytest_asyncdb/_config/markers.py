@@ -76,7 +76,12 @@ def read_markers(item: pytest.Item, registry: Registry) -> MarkerOptions:
     path, line, name = item.location
     where = f"@pytest.mark.asyncdb of {name} at {path}:{(line or 0) + 1}"
     merged: dict[str, Any] = {}
-    for mark in item.iter_markers("asyncdb"):  # the closest first
+    # The closest first; pytest puts those of a parameter behind those of its function.
+    of_parameter = getattr(getattr(item, "callspec", None), "marks", ())
+    for mark in (
+        *(mark for mark in of_parameter if mark.name == "asyncdb"),
+        *item.iter_markers("asyncdb"),
+    ):
         for key, value in _check(mark, where, registry).items():
             merged.setdefault(key, value)
     return MarkerOptions(**merged)

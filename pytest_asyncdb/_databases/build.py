@@ -5,6 +5,7 @@ Everything runs on the plugin's loop, on an engine without a pool that is dispos
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from pytest_asyncdb._databases import messages
 from pytest_asyncdb._engines.build_engine import build_engine, without_pool
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
+    from sqlalchemy.engine import URL, Dialect
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from pytest_asyncdb._databases.plan import SchemaPlan
@@ -23,12 +24,38 @@ if TYPE_CHECKING:
 
 
 def building_engine(url: URL, options: Mapping[str, Any]) -> AsyncEngine:
-    """An engine for building, with the user's options except those of the pool."""
+    """An engine for building, with the user's options except those of the pool.
+
+    Raises:
+        ConfigError: SQLAlchemy does not accept them, or the backend lacks the isolation level.
+    """
     from sqlalchemy.pool import NullPool
 
     left = without_pool(options)
-    left.pop("isolation_level", None)
-    return build_engine(url, poolclass=NullPool, **left)
+    level = left.pop("isolation_level", None)
+    try:
+        engine = build_engine(url, poolclass=NullPool, **left)
+        for one in (level, engine.get_execution_options().get("isolation_level")):
+            with contextlib.suppress(NotImplementedError):  # the dialect has no list
+                _check_isolation_level(engine.dialect, one)
+        if not isinstance(pool := options.get("poolclass") or NullPool, type):
+            raise TypeError(f"poolclass={pool!r} is not a class")
+    except Exception as error:
+        raise messages.wrong_engine_options(error) from error
+    return engine
+
+
+async def try_options(engine: AsyncEngine) -> None:
+    """Connect once.
+
+    Raises:
+        ConfigError: The driver or the server does not accept the user's ``connect_args``.
+    """
+    try:
+        async with engine.connect():
+            pass
+    except Exception as error:
+        raise messages.wrong_engine_options(getattr(error, "orig", None) or error) from error
 
 
 async def build_schema(engine: AsyncEngine, backend: Backend, plan: SchemaPlan) -> None:
@@ -113,3 +140,19 @@ async def _migrate(engine: AsyncEngine, migrate: Callable[..., Any]) -> None:
         import asyncio
 
         await asyncio.to_thread(migrate, **given)
+
+
+def _check_isolation_level(dialect: Dialect, level: str | None) -> None:
+    """Refuse a level that *dialect* does not know, as SQLAlchemy does at the first connection.
+
+    Raises:
+        ArgumentError: It does not know the level.
+    """
+    from sqlalchemy.exc import ArgumentError
+
+    levels: Any = dialect.get_isolation_level_values(None)  # type: ignore[arg-type]
+    if level is not None and str(level).replace("_", " ").upper() not in levels:
+        raise ArgumentError(
+            f"Invalid value {level!r} for isolation_level. "
+            f"Valid isolation levels for {dialect.name!r} are {', '.join(levels)}"
+        )

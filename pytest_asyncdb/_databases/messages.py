@@ -22,6 +22,18 @@ def may_not_create(
     )
 
 
+def wrong_engine_options(error: BaseException) -> errors.ConfigError:
+    """SQLAlchemy or the driver does not accept the options of the engine."""
+    return errors.ConfigError(
+        "the options of the engine do not work (the fixture asyncdb_engine_options)",
+        [f"{type(error).__name__}: {error}".partition("\n")[0]],
+        [
+            "return arguments that create_async_engine() accepts on this backend",
+            "for other arguments on each backend, let the fixture request asyncdb_backend",
+        ],
+    )
+
+
 def too_few_connections(
     label: str, source: str, free: int, workers: int, minimum: int
 ) -> errors.ServerUnavailable:

@@ -7,7 +7,8 @@ and what is built from them in ``build.py``.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+import inspect
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,14 +60,29 @@ def as_seeds(value: Any) -> tuple[Callable[..., Any], ...]:
     if value is None:
         return ()
     if callable(value):
+        refuse_generator(value, "asyncdb_seed")
         return (value,)
-    if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
+    if isinstance(value, Collection) and not isinstance(value, (str, bytes, Mapping)):
         return tuple(seed for one in value for seed in as_seeds(one))
     raise errors.ConfigError(
         f"asyncdb_seed is not a function but {type(value).__name__} (the fixture asyncdb_seed)",
         [],
         ["return an async function that takes a session, or a list of these"],
     )
+
+
+def refuse_generator(function: Callable[..., Any] | None, fixture: str) -> None:
+    """Refuse a function with ``yield``, of which nothing would run.
+
+    Raises:
+        ConfigError: It has one.
+    """
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise errors.ConfigError(
+            f"{fixture} is a function with yield (the fixture {fixture})",
+            ["A call of it runs nothing."],
+            ["write the function without yield; only a fixture may have one"],
+        )
 
 
 def load_metadata(written: Sourced[str]) -> tuple[MetaData, ...]:
@@ -115,7 +131,7 @@ def as_metadata(value: Any, source: str, what: str = "asyncdb_metadata") -> tupl
     metadata = getattr(value, "metadata", value)
     if isinstance(metadata, MetaData):
         return (metadata,)
-    if isinstance(value, Iterable):
+    if isinstance(value, Collection) and not isinstance(value, Mapping):
         return tuple(m for one in value for m in as_metadata(one, source, what))
     raise errors.MetadataError(
         f"{what} is not a MetaData but {type(value).__name__} ({source})",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._databases import messages
-from pytest_asyncdb._databases.build import build_schema, building_engine, fill
+from pytest_asyncdb._databases.build import build_schema, building_engine, fill, try_options
 from pytest_asyncdb._databases.connection import AutocommitConnection
 from pytest_asyncdb._databases.fingerprint import fingerprint, lasting_fingerprint
 from pytest_asyncdb._databases.kept_databases import kept_folder, kept_name
@@ -239,6 +239,8 @@ class Provisioner:
         seeds = plan.seeds if bare else plan.seeds[-1:]
         begun = time.perf_counter()
         try:
+            if options.get("connect_args"):
+                await try_options(engine)
             if has_schema:
                 await build_schema(engine, self.backend, plan)
             built = time.perf_counter()

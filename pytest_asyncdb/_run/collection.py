@@ -14,10 +14,10 @@ import pytest
 from pytest_asyncdb import errors
 from pytest_asyncdb._run.pytest_internals import has_function_scope
 from pytest_asyncdb._run.stash import RUN
+from pytest_asyncdb.abc import BackendSpec
 
 if TYPE_CHECKING:
     from pytest_asyncdb._config.markers import MarkerOptions
-    from pytest_asyncdb.abc import BackendSpec
 
 #: The fixture that makes a test a database test: every other one depends on it.
 BACKEND = "asyncdb_backend"
@@ -41,10 +41,13 @@ def apply_marker(collector: pytest.Module | pytest.Class, name: str, obj: object
 
 def _needs_view(marks: Iterable[pytest.Mark]) -> bool:
     """Is the marker among *marks*, and not applied yet?"""
-    names = {mark.name for mark in marks}
-    return "asyncdb" in names and not any(
+    return _is_marked(marks) and not any(
         mark.name == "usefixtures" and VIEW in mark.args for mark in marks
     )
+
+
+def _is_marked(marks: Iterable[pytest.Mark]) -> bool:
+    return any(mark.name == "asyncdb" for mark in marks)
 
 
 def open_view_first(item: pytest.Item) -> None:
@@ -75,22 +78,58 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
             return  # the user chooses the backend
     run = metafunc.config.stash[RUN]
     marker = marker_options(metafunc.definition)
-    specs: list[Any] = [spec for spec in run.settings.specs if marker.allows(spec, run.registry)]
+    every = run.settings.specs
+    specs: list[Any] = [spec for spec in every if marker.allows(spec, run.registry)]
     ids = [spec.id for spec in specs]
+    if len(specs) < len(every) and _has_marked_parameter(metafunc.definition):
+        # A parameter's marker wins over the function's, so left_out() decides.
+        specs = [pytest.param(spec, marks=pytest.mark.asyncdb) for spec in every]
+        ids = [spec.id for spec in every]
     if not specs:
-        skip = pytest.mark.skip(reason=marker.why_not(run.settings.specs))
+        skip = pytest.mark.skip(reason=marker.why_not(every))
         specs, ids = [pytest.param(None, marks=skip)], ["no-backend"]
     metafunc.parametrize(BACKEND, specs, ids=ids, indirect=True, scope="session")
 
 
-def is_allowed(item: pytest.Item) -> bool:
-    """Does the marker of a parameter, which comes after :func:`parametrize`, allow the backend?"""
-    callspec = getattr(item, "callspec", None)
-    if callspec is None or not any(mark.name == "asyncdb" for mark in callspec.marks):
-        return True
-    spec = callspec.params.get(BACKEND)
-    run = item.config.stash[RUN]
-    return spec is None or isinstance(spec, str) or marker_options(item).allows(spec, run.registry)
+def _has_marked_parameter(definition: pytest.Item) -> bool:
+    """Has a value in a list of ``@pytest.mark.parametrize`` the marker?"""
+    for mark in definition.iter_markers("parametrize"):
+        values = mark.args[1] if mark.args[1:] else mark.kwargs.get("argvalues")
+        if isinstance(values, (list, tuple)) and any(
+            _is_marked(getattr(value, "marks", ())) for value in values
+        ):
+            return True
+    return False
+
+
+def left_out(items: Iterable[pytest.Item]) -> list[pytest.Item]:
+    """The items whose backend the marker of a parameter does not allow.
+
+    If it allows none of the run, the first item stays, and is skipped with the reason.
+
+    Raises:
+        UsageError: A mistake in the marker.
+    """
+    tests: dict[Any, list[Any]] = {}
+    item: Any
+    for item in items:
+        if isinstance(spec := spec_of(item), BackendSpec) and _is_marked(item.callspec.marks):
+            others = f"-{item.callspec.id}-".replace(f"-{spec.id}-", "-", 1)
+            tests.setdefault((item.parent, item.originalname, others), []).append(item)
+    found = []
+    for test in tests.values():
+        try:
+            options = marker_options(test[0])
+        except pytest.Collector.CollectError as error:
+            raise pytest.UsageError(str(error)) from None
+        run = test[0].config.stash[RUN]
+        allowed = [
+            item for item in test if options.allows(item.callspec.params[BACKEND], run.registry)
+        ]
+        if not allowed:
+            test[0].add_marker(pytest.mark.skip(reason=options.why_not(run.settings.specs)))
+        found += [item for item in test if item not in (allowed or test[:1])]
+    return found
 
 
 def spec_of(item: pytest.Item | None) -> BackendSpec | None:

@@ -109,14 +109,39 @@ def no_backend_parameter(test: str, words: Sequence[str]) -> errors.ConfigError:
     return errors.ConfigError(
         "a database fixture was requested while the test ran, on several backends",
         [f"test: {test}", f"The run's backends: {', '.join(words)}."],
-        ['name it before: @pytest.mark.usefixtures("asyncdb_backend") on the test'],
+        [
+            'name it before: @pytest.mark.usefixtures("asyncdb_backend") on the test',
+            'or name one backend: @pytest.mark.asyncdb("' + words[0] + '")',
+        ],
     )
 
 
-def trio_backend(test: str) -> errors.LoopError:
-    """anyio runs the test on trio."""
+def on_trio(test: str, source: str, remedy: str) -> errors.LoopError:
+    """The test runs on trio."""
     return errors.LoopError(
-        "the test runs on trio, which no async SQLAlchemy driver supports (anyio_backend)",
+        f"the test runs on trio, which no async SQLAlchemy driver supports ({source})",
         [f"test: {test}"],
-        ["keep database tests on asyncio: override anyio_backend to return 'asyncio'"],
+        [f"keep database tests on asyncio: {remedy}"],
+    )
+
+
+def not_a_mapping(fixture: str, found: str) -> errors.ConfigError:
+    """The value of a fixture for options is no mapping.
+
+    Args:
+        found: Its type.
+    """
+    return errors.ConfigError(
+        f"{fixture} is not a mapping but {found} (the fixture {fixture})",
+        [],
+        ["return a dict of arguments; an empty one if there are none"],
+    )
+
+
+def refused_option(fixture: str, name: str) -> errors.ConfigError:
+    """Options name what the plugin sets itself."""
+    return errors.ConfigError(
+        f"{name!r} is not an option of a test's database (the fixture {fixture})",
+        ["The plugin sets it: engines and sessions belong to the database of the test."],
+        [f"leave out {name!r}; for the application's engines there is asyncdb_app_engines"],
     )

@@ -13,7 +13,7 @@ import contextlib
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_asyncdb import errors
@@ -110,7 +110,7 @@ def app_engines(given: Any, source: str) -> tuple[AppEngine, ...]:
         return tuple(AppEngine(word, source) for word in given.replace(",", " ").split())
     if given is None:
         return ()
-    if isinstance(given, Iterable):
+    if isinstance(given, Collection) and not isinstance(given, Mapping):
         return tuple(one for part in given for one in app_engines(part, source))
     return (AppEngine(given, source),)
 

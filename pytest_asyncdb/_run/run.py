@@ -6,9 +6,10 @@ Made in ``pytest_configure``. It opens nothing before the first test needs it, a
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
@@ -68,8 +69,6 @@ class Run:
             self.servers = self.owned = OwnedServers(
                 self.settings, registry, self.choice, print_progress, self.id
             )
-        #: Unittest tests that ran on one backend of several.
-        self.unparametrised: set[str] = set()
         written = self.settings.app_engines
         #: The application's engines that the ini file names.
         self.named_engines = app_engines(written.value, written.source)
@@ -85,6 +84,11 @@ class Run:
         #: How many databases of failed tests this process has kept.
         self.kept = 0
         self.liveness = Liveness()
+        self._process = os.getpid()
+        #: In a forked child: what its parent has opened. Nothing must end it, not even the
+        #: garbage collector, since the connections are the parent's.
+        self._parents: tuple[Any, ...] | None = None
+        self._options: list[Mapping[str, Any]] = []
 
     @property
     def host(self) -> HostLoop:
@@ -115,13 +119,17 @@ class Run:
     ) -> View:
         """Open a test's view of its database.
 
-        Tests with the same backend, plan, options and strategy share a database.
+        Tests with the same backend, plan, options and strategy share a database. A child that was
+        forked for its test makes its own.
         """
         from pytest_asyncdb._databases.worker_databases import WorkerDatabase
 
+        if os.getpid() != self._process:
+            self._enter_child()
         with self.liveness.explaining(spec):
-            options_key = tuple(sorted((key, id(value)) for key, value in engine_options.items()))
-            key = (spec, plan, options_key, isolation)
+            if engine_options not in self._options:
+                self._options.append(dict(engine_options))
+            key = (spec, plan, self._options.index(engine_options), isolation)
             if key not in self._strategies:
                 strategy = self.registry.isolation(isolation)
                 database = WorkerDatabase(self._provisioner(spec), plan, dict(engine_options))
@@ -145,12 +153,31 @@ class Run:
                 driver,
                 f"{prefix_of(self.id)}{self.worker}_{len(self._provisioners)}",
                 self.host,
-                self.servers,
+                None if self.is_child else self.servers,
                 idle_limit(server, backend.label, self.workers),
             )
             provisioner.built = self.timer.templates.setdefault(str(spec), [])
             self._provisioners[spec] = provisioner
         return self._provisioners[spec]
+
+    @property
+    def is_child(self) -> bool:
+        """Was this process forked for a test, as by pytest-forked?"""
+        return self._parents is not None
+
+    def _enter_child(self) -> None:
+        """Leave what the parent has opened to the parent."""
+        self._process = os.getpid()
+        self._parents = self._strategies, self._databases, self._provisioners, self._host
+        self._strategies, self._databases, self._provisioners, self._host = {}, {}, {}, None
+        self.worker = f"{self.worker}_{self._process}"
+
+    def _drop_databases(self, provisioners: Iterable[Provisioner]) -> None:
+        from pytest_asyncdb._databases.provisioner import drop_leftovers
+
+        for one in provisioners:
+            if not one.in_process:
+                asyncio.run(drop_leftovers(one.server, one.backend, one.driver, one.prefix))
 
     def keep(self, kept: DatabaseRef | Exception, spec: BackendSpec, test: str) -> tuple[bool, str]:
         """Record that a failed test's database was kept.
@@ -189,10 +216,15 @@ class Run:
     def close(self) -> None:
         """Close connections, drop databases, stop servers. May be called twice.
 
+        A forked child calls it after its test, and leaves the servers to its parent.
+
         A step that fails does not prevent the later ones.
         """
         with contextlib.ExitStack() as stack:
-            stack.callback(self.servers.close)
+            if self.is_child:
+                stack.callback(self._drop_databases, self._provisioners.values())
+            else:
+                stack.callback(self.servers.close)
             if self._host is not None:
                 stack.callback(self._host.close)
             for provisioner in self._provisioners.values():

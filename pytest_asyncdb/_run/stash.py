@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pytest_asyncdb._record.statement_log import StatementLog
     from pytest_asyncdb._run.redirect import Stray
     from pytest_asyncdb._run.run import Run
-    from pytest_asyncdb.abc import View
+    from pytest_asyncdb.abc import BackendSpec, View
 
 RUN: pytest.StashKey[Run] = pytest.StashKey()
 #: The test that runs.
@@ -25,7 +25,7 @@ class TestState:
     """What is known of a test while it runs; pytest keeps the item itself until the end of the
     run."""
 
-    __slots__ = ("failure", "kept", "log", "lost", "next", "strays", "view")
+    __slots__ = ("failure", "kept", "log", "lost", "next", "only", "strays", "view")
 
     def __init__(self) -> None:
         #: The exception with which it failed, so that a breach is not reported twice.
@@ -39,6 +39,8 @@ class TestState:
         self.lost = False
         #: The next test in the same process.
         self.next: pytest.Item | None = None
+        #: The one of several backends on which it runs, if pytest cannot parametrise it.
+        self.only: BackendSpec | None = None
         #: Engines that are not named and that connected.
         self.strays: Sequence[Stray] = ()
         #: Its view of its database.

@@ -182,6 +182,8 @@ class _MySQLFamily(Backend):
     #: 1213, ER_LOCK_DEADLOCK: InnoDB rolls the whole transaction back. So does 1205,
     #: ER_LOCK_WAIT_TIMEOUT, with the server's option innodb_rollback_on_timeout.
     transaction_ending_errors = frozenset({1205, 1213})
+    #: ER_CANT_CHANGE_TX_CHARACTERISTICS, and variables that no transaction can change; 1400: XA.
+    outside_transactions = "^(1400|1568|1679|1694|1766):"
     lock_timeout_codes = frozenset({1205})
     #: ER_DBACCESS_DENIED_ERROR, ER_TABLEACCESS_DENIED_ERROR, ER_SPECIFIC_ACCESS_DENIED_ERROR.
     access_denied_codes = frozenset({1044, 1142, 1227})

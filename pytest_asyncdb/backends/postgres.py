@@ -221,6 +221,9 @@ class Postgres(Backend):
     aliases = ("postgresql",)
     label = "PostgreSQL"
     dialect = "postgresql"
+    #: active_sql_transaction, invalid_transaction_termination (a procedure that commits), and
+    #: unsafe_new_enum_value_usage.
+    outside_transactions = "^(25001|2D000|55P04):"
     failed_transaction = "25P02"
     lock_timeout_codes = frozenset({"55P03"})  # lock_not_available
     in_use_codes = frozenset({"55006"})  # object_in_use

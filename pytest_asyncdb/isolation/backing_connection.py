@@ -57,13 +57,17 @@ class Connector:
         self.backend = database.backend
         self.url = self._first_url = url
         options = without_pool(database.engine_options)
-        self.autocommit = options.get("isolation_level") == "AUTOCOMMIT"
-        if self.autocommit:
-            del options["isolation_level"]
-        self.isolation_level: str | None = options.get("isolation_level")
+        level = options.pop("isolation_level", None)
+        level = level and level.replace("_", " ").upper()  # as SQLAlchemy reads it
+        self.autocommit = level == "AUTOCOMMIT"
+        self.isolation_level: str | None = None if self.autocommit else level
         self._connect_args = options.pop("connect_args", {})
         self.engine = build_engine(
-            url, poolclass=NullPool, connect_args=self._connect_args, **options
+            url,
+            poolclass=NullPool,
+            connect_args=self._connect_args,
+            isolation_level=self.isolation_level,
+            **options,
         )
         event.listen(self.engine.sync_engine, "do_connect", self._connect)
         self.dialect: Dialect = self.engine.dialect

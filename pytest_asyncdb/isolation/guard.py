@@ -8,6 +8,7 @@ its own statement, a note on it and the end of the test say so.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -94,13 +95,19 @@ class GuardedWork(Work):
         return self._lose(messages.LOST_TRANSACTION, statement)
 
     def explain_failure(self, error: BaseException, statement: str) -> None:
-        """After an error of the driver: has it cost more than its statement?"""
+        """After an error of the driver: has it cost more than its statement, or does only the
+        outer transaction cause it?"""
         if self.ended or self.lost is not None or not self.units.begun:
             return
         backing = self.backing
+        code = backing.driver.error_code(error)
         if backing.is_lost(error):
             lost = messages.LOST_CONNECTION
-        elif backing.driver.error_code(error) in backing.backend.transaction_ending_errors:
+        elif re.search(backing.backend.outside_transactions, f"{code}: {error}"):
+            shown = f"statement: {one_line(statement)}"
+            error.add_note(str(messages.OUTSIDE_TRANSACTIONS.of(self.test, shown, here())))
+            return
+        elif code in backing.backend.transaction_ending_errors:
             backing.script([backing.backend.probe])  # tells the driver
             if backing.in_transaction() is not False:
                 return

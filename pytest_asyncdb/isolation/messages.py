@@ -97,6 +97,13 @@ REFUSED_STATEMENT = Text(
 )
 REFUSED_CALL = Text("refused: {what}", "In the strategy 'rollback' {why}.", (_MARK_RESET,))
 
+OUTSIDE_TRANSACTIONS = Text(
+    "in 'rollback' the whole test is one transaction, in which this statement fails",
+    "With AUTOCOMMIT, or after a commit, it may succeed in production.",
+    (f'{_MARK_RESET}, or isolation="copy"',),
+    errors.IsolationConflict,
+)
+
 # What a test leaves.
 
 LEFT_RUNNING = Text(

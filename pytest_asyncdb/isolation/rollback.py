@@ -48,9 +48,9 @@ class Rollback(SharedDatabaseStrategy):
                 self._knows_sequences = True
             self.restoration.reset_sequences()
         if self._backing is None:
-            connector = Connector(self._database, self._host, self._database.url)
-            self._backing = BackingConnection(connector)
-            self._backing.connect()  # initialises the dialect
+            backing = BackingConnection(Connector(self._database, self._host, self._database.url))
+            backing.connect()  # initialises the dialect
+            self._backing = backing
         return _RollbackView(self, self._backing, request.test)
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -56,12 +57,13 @@ def notes(run: Run, reports: Iterable[object]) -> list[str]:
             has added to them, also in xdist's workers.
     """
     lines = []
-    if run.unparametrised:
-        lines.append(
-            f"asyncdb: {len(run.unparametrised)} tests ran on {run.settings.specs[0]} only: "
-            "pytest cannot parametrise unittest classes and doctests"
-        )
     reports = list(reports)
+    only = Counter(r.asyncdb_only for r in reports if hasattr(r, "asyncdb_only"))
+    lines += [
+        f"asyncdb: {counted(number, 'test')} ran on {word} only: "
+        "pytest cannot parametrise unittest classes and doctests"
+        for word, number in only.items()
+    ]
     lines += _kept(reports)
     lines += _strays(reports, run)
     if run.settings.stats:

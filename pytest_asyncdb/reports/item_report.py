@@ -1,7 +1,7 @@
 """What the plugin adds to pytest's report of a test: sections of a failed test, and attributes.
 
 xdist's workers send a report with its attributes to the controller: ``asyncdb`` (the outcome,
-for the matrix), ``asyncdb_kept``, ``asyncdb_strays`` and ``asyncdb_times``.
+for the matrix), ``asyncdb_kept``, ``asyncdb_only``, ``asyncdb_strays`` and ``asyncdb_times``.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo
         if report.failed:
             report.sections += header.stray_sections(test.strays, run)
     if call.when == "teardown":
+        if test.only is not None:
+            report.__dict__["asyncdb_only"] = str(test.only)
         times = run.timer.take()
         if times is not None and run.settings.stats:
             report.__dict__["asyncdb_times"] = times

@@ -152,7 +152,7 @@ BREACHES: dict[str, list[errors.AsyncdbError | str]] = {
         ),
         run_messages.needs_independent("asyncdb.connections()", "t").headline,
     ],
-    "docs/loops.md": [run_messages.trio_backend("t")],
+    "docs/loops.md": [run_messages.on_trio("t", "anyio_backend", "r")],
     "docs/howto/migrations.md": [
         database_messages.foreign_database("…", "…", "asyncdb_migrations in pytest.ini")
     ],

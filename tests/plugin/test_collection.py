@@ -140,6 +140,111 @@ def test_a_marker_on_a_parameter_holds_for_that_parameter(project: Project) -> N
     ]
 
 
+def test_a_parameter_without_a_backend_is_skipped_with_the_reason(
+    project: Project, sqlite: Target
+) -> None:
+    """As a function is; it does not vanish."""
+    project.tests(
+        """
+        def only(*words, **values):
+            return pytest.mark.asyncdb(*words, **values)
+
+        @pytest.fixture(params=["a", pytest.param("b", marks=only("mariadb"))])
+        def letter(request): return request.param
+
+        @pytest.mark.parametrize("n", [
+            0,
+            pytest.param(1, marks=only("postgres", reason="why")),
+            pytest.param(2, marks=only(exclude="sqlite")),
+            pytest.param(3, marks=only(requires="several_connections")),
+            pytest.param(4, marks=only("sqlite")),
+        ])
+        def test_it(n, asyncdb_session):
+            assert n in (0, 4)
+
+        def test_letters(letter, asyncdb_engine):
+            assert letter == "a"
+        """
+    )
+    outcome = project.run(sqlite).had(passed=3, skipped=4)
+    for reason in (
+        "marked only postgres: why; this run has sqlite (--asyncdb=sqlite)",
+        "marked not sqlite; this run has sqlite (--asyncdb=sqlite)",
+        "marked requires several_connections; this run has sqlite (--asyncdb=sqlite)",
+        "marked only mariadb; this run has sqlite (--asyncdb=sqlite)",
+    ):
+        assert outcome.text.count(reason) == 1
+
+
+def test_the_marker_of_a_parameter_wins_over_that_of_its_function(project: Project) -> None:
+    """The closest wins, also where it allows more."""
+    project.tests(
+        """
+        only = pytest.mark.asyncdb
+
+        @pytest.mark.asyncdb("sqlite", "mysql")
+        @pytest.mark.parametrize("n", [
+            pytest.param(1, marks=only("postgres")),
+            pytest.param(2, marks=only(exclude="mysql")),
+            pytest.param(3, marks=only("mariadb")),
+            4,
+        ])
+        def test_it(n, asyncdb_session): pass
+        """
+    )
+    assert sorted(collected(project, "--asyncdb=sqlite,postgres,mysql")) == [
+        "test_it[mysql-4]",
+        "test_it[postgres-1]",
+        "test_it[sqlite-2]",
+        "test_it[sqlite-3]",  # skipped
+        "test_it[sqlite-4]",
+    ]
+
+
+def test_every_argument_of_the_marker_works_on_a_parameter(
+    project: Project, sqlite: Target
+) -> None:
+    project.tests(
+        """
+        from sqlalchemy import inspect
+
+        @pytest.mark.asyncdb(isolation="copy")
+        @pytest.mark.parametrize(("strategy", "tables"), [
+            ("copy", True),
+            pytest.param("reset", True, marks=pytest.mark.asyncdb(isolation="reset")),
+            pytest.param("rollback", True, marks=pytest.mark.asyncdb(isolation="rollback")),
+            pytest.param("copy", False, marks=pytest.mark.asyncdb(schema=False)),
+        ])
+        async def test_it(asyncdb, strategy, tables):
+            async with asyncdb.engine.connect() as connection:
+                found = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
+            assert bool(found) == tables
+            if strategy == "rollback":
+                with pytest.raises(Exception, match="needs connections of their own"):
+                    async with asyncdb.connections(1): pass
+            else:
+                async with asyncdb.connections(1): pass
+        """
+    )
+    project.pytester.runpytest_inprocess(*sqlite.arguments).assert_outcomes(passed=4)
+
+
+def test_a_mistake_in_the_marker_of_a_parameter_ends_the_run(project: Project) -> None:
+    project.tests(
+        """
+        only = pytest.mark.asyncdb("postgers")
+
+        @pytest.mark.parametrize("n", [pytest.param(2, marks=only)])
+        def test_it(n, asyncdb_session): pass
+        """
+    )
+    result = project.pytester.runpytest_inprocess()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["ERROR: unknown backend 'postgers' (did you mean 'postgres'?) (@pytest.mark.asyncdb of *"]
+    )
+
+
 def test_a_user_may_choose_the_backend_by_parametrize(project: Project, sqlite: Target) -> None:
     project.tests(
         """
@@ -189,7 +294,7 @@ def test_a_unittest_class_runs_on_the_first_backend_and_the_run_says_so(
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
         [
-            "asyncdb: 1 tests ran on sqlite only: "
+            "asyncdb: 1 test ran on sqlite only: "
             "pytest cannot parametrise unittest classes and doctests"
         ]
     )

@@ -362,7 +362,9 @@ def test_getfixturevalue_on_several_backends_is_explained(project: Project, sqli
             "test: test_it.py::test_it",
             "The run's backends: sqlite, postgres.",
             "",
-            'To fix this: name it before: @pytest.mark.usefixtures("asyncdb_backend") on the test',
+            "To fix this, do one of:",
+            '  - name it before: @pytest.mark.usefixtures("asyncdb_backend") on the test',
+            '  - or name one backend: @pytest.mark.asyncdb("sqlite")',
         ],
         consecutive=True,
     )

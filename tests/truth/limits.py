@@ -23,6 +23,10 @@ SAVEPOINTS = Limit("Savepoints on SQLite", STRATEGIES, ("sqlite",))
 
 #: The limits that no scenario shows, and the test that does.
 SHOWN_BY = {
+    "Statements that no transaction allows": (
+        "contract/test_outside_transactions.py"
+        "::test_a_statement_that_no_transaction_allows_fails_with_the_remedy"
+    ),
     "Two-phase transactions": "contract/test_guard.py::test_two_phase_transactions_are_refused",
     "The driver's own connection": (
         "contract/test_guard.py::test_the_drivers_own_connection_cannot_end_the_test"

@@ -1,0 +1,216 @@
+"""What other plugins see: time limits, stored parameters, plans, forked children, trio."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fix_project import Project
+from fix_servers import Servers, Target
+
+from pytest_asyncdb._run.stash import RUN
+
+
+class Recorder:
+    """A plugin that looks at the run as others do."""
+
+    def __init__(self) -> None:
+        #: For each test whether its server had started when the test began.
+        self.ready: list[bool] = []
+        #: Of each test the parameter, as text.
+        self.parameters: list[str] = []
+        #: The servers that were asked for.
+        self.asked: list[Any] = []
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
+        """pytest-timeout sets its timer here."""
+        run = item.config.stash[RUN]
+        assert run.owned is not None
+        self.ready.append(run.owned.started(run.settings.specs[0]) is not None)
+        yield
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        """allure stores this for the history of a test."""
+        specs = [item.callspec for item in items if hasattr(item, "callspec")]
+        self.parameters += [repr(spec.params["asyncdb_backend"]) for spec in specs]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        owned = session.config.stash[RUN].owned
+        assert owned is not None
+        self.asked += owned._futures
+
+
+@pytest.fixture
+def sqlite(servers: Servers) -> Target:
+    return servers.target("sqlite")
+
+
+def watched(project: Project, *arguments: str) -> tuple[Recorder, pytest.RunResult]:
+    recorder = Recorder()
+    result = project.pytester.runpytest_inprocess(*arguments, plugins=[recorder])
+    return recorder, result
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        pytest.param("def test_it(asyncdb_session): pass", id="parametrised"),
+        pytest.param(
+            """
+            import unittest
+
+            class TestIt(unittest.TestCase):
+                @pytest.fixture(autouse=True)
+                def database(self, asyncdb_session): pass
+
+                def test_it(self): pass
+            """,
+            id="unittest",
+        ),
+    ],
+)
+def test_a_server_is_ready_before_the_time_of_the_first_test_is_measured(
+    project: Project, servers: Servers, test: str
+) -> None:
+    """pytest-timeout would kill the first test for the start of a server."""
+    servers.need("postgres", "embedded")
+    project.tests(test)
+    recorder, result = watched(project, "--asyncdb=postgres", "--asyncdb-server=local")
+    result.assert_outcomes(passed=1)
+    assert recorder.ready == [True]
+
+
+@pytest.mark.complete
+def test_each_worker_of_xdist_waits_for_the_server_too(project: Project, servers: Servers) -> None:
+    project.write(
+        "conftest.py",
+        """
+        import pytest
+        from pytest_asyncdb._run.stash import RUN
+
+        @pytest.hookimpl(hookwrapper=True)
+        def pytest_runtest_protocol(item):
+            assert item.config.stash[RUN].servers._servers
+            yield
+        """,
+    )
+    project.tests('@pytest.mark.parametrize("n", range(4))\ndef test_it(asyncdb_session, n): pass')
+    project.run_apart(servers.target("postgres+asyncpg"), "-n", "2").had(passed=4)
+
+
+def test_a_server_that_does_not_start_is_reported_by_its_test(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    project.tests("def test_it(asyncdb_session): pass\ndef test_other(): pass")
+    result = project.pytester.runpytest_inprocess("--asyncdb=mysql@5.0")
+    result.assert_outcomes(errors=1, passed=1)
+    result.stdout.fnmatch_lines(["no MySQL server is available (--asyncdb=mysql@5.0)"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--setup-plan"],
+        ["--collect-only"],
+        ["--fixtures-per-test"],
+        ["-k", "not it"],
+        ["-k", "skipped"],
+        pytest.param(["-p", "broken"], id="a file that cannot be imported"),
+    ],
+    ids=" ".join,
+)
+def test_no_server_is_started_that_no_test_needs(project: Project, arguments: list[str]) -> None:
+    """There is no such server, so a run that asks for it is seen without one."""
+    project.tests(
+        """
+        def test_it(asyncdb_session): pass
+
+        @pytest.mark.skip
+        def test_skipped(asyncdb_session): pass
+        """
+    )
+    project.write("broken.py", "")
+    if "broken" in arguments:
+        project.write("test_broken.py", "import no_such_module")
+    recorder, _ = watched(project, "--asyncdb=mysql@5.0", *arguments)
+    assert recorder.parameters
+    assert recorder.asked == []
+
+
+def test_a_stored_parameter_is_the_word_whatever_else_the_run_has(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """allure recognises a test by the text of its parameters; pytest shows it, too."""
+    project.tests("def test_it(asyncdb_engine): pass")
+    alone, result = watched(project, "--setup-plan", "--asyncdb=postgres+psycopg@17")
+    result.stdout.fnmatch_lines(["SETUP    S asyncdb_backend[[]postgres+psycopg@17[]]"])
+    monkeypatch.setenv("ASYNCDB_BACKENDS", "sqlite,postgres+psycopg@17")
+    together, _ = watched(project, "--setup-plan")
+    assert alone.parameters == ["postgres+psycopg@17"]
+    assert together.parameters == ["sqlite", "postgres+psycopg@17"]
+
+
+@pytest.mark.everyday("postgres+asyncpg")
+@pytest.mark.parametrize(
+    "workers",
+    [pytest.param((), id="alone"), pytest.param(("-n", "2"), marks=pytest.mark.complete, id="n2")],
+)
+def test_forked_children_have_databases_of_their_own(
+    project: Project, target: Target, workers: tuple[str, ...]
+) -> None:
+    """A child ends without the end of a run, so it drops its databases after its test."""
+    project.tests(
+        """
+        NAME = "ada"
+
+        async def test_before(asyncdb_session):
+            await add(asyncdb_session, NAME)
+            await asyncdb_session.commit()
+
+        async def test_forked(asyncdb_session):
+            assert await names(asyncdb_session) == []
+            await add(asyncdb_session, NAME)
+            await asyncdb_session.commit()
+
+        @pytest.mark.asyncdb(isolation="reset")
+        async def test_forked_with_real_commits(asyncdb_session):
+            assert await names(asyncdb_session) == []
+            await add(asyncdb_session, NAME)
+            await asyncdb_session.commit()
+
+        async def test_later(asyncdb_session, asyncdb_backend, asyncdb_url):
+            assert await names(asyncdb_session) == []
+            if asyncdb_backend.name == "postgres":
+                prefix = "_".join(asyncdb_url.database.split("_")[:2])
+                query = text("SELECT datname FROM pg_database WHERE datname LIKE :prefix")
+                found = await asyncdb_session.scalars(query, {"prefix": f"{prefix}%"})
+                assert [name for name in found if name.count("_") > 4] == []
+        """
+    )
+    project.run_apart(target, "-p", "forking", *workers).had(passed=4)
+
+
+def test_a_test_for_trio_is_refused_with_the_reason(project: Project, sqlite: Target) -> None:
+    """pytest-trio's marker, also when its option trio_mode sets it."""
+    project.ini(asyncio_mode="strict", markers="trio: pytest-trio")
+    project.tests(
+        """
+        @pytest.mark.trio
+        def test_it(asyncdb_session): pass
+
+        @pytest.mark.trio
+        def test_without_a_database(): pass
+        """
+    )
+    project.run(sqlite).had(errors=1, passed=1).shows(
+        """
+        the test runs on trio, which no async SQLAlchemy driver supports (@pytest.mark.trio)
+
+        test: test_it.py::test_it[sqlite]
+
+        To fix this: keep database tests on asyncio: mark it asyncio or anyio
+        """
+    )
