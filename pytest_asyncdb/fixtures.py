@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,8 @@ import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._run import messages
+from pytest_asyncdb._run.app_engines import app_engines, session_options
 from pytest_asyncdb._run.collection import spec_of
-from pytest_asyncdb._run.redirect import app_engines, session_options
 from pytest_asyncdb._run.stash import ITEM, RUN, state_of
 
 if TYPE_CHECKING:
@@ -28,10 +29,11 @@ if TYPE_CHECKING:
         async_sessionmaker,
     )
 
+    from pytest_asyncdb._run.app_engines import AppEngine
     from pytest_asyncdb._run.handle import Asyncdb, AsyncdbBackend
-    from pytest_asyncdb._run.redirect import AppEngine
     from pytest_asyncdb._run.run import Run
     from pytest_asyncdb.abc import BackendSpec, View
+    from pytest_asyncdb.isolation.started_tasks import StartedTasks
 
 
 #: The value of ``asyncdb_metadata`` if no tables are named.
@@ -174,6 +176,7 @@ def _asyncdb_view(
     from pytest_asyncdb._config.markers import read_markers
     from pytest_asyncdb._databases.plan import SchemaPlan, as_metadata, as_seeds
     from pytest_asyncdb.abc import ViewRequest
+    from pytest_asyncdb.isolation.started_tasks import StartedTasks
 
     run = request.config.stash[RUN]
     run.timer.setting_up()
@@ -205,21 +208,24 @@ def _asyncdb_view(
     try:
         with plain_errors():
             entries = _app_engines(request, asyncdb_app_engines)
-            strays = run.redirector.begin(view.engine, entries, node.nodeid, view.watch)
+            run.redirector.begin(view.engine, entries, node.nodeid, view.watch)
     except BaseException:
         view.close()
         raise
     test = state_of(node)
-    test.strays, test.view = strays, view
-    test.log = view.log, f"{asyncdb_backend}, {isolation}"
+    test.view, test.log = view, (view.log, f"{asyncdb_backend}, {isolation}")
+    tasks = StartedTasks(node.nodeid, run.late.append)
     run.timer.ready()
-    yield view
+    with _runs_in_anyio(request, tasks):
+        yield view
     run.timer.ending()
+    tasks.end()
     run.redirector.end()
     if view.keeping and (why := run.why_not_kept(asyncdb_backend.spec)) is not None:
         view.keeping = False
         test.kept = False, why
-    breaches = [b for b in view.close() if not _is_known(b, test.failure)]
+    breaches = [*view.close(), *tasks.close()]
+    breaches = [b for b in breaches if not _is_known(b, test.failure)]
     if view.kept is not None:
         test.kept = run.keep(view.kept, asyncdb_backend.spec, node.nodeid)
     run.timer.ended(str(asyncdb_backend), isolation)
@@ -367,6 +373,18 @@ def _refuse_trio(request: pytest.FixtureRequest) -> None:
     value = request.getfixturevalue("anyio_backend")
     if (value if isinstance(value, str) else value[0]) == "trio":
         raise messages.trio_backend(request.node.nodeid)
+
+
+@contextlib.contextmanager
+def _runs_in_anyio(request: pytest.FixtureRequest, tasks: StartedTasks) -> Iterator[None]:
+    """Let a test of anyio's plugin start its tasks in *tasks*."""
+    node = request.node
+    function = getattr(node, "obj", None)
+    if "anyio_backend" in request.fixturenames and inspect.iscoroutinefunction(function):
+        node.obj = tasks.inside(function)
+    yield
+    if node.obj is not function:
+        node.obj = function
 
 
 def _is_known(breach: BaseException, error: BaseException | None) -> bool:

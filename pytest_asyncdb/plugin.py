@@ -6,7 +6,6 @@ Every pytest run imports this module, so it imports no database library.
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Generator
 from typing import Any
@@ -116,10 +115,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    run = session.config.stash[RUN]
+    run.redirector.watch(run.named_engines)
+    run.redirector.active = run.settings.uses_plugin
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Start the servers that the collected tests need, while the first tests run."""
     run = session.config.stash[RUN]
+    run.redirector.active |= any(map(collection.is_database_test, session.items))
     if run.owned is not None and not session.config.option.collectonly:
         needed = {collection.spec_of(item) for item in session.items}
         run.owned.start(spec for spec in run.settings.specs if spec in needed)
@@ -127,20 +133,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Remember the next test, whose database may be prepared meanwhile."""
+    """Remember the next test, whose database may be prepared meanwhile; refuse the application's
+    engines until the test's database is open."""
     state_of(item).next = nextitem
     item.config.stash[ITEM] = item
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Refuse the application's engines until the test's database is open.
-
-    Without SQLAlchemy there is no engine, and it is not imported for that.
-    """
-    run = item.config.stash[RUN]
-    if run.named_engines and "sqlalchemy.ext.asyncio" in sys.modules:
-        run.redirector.guard(run.named_engines, item.nodeid)
+    item.config.stash[RUN].redirector.run_test(item.nodeid)
 
 
 @pytest.hookimpl(wrapper=True)

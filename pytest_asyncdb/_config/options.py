@@ -47,6 +47,8 @@ class Settings(NamedTuple):
     #: The files that ``asyncdb_inputs`` names.
     inputs: tuple[Path, ...]
     app_engines: Sourced[str]
+    #: What happens when an engine connects to another database than the test's.
+    other_engines: Sourced[str]
     #: Run the doctor instead of the tests?
     doctor: bool
     #: The file for the outcomes of tests; empty: none.
@@ -58,6 +60,12 @@ class Settings(NamedTuple):
     def compares(self) -> bool:
         """Are the outcomes of tests collected?"""
         return len(self.specs) > 1 or bool(self.report.value)
+
+    @property
+    def uses_plugin(self) -> bool:
+        """Does the ini file say that the project uses the plugin?"""
+        said = (self.metadata, self.migrations, self.app_engines)
+        return any(one.value for one in said) or self.other_engines.source != "default"
 
     def provider(self, backend: str) -> Sourced[str]:
         """The provider that the user wants for *backend*: a name, or ``auto``."""

@@ -25,6 +25,12 @@ def prefix_of(run: str) -> str:
     return f"asyncdb_{run}_"
 
 
+def is_of_a_run(database: str | None) -> bool:
+    """Has the plugin made a database for a run, or kept it? A file's name may have folders."""
+    name = (database or "").rpartition("/")[2]
+    return run_of(name) is not None or name.startswith("asyncdb_kept_")
+
+
 def run_of(database: str) -> str | None:
     """The id of the run that made a database; None: no run of the plugin made it."""
     found = _DATABASE.match(database)

@@ -1,0 +1,151 @@
+"""The tasks that a test has started.
+
+A task copies the context in which it is created, and ``asyncio.to_thread`` copies it to its
+thread; ``run_in_executor`` does not. So the context says which test has started a task: one that
+uses the test's database and is pending at the test's end is reported, and one that goes on after
+it reaches no other test's database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pytest_asyncdb import errors
+from pytest_asyncdb._engines.asyncio_internals import loop_closer
+from pytest_asyncdb._record.call_sites import (
+    lines_of,
+    places_of_error,
+    places_of_task,
+    user_places,
+    user_position,
+    user_task,
+)
+from pytest_asyncdb._record.statement_log import Place
+from pytest_asyncdb.isolation import messages
+
+Task = asyncio.Task[object]
+
+#: The test in which this task was started; None: outside of a test, or in a fixture of a wider
+#: scope.
+_STARTED_IN: contextvars.ContextVar[StartedTasks | None] = contextvars.ContextVar(
+    "asyncdb_started_in", default=None
+)
+
+
+#: A task that was refused after its test: the node id, its name, its place in the user's code.
+Late = tuple[str, str, str]
+
+
+class StartedTasks:
+    """The tasks of one test: those that are started until :meth:`close`.
+
+    Args:
+        test: The node id.
+        on_late: Called when one of them is refused after :meth:`end`.
+    """
+
+    def __init__(self, test: str, on_late: Callable[[Late], object]) -> None:
+        self.test = test
+        self.ended = False
+        self._on_late = on_late
+        self._thread = threading.get_ident()
+        self._outer = _STARTED_IN.get()
+        #: The tasks that have used a database, with the places of their last statements.
+        self._used: dict[weakref.ref[Task], Sequence[Place]] = {}
+        #: The tasks that were pending, and where they stood.
+        self._left: dict[str, Sequence[Place]] = {}
+        _STARTED_IN.set(self)
+
+    def end(self) -> None:
+        """The test has ended: its tasks may use no database any more."""
+        self.ended = True
+
+    def close(self) -> list[errors.AsyncdbError]:
+        """Returns what the test must be told of its tasks."""
+        _STARTED_IN.set(self._outer)
+        for task in [key() for key in self._used]:
+            if task is not None and not task.done() and (places := places_of_task(task)):
+                self._left[task_name(task)] = places
+        if not self._left:
+            return []
+        tasks = [(f"task: {task}", *messages.at(at[:3])) for task, at in self._left.items()]
+        return [messages.LEFT_PENDING.of(self.test, *tasks)]
+
+    def inside(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """An async *function* that starts its tasks in this test, in whatever context it runs:
+        the task in which anyio runs tests may be older."""
+
+        @functools.wraps(function)
+        async def in_test(*args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            _STARTED_IN.set(self)
+            try:
+                return await function(*args, **kwargs)
+            finally:
+                _STARTED_IN.set(None)
+
+        return in_test
+
+    def use(self, task: Task, places: Sequence[Place]) -> None:
+        """*task* runs a statement."""
+        key = weakref.ref(task)
+        if key not in self._used:
+            task.add_done_callback(self._done)
+            if not places and (other := user_task(task)) is not task:
+                self.use(other, places_of_task(other))
+        self._used[key] = places
+
+    def forget(self, task: Task) -> None:
+        """Another error is about *task*."""
+        self._used.pop(weakref.ref(task), None)
+
+    def late(self) -> errors.AsyncdbError:
+        """The error for the running task."""
+        task, places = user_position()
+        name = task_name(task)
+        self._on_late((self.test, name, "".join(lines_of(places[:1]))))
+        return messages.LATE_TASK.of(self.test, f"task: {name}", messages.at(places))
+
+    def _done(self, task: Task) -> None:
+        """A task has ended: by itself, or because pytest's plugin closes the loop of the test?
+
+        A loop with the scope of a function is closed, and its tasks are cancelled, before the
+        fixtures of the plugin end.
+        """
+        closer = loop_closer() if threading.get_ident() == self._thread else None
+        key = weakref.ref(task)
+        if closer is None or key not in self._used or user_places(1, closer):
+            return  # also asyncio.run() in a test ends its tasks itself
+        places = self._used[key]
+        if task.cancelled():
+            try:
+                task.result()
+            except asyncio.CancelledError as error:
+                places = places_of_error(error)
+        if places:  # else it is the task in which anyio runs tests
+            self._left[task_name(task)] = places
+
+
+def started_in() -> StartedTasks | None:
+    """The tasks of the test that has started the running one."""
+    return _STARTED_IN.get()
+
+
+def late() -> errors.AsyncdbError | None:
+    """The error for the running task, which is reported, if its test has ended."""
+    test = _STARTED_IN.get()
+    return test.late() if test is not None and test.ended else None
+
+
+def task_name(task: Task | None) -> str:
+    """The name of a task with that of its function, for errors."""
+    if task is None:
+        return "(no task)"
+    function = getattr(task.get_coro(), "__qualname__", "")
+    return f"{task.get_name()} ({function})" if function else task.get_name()
