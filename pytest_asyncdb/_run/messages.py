@@ -73,8 +73,8 @@ def not_an_app_engine(word: str, source: str, found: str) -> errors.ConfigError:
 
 def spare_fixture(fixture: str | None) -> list[str]:
     """The remedy for a fixture that prepares the database, as those of most projects do."""
-    text = "if it only creates or drops tables: the plugin does that"
-    return [f"delete the fixture {fixture} {text}"] if fixture else []
+    why = "if it only creates or drops tables: the plugin does that"
+    return [f"delete the fixture {fixture}, {why}"] if fixture else []
 
 
 def other_engine(
@@ -101,12 +101,12 @@ def used_outside(word: str, url: str, where: str, fixture: str | None) -> errors
         f"the application's engine connects outside of a database test ({word})",
         [where, *([f"fixture: {fixture}"] if fixture else []), f"Nothing was sent to {url}."],
         [
-            *spare_fixture(fixture),
             "let the fixture that starts the application use asyncdb_engine: "
             "def client(asyncdb_engine)",
             "for every test, write in the ini file: usefixtures = asyncdb_engine",
             "mark the function, class or module: @pytest.mark.asyncdb",
             "give a fixture of a wider scope the scope of a function",
+            *spare_fixture(fixture),
         ],
     )
 
