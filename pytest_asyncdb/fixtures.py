@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from pytest_asyncdb._run.handle import Asyncdb, AsyncdbBackend
     from pytest_asyncdb._run.run import Run
     from pytest_asyncdb.abc import BackendSpec, View
-    from pytest_asyncdb.isolation.started_tasks import StartedTasks
 
 
 #: The value of ``asyncdb_metadata`` if no tables are named.
@@ -216,10 +214,10 @@ def _asyncdb_view(
     test.view, test.log = view, (view.log, f"{asyncdb_backend}, {isolation}")
     tasks = StartedTasks(node.nodeid, run.late.append)
     run.timer.ready()
-    with _runs_in_anyio(request, tasks):
+    with tasks.of_test(node):
         yield view
     run.timer.ending()
-    tasks.end()
+    tasks.ended = True
     run.redirector.end()
     if view.keeping and (why := run.why_not_kept(asyncdb_backend.spec)) is not None:
         view.keeping = False
@@ -373,18 +371,6 @@ def _refuse_trio(request: pytest.FixtureRequest) -> None:
     value = request.getfixturevalue("anyio_backend")
     if (value if isinstance(value, str) else value[0]) == "trio":
         raise messages.trio_backend(request.node.nodeid)
-
-
-@contextlib.contextmanager
-def _runs_in_anyio(request: pytest.FixtureRequest, tasks: StartedTasks) -> Iterator[None]:
-    """Let a test of anyio's plugin start its tasks in *tasks*."""
-    node = request.node
-    function = getattr(node, "obj", None)
-    if "anyio_backend" in request.fixturenames and inspect.iscoroutinefunction(function):
-        node.obj = tasks.inside(function)
-    yield
-    if node.obj is not function:
-        node.obj = function
 
 
 def _is_known(breach: BaseException, error: BaseException | None) -> bool:

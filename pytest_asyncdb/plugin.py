@@ -118,14 +118,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_sessionstart(session: pytest.Session) -> None:
     run = session.config.stash[RUN]
     run.redirector.watch(run.named_engines)
-    run.redirector.active = run.settings.uses_plugin
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Start the servers that the collected tests need, while the first tests run."""
     run = session.config.stash[RUN]
-    run.redirector.active |= any(map(collection.is_database_test, session.items))
+    names = (getattr(item, "fixturenames", ()) for item in session.items)
+    run.redirector.active |= any(collection.BACKEND in found for found in names)
     if run.owned is not None and not session.config.option.collectonly:
         needed = {collection.spec_of(item) for item in session.items}
         run.owned.start(spec for spec in run.settings.specs if spec in needed)

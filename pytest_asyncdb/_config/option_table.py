@@ -130,8 +130,7 @@ OPTIONS = (
     ),
     Option(
         "other_engines",
-        "what happens when an engine connects to another database than the test's: report or "
-        "refuse",
+        "engines that connect to another database than the test's: report or refuse",
         "ini",
         default="report",
         choices=("report", "refuse"),

@@ -61,12 +61,6 @@ class Settings(NamedTuple):
         """Are the outcomes of tests collected?"""
         return len(self.specs) > 1 or bool(self.report.value)
 
-    @property
-    def uses_plugin(self) -> bool:
-        """Does the ini file say that the project uses the plugin?"""
-        said = (self.metadata, self.migrations, self.app_engines)
-        return any(one.value for one in said) or self.other_engines.source != "default"
-
     def provider(self, backend: str) -> Sourced[str]:
         """The provider that the user wants for *backend*: a name, or ``auto``."""
         return self.providers.get(backend, self.providers["*"])

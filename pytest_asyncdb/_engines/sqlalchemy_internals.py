@@ -75,8 +75,7 @@ def watch_checkouts(callback: Callable[[Engine], object]) -> Callable[[], None]:
     def stop() -> None:
         if callback in _watchers:
             _watchers.remove(callback)
-            if _Arming in sys.meta_path:
-                sys.meta_path.remove(_Arming)
+            sys.meta_path.remove(_Arming)
 
     _watchers.append(callback)
     sys.meta_path.insert(0, _Arming)

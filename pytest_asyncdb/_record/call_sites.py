@@ -62,10 +62,8 @@ def user_places(limit: int = 3, start: FrameType | None = None) -> list[Place]:
 
 def places_of_task(task: asyncio.Task[object]) -> list[Place]:
     """Where a pending task stands in the user's code, the innermost line first."""
-    places: list[Place] = []
-    for frame in _awaiting_frames(task):
-        places[:0] = _place(frame, frame.f_lineno)
-    return places
+    frames = [*_awaiting_frames(task)][::-1]
+    return [place for frame in frames for place in _place(frame, frame.f_lineno)]
 
 
 def user_position() -> tuple[asyncio.Task[object] | None, list[Place]]:
@@ -100,10 +98,8 @@ def _awaiting_frames(task: asyncio.Task[object]) -> Iterator[FrameType]:
 
 def places_of_error(error: BaseException) -> list[Place]:
     """The lines of the user's code in a traceback, the innermost first."""
-    places: list[Place] = []
-    for frame, number in traceback.walk_tb(error.__traceback__):
-        places[:0] = _place(frame, number)
-    return places
+    frames = [*traceback.walk_tb(error.__traceback__)][::-1]
+    return [place for frame, number in frames for place in _place(frame, number)]
 
 
 def _place(frame: FrameType, number: int) -> list[Place]:

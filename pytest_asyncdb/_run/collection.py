@@ -83,10 +83,6 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(BACKEND, specs, ids=ids, indirect=True, scope="session")
 
 
-def is_database_test(item: pytest.Item) -> bool:
-    return BACKEND in getattr(item, "fixturenames", ())
-
-
 def is_allowed(item: pytest.Item) -> bool:
     """Does the marker of a parameter, which comes after :func:`parametrize`, allow the backend?"""
     callspec = getattr(item, "callspec", None)

@@ -69,8 +69,7 @@ class OtherEngines:
         url = shown_url(engine)
         if url not in self._names:
             self._names[url] = name_of(engine)
-        started = started_in()
-        test = self.test if started is None else started.test
+        test = getattr(started_in(), "test", self.test)
         place = "".join(lines_of(user_position()[1][:1]))
         other = OtherEngine(
             url, self._names[url], engine.dialect.is_async, test, place, running_fixture()
@@ -83,7 +82,7 @@ class OtherEngines:
             if test == self.test:
                 self.refused.append(error)
             raise error
-        if other not in self.seen:
+        if all(other[:4] != one[:4] for one in self.seen):
             self.seen.append(other)
 
     def remedies(self, other: OtherEngine) -> list[str]:
@@ -102,5 +101,5 @@ class OtherEngines:
 def in_memory(engine: Engine) -> bool:
     """Is its database in the memory of this process, and so nobody's real data?"""
     url = engine.url
-    hidden = any(word in str(url) for word in ("mode=memory", "vfs=memdb"))
-    return url.get_backend_name() == "sqlite" and (url.database in (None, "", ":memory:") or hidden)
+    named = url.database not in (None, "", ":memory:") and "mode=memory" not in str(url)
+    return url.get_backend_name() == "sqlite" and not named

@@ -28,10 +28,10 @@ def running_fixture() -> str | None:
     from pytest_asyncdb._record.call_sites import caller_frames
 
     for frame in caller_frames():
-        if frame.f_code.co_name == "pytest_fixture_setup":
-            found = frame.f_locals.get("fixturedef")
-            if found is not None and not found.func.__module__.startswith("pytest_asyncdb"):
-                return f"{found.argname!r} (scope {found.scope})"
+        is_hook = frame.f_code.co_name == "pytest_fixture_setup"
+        found = frame.f_locals.get("fixturedef") if is_hook else None
+        if found is not None and not found.func.__module__.startswith("pytest_asyncdb"):
+            return f"{found.argname!r} (scope {found.scope})"
     return None
 
 

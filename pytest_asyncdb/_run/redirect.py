@@ -28,7 +28,7 @@ from pytest_asyncdb._run.pytest_internals import running_fixture
 from pytest_asyncdb._run.runs import is_of_a_run
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Connection, Engine
+    from sqlalchemy.engine import Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 
@@ -67,17 +67,17 @@ class Redirector:
 
     Args:
         is_own: Is it the plugin that connects now, rather than the application?
-        others: Told of engines that lead to another database.
+        others: The engines that lead to another database.
     """
 
     def __init__(self, is_own: Callable[[], bool], others: OtherEngines) -> None:
         self._is_own = is_own
-        self._others = others
+        self.others = others
         #: The project uses the plugin: engines that are not redirected are refused or reported.
         self.active = False
         self._entries: Sequence[AppEngine] = ()
         self._where = ""
-        self._stop_watching: Callable[[], None] | None = None
+        self._stop_watching: Callable[[], None] = lambda: None
         self._lock = threading.RLock()
         #: The engine of the running test; None: no test's database is open.
         self._target: Engine | None = None
@@ -94,7 +94,7 @@ class Redirector:
     def run_test(self, test: str) -> None:
         """A test begins; its database is not open yet, and it may need none."""
         self._where = f"test: {test}"
-        self._others.test = test
+        self.others.test = test
         self._known = set()
 
     def begin(
@@ -133,8 +133,7 @@ class Redirector:
     def close(self) -> None:
         """Stop watching. May be called twice."""
         self.end()
-        if self._stop_watching is not None:
-            self._stop_watching()
+        self._stop_watching()
 
     def _redirect(self, target: Engine) -> None:
         for entry in self._entries:
@@ -145,20 +144,21 @@ class Redirector:
 
     def _connecting(self, engine: Engine) -> None:
         """*engine* is about to check out a connection."""
-        if OURS in engine.get_execution_options() or self._is_own():
-            return
         root = root_engine(engine)
+        own, of_a_run = root.url, is_of_a_run(root.url.database)
+        # A seed runs on the plugin's loop as well, and may use an engine of the application.
+        if OURS in engine.get_execution_options() or (of_a_run and self._is_own()):
+            return
         with self._lock:
             target = self._target
             if target is not None and root not in self._known and root.dialect.is_async:
                 self._redirect(target)
             if root in self._known:
                 return
-            own = root.url
-            if target is not None and _place(own) == _place(target.url):
+            if target is not None and own[3:6] == target.url[3:6]:  # host, port, database
                 self._known.add(root)
                 self._other_connection()
-        if not self.active or root in self._known or is_of_a_run(own.database):
+        if not self.active or root in self._known or of_a_run:
             return
         named = next((entry for entry in self._entries if entry.matches(root)), None)
         if named is not None and not named.foreign:
@@ -167,9 +167,5 @@ class Redirector:
             fixture = running_fixture()
             raise late() or messages.used_outside(named.word, shown_url(root), self._where, fixture)
         if named is None and (target is not None or not in_memory(root)):
-            self._others.connects(root)
+            self.others.connects(root)
         self._known.add(root)
-
-
-def _place(url: URL) -> tuple[object, ...]:
-    return url.host, url.port, url.database

@@ -76,10 +76,12 @@ class Run:
         written = self.settings.app_engines
         #: The application's engines that the ini file names.
         self.named_engines = app_engines(written.value, written.source)
-        self.other_engines = OtherEngines(self.settings.other_engines, written.value)
         self.redirector = Redirector(
-            lambda: self._host is not None and self._host.runs_here, self.other_engines
+            lambda: self._host is not None and self._host.runs_here,
+            OtherEngines(self.settings.other_engines, written.value),
         )
+        said = self.settings.metadata, self.settings.migrations, self.settings.other_engines
+        self.redirector.active = any(one.source != "default" for one in (written, *said))
         #: Tasks that were refused because their tests have ended, since the last report.
         self.late: list[Late] = []
         self._host: HostLoop | None = None

@@ -9,11 +9,13 @@ it reaches no other test's database.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
+import inspect
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pytest_asyncdb import errors
@@ -47,24 +49,22 @@ class StartedTasks:
 
     Args:
         test: The node id.
-        on_late: Called when one of them is refused after :meth:`end`.
+        on_late: Called when one of them is refused because the test has ended.
     """
 
     def __init__(self, test: str, on_late: Callable[[Late], object]) -> None:
         self.test = test
+        #: The test is over: its tasks may use no database any more.
         self.ended = False
-        self._on_late = on_late
+        self.on_late = on_late
         self._thread = threading.get_ident()
-        self._outer = _STARTED_IN.get()
+        outer = _STARTED_IN.get()  # of a test in which this run runs
+        self._outer = None if outer is None or outer.ended else outer
         #: The tasks that have used a database, with the places of their last statements.
         self._used: dict[weakref.ref[Task], Sequence[Place]] = {}
         #: The tasks that were pending, and where they stood.
         self._left: dict[str, Sequence[Place]] = {}
         _STARTED_IN.set(self)
-
-    def end(self) -> None:
-        """The test has ended: its tasks may use no database any more."""
-        self.ended = True
 
     def close(self) -> list[errors.AsyncdbError]:
         """Returns what the test must be told of its tasks."""
@@ -77,9 +77,14 @@ class StartedTasks:
         tasks = [(f"task: {task}", *messages.at(at[:3])) for task, at in self._left.items()]
         return [messages.LEFT_PENDING.of(self.test, *tasks)]
 
-    def inside(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """An async *function* that starts its tasks in this test, in whatever context it runs:
-        the task in which anyio runs tests may be older."""
+    @contextlib.contextmanager
+    def of_test(self, item: Any) -> Iterator[None]:
+        """Let the function of anyio's test *item* start its tasks in this test: the task in which
+        anyio runs it may be older than the test, and so has another context."""
+        function: Any = getattr(item, "obj", None)
+        if "anyio_backend" not in item.fixturenames or not inspect.iscoroutinefunction(function):
+            yield
+            return
 
         @functools.wraps(function)
         async def in_test(*args: Any, **kwargs: Any) -> Any:
@@ -90,7 +95,9 @@ class StartedTasks:
             finally:
                 _STARTED_IN.set(None)
 
-        return in_test
+        item.obj = in_test
+        yield
+        item.obj = function
 
     def use(self, task: Task, places: Sequence[Place]) -> None:
         """*task* runs a statement."""
@@ -104,13 +111,6 @@ class StartedTasks:
     def forget(self, task: Task) -> None:
         """Another error is about *task*."""
         self._used.pop(weakref.ref(task), None)
-
-    def late(self) -> errors.AsyncdbError:
-        """The error for the running task."""
-        task, places = user_position()
-        name = task_name(task)
-        self._on_late((self.test, name, "".join(lines_of(places[:1]))))
-        return messages.LATE_TASK.of(self.test, f"task: {name}", messages.at(places))
 
     def _done(self, task: Task) -> None:
         """A task has ended: by itself, or because pytest's plugin closes the loop of the test?
@@ -140,7 +140,12 @@ def started_in() -> StartedTasks | None:
 def late() -> errors.AsyncdbError | None:
     """The error for the running task, which is reported, if its test has ended."""
     test = _STARTED_IN.get()
-    return test.late() if test is not None and test.ended else None
+    if test is None or not test.ended:
+        return None
+    task, places = user_position()
+    name = task_name(task)
+    test.on_late((test.test, name, "".join(lines_of(places[:1]))))
+    return messages.LATE_TASK.of(test.test, f"task: {name}", messages.at(places))
 
 
 def task_name(task: Task | None) -> str:

@@ -86,7 +86,7 @@ def _other_engines(reports: Iterable[object], run: Run) -> Iterator[str]:
         yield f"asyncdb: in {where} an engine connected that is not redirected: {url}"
         first = next((other for other in others if other.fixture), others[0])
         yield f"  first in {first.test}" + (f", at {first.place}" if first.place else "")
-        yield from (f"  {line}" for line in run.other_engines.remedies(first))
+        yield from (f"  {line}" for line in run.redirector.others.remedies(first))
 
 
 def _late(reports: Iterable[object]) -> Iterator[str]:
@@ -116,6 +116,6 @@ def other_engine_sections(others: Sequence[OtherEngine], run: Run) -> Iterator[t
             f"URL: {other.url}",
             *([f"at {other.place}"] if other.place else []),
             "What it wrote is not undone, and it does not see what the test wrote.",
-            *run.other_engines.remedies(other),
+            *run.redirector.others.remedies(other),
         ]
         yield "asyncdb", "\n".join(lines)

@@ -33,7 +33,7 @@ def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo
     """Add to *report* what is known of the test."""
     run, test, spec = item.config.stash[RUN], state_of(item), spec_of(item)
     error = call.excinfo.value if call.excinfo is not None and report.failed else None
-    refused, run.other_engines.refused = run.other_engines.refused, []
+    refused, run.redirector.others.refused = run.redirector.others.refused, []
     if refused and report.passed:  # the code under test has swallowed the error
         error, report.outcome, report.longrepr = refused[0], "failed", str(refused[0])
     if spec is not None and (call.when == "teardown" or report.failed):
@@ -55,17 +55,18 @@ def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo
         test.view.keeping = True
     if test.kept is not None:
         report.__dict__["asyncdb_kept"] = [*test.kept]
-    if others := run.other_engines.seen:
+    if others := run.redirector.others.seen:
         from pytest_asyncdb.reports import header
 
         if report.failed:
             report.sections += header.other_engine_sections(others, run)
+        if call.when == "teardown":
+            report.__dict__["asyncdb_other_engines"] = [[*other] for other in others]
+            others.clear()
     if run.late:
         report.__dict__["asyncdb_late"] = [[*late] for late in run.late]
         run.late.clear()
     if call.when == "teardown":
-        report.__dict__["asyncdb_other_engines"] = [[*other] for other in others]
-        others.clear()
         times = run.timer.take()
         if times is not None and run.settings.stats:
             report.__dict__["asyncdb_times"] = times

@@ -436,3 +436,28 @@ def test_an_inner_run_does_not_concern_the_outer_one(app: Project, sqlite: Targe
     )
     outcome = app.run(sqlite, "-p", "pytester").had(passed=2, failed=1)
     assert "test: test_it.py::test_guard" in outcome.text
+
+
+def test_a_seed_does_not_reach_the_applications_database(project: Project, sqlite: Target) -> None:
+    """It runs on the plugin's own event loop, which does not make the engine the plugin's."""
+    project.ini(asyncdb_app_engines="app.db:engine")
+    project.write("app/db.py", LATE_DB)
+    project.write(
+        "conftest.py",
+        """
+        import pytest
+        from app import db
+        from sqlalchemy import text
+
+        @pytest.fixture(scope="session")
+        def asyncdb_seed():
+            async def seed(session):
+                async with db.engine.connect() as connection:
+                    await connection.execute(text("SELECT 1"))
+            return seed
+        """,
+    )
+    project.tests("def test_it(asyncdb_session): pass")
+    outcome = project.run(sqlite).had(errors=1)
+    assert "connects outside of a database test (app.db:engine)" in outcome.text
+    assert not (project.path / "real.db").exists()
