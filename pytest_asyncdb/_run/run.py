@@ -41,7 +41,6 @@ if TYPE_CHECKING:
         View,
         ViewRequest,
     )
-    from pytest_asyncdb.isolation.started_tasks import Late
 
 
 class Run:
@@ -82,8 +81,9 @@ class Run:
         )
         said = self.settings.metadata, self.settings.migrations, self.settings.other_engines
         self.redirector.active = any(one.source != "default" for one in (written, *said))
-        #: Tasks that were refused because their tests have ended, since the last report.
-        self.late: list[Late] = []
+        #: Tasks that were refused because their tests have ended, since the last report: the
+        #: test, the task, its place.
+        self.late: list[tuple[str, str, str]] = []
         self._host: HostLoop | None = None
         self._strategies: dict[Any, Isolation] = {}
         self._databases: dict[Any, WorkerDatabase] = {}

@@ -27,8 +27,7 @@ def prefix_of(run: str) -> str:
 
 def is_of_a_run(database: str | None) -> bool:
     """Has the plugin made a database for a run, or kept it? A file's name may have folders."""
-    name = (database or "").rpartition("/")[2]
-    return run_of(name) is not None or name.startswith("asyncdb_kept_")
+    return re.match(r"(.*/)?asyncdb_(kept|[0-9a-f]{8})_", database or "") is not None
 
 
 def run_of(database: str) -> str | None:

@@ -40,19 +40,16 @@ _STARTED_IN: contextvars.ContextVar[StartedTasks | None] = contextvars.ContextVa
 )
 
 
-#: A task that was refused after its test: the node id, its name, its place in the user's code.
-Late = tuple[str, str, str]
-
-
 class StartedTasks:
     """The tasks of one test: those that are started until :meth:`close`.
 
     Args:
         test: The node id.
-        on_late: Called when one of them is refused because the test has ended.
+        on_late: Called when one of them is refused because the test has ended, with the node id,
+            the task's name and its place in the user's code.
     """
 
-    def __init__(self, test: str, on_late: Callable[[Late], object]) -> None:
+    def __init__(self, test: str, on_late: Callable[[tuple[str, str, str]], object]) -> None:
         self.test = test
         #: The test is over: its tasks may use no database any more.
         self.ended = False

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from pytest_asyncdb.abc import BackendSpec
 
 
+#: Number of engines that the summary shows.
+_SHOWN = 10
+
+
 def header(run: Run) -> list[str]:
     """One line for each backend: version, driver, provider and why, tuning, strategy."""
     lines = []
@@ -79,7 +83,7 @@ def _other_engines(reports: Iterable[object], run: Run) -> Iterator[str]:
         for row in getattr(report, "asyncdb_other_engines", ()):
             other = OtherEngine(*row)
             found.setdefault((other.url, other.name), []).append(other)
-    for url, name in found:
+    for url, name in [*found][:_SHOWN]:
         others = found[url, name]
         tests = {other.test for other in others} - {COLLECTION}
         where = counted(len(tests), "test") if tests else COLLECTION
@@ -87,6 +91,8 @@ def _other_engines(reports: Iterable[object], run: Run) -> Iterator[str]:
         first = next((other for other in others if other.fixture), others[0])
         yield f"  first in {first.test}" + (f", at {first.place}" if first.place else "")
         yield from (f"  {line}" for line in run.redirector.others.remedies(first))
+    if len(found) > _SHOWN:
+        yield f"asyncdb: and {len(found) - _SHOWN} more engines that are not redirected"
 
 
 def _late(reports: Iterable[object]) -> Iterator[str]:

@@ -223,6 +223,24 @@ def test_a_database_in_memory_is_reported_in_database_tests_only(
     )
 
 
+def test_of_very_many_engines_the_first_are_listed(app: Project, sqlite: Target) -> None:
+    """A project may have a file for each test."""
+    app.tests(
+        """
+        from app.other import create_engine, use_sync
+
+        @pytest.mark.parametrize("n", range(12))
+        def test_it(n):
+            engine = create_engine(f"sqlite:///{n}.db")
+            use_sync(engine)
+            engine.dispose()
+        """
+    )
+    outcome = app.run(sqlite).passed(12)
+    assert outcome.text.count("an engine connected that is not redirected: sqlite:///") == 10
+    assert "asyncdb: and 2 more engines that are not redirected" in outcome.text
+
+
 def test_all_workers_report_to_one_summary(app: Project, sqlite: Target) -> None:
     app.tests(
         """
