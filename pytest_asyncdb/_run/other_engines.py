@@ -10,7 +10,7 @@ from pytest_asyncdb._run.app_engines import name_of, shown_url
 from pytest_asyncdb._run.pytest_internals import running_fixture
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Engine
+    from sqlalchemy.engine import URL, Engine
 
     from pytest_asyncdb.abc import Sourced
 
@@ -98,8 +98,7 @@ class OtherEngines:
         ]
 
 
-def in_memory(engine: Engine) -> bool:
-    """Is its database in the memory of this process, and so nobody's real data?"""
-    url = engine.url
-    named = url.database not in (None, "", ":memory:") and "mode=memory" not in str(url)
-    return url.get_backend_name() == "sqlite" and not named
+def in_memory(url: URL) -> bool:
+    """Is it a database in the memory of this process, and so nobody's real data?"""
+    unnamed = url.database in (None, "", ":memory:") or "mode=memory" in str(url)
+    return url.get_backend_name() == "sqlite" and unnamed

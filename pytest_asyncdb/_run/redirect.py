@@ -145,7 +145,7 @@ class Redirector:
     def _connecting(self, engine: Engine) -> None:
         """*engine* is about to check out a connection."""
         root = root_engine(engine)
-        own, of_a_run = root.url, is_of_a_run(root.url.database)
+        of_a_run = is_of_a_run(root.url.database)
         # A seed runs on the plugin's loop as well, and may use an engine of the application.
         if OURS in engine.get_execution_options() or (of_a_run and self._is_own()):
             return
@@ -155,17 +155,20 @@ class Redirector:
                 self._redirect(target)
             if root in self._known:
                 return
-            if target is not None and own[3:6] == target.url[3:6]:  # host, port, database
-                self._known.add(root)
-                self._other_connection()
-        if not self.active or root in self._known or of_a_run:
+        if not (self.active or of_a_run):
             return
         named = next((entry for entry in self._entries if entry.matches(root)), None)
-        if named is not None and not named.foreign:
+        word = None if named is None or named.foreign else named.word
+        if of_a_run or word is not None:
             from pytest_asyncdb.isolation.started_tasks import late
 
-            fixture = running_fixture()
-            raise late() or messages.used_outside(named.word, shown_url(root), self._where, fixture)
-        if named is None and (target is not None or not in_memory(root)):
+            if (error := late()) is not None:
+                raise error
+            if word is not None and not of_a_run:
+                raise messages.used_outside(word, shown_url(root), self._where, running_fixture())
+            if target is not None and root.url[3:6] == target.url[3:6]:  # host, port, database
+                self._other_connection()
+        elif named is None and (target is not None or not in_memory(root.url)):
             self.others.connects(root)
-        self._known.add(root)
+        if not of_a_run:
+            self._known.add(root)

@@ -69,10 +69,8 @@ class StartedTasks:
         for task in [key() for key in self._used]:
             if task is not None and not task.done() and (places := places_of_task(task)):
                 self._left[task_name(task)] = places
-        if not self._left:
-            return []
         tasks = [(f"task: {task}", *messages.at(at[:3])) for task, at in self._left.items()]
-        return [messages.LEFT_PENDING.of(self.test, *tasks)]
+        return [messages.LEFT_PENDING.of(self.test, *tasks)] if tasks else []
 
     @contextlib.contextmanager
     def of_test(self, item: Any) -> Iterator[None]:

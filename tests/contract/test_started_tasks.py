@@ -307,6 +307,35 @@ def test_a_late_task_is_refused_the_applications_own_database_too(
     )
 
 
+def test_a_late_task_with_an_engine_of_its_own_is_refused_too(app: Project, target: Target) -> None:
+    """The tests of a worker share a database, so ``asyncdb_url`` is the next test's as well."""
+    app.ini(asyncio_default_test_loop_scope="module", asyncdb_isolation="reset")
+    app.tests(
+        """
+        from app.db import audit, tasks
+        from pytest_asyncdb import build_engine
+
+        go = asyncio.Event()
+        go.set()
+        start = asyncio.Event()
+
+        async def work(engine):
+            await start.wait()
+            await audit(go, async_sessionmaker(engine))
+
+        async def test_first(asyncdb_url):
+            tasks.append(asyncio.create_task(work(build_engine(asyncdb_url))))
+
+        async def test_then(asyncdb_session):
+            start.set()
+            refused, = await asyncio.gather(*tasks, return_exceptions=True)
+            assert "a task of a test that has ended" in str(refused)
+            assert await names(asyncdb_session) == []
+        """
+    )
+    app.run(target).passed(2)
+
+
 def test_threads_of_an_earlier_test_are_refused_too(app: Project, sqlite: Target) -> None:
     """``asyncio.to_thread`` copies the context to its thread."""
     app.ini(asyncio_default_test_loop_scope="module")
