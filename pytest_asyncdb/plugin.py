@@ -115,11 +115,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
-def pytest_sessionstart(session: pytest.Session) -> None:
-    run = session.config.stash[RUN]
-    run.redirector.watch(run.named_engines)
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Start the servers that the collected tests need, while the first tests run."""

@@ -54,10 +54,8 @@ class AppEngine:
         """
         if self.foreign and "://" in self.word:
             return self.word == shown_url(engine)
-        if not self.is_loaded:
-            return False
         with contextlib.suppress(Exception):  # the next database test raises it
-            return any(engine is one for one in self.engines())
+            return self.is_loaded and any(engine is one for one in self.engines())
         return False
 
     def engines(self) -> list[Engine]:

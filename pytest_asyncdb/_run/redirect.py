@@ -63,21 +63,24 @@ def _redirected(engine: Engine, target: Engine) -> Iterator[None]:
 
 
 class Redirector:
-    """Redirects the engines of one test after the other, and watches all engines of the process.
+    """Redirects the engines of one test after the other, and watches all engines of the process
+    until it is closed.
 
     Args:
+        entries: The engines that are refused until a test's database is open.
         is_own: Is it the plugin that connects now, rather than the application?
         others: The engines that lead to another database.
     """
 
-    def __init__(self, is_own: Callable[[], bool], others: OtherEngines) -> None:
+    def __init__(
+        self, entries: Sequence[AppEngine], is_own: Callable[[], bool], others: OtherEngines
+    ) -> None:
         self._is_own = is_own
         self.others = others
         #: The project uses the plugin: engines that are not redirected are refused or reported.
         self.active = False
-        self._entries: Sequence[AppEngine] = ()
-        self._where = ""
-        self._stop_watching: Callable[[], None] = lambda: None
+        self._entries = entries
+        self._where = "No test is running yet."
         self._lock = threading.RLock()
         #: The engine of the running test; None: no test's database is open.
         self._target: Engine | None = None
@@ -85,10 +88,6 @@ class Redirector:
         #: Engines that are redirected already, reported, or left alone.
         self._known: set[Engine] = set()
         self._undo = contextlib.ExitStack()
-
-    def watch(self, entries: Sequence[AppEngine]) -> None:
-        """Watch all engines from now on; refuse *entries* while no test's database is open."""
-        self._entries = entries
         self._stop_watching = watch_checkouts(self._connecting)
 
     def run_test(self, test: str) -> None:

@@ -76,6 +76,7 @@ class Run:
         #: The application's engines that the ini file names.
         self.named_engines = app_engines(written.value, written.source)
         self.redirector = Redirector(
+            self.named_engines,
             lambda: self._host is not None and self._host.runs_here,
             OtherEngines(self.settings.other_engines, written.value),
         )

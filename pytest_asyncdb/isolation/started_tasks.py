@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._engines.asyncio_internals import loop_closer
+from pytest_asyncdb._engines.asyncio_internals import Task, loop_closer
 from pytest_asyncdb._record.call_sites import (
     lines_of,
     places_of_error,
@@ -30,8 +30,6 @@ from pytest_asyncdb._record.call_sites import (
 )
 from pytest_asyncdb._record.statement_log import Place
 from pytest_asyncdb.isolation import messages
-
-Task = asyncio.Task[object]
 
 #: The test in which this task was started; None: outside of a test, or in a fixture of a wider
 #: scope.
@@ -57,8 +55,9 @@ class StartedTasks:
         self._thread = threading.get_ident()
         outer = _STARTED_IN.get()  # of a test in which this run runs
         self._outer = None if outer is None or outer.ended else outer
-        #: The tasks that have used a database, with the places of their last statements.
-        self._used: dict[weakref.ref[Task], Sequence[Place]] = {}
+        #: The tasks that have used a database, with the places of their last statements; None:
+        #: another one stands for it.
+        self._used: dict[weakref.ref[Task], Sequence[Place] | None] = {}
         #: The tasks that were pending, and where they stood.
         self._left: dict[str, Sequence[Place]] = {}
         _STARTED_IN.set(self)
@@ -67,8 +66,8 @@ class StartedTasks:
         """Returns what the test must be told of its tasks."""
         _STARTED_IN.set(self._outer)
         for task in [key() for key in self._used]:
-            if task is not None and not task.done() and (places := places_of_task(task)):
-                self._left[task_name(task)] = places
+            if task is not None and not task.done():
+                self._leave(task, places_of_task(task))
         tasks = [(f"task: {task}", *messages.at(at[:3])) for task, at in self._left.items()]
         return [messages.LEFT_PENDING.of(self.test, *tasks)] if tasks else []
 
@@ -101,11 +100,20 @@ class StartedTasks:
             task.add_done_callback(self._done)
             if not places and (other := user_task(task)) is not task:
                 self.use(other, places_of_task(other))
-        self._used[key] = places
+                self._used[key] = None
+        if self._used.get(key, ()) is not None:
+            self._used[key] = places
 
     def forget(self, task: Task) -> None:
         """Another error is about *task*."""
-        self._used.pop(weakref.ref(task), None)
+        self._used[weakref.ref(task)] = None
+
+    def _leave(self, task: Task, places: Sequence[Place]) -> None:
+        last = self._used.get(weakref.ref(task))
+        code = getattr(task.get_coro(), "cr_code", None)
+        # anyio runs tests and fixtures in a task of its own.
+        if last is not None and (places or "anyio" not in getattr(code, "co_filename", "")):
+            self._left[task_name(task)] = places or last
 
     def _done(self, task: Task) -> None:
         """A task has ended: by itself, or because pytest's plugin closes the loop of the test?
@@ -114,17 +122,15 @@ class StartedTasks:
         fixtures of the plugin end.
         """
         closer = loop_closer() if threading.get_ident() == self._thread else None
-        key = weakref.ref(task)
-        if closer is None or key not in self._used or user_places(1, closer):
+        if closer is None or user_places(1, closer):
             return  # also asyncio.run() in a test ends its tasks itself
-        places = self._used[key]
+        places: Sequence[Place] = ()
         if task.cancelled():
             try:
                 task.result()
             except asyncio.CancelledError as error:
                 places = places_of_error(error)
-        if places:  # else it is the task in which anyio runs tests
-            self._left[task_name(task)] = places
+        self._leave(task, places)
 
 
 def started_in() -> StartedTasks | None:

@@ -123,6 +123,33 @@ def test_a_task_that_swallows_its_cancellation_is_reported_too(
     assert "the test ended while a task that had used its database was pending" in outcome.text
 
 
+@pytest.mark.parametrize("scope", ["function", "module"])
+def test_a_task_without_code_of_the_user_is_reported_too(
+    app: Project, sqlite: Target, scope: str
+) -> None:
+    """As that of a statement which waits for its turn."""
+    app.ini(asyncio_default_test_loop_scope=scope)
+    app.tests(
+        """
+        from app.db import tasks
+
+        async def test_it(asyncdb_sessionmaker):
+            async def hold():
+                tasks.append(asyncdb_sessionmaker())
+                await names(tasks[0])
+            await asyncio.create_task(hold())
+            tasks.append(asyncdb_sessionmaker())
+            tasks.append(asyncio.create_task(tasks[1].execute(select(User))))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert not tasks[2].done()
+        """
+    )
+    outcome = app.run(sqlite).had(passed=1, errors=1)
+    assert "the test ended while a task that had used its database was pending" in outcome.text
+    assert "(AsyncSession.execute)" in outcome.text
+
+
 def test_tasks_that_are_nobodys_business_are_not_reported(app: Project, target: Target) -> None:
     """Those that use no database or have ended, whoever ended them, and those of a fixture of a
     wider scope, which use the database of each test."""
