@@ -14,8 +14,8 @@ import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._run import messages
+from pytest_asyncdb._run.app_engines import app_engines, session_options
 from pytest_asyncdb._run.collection import spec_of
-from pytest_asyncdb._run.redirect import app_engines, session_options
 from pytest_asyncdb._run.stash import ITEM, RUN, state_of
 from pytest_asyncdb._run.unparametrised import choose
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
         async_sessionmaker,
     )
 
+    from pytest_asyncdb._run.app_engines import AppEngine
     from pytest_asyncdb._run.handle import Asyncdb, AsyncdbBackend
-    from pytest_asyncdb._run.redirect import AppEngine
     from pytest_asyncdb.abc import BackendSpec, View
 
 
@@ -173,6 +173,7 @@ def _asyncdb_view(
     from pytest_asyncdb._config.markers import read_markers
     from pytest_asyncdb._databases.plan import SchemaPlan, as_metadata, as_seeds, refuse_generator
     from pytest_asyncdb.abc import ViewRequest
+    from pytest_asyncdb.isolation.started_tasks import StartedTasks
 
     run = request.config.stash[RUN]
     run.timer.setting_up()
@@ -205,28 +206,31 @@ def _asyncdb_view(
     try:
         with plain_errors():
             entries = _app_engines(request, asyncdb_app_engines)
-            strays = run.redirector.begin(view.engine, entries, node.nodeid, view.watch)
+            run.redirector.begin(view.engine, entries, node.nodeid, view.watch)
     except BaseException:
         view.close()
         raise
     test = state_of(node)
-    test.strays, test.view = strays, view
-    test.log = view.log, f"{asyncdb_backend}, {isolation}"
+    test.view, test.log = view, (view.log, f"{asyncdb_backend}, {isolation}")
+    tasks = StartedTasks(node.nodeid, run.late.append)
     run.timer.ready()
-    yield view
+    with tasks.of_test(node):
+        yield view
     run.timer.ending()
+    tasks.ended = True
     run.redirector.end()
     if view.keeping and (why := run.why_not_kept(asyncdb_backend.spec)) is not None:
         view.keeping = False
         test.kept = False, why
-    breaches = [b for b in view.close() if not _is_known(b, test.failure)]
+    breaches = [*view.close(), *tasks.close()]
+    breaches = [b for b in breaches if not _is_known(b, test.failure)]
     if view.kept is not None:
         test.kept = run.keep(view.kept, asyncdb_backend.spec, node.nodeid)
     run.timer.ended(str(asyncdb_backend), isolation)
     if breaches and (lost := run.liveness.lost(asyncdb_backend.spec)) is not None:
         first = [] if test.lost else [lost]  # it explains what could not be undone
         breaches = [*first, *(b for b in breaches if not getattr(b, "not_undone", False))]
-    if breaches:
+    if breaches and not request.session.exitstatus:  # else the run was interrupted
         pytest.fail("\n\n".join(map(str, breaches)), pytrace=False)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import sys
 import threading
 from collections.abc import Generator
 from typing import Any
@@ -117,6 +116,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Watch engines for a project that has database tests."""
+    names = (getattr(item, "fixturenames", ()) for item in session.items)
+    session.config.stash[RUN].redirector.active |= any(collection.BACKEND in one for one in names)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Start the servers that the tests need, while the first tests run."""
@@ -131,13 +137,15 @@ def pytest_runtestloop(session: pytest.Session) -> None:
 def pytest_runtest_protocol(
     item: pytest.Item, nextitem: pytest.Item | None
 ) -> Generator[None, object, object]:
-    """Remember the next test, whose database may be prepared meanwhile; wait for the server.
+    """Remember the next test, whose database may be prepared meanwhile; refuse the application's
+    engines until the test's database is open; wait for the server.
 
     A limit for the time of a test, such as pytest-timeout's, begins inside of this. A child that
     is forked for the test could not wait.
     """
     state_of(item).next = nextitem
     item.config.stash[ITEM] = item
+    item.config.stash[RUN].redirector.run_test(item.nodeid)
     if not item.config.option.setupplan and (spec := unparametrised.backend_of(item)):
         with contextlib.suppress(Exception):  # the fixture gets it, too
             item.config.stash[RUN].server(spec)
@@ -153,15 +161,8 @@ def pytest_fixture_setup(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Forget the backend of the test before; refuse the application's engines until the test's
-    database is open.
-
-    Without SQLAlchemy there is no engine, and it is not imported for that.
-    """
+    """Forget the backend of the test before."""
     unparametrised.renew(item)
-    run = item.config.stash[RUN]
-    if run.named_engines and "sqlalchemy.ext.asyncio" in sys.modules:
-        run.redirector.guard(run.named_engines, item.nodeid)
 
 
 @pytest.hookimpl(wrapper=True)

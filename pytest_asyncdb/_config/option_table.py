@@ -128,6 +128,13 @@ OPTIONS = (
         "separated by commas, with - before an engine that keeps its own database",
         "ini",
     ),
+    Option(
+        "other_engines",
+        "engines that connect to another database than the test's: report or refuse",
+        "ini",
+        default="report",
+        choices=("report", "refuse"),
+    ),
 )
 
 

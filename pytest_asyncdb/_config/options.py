@@ -47,6 +47,8 @@ class Settings(NamedTuple):
     #: The files that ``asyncdb_inputs`` names.
     inputs: tuple[Path, ...]
     app_engines: Sourced[str]
+    #: What happens when an engine connects to another database than the test's.
+    other_engines: Sourced[str]
     #: Run the doctor instead of the tests?
     doctor: bool
     #: The file for the outcomes of tests; empty: none.

@@ -8,6 +8,7 @@ authors of event loops: https://docs.python.org/3/library/asyncio-extending.html
 from __future__ import annotations
 
 import asyncio
+import sys
 
 # Without _set_running_loop no statement can run in place: "Cannot run the event loop while
 # another loop is running". Futures that an adapter makes would belong to the wrong loop.
@@ -16,6 +17,7 @@ from asyncio import _set_running_loop
 # Without these two, asyncio.current_task() is wrong in the plugin's tasks and in the caller's,
 # and since Python 3.12 entering a task while another one is entered raises RuntimeError.
 from asyncio.tasks import _enter_task, _leave_task
+from types import FrameType
 
 #: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
 __tracebackhide__ = True
@@ -48,6 +50,19 @@ def running_task() -> Task | None:
     """The task that runs in this thread, if one does."""
     loop = running_loop()
     return asyncio.current_task(loop) if loop is not None else None
+
+
+def loop_closer() -> FrameType | None:
+    """Who closes the loop whose tasks are being cancelled for that in this thread; None: no loop.
+
+    Without ``_cancel_all_tasks`` a task that a test leaves on a loop of its own is not reported.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name != "_cancel_all_tasks":
+        frame = frame.f_back
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("asyncio."):
+        frame = frame.f_back
+    return frame
 
 
 def pause() -> tuple[Loop | None, Task | None]:

@@ -8,6 +8,7 @@ connections and cursors (``isolation/dbapi.py``), because its dialects do so.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -63,28 +64,51 @@ def buffered_rows(cursor: Any) -> list[Any]:
     return list(getattr(cursor, "_rowbuffer", ()))
 
 
+#: Who watches; the last one is that of the innermost pytest run in this process.
+_watchers: list[Callable[[Engine], object]] = []
+
+
 def watch_checkouts(callback: Callable[[Engine], object]) -> Callable[[], None]:
     """Call *callback* before any engine of this process checks out a connection.
+
+    SQLAlchemy need not be imported yet. Of several callbacks only the last one is called.
 
     The events of SQLAlchemy come too late, when there is a connection already, or do not know
     the engine. ``raw_connection`` is public; that every checkout calls it is not documented.
 
     Returns:
-        A function that ends it.
+        A function that ends it; may be called twice.
     """
-    from sqlalchemy.engine import Engine
-
-    original = Engine.raw_connection
-
-    def raw_connection(engine: Engine) -> PoolProxiedConnection:
-        callback(engine)
-        return original(engine)
 
     def stop() -> None:
-        Engine.raw_connection = original  # type: ignore[method-assign]
+        if callback in _watchers:
+            _watchers.remove(callback)
+            sys.meta_path.remove(_Arming)
 
-    Engine.raw_connection = raw_connection  # type: ignore[method-assign,assignment]
+    _watchers.append(callback)
+    sys.meta_path.insert(0, _Arming)
+    _Arming.find_spec("")
     return stop
+
+
+class _Arming:
+    """A finder that finds nothing: every import asks it, also that of the first engine's
+    dialect, and by then SQLAlchemy is there."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        engine: Any = getattr(sys.modules.get("sqlalchemy.engine"), "Engine", None)
+        original = getattr(engine, "raw_connection", None)
+        if original is None or hasattr(original, "asyncdb_watched"):
+            return
+
+        def raw_connection(engine: Engine) -> PoolProxiedConnection:
+            if _watchers:
+                _watchers[-1](engine)
+            return original(engine)  # type: ignore[no-any-return]
+
+        raw_connection.asyncdb_watched = True  # type: ignore[attr-defined]
+        engine.raw_connection = raw_connection
 
 
 def root_engine(engine: Engine) -> Engine:

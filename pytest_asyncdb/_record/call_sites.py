@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import Any
 
+from pytest_asyncdb._engines.asyncio_internals import running_task
 from pytest_asyncdb._record.statement_log import Place, line_of
-
-if TYPE_CHECKING:
-    import greenlet
 
 #: Packages whose frames are not the user's code.
 _FOREIGN = frozenset(
@@ -25,30 +25,88 @@ _FOREIGN = frozenset(
 _ENDS = frozenset({"asyncio.events", "asyncio.base_events", "asyncio.runners", "_pytest.runner"})
 
 
-def user_places(limit: int = 3) -> list[Place]:
+def caller_frames(start: FrameType | None = None) -> Iterator[FrameType]:
+    """The frames from *start*, or the caller, outwards, also those of a greenlet's parents."""
+    import greenlet
+
+    current: greenlet.greenlet | None = greenlet.getcurrent()
+    frame: FrameType | None = start or sys._getframe(1)
+    while current is not None:
+        while frame is not None:
+            yield frame
+            frame = frame.f_back
+        current = current.parent
+        frame = current.gr_frame if current is not None else None
+
+
+def user_places(limit: int = 3, start: FrameType | None = None) -> list[Place]:
     """The innermost lines of the user's code in the current task, the innermost first.
 
     SQLAlchemy runs its sync code in a greenlet; the coroutine that awaits it is in that
     greenlet's parent.
-    """
-    import greenlet
 
+    Args:
+        start: Where to begin; None: at the caller.
+    """
     places: list[Place] = []
-    current: greenlet.greenlet | None = greenlet.getcurrent()
-    frame: FrameType | None = sys._getframe(1)
-    while current is not None:
-        while frame is not None:
-            kind = _kind(frame.f_globals.get("__name__", ""))
-            if kind == "end":
+    for frame in caller_frames(start or sys._getframe(1)):
+        kind = _kind(frame.f_globals.get("__name__", ""))
+        if kind == "end":
+            return places
+        if kind == "user":
+            places.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
+            if len(places) == limit:
                 return places
-            if kind == "user":
-                places.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
-                if len(places) == limit:
-                    return places
-            frame = frame.f_back
-        current = current.parent
-        frame = current.gr_frame if current is not None else None
     return places
+
+
+def places_of_task(task: asyncio.Task[object]) -> list[Place]:
+    """Where a pending task stands in the user's code, the innermost line first."""
+    frames = [*_awaiting_frames(task)][::-1]
+    return [place for frame in frames for place in _place(frame, frame.f_lineno)]
+
+
+def user_position() -> tuple[asyncio.Task[object] | None, list[Place]]:
+    """The running task, or the one that awaits it, and the lines of the user's code in it."""
+    task, places = running_task(), user_places()
+    if task is not None and not places:
+        task = user_task(task)
+        places = places_of_task(task)
+    return task, places[:3]
+
+
+def user_task(task: asyncio.Task[object]) -> asyncio.Task[object]:
+    """The task that awaits *task*, which has no line of the user's code.
+
+    At the end of ``async with`` blocks SQLAlchemy commits and closes in a task of its own, which a
+    local variable of the awaiting coroutine holds.
+    """
+    for other in asyncio.all_tasks(task.get_loop()):
+        for frame in [*_awaiting_frames(other)][-1:]:
+            if any(value is task for value in frame.f_locals.values()):
+                return other
+    return task
+
+
+def _awaiting_frames(task: asyncio.Task[object]) -> Iterator[FrameType]:
+    """The frames of the coroutines of a suspended task, the outermost first."""
+    awaited: Any = task.get_coro()
+    while (frame := getattr(awaited, "cr_frame", None)) is not None:
+        yield frame
+        awaited = awaited.cr_await
+
+
+def places_of_error(error: BaseException) -> list[Place]:
+    """The lines of the user's code in a traceback, the innermost first."""
+    frames = [*traceback.walk_tb(error.__traceback__)][::-1]
+    return [place for frame, number in frames for place in _place(frame, number)]
+
+
+def _place(frame: FrameType, number: int) -> list[Place]:
+    """The line, if it is the user's code."""
+    code = frame.f_code
+    is_user = _kind(frame.f_globals.get("__name__", "")) == "user"
+    return [(code.co_filename, number, code.co_name)] if is_user else []
 
 
 def lines_of(places: Sequence[Place]) -> list[str]:

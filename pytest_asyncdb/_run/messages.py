@@ -71,21 +71,42 @@ def not_an_app_engine(word: str, source: str, found: str) -> errors.ConfigError:
     )
 
 
-def used_outside(word: str, url: str, where: str) -> errors.IsolationBreach:
+def spare_fixture(fixture: str | None) -> list[str]:
+    """The remedy for a fixture that prepares the database, as those of most projects do."""
+    why = "if it only creates or drops tables: the plugin does that"
+    return [f"delete the fixture {fixture}, {why}"] if fixture else []
+
+
+def other_engine(
+    source: str, url: str, seen: Sequence[str], remedies: Sequence[str]
+) -> errors.IsolationBreach:
+    """An engine connects to another database than the test's.
+
+    Args:
+        source: Where the option was given.
+        seen: The test, the fixture and the place.
+    """
+    text = f"an engine connects to another database than the test's ({source})"
+    return errors.IsolationBreach(text, [*seen, f"Nothing was sent to {url}."], remedies)
+
+
+def used_outside(word: str, url: str, where: str, fixture: str | None) -> errors.IsolationBreach:
     """A named engine connects while no test's database is open.
 
     Args:
         where: The test that runs, or the last one.
+        fixture: The fixture that is being set up.
     """
     return errors.IsolationBreach(
         f"the application's engine connects outside of a database test ({word})",
-        [where, f"Nothing was sent to {url}."],
+        [where, *([f"fixture: {fixture}"] if fixture else []), f"Nothing was sent to {url}."],
         [
             "let the fixture that starts the application use asyncdb_engine: "
             "def client(asyncdb_engine)",
             "for every test, write in the ini file: usefixtures = asyncdb_engine",
             "mark the function, class or module: @pytest.mark.asyncdb",
             "give a fixture of a wider scope the scope of a function",
+            *spare_fixture(fixture),
         ],
     )
 

@@ -19,6 +19,22 @@ def configure(config: pytest.Config) -> None:
     config._do_configure()
 
 
+def running_fixture() -> str | None:
+    """The fixture of the user that is being set up, such as ``'tables' (scope session)``.
+
+    Found in the frames of the hook ``pytest_fixture_setup``, whose arguments pytest documents:
+    following the hook itself would cost something for every fixture.
+    """
+    from pytest_asyncdb._record.call_sites import caller_frames
+
+    for frame in caller_frames():
+        is_hook = frame.f_code.co_name == "pytest_fixture_setup"
+        found = frame.f_locals.get("fixturedef") if is_hook else None
+        if found is not None and not found.func.__module__.startswith("pytest_asyncdb"):
+            return f"{found.argname!r} (scope {found.scope})"
+    return None
+
+
 def has_function_scope(item: pytest.Function, fixture: str) -> bool:
     """Is *fixture* set up for each test? True if it is not known.
 

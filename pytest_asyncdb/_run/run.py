@@ -16,9 +16,11 @@ from pytest_asyncdb import errors
 from pytest_asyncdb._config.options import Settings, check_hosts, read_settings
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._record.timings import Timer
+from pytest_asyncdb._run.app_engines import app_engines
 from pytest_asyncdb._run.liveness import Liveness
+from pytest_asyncdb._run.other_engines import OtherEngines
 from pytest_asyncdb._run.owned_servers import OwnedServers, print_progress
-from pytest_asyncdb._run.redirect import Redirector, app_engines
+from pytest_asyncdb._run.redirect import Redirector
 from pytest_asyncdb._run.runs import new_id, prefix_of
 from pytest_asyncdb._run.server_choice import ServerChoice
 from pytest_asyncdb._run.worker_channel import KEY, ChannelServers
@@ -72,7 +74,16 @@ class Run:
         written = self.settings.app_engines
         #: The application's engines that the ini file names.
         self.named_engines = app_engines(written.value, written.source)
-        self.redirector = Redirector(lambda: self._host is not None and self._host.runs_here)
+        self.redirector = Redirector(
+            self.named_engines,
+            lambda: self._host is not None and self._host.runs_here,
+            OtherEngines(self.settings.other_engines, written.value),
+        )
+        said = self.settings.metadata, self.settings.migrations, self.settings.other_engines
+        self.redirector.active = any(one.source != "default" for one in (written, *said))
+        #: Tasks that were refused because their tests have ended, since the last report: the
+        #: test, the task, its place.
+        self.late: list[tuple[str, str, str]] = []
         self._host: HostLoop | None = None
         self._strategies: dict[Any, Isolation] = {}
         self._databases: dict[Any, WorkerDatabase] = {}

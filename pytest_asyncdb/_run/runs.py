@@ -25,6 +25,11 @@ def prefix_of(run: str) -> str:
     return f"asyncdb_{run}_"
 
 
+def is_of_a_run(database: str | None) -> bool:
+    """Has the plugin made a database for a run, or kept it? A file's name may have folders."""
+    return re.match(r"(.*/)?asyncdb_(kept|[0-9a-f]{8})_", database or "") is not None
+
+
 def run_of(database: str) -> str | None:
     """The id of the run that made a database; None: no run of the plugin made it."""
     found = _DATABASE.match(database)

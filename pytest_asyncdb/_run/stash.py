@@ -5,14 +5,12 @@ Not in ``fixtures.py``: pytest imports that module itself, to rewrite its assert
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from pytest_asyncdb._record.statement_log import StatementLog
-    from pytest_asyncdb._run.redirect import Stray
     from pytest_asyncdb._run.run import Run
     from pytest_asyncdb.abc import BackendSpec, View
 
@@ -25,7 +23,7 @@ class TestState:
     """What is known of a test while it runs; pytest keeps the item itself until the end of the
     run."""
 
-    __slots__ = ("failure", "kept", "log", "lost", "next", "only", "strays", "view")
+    __slots__ = ("failure", "kept", "log", "lost", "next", "only", "view")
 
     def __init__(self) -> None:
         #: The exception with which it failed, so that a breach is not reported twice.
@@ -41,8 +39,6 @@ class TestState:
         self.next: pytest.Item | None = None
         #: The one of several backends on which it runs, if pytest cannot parametrise it.
         self.only: BackendSpec | None = None
-        #: Engines that are not named and that connected.
-        self.strays: Sequence[Stray] = ()
         #: Its view of its database.
         self.view: View | None = None
 

@@ -18,7 +18,8 @@ from pytest_asyncdb._record.sql_text import keeps_session_state, only_queries
 from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.backing_connection import PATIENCE, BackingConnection, Connector
 from pytest_asyncdb.isolation.dbapi import Checkout
-from pytest_asyncdb.isolation.work import Call, Owner, Work, WorkView, task_name
+from pytest_asyncdb.isolation.started_tasks import task_name
+from pytest_asyncdb.isolation.work import Call, Owner, Work, WorkView
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection

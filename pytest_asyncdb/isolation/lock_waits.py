@@ -14,7 +14,7 @@ from pytest_asyncdb._engines.asyncio_internals import running_task
 from pytest_asyncdb._record.call_sites import lines_of, user_places
 from pytest_asyncdb._record.statement_log import Statement, line_of
 from pytest_asyncdb._record.text import error_text, one_line
-from pytest_asyncdb.isolation.work import task_name
+from pytest_asyncdb.isolation.started_tasks import task_name
 
 if TYPE_CHECKING:
     from pytest_asyncdb._record.statement_log import StatementLog

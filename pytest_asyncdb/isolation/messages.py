@@ -111,6 +111,17 @@ LEFT_RUNNING = Text(
     "",
     ("await or cancel the task before the test ends",),
 )
+LEFT_PENDING = Text(
+    "the test ended while a task that had used its database was pending",
+    "",
+    ("await or cancel the task before the test ends",),
+)
+LATE_TASK = Text(
+    "a task of a test that has ended connects to a database",
+    "Nothing was sent to the database.",
+    ("await or cancel every task of a test before it ends",),
+    errors.IsolationConflict,
+)
 LEFT_CONNECTED = Text(
     "the test left a connection in a transaction; it was ended",
     "",

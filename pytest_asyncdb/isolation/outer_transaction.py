@@ -24,9 +24,9 @@ from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.backing_connection import BackingConnection
 from pytest_asyncdb.isolation.guard import GuardedWork
 from pytest_asyncdb.isolation.restoring import teardown_stuck
+from pytest_asyncdb.isolation.started_tasks import task_name
 from pytest_asyncdb.isolation.unit import Unit
 from pytest_asyncdb.isolation.units_of_work import GUARD
-from pytest_asyncdb.isolation.work import task_name
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

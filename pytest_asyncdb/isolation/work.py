@@ -4,7 +4,6 @@ that are running, the cursors that are open, what broke the isolation."""
 from __future__ import annotations
 
 import abc
-import asyncio
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
 from pytest_asyncdb._record.statement_log import Place, StatementLog
 from pytest_asyncdb.abc import View
 from pytest_asyncdb.isolation import messages
+from pytest_asyncdb.isolation.started_tasks import late, started_in, task_name
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -43,6 +43,8 @@ class Call:
         self.places = places
         self.parameters = parameters
         self.task = running_task()
+        if self.task is not None and (test := started_in()) is not None:
+            test.use(self.task, places)
 
     def __enter__(self) -> None:
         self.work.running.add(self)
@@ -61,14 +63,6 @@ class Owner(NamedTuple):
 
     task: str
     checkout: int
-
-
-def task_name(task: asyncio.Task[object] | None) -> str:
-    """The name of a task with that of its function, for errors."""
-    if task is None:
-        return "(no task)"
-    function = getattr(task.get_coro(), "__qualname__", "")
-    return f"{task.get_name()} ({function})" if function else task.get_name()
 
 
 class Work(abc.ABC):
@@ -113,11 +107,16 @@ class Work(abc.ABC):
             IsolationConflict: The test has ended.
         """
         if self.ended:
+            late()
             raise messages.AFTER_THE_TEST.of(self.test, messages.here())
 
     def left_running(self) -> errors.AsyncdbError:
         """The error for calls that are running at the end of the test."""
-        calls = {task_name(call.task): call.places for call in list(self.running)}
+        calls = {}
+        for call in list(self.running):
+            calls[task_name(call.task)] = call.places
+            if call.task is not None and (test := started_in()) is not None:
+                test.forget(call.task)
         tasks = [(f"task: {task}", *messages.at(calls[task])) for task in sorted(calls)]
         return messages.LEFT_RUNNING.of(self.test, *tasks)
 
@@ -151,6 +150,8 @@ class WorkView(View):
         numbers = itertools.count(1)
 
         def check_out(entry: ConnectionPoolEntry) -> object:
+            if (error := late()) is not None:
+                raise error
             work.check_open("connect")  # else the pool would wait for the connection's return
             if in_greenlet():
                 work.host.suspend()  # as an engine that opens a connection does

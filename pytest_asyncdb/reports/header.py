@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._record.text import counted
+from pytest_asyncdb._run.other_engines import COLLECTION, OtherEngine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from pytest_asyncdb._run.redirect import Stray
     from pytest_asyncdb._run.run import Run
     from pytest_asyncdb.abc import BackendSpec
+
+
+#: Number of engines that the summary shows.
+_SHOWN = 10
 
 
 def header(run: Run) -> list[str]:
@@ -65,7 +69,8 @@ def notes(run: Run, reports: Iterable[object]) -> list[str]:
         for word, number in only.items()
     ]
     lines += _kept(reports)
-    lines += _strays(reports, run)
+    lines += _other_engines(reports, run)
+    lines += _late(reports)
     if run.settings.stats:
         from pytest_asyncdb.reports import timing_table
 
@@ -73,16 +78,32 @@ def notes(run: Run, reports: Iterable[object]) -> list[str]:
     return lines
 
 
-def _strays(reports: Iterable[object], run: Run) -> Iterator[str]:
-    """The engines that connected without being redirected, and what to do about each."""
-    strays: dict[tuple[str, str | None], set[str]] = {}
+def _other_engines(reports: Iterable[object], run: Run) -> Iterator[str]:
+    """The engines that connected to another database, once each, and what to do about each."""
+    found: dict[tuple[str, str | None], list[OtherEngine]] = {}
     for report in reports:
-        for url, name in getattr(report, "asyncdb_strays", ()):
-            strays.setdefault((url, name), set()).add(report.nodeid)  # type: ignore[attr-defined]
-    for (url, name), tests in strays.items():
-        where = f"asyncdb: in {counted(len(tests), 'test')}"
-        yield f"{where} an engine connected that is not redirected: {url}"
-        yield from (f"  {line}" for line in _remedies(url, name, run))
+        for row in getattr(report, "asyncdb_other_engines", ()):
+            other = OtherEngine(*row)
+            found.setdefault((other.url, other.name), []).append(other)
+    for url, name in [*found][:_SHOWN]:
+        others = found[url, name]
+        tests = {other.test for other in others} - {COLLECTION}
+        where = counted(len(tests), "test") if tests else COLLECTION
+        yield f"asyncdb: in {where} an engine connected that is not redirected: {url}"
+        first = next((other for other in others if other.fixture), others[0])
+        yield f"  first in {first.test}" + (f", at {first.place}" if first.place else "")
+        yield from (f"  {line}" for line in run.redirector.others.remedies(first))
+    if len(found) > _SHOWN:
+        yield f"asyncdb: and {len(found) - _SHOWN} more engines that are not redirected"
+
+
+def _late(reports: Iterable[object]) -> Iterator[str]:
+    """The tasks that were refused a database because their tests had ended, once each."""
+    rows = [tuple(row) for report in reports for row in getattr(report, "asyncdb_late", ())]
+    for test, task, place in dict.fromkeys(rows):
+        yield f"asyncdb: a task of {test} used a database after its test; it was refused"
+        yield f"  task: {task}" + (f", at {place}" if place else "")
+        yield "  await or cancel every task of a test before it ends"
 
 
 def _kept(reports: Iterable[object]) -> Iterator[str]:
@@ -95,22 +116,14 @@ def _kept(reports: Iterable[object]) -> Iterator[str]:
         yield "asyncdb: what is kept is removed by: python -m pytest_asyncdb reap"
 
 
-def stray_sections(strays: Sequence[Stray], run: Run) -> Iterator[tuple[str, str]]:
+def other_engine_sections(others: Sequence[OtherEngine], run: Run) -> Iterator[tuple[str, str]]:
     """The sections of a failed test for engines that connected and are not redirected."""
-    for stray in strays:
+    for other in others:
         lines = [
             "An engine connected during this test that is not redirected to its database.",
-            f"URL: {stray.url}",
+            f"URL: {other.url}",
+            *([f"at {other.place}"] if other.place else []),
             "What it wrote is not undone, and it does not see what the test wrote.",
-            *_remedies(*stray, run),
+            *run.redirector.others.remedies(other),
         ]
         yield "asyncdb", "\n".join(lines)
-
-
-def _remedies(url: str, name: str | None, run: Run) -> list[str]:
-    written = ", ".join(run.settings.app_engines.value.replace(",", " ").split())
-    option = "asyncdb_app_engines = " + f"{written}, " * bool(written)
-    return [
-        f"to redirect it, write in the ini file: {option}{name or 'module:attribute'}",
-        f"to leave it alone: {option}-{name or url}",
-    ]

@@ -1,7 +1,8 @@
 """What the plugin adds to pytest's report of a test: sections of a failed test, and attributes.
 
 xdist's workers send a report with its attributes to the controller: ``asyncdb`` (the outcome,
-for the matrix), ``asyncdb_kept``, ``asyncdb_only``, ``asyncdb_strays`` and ``asyncdb_times``.
+for the matrix), ``asyncdb_kept``, ``asyncdb_only``, ``asyncdb_other_engines``, ``asyncdb_late``
+and ``asyncdb_times``.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo
     """Add to *report* what is known of the test."""
     run, test, spec = item.config.stash[RUN], state_of(item), spec_of(item)
     error = call.excinfo.value if call.excinfo is not None and report.failed else None
+    refused, run.redirector.others.refused = run.redirector.others.refused, []
+    if refused and report.passed:  # the code under test has swallowed the error
+        error, report.outcome, report.longrepr = refused[0], "failed", str(refused[0])
     if spec is not None and (call.when == "teardown" or report.failed):
         report.user_properties.append((BACKEND, str(spec)))  # for JUnit's file and the summary
     if error is not None:
@@ -51,12 +55,17 @@ def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo
         test.view.keeping = True
     if test.kept is not None:
         report.__dict__["asyncdb_kept"] = [*test.kept]
-    if test.strays:
+    if others := run.redirector.others.seen:
         from pytest_asyncdb.reports import header
 
-        report.__dict__["asyncdb_strays"] = [[*stray] for stray in test.strays]
         if report.failed:
-            report.sections += header.stray_sections(test.strays, run)
+            report.sections += header.other_engine_sections(others, run)
+        if call.when == "teardown":
+            report.__dict__["asyncdb_other_engines"] = [[*other] for other in others]
+            others.clear()
+    if run.late:
+        report.__dict__["asyncdb_late"] = [[*late] for late in run.late]
+        run.late.clear()
     if call.when == "teardown":
         if test.only is not None:
             report.__dict__["asyncdb_only"] = str(test.only)

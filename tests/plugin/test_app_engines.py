@@ -281,6 +281,7 @@ def test_an_engine_that_is_used_outside_of_a_database_test_is_refused(
         the application's engine connects outside of a database test (app.db:engine)
 
         test: test_it.py::test_it
+        fixture: 'client' (scope function)
         Nothing was sent to postgresql+asyncpg://app:***@127.0.0.1:1/app.
 
         To fix this, do one of:
@@ -288,6 +289,7 @@ def test_an_engine_that_is_used_outside_of_a_database_test_is_refused(
           - for every test, write in the ini file: usefixtures = asyncdb_engine
           - mark the function, class or module: @pytest.mark.asyncdb
           - give a fixture of a wider scope the scope of a function
+          - delete the fixture 'client' (scope function), if it only creates or drops tables: the plugin does that
         """
     )
 
@@ -426,10 +428,12 @@ def test_an_engine_that_nobody_named_is_told(app: Project, sqlite: Target, apart
     else:
         outcome = app.run(sqlite).had(passed=1, failed=1)
     url = f"sqlite+aiosqlite:///{app.path}/stray.db"
+    line = app.place("async with stray.connect() as connection:", "use", "app/other.py")
     outcome.shows(
         f"""
         An engine connected during this test that is not redirected to its database.
         URL: {url}
+        at {line}
         What it wrote is not undone, and it does not see what the test wrote.
         to redirect it, write in the ini file: asyncdb_app_engines = app.db:engine, app.other:stray
         to leave it alone: asyncdb_app_engines = app.db:engine, -app.other:stray
@@ -438,6 +442,7 @@ def test_an_engine_that_nobody_named_is_told(app: Project, sqlite: Target, apart
     outcome.shows(
         f"""
         asyncdb: in 2 tests an engine connected that is not redirected: {url}
+        first in test_it.py::test_passes[sqlite], at {line}
         to redirect it, write in the ini file: asyncdb_app_engines = app.db:engine, app.other:stray
         to leave it alone: asyncdb_app_engines = app.db:engine, -app.other:stray
         """
@@ -482,8 +487,10 @@ def test_without_app_engines_the_password_is_hidden_all_the_same(
     outcome.shows(
         """
         asyncdb: in 1 test an engine connected that is not redirected: postgresql+asyncpg://app:***@127.0.0.1:1/app
+        first in test_it.py::test_it[sqlite], at test_it.py:17 in add
         to redirect it, write in the ini file: asyncdb_app_engines = app.db:engine
         to leave it alone: asyncdb_app_engines = -app.db:engine
+        delete the fixture 'client' (scope function), if it only creates or drops tables: the plugin does that
         """
     )
     assert "app:secret@" not in outcome.text

@@ -18,6 +18,7 @@ from sqlalchemy.connectors import asyncio as adapters
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.util import greenlet_spawn
 
+from pytest_asyncdb._engines.asyncio_internals import loop_closer
 from pytest_asyncdb._engines.sqlalchemy_internals import GREENLET_MARK, in_greenlet
 
 ROOT = Path(__file__).parents[2] / "pytest_asyncdb"
@@ -29,6 +30,7 @@ NAMES = [
     ("asyncio", "_set_running_loop", "no statement runs in place, on the loop of the test"),
     ("asyncio.tasks", "_enter_task", "asyncio.current_task() is wrong after each statement"),
     ("asyncio.tasks", "_leave_task", "the private loop's tasks cannot be entered"),
+    ("asyncio.runners", "_cancel_all_tasks", "tasks left on a test's own loop are not reported"),
 ]
 
 
@@ -37,6 +39,24 @@ def test_a_private_name_of_asyncio_is_there(module: str, name: str, breaks: str)
     """Without it the plugin cannot be imported."""
     there = hasattr(importlib.import_module(module), name)
     assert there, f"{module}.{name} is gone; without it {breaks}"
+
+
+def test_whoever_closes_a_loop_is_known_to_the_tasks_that_it_cancels() -> None:
+    """By the frame of ``_cancel_all_tasks``, which a task's own end does not have."""
+    closers = []
+
+    async def leave() -> None:
+        for seconds in (0, 60):
+            task = asyncio.create_task(asyncio.sleep(seconds))
+            task.add_done_callback(lambda _: closers.append(loop_closer()))
+            tasks.append(task)
+        await tasks[0]
+
+    tasks: list[asyncio.Task[None]] = []
+    asyncio.run(leave())
+    assert closers[0] is None
+    assert closers[1] is not None
+    assert closers[1].f_code is inspect.currentframe().f_code  # type: ignore[union-attr]
 
 
 def test_sqlalchemy_marks_its_greenlets() -> None:

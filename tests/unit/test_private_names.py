@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine
-from sqlalchemy.engine import Engine
 
 import pytest_asyncdb
 from pytest_asyncdb._engines.sqlalchemy_internals import (
@@ -19,7 +18,7 @@ from pytest_asyncdb._engines.sqlalchemy_internals import (
     root_engine,
     watch_checkouts,
 )
-from pytest_asyncdb._run.pytest_internals import has_function_scope
+from pytest_asyncdb._run.pytest_internals import has_function_scope, running_fixture
 
 #: Attributes of pytest's objects that begin with an underscore, and imports of its modules.
 PRIVATE = re.compile(
@@ -36,6 +35,18 @@ def test_fixture_scopes_are_found(request: pytest.FixtureRequest, tmp_path: Path
     assert has_function_scope(item, "tmp_path")
     assert not has_function_scope(item, "tmp_path_factory")
     assert has_function_scope(item, "request")
+
+
+@pytest.fixture
+def set_up() -> str | None:
+    return running_fixture()
+
+
+def test_the_fixture_that_is_set_up_is_found(set_up: str | None) -> None:
+    """The argument ``fixturedef`` of pytest's hook ``pytest_fixture_setup``."""
+    gone = "pytest has another pytest_fixture_setup: change _run/pytest_internals.py"
+    assert set_up == "'set_up' (scope function)", gone
+    assert running_fixture() is None
 
 
 def test_the_doctor_can_configure_pytest() -> None:
@@ -67,8 +78,10 @@ def test_the_isolation_level_of_an_engine_is_found() -> None:
 
 
 def test_every_checkout_is_seen_before_it_happens() -> None:
-    """SQLAlchemy's ``Engine.raw_connection``: connections and raw connections call it."""
-    original, seen = Engine.raw_connection, []
+    """SQLAlchemy's ``Engine.raw_connection``: connections and raw connections call it. Of several
+    that watch, the last one sees them."""
+    outer, seen = [], []
+    stop_outer = watch_checkouts(outer.append)
     engine = create_engine("sqlite://")
     derived = engine.execution_options(a=1)
     stop = watch_checkouts(seen.append)
@@ -78,11 +91,14 @@ def test_every_checkout_is_seen_before_it_happens() -> None:
         engine.raw_connection().close()
     finally:
         stop()
+    engine.connect().close()
+    stop_outer()
+    engine.connect().close()
+    assert outer == [engine]
     assert seen == [engine, derived, engine], (
         "Engine.raw_connection is not called for every checkout any more: "
         "change _engines/sqlalchemy_internals.py"
     )
-    assert Engine.raw_connection is original
 
 
 def test_private_names_of_pytest_stand_in_one_module() -> None:

@@ -1,0 +1,146 @@
+"""The entries of ``asyncdb_app_engines``: which engines of the application they name."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_asyncdb import errors
+from pytest_asyncdb._engines.sqlalchemy_internals import root_engine
+from pytest_asyncdb._run import messages
+from pytest_asyncdb._system.import_string import Naming
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+NAMING = Naming(
+    "asyncdb_app_engines",
+    "app.db:engine",
+    "an AsyncEngine or an async_sessionmaker",
+    errors.ConfigError,
+)
+
+#: The prefix of an engine that keeps its own database.
+FOREIGN = "-"
+
+
+class AppEngine:
+    """One entry of ``asyncdb_app_engines``.
+
+    Args:
+        given: ``module:attribute``, with ``-`` before it if the engine keeps its own database;
+            or an AsyncEngine, an async_sessionmaker, a function that returns one of them.
+        source: Where it was given, for errors.
+    """
+
+    def __init__(self, given: Any, source: str) -> None:
+        self.foreign = isinstance(given, str) and given.startswith(FOREIGN)
+        self.given = given.removeprefix(FOREIGN) if isinstance(given, str) else given
+        self.word = self.given if isinstance(given, str) else type(given).__name__
+        self._source = source
+
+    @property
+    def is_loaded(self) -> bool:
+        """Is its module imported?"""
+        return not isinstance(self.given, str) or self.given.partition(":")[0] in sys.modules
+
+    def matches(self, engine: Engine) -> bool:
+        """Is *engine* the engine that this names? A foreign one may be named by its URL.
+
+        An entry that is wrong, or whose module is being imported, names none.
+        """
+        if self.foreign and "://" in self.word:
+            return self.word == shown_url(engine)
+        with contextlib.suppress(Exception):  # the next database test raises it
+            return self.is_loaded and any(engine is one for one in self.engines())
+        return False
+
+    def engines(self) -> list[Engine]:
+        """The sync engines behind it; none as long as the application has created none.
+
+        Raises:
+            ConfigError: It is something else.
+        """
+        from sqlalchemy.engine import Engine
+
+        value = self.value()
+        options = getattr(value, "kw", {})  # of a sessionmaker
+        found = [value, options.get("bind"), *(options.get("binds") or {}).values()]
+        found = [getattr(one, "sync_engine", one) for one in found]
+        return [root_engine(one) for one in found if isinstance(one, Engine)]
+
+    def value(self) -> Any:
+        """An AsyncEngine, an async_sessionmaker, or None if it is not created yet; a foreign one
+        may be a sync engine or sessionmaker."""
+        from sqlalchemy.engine import Engine
+        from sqlalchemy.ext.asyncio import AsyncEngine, async_scoped_session, async_sessionmaker
+        from sqlalchemy.orm import scoped_session, sessionmaker
+
+        kinds: tuple[type, ...] = (AsyncEngine, async_sessionmaker, async_scoped_session)
+        if self.foreign:
+            kinds = (*kinds, Engine, sessionmaker, scoped_session)
+        value = self.given
+        if isinstance(value, str):
+            value = NAMING.load(value, self._source)
+        if callable(value) and not isinstance(value, (*kinds, sessionmaker)):
+            try:
+                value = value()
+            except Exception as error:
+                error.add_note(f"called for asyncdb_app_engines={self.word!r} ({self._source})")
+                raise
+        if isinstance(value, (async_scoped_session, scoped_session)):
+            value = value.session_factory
+        if value is not None and not isinstance(value, kinds):
+            if inspect.iscoroutine(value):
+                value.close()  # else Python warns that it was never awaited
+            raise messages.not_an_app_engine(self.word, self._source, type(value).__name__)
+        return value
+
+
+def app_engines(given: Any, source: str) -> tuple[AppEngine, ...]:
+    """The entries in a value of ``asyncdb_app_engines``: words, an object, or a list of these."""
+    if isinstance(given, str):
+        return tuple(AppEngine(word, source) for word in given.replace(",", " ").split())
+    if given is None:
+        return ()
+    if isinstance(given, Collection) and not isinstance(given, Mapping):
+        return tuple(one for part in given for one in app_engines(part, source))
+    return (AppEngine(given, source),)
+
+
+def session_options(entries: Sequence[AppEngine]) -> dict[str, Any] | None:
+    """The arguments of the first sessionmaker among *entries*, or None."""
+    from sqlalchemy.ext.asyncio import async_sessionmaker
+
+    for entry in entries:
+        value = None if entry.foreign else entry.value()
+        if isinstance(value, async_sessionmaker):
+            options = {k: v for k, v in value.kw.items() if k not in ("bind", "binds")}
+            return {"class_": value.class_, **options}
+    return None
+
+
+def shown_url(engine: Engine) -> str:
+    """The engine's URL without its password."""
+    return engine.url.render_as_string(hide_password=True)
+
+
+def name_of(engine: Engine) -> str | None:
+    """``module:attribute`` of a loaded module that leads to *engine*."""
+    from sqlalchemy.engine import Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+    from sqlalchemy.orm import sessionmaker
+
+    for kind in (AsyncEngine, async_sessionmaker, Engine, sessionmaker):
+        for module, loaded in list(sys.modules.items()):
+            for name, value in list(getattr(loaded, "__dict__", {}).items()):
+                # Not isinstance(): it would evaluate lazy proxies.
+                if issubclass(type(value), kind):
+                    entry = AppEngine(value, "")
+                    entry.foreign = True  # sync ones, too
+                    if entry.matches(engine):
+                        return f"{module}:{name}"
+    return None

@@ -1,0 +1,104 @@
+"""The engines that connect to another database than the test's, reported or refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from pytest_asyncdb import errors
+from pytest_asyncdb._run import messages
+from pytest_asyncdb._run.app_engines import name_of, shown_url
+from pytest_asyncdb._run.pytest_internals import running_fixture
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL, Engine
+
+    from pytest_asyncdb.abc import Sourced
+
+#: In place of a test: its modules are being imported.
+COLLECTION = "the collection of tests"
+
+
+class OtherEngine(NamedTuple):
+    """An engine that has connected to another database than the test's.
+
+    Args:
+        url: Its URL without the password.
+        name: ``module:attribute`` of the application that leads to it, if it was found.
+        is_async: Could it be redirected?
+        test: The node id of the test, or :data:`COLLECTION`.
+        place: The line of the user's code; empty: it is not known.
+        fixture: The fixture that was being set up, as :func:`running_fixture` says it.
+    """
+
+    url: str
+    name: str | None
+    is_async: bool
+    test: str
+    place: str
+    fixture: str | None
+
+
+class OtherEngines:
+    """What one process has seen of them.
+
+    Args:
+        option: The value of ``asyncdb_other_engines``.
+        named: The value of ``asyncdb_app_engines``, for remedies.
+    """
+
+    def __init__(self, option: Sourced[str], named: str) -> None:
+        self._option = option
+        self._named = ", ".join(named.replace(",", " ").split())
+        #: The running test.
+        self.test = COLLECTION
+        #: Those that connected, once each, since the last report took them.
+        self.seen: list[OtherEngine] = []
+        #: The errors of those that were refused since then.
+        self.refused: list[errors.AsyncdbError] = []
+        self._names: dict[str, str | None] = {}
+
+    def connects(self, engine: Engine) -> None:
+        """Report *engine*, which is about to connect.
+
+        Raises:
+            IsolationBreach: ``asyncdb_other_engines`` is ``refuse``.
+        """
+        from pytest_asyncdb._record.call_sites import lines_of, user_position
+        from pytest_asyncdb.isolation.started_tasks import started_in
+
+        url = shown_url(engine)
+        if url not in self._names:
+            self._names[url] = name_of(engine)
+        test = getattr(started_in(), "test", self.test)
+        place = "".join(lines_of(user_position()[1][:1]))
+        other = OtherEngine(
+            url, self._names[url], engine.dialect.is_async, test, place, running_fixture()
+        )
+        if self._option.value == "refuse":
+            seen = [f"test: {test}"]
+            seen += [f"fixture: {other.fixture}"] if other.fixture else []
+            seen += [f"at {place}"] if place else []
+            error = messages.other_engine(self._option.source, url, seen, self.remedies(other))
+            if test == self.test:
+                self.refused.append(error)
+            raise error
+        if all(other[:4] != one[:4] for one in self.seen):
+            self.seen.append(other)
+
+    def remedies(self, other: OtherEngine) -> list[str]:
+        """What to do about *other*."""
+        option = "asyncdb_app_engines = " + f"{self._named}, " * bool(self._named)
+        redirect = f"write in the ini file: {option}{other.name or 'module:attribute'}"
+        if not other.is_async:
+            redirect = "run the sync code on the test's session: await session.run_sync(function)"
+        return [
+            f"to redirect it, {redirect}",
+            f"to leave it alone: {option}-{other.name or other.url}",
+            *messages.spare_fixture(other.fixture),
+        ]
+
+
+def in_memory(url: URL) -> bool:
+    """Is it a database in the memory of this process, and so nobody's real data?"""
+    unnamed = url.database in (None, "", ":memory:") or "mode=memory" in str(url)
+    return url.get_backend_name() == "sqlite" and unnamed

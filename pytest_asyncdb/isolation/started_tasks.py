@@ -1,0 +1,157 @@
+"""The tasks that a test has started.
+
+A task copies the context in which it is created, and ``asyncio.to_thread`` copies it to its
+thread; ``run_in_executor`` does not. So the context says which test has started a task: one that
+uses the test's database and is pending at the test's end is reported, and one that goes on after
+it reaches no other test's database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import inspect
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from pytest_asyncdb import errors
+from pytest_asyncdb._engines.asyncio_internals import Task, loop_closer
+from pytest_asyncdb._record.call_sites import (
+    lines_of,
+    places_of_error,
+    places_of_task,
+    user_places,
+    user_position,
+    user_task,
+)
+from pytest_asyncdb._record.statement_log import Place
+from pytest_asyncdb.isolation import messages
+
+#: The test in which this task was started; None: outside of a test, or in a fixture of a wider
+#: scope.
+_STARTED_IN: contextvars.ContextVar[StartedTasks | None] = contextvars.ContextVar(
+    "asyncdb_started_in", default=None
+)
+
+
+class StartedTasks:
+    """The tasks of one test: those that are started until :meth:`close`.
+
+    Args:
+        test: The node id.
+        on_late: Called when one of them is refused because the test has ended, with the node id,
+            the task's name and its place in the user's code.
+    """
+
+    def __init__(self, test: str, on_late: Callable[[tuple[str, str, str]], object]) -> None:
+        self.test = test
+        #: The test is over: its tasks may use no database any more.
+        self.ended = False
+        self.on_late = on_late
+        self._thread = threading.get_ident()
+        outer = _STARTED_IN.get()  # of a test in which this run runs
+        self._outer = None if outer is None or outer.ended else outer
+        #: The tasks that have used a database, with the places of their last statements; None:
+        #: another one stands for it.
+        self._used: dict[weakref.ref[Task], Sequence[Place] | None] = {}
+        #: The tasks that were pending, and where they stood.
+        self._left: dict[str, Sequence[Place]] = {}
+        _STARTED_IN.set(self)
+
+    def close(self) -> list[errors.AsyncdbError]:
+        """Returns what the test must be told of its tasks."""
+        _STARTED_IN.set(self._outer)
+        for task in [key() for key in self._used]:
+            if task is not None and not task.done():
+                self._leave(task, places_of_task(task))
+        tasks = [(f"task: {task}", *messages.at(at[:3])) for task, at in self._left.items()]
+        return [messages.LEFT_PENDING.of(self.test, *tasks)] if tasks else []
+
+    @contextlib.contextmanager
+    def of_test(self, item: Any) -> Iterator[None]:
+        """Let the function of anyio's test *item* start its tasks in this test: the task in which
+        anyio runs it may be older than the test, and so has another context."""
+        function: Any = getattr(item, "obj", None)
+        if "anyio_backend" not in item.fixturenames or not inspect.iscoroutinefunction(function):
+            yield
+            return
+
+        @functools.wraps(function)
+        async def in_test(*args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            _STARTED_IN.set(self)
+            try:
+                return await function(*args, **kwargs)
+            finally:
+                _STARTED_IN.set(None)
+
+        item.obj = in_test
+        yield
+        item.obj = function
+
+    def use(self, task: Task, places: Sequence[Place]) -> None:
+        """*task* runs a statement."""
+        key = weakref.ref(task)
+        if key not in self._used:
+            task.add_done_callback(self._done)
+            if not places and (other := user_task(task)) is not task:
+                self.use(other, places_of_task(other))
+                self._used[key] = None
+        if self._used.get(key, ()) is not None:
+            self._used[key] = places
+
+    def forget(self, task: Task) -> None:
+        """Another error is about *task*."""
+        self._used[weakref.ref(task)] = None
+
+    def _leave(self, task: Task, places: Sequence[Place]) -> None:
+        last = self._used.get(weakref.ref(task))
+        code = getattr(task.get_coro(), "cr_code", None)
+        # anyio runs tests and fixtures in a task of its own.
+        if last is not None and (places or "anyio" not in getattr(code, "co_filename", "")):
+            self._left[task_name(task)] = places or last
+
+    def _done(self, task: Task) -> None:
+        """A task has ended: by itself, or because pytest's plugin closes the loop of the test?
+
+        A loop with the scope of a function is closed, and its tasks are cancelled, before the
+        fixtures of the plugin end.
+        """
+        closer = loop_closer() if threading.get_ident() == self._thread else None
+        if closer is None or user_places(1, closer):
+            return  # also asyncio.run() in a test ends its tasks itself
+        places: Sequence[Place] = ()
+        if task.cancelled():
+            try:
+                task.result()
+            except asyncio.CancelledError as error:
+                places = places_of_error(error)
+        self._leave(task, places)
+
+
+def started_in() -> StartedTasks | None:
+    """The tasks of the test that has started the running one."""
+    return _STARTED_IN.get()
+
+
+def late() -> errors.AsyncdbError | None:
+    """The error for the running task, which is reported, if its test has ended."""
+    test = _STARTED_IN.get()
+    if test is None or not test.ended:
+        return None
+    task, places = user_position()
+    name = task_name(task)
+    test.on_late((test.test, name, "".join(lines_of(places[:1]))))
+    return messages.LATE_TASK.of(test.test, f"task: {name}", messages.at(places))
+
+
+def task_name(task: Task | None) -> str:
+    """The name of a task with that of its function, for errors."""
+    if task is None:
+        return "(no task)"
+    function = getattr(task.get_coro(), "__qualname__", "")
+    return f"{task.get_name()} ({function})" if function else task.get_name()
