@@ -254,7 +254,9 @@ def asyncdb_engine(_asyncdb_view: View) -> AsyncEngine:
 
 
 @pytest.fixture
-def asyncdb_connection(_asyncdb_view: View) -> Iterator[AsyncConnection]:
+def asyncdb_connection(
+    request: pytest.FixtureRequest, _asyncdb_view: View
+) -> Iterator[AsyncConnection]:
     """An ``AsyncConnection`` on the test's database; its work is gone after the test.
 
     Scope: test. Costs nothing until its first statement. ``commit()`` and ``rollback()``
@@ -263,7 +265,9 @@ def asyncdb_connection(_asyncdb_view: View) -> Iterator[AsyncConnection]:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     engine = _asyncdb_view.engine
-    connection = AsyncConnection(engine, engine.sync_engine.connect())
+    # In a greenlet of SQLAlchemy, for listeners that run statements.
+    host = request.config.stash[RUN].host
+    connection = AsyncConnection(engine, host.call(engine.sync_engine.connect, patience=30.0))
     yield connection
     with _asyncdb_view.closing():
         connection.sync_connection.close()  # type: ignore[union-attr]

@@ -85,6 +85,7 @@ class Run:
         #: How many databases of failed tests this process has kept.
         self.kept = 0
         self.liveness = Liveness()
+        self._pid = os.getpid()
 
     @property
     def host(self) -> HostLoop:
@@ -189,8 +190,11 @@ class Run:
     def close(self) -> None:
         """Close connections, drop databases, stop servers. May be called twice.
 
-        A step that fails does not prevent the later ones.
+        A step that fails does not prevent the later ones. A forked child leaves all of it to its
+        parent.
         """
+        if os.getpid() != self._pid:
+            return
         with contextlib.ExitStack() as stack:
             stack.callback(self.servers.close)
             if self._host is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import functools
+import inspect
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from pytest_asyncdb.isolation.work import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
     from pytest_asyncdb.isolation.backing_connection import BackingConnection
     from pytest_asyncdb.isolation.work import Work
@@ -35,6 +38,8 @@ class Checkout(abc.ABC):
     work: Work
     #: Tells this checkout from the others of its test.
     number: int
+    #: Its pool, whose listeners of "connect" have run on the backing connection.
+    pool: Pool
     #: The backing connection; None: it is not taken yet, or was given back.
     taken: BackingConnection | None
     #: Its statements run in no transaction.
@@ -70,6 +75,14 @@ class Checkout(abc.ABC):
     def set_level(self, level: str | None) -> None:
         """Answer ``execution_options(isolation_level=…)``; None: back to the engine's."""
 
+    def connected(self, entry: ConnectionPoolEntry) -> None:
+        """Called when the checkout has been made, before SQLAlchemy uses it."""
+
+    @property
+    def entry_info(self) -> Any:
+        """What listeners of "connect" have put into the ``info`` of the pool's entry."""
+        return self.backing.entry_info
+
     @property
     def adapted(self) -> Any:
         """SQLAlchemy's adapter of the driver's connection."""
@@ -82,7 +95,10 @@ class Checkout(abc.ABC):
 
     def call_driver(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a method of the driver's own connection for the application."""
+        self.work.check_open(f"driver_connection.{name}()")
         result = method(*args, **kwargs)
+        if inspect.isasyncgen(result):
+            return self.work.host.iterate_here(result)
         return self.work.host.await_here(result) if asyncio.iscoroutine(result) else result
 
     def cursor(self, *args: Any, **kwargs: Any) -> Cursor:

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._engines.pool_internals import connect_listeners
 from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
 from pytest_asyncdb._record.call_sites import user_places
 from pytest_asyncdb.isolation.dbapi import Checkout
@@ -14,6 +15,8 @@ from pytest_asyncdb.isolation.work import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
     from pytest_asyncdb.isolation.backing_connection import BackingConnection
     from pytest_asyncdb.isolation.outer_transaction import OuterTransaction
@@ -43,13 +46,35 @@ class SandboxConnection(Checkout):
     work: OuterTransaction
     taken: BackingConnection
 
-    def __init__(self, work: OuterTransaction, number: int) -> None:
+    def __init__(self, work: OuterTransaction, number: int, pool: Pool) -> None:
         self.work = work
         self.number = number
+        self.pool = pool
         self.taken = work.backing
         self.autocommit = work.connector.autocommit
         #: The open unit of work; None before the first statement of a transaction.
         self.unit: Unit | None = None
+
+    def connected(self, entry: ConnectionPoolEntry) -> None:
+        """Run the listeners of "connect" that came after the outer transaction has begun."""
+        work = self.work
+        new = [one for one in connect_listeners([self.pool]) if one not in self.taken.heard]
+        if not new or not work.units.begun:
+            return
+        work.late_listeners = True
+        try:
+            for listener in new:
+                self.taken.heard.add(listener)
+                listener(self, entry)
+            self.end("commit")
+        finally:
+            self.end("rollback")
+
+    @property
+    def entry_info(self) -> Any:
+        if not self.work.units.begun:
+            self.taken.connect()
+        return super().entry_info
 
     def close(self) -> None:
         """End the unit, called by the pool, which logs errors and goes on: the end of the test
@@ -136,6 +161,10 @@ class SandboxConnection(Checkout):
         if name in _ENDING:
             raise self.work.refuse(
                 f"driver_connection.{name}()", "it would end the test's outer transaction"
+            )
+        if name == "notifies":
+            raise self.work.refuse(
+                "driver_connection.notifies()", "no NOTIFY is delivered, because none is committed"
             )
         statement = args[0] if args and isinstance(args[0], str) else f"{name}()"
         self.work.check_before(statement)
