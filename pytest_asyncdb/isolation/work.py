@@ -159,6 +159,7 @@ class Work(abc.ABC):
         for entry in self.entries:
             if entry.in_use:
                 entry.invalidate()
+        self.pools.clear()  # they refer to each other
 
 
 class WorkView(View):
