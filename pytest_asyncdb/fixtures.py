@@ -74,7 +74,7 @@ def asyncdb_engine_options() -> Mapping[str, Any]:
     """Arguments for the engine, as for ``build_engine``; default none.
 
     Scope: session. May depend on ``asyncdb_backend`` to differ between backends. Options
-    of the pool have no effect in the ``rollback`` strategy, which has no pool.
+    of the pool have no effect, except ``pool_events``.
     """
     return {}
 
@@ -264,10 +264,12 @@ def asyncdb_connection(
     """
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from pytest_asyncdb.isolation.backing_connection import PATIENCE
+
     engine = _asyncdb_view.engine
     # In a greenlet of SQLAlchemy, for listeners that run statements.
     host = request.config.stash[RUN].host
-    connection = AsyncConnection(engine, host.call(engine.sync_engine.connect, patience=30.0))
+    connection = AsyncConnection(engine, host.call(engine.sync_engine.connect, patience=PATIENCE))
     yield connection
     with _asyncdb_view.closing():
         connection.sync_connection.close()  # type: ignore[union-attr]
