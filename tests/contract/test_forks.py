@@ -6,8 +6,9 @@ The control is an engine of SQLAlchemy, whose connection a child takes away from
 from __future__ import annotations
 
 import pytest
+from fix_observer import observer_of
 from fix_project import Project, naive_database
-from fix_servers import Target
+from fix_servers import Servers, Target
 from fix_suite import EACH_DRIVER
 
 pytestmark = pytest.mark.everyday(*EACH_DRIVER)
@@ -168,9 +169,8 @@ def test_a_child_can_open_an_engine_of_its_own(app: Project, target: Target) -> 
     app.run(target).passed(1)
 
 
-@pytest.mark.parametrize("target", ["postgres+asyncpg"], indirect=True, ids=["postgres-asyncpg"])
 def test_a_child_that_goes_on_as_pytest_leaves_the_run_to_its_parent(
-    app: Project, target: Target
+    app: Project, servers: Servers
 ) -> None:
     """An error in the child propagates to pytest: the child ends the run as well, but drops no
     database and stops no server."""
@@ -195,7 +195,9 @@ def test_a_child_that_goes_on_as_pytest_leaves_the_run_to_its_parent(
             await asyncdb_session.commit()
         """
     )
-    outcome = app.run_apart(target)
+    servers.need("postgres", "local")
+    target = Target("postgres+asyncpg", None, observer_of(None))
+    outcome = app.run_apart(target, "--asyncdb-server=local")
     assert "a forked child process uses the connection" in outcome.text
     assert "2 passed in" in outcome.text
 
