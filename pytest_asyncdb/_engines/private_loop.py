@@ -60,7 +60,7 @@ _LOOPS: weakref.WeakSet[PrivateLoop] = weakref.WeakSet()
 
 
 def _end_in_child() -> None:
-    for loop in _LOOPS:
+    for loop in list(_LOOPS):
         loop.end_in_child()
 
 
@@ -90,6 +90,8 @@ class PrivateLoop:
         sockets get another meaning, so that nothing it still does reaches them: what drivers send
         in finalizers, and what their transports unregister.
         """
+        if self.loop.is_closed():
+            return
         null = os.open(os.devnull, os.O_RDWR)
         for key in self.selector.get_map().values():
             os.dup2(null, key.fd)

@@ -156,7 +156,7 @@ class BackingConnection:
         #: Pools of which this is a connection: their listeners of "connect" run on it.
         self.pools: Sequence[Pool] = ()
         #: The listeners that have run on it.
-        self.heard: set[Listener] = set()
+        self.ran: set[Listener] = set()
         #: Checks what COMMIT would check; empty if the schema has no such constraint.
         self.deferred_check: tuple[str, ...] = ()
 
@@ -178,16 +178,16 @@ class BackingConnection:
     def connect(self) -> None:
         """Make sure that there is a connection that is not known to be broken, on which the
         listeners of :attr:`pools` have run and no others. Blocks."""
-        if not self.is_open or self.was_ended() or self.unheard() is None:
+        if not self.is_open or self.was_ended() or self.to_run() is None:
             self.discard()
         self.open()
 
-    def unheard(self) -> list[Listener] | None:
+    def to_run(self) -> list[Listener] | None:
         """The listeners of :attr:`pools` that have not run on it; None: others have run."""
         wanted = connect_listeners([self.connector.engine.sync_engine.pool, *self.pools])
-        if not self.heard.issubset(wanted):
+        if not self.ran.issubset(wanted):
             return None
-        return [one for one in wanted if one not in self.heard]
+        return [one for one in wanted if one not in self.ran]
 
     @property
     def entry_info(self) -> Any:
@@ -279,7 +279,7 @@ class BackingConnection:
         Raises:
             Exception: The driver's own.
         """
-        if self.is_open and not self.unheard():
+        if self.is_open and not self.to_run():
             return
         if wait:
             self.run(self.open_awaiting)
@@ -311,7 +311,7 @@ class BackingConnection:
             _OPENING.reset(token)
         adapted: Any = fairy.dbapi_connection
         # SQLAlchemy has run these.
-        self.heard = set(connect_listeners([self.connector.engine.sync_engine.pool]))
+        self.ran = set(connect_listeners([self.connector.engine.sync_engine.pool]))
         self._run_listeners(fairy)
         if limit := self.backend.limit_lock_waits():
             await_only(self.driver.run(fairy.driver_connection, limit))
@@ -331,10 +331,10 @@ class BackingConnection:
         """Run what has not run, and commit, so that no rollback of a test undoes a ``SET``."""
         adapted = fairy.dbapi_connection
         try:
-            for listener in self.unheard() or ():
+            for listener in self.to_run() or ():
                 listener(adapted, entry_of(fairy))
-                self.heard.add(listener)
-            if self.heard:
+                self.ran.add(listener)
+            if self.ran:
                 adapted.commit()
         except BaseException:
             self._fairy = None

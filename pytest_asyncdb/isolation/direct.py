@@ -84,7 +84,7 @@ class DirectPool:
                     backing.discard()
                     continue
                 backing.pools = pools
-                if backing.unheard() is not None:
+                if backing.to_run() is not None:
                     return backing
                 others.insert(0, backing)
         finally:

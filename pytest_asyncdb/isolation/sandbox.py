@@ -57,14 +57,12 @@ class SandboxConnection(Checkout):
 
     def connected(self, entry: ConnectionPoolEntry) -> None:
         """Run the listeners of "connect" that came after the outer transaction has begun."""
-        work = self.work
-        new = [one for one in connect_listeners([self.pool]) if one not in self.taken.heard]
-        if not new or not work.units.begun:
-            return
-        work.late_listeners = True
+        work, ran = self.work, self.taken.ran
+        new = work.units.begun and [o for o in connect_listeners([self.pool]) if o not in ran]
         try:
-            for listener in new:
-                self.taken.heard.add(listener)
+            for listener in new or ():
+                work.late_listeners = True
+                ran.add(listener)
                 listener(self, entry)
             self.end("commit")
         finally:

@@ -75,7 +75,7 @@ _WORKS: weakref.WeakSet[Work] = weakref.WeakSet()
 
 
 def _end_in_child() -> None:
-    for work in _WORKS:
+    for work in list(_WORKS):
         work.end_in_child()
 
 
