@@ -64,14 +64,16 @@ class SandboxConnection(Checkout):
                 work.late_listeners = True
                 ran.add(listener)
                 listener(self, entry)
+                self.taken.entry_info.update(entry.info)
             self.end("commit")
         finally:
             self.end("rollback")
 
     @property
     def entry_info(self) -> Any:
-        if not self.work.units.begun:
-            self.taken.connect()
+        with self.work.units.lock:
+            if not self.work.units.begun:
+                self.taken.connect()
         return super().entry_info
 
     def close(self) -> None:

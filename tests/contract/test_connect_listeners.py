@@ -144,6 +144,8 @@ async def test_one_that_comes_after_the_first_statement(asyncdb_session, asyncdb
     async with asyncdb_engine.connect() as connection:
         assert int((await connection.exec_driver_sql(db.SETTINGS["c"][1])).scalar()) == 51
     assert await setting(asyncdb_engine, "c") == 51
+    async with asyncdb_engine.connect() as connection:
+        assert connection.sync_connection.info["c"] == 51
     assert await names(asyncdb_session) == ["ada"]
 
 
@@ -222,6 +224,17 @@ async def test_checkouts(asyncdb_engine):
         event.remove(engine, "checkout", checked_out)
         event.remove(engine, "checkin", checked_in)
     assert seen == [("checkout", 11, 11), "checkin"] * 2
+
+
+async def test_checkouts_in_threads(asyncdb_engine):
+    # One runs the listeners and begins the transaction, while others look for what these left.
+    def checked_out(connection, record, proxy):
+        assert record.info["a"] == 11
+
+    event.listen(asyncdb_engine.sync_engine, "connect", setter("a", 11))
+    event.listen(asyncdb_engine.sync_engine, "checkout", checked_out)
+    work = [asyncio.to_thread(asyncio.run, setting(asyncdb_engine, "a")) for n in range(4)]
+    assert await asyncio.gather(*work) == [11] * 4
 """
 
 
