@@ -16,12 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_asyncdb._engines.build_engine import build_engine, without_pool
 from pytest_asyncdb._engines.host_loop import CANCEL_PATIENCE
-from pytest_asyncdb._engines.pool_internals import (
-    CheckoutPool,
-    Listener,
-    connect_listeners,
-    entry_of,
-)
+from pytest_asyncdb._engines.pool_internals import CheckoutPool, connect_listeners, entry_of
 from pytest_asyncdb._engines.sqlalchemy_internals import execution_lock, raise_as_dbapi_error
 
 if TYPE_CHECKING:
@@ -156,7 +151,7 @@ class BackingConnection:
         #: Pools of which this is a connection: their listeners of "connect" run on it.
         self.pools: Sequence[Pool] = ()
         #: The listeners that have run on it.
-        self.ran: set[Listener] = set()
+        self.ran: set[Any] = set()
         #: Checks what COMMIT would check; empty if the schema has no such constraint.
         self.deferred_check: tuple[str, ...] = ()
 
@@ -182,7 +177,7 @@ class BackingConnection:
             self.discard()
         self.open()
 
-    def to_run(self) -> list[Listener] | None:
+    def to_run(self) -> list[Any] | None:
         """The listeners of :attr:`pools` that have not run on it; None: others have run."""
         wanted = connect_listeners([self.connector.engine.sync_engine.pool, *self.pools])
         if not self.ran.issubset(wanted):

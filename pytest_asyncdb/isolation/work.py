@@ -133,7 +133,10 @@ class Work(abc.ABC):
             raise self.refusal.of(self.test, messages.here())
 
     def end_in_child(self) -> None:
-        """Refuse everything in a forked child, whose connections are those of its parent."""
+        """Refuse everything in a forked child, whose connections are those of its parent.
+
+        As after a test, nothing is given back to a pool: SQLAlchemy's finalizers would close it.
+        """
         self.ended, self.refusal = True, messages.IN_A_CHILD
 
     def left_running(self) -> errors.AsyncdbError:
