@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 __tracebackhide__ = True
 
 
+#: Methods of drivers that return something and send nothing.
+HARMLESS = ("is_", "get_", "fileno", "character_set", "thread_id")
+
+
 class Checkout(abc.ABC):
     """The DBAPI connection that SQLAlchemy holds: one checkout of a test's engine."""
 
@@ -95,7 +99,8 @@ class Checkout(abc.ABC):
 
     def call_driver(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a method of the driver's own connection for the application."""
-        self.work.check_open(f"driver_connection.{name}()")
+        if not name.startswith(HARMLESS):
+            self.work.check_open(f"driver_connection.{name}()")
         result = method(*args, **kwargs)
         if inspect.isasyncgen(result):
             return self.work.host.iterate_here(result)

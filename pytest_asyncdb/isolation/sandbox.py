@@ -10,7 +10,7 @@ from pytest_asyncdb import errors
 from pytest_asyncdb._engines.pool_internals import connect_listeners
 from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
 from pytest_asyncdb._record.call_sites import user_places
-from pytest_asyncdb.isolation.dbapi import Checkout
+from pytest_asyncdb.isolation.dbapi import HARMLESS, Checkout
 from pytest_asyncdb.isolation.work import Call
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ __tracebackhide__ = True
 #: SQLAlchemy numbers its savepoints for each connection; on one connection the names would clash.
 _SAVEPOINT = re.compile(r"\bsa_savepoint_(\d+)\b")
 
-#: Methods of drivers that return something and send nothing.
-_HARMLESS = ("is_", "get_", "fileno", "character_set", "thread_id")
 #: Methods of drivers that end the transaction or the connection.
 _ENDING = frozenset(
     {
@@ -156,7 +154,7 @@ class SandboxConnection(Checkout):
             IsolationBreach: It would end the outer transaction.
             IsolationConflict: It is another unit's turn.
         """
-        if name.startswith(_HARMLESS):
+        if name.startswith(HARMLESS):
             return super().call_driver(name, method, *args, **kwargs)
         if name in _ENDING:
             raise self.work.refuse(
