@@ -73,7 +73,7 @@ def asyncdb_engine_options() -> Mapping[str, Any]:
     """Arguments for the engine, as for ``build_engine``; default none.
 
     Scope: session. May depend on ``asyncdb_backend`` to differ between backends. Options
-    of the pool have no effect in the ``rollback`` strategy, which has no pool.
+    of the pool have no effect, except ``pool_events``.
     """
     return {}
 
@@ -258,7 +258,9 @@ def asyncdb_engine(_asyncdb_view: View) -> AsyncEngine:
 
 
 @pytest.fixture
-def asyncdb_connection(_asyncdb_view: View) -> Iterator[AsyncConnection]:
+def asyncdb_connection(
+    request: pytest.FixtureRequest, _asyncdb_view: View
+) -> Iterator[AsyncConnection]:
     """An ``AsyncConnection`` on the test's database; its work is gone after the test.
 
     Scope: test. Costs nothing until its first statement. ``commit()`` and ``rollback()``
@@ -266,8 +268,12 @@ def asyncdb_connection(_asyncdb_view: View) -> Iterator[AsyncConnection]:
     """
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from pytest_asyncdb.isolation.backing_connection import PATIENCE
+
     engine = _asyncdb_view.engine
-    connection = AsyncConnection(engine, engine.sync_engine.connect())
+    # In a greenlet of SQLAlchemy, for listeners that run statements.
+    host = request.config.stash[RUN].host
+    connection = AsyncConnection(engine, host.call(engine.sync_engine.connect, patience=PATIENCE))
     yield connection
     with _asyncdb_view.closing():
         connection.sync_connection.close()  # type: ignore[union-attr]

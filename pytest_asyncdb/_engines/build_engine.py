@@ -24,9 +24,13 @@ OURS = "asyncdb_ours"
 
 
 def without_pool(options: Mapping[str, Any]) -> dict[str, Any]:
-    """*options* of ``create_engine`` without those that are about its pool."""
+    """*options* of ``create_engine`` without those of its pool; listeners of the pool stay."""
     pool = ("pool", "max_overflow")
-    return {name: value for name, value in options.items() if not name.startswith(pool)}
+    return {
+        name: value
+        for name, value in options.items()
+        if not name.startswith(pool) or name == "pool_events"
+    }
 
 
 def build_engine(url: str | URL, *, foreign_keys: bool = True, **options: Any) -> AsyncEngine:

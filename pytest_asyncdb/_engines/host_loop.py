@@ -14,7 +14,7 @@ databases or pytest.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from pytest_asyncdb._engines.asyncio_internals import pause, resume, running_loop, set_running_loop
@@ -144,8 +144,21 @@ class HostLoop:
         task = self._private.create_task(work)
         self._turn(task, PATIENCE)
         if not task.done():
-            await self._parking.wait(task, outer)
+            try:
+                await self._parking.wait(task, outer)
+            finally:
+                if not task.done():  # the caller was cancelled
+                    self._end(task, None)
         return task.result()
+
+    async def iterate_here(self, generator: Any) -> AsyncGenerator[Any]:
+        """Iterate over a generator of the private loop from a coroutine on any loop."""
+        end: Any = object()
+        try:
+            while (value := await self.await_here(anext(generator, end))) is not end:
+                yield value
+        finally:
+            await self.await_here(generator.aclose())
 
     def suspend(self) -> None:
         """Suspend the caller's task for one turn of its loop, as every statement on a real

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import selectors
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -53,6 +55,19 @@ class _Selector(selectors.DefaultSelector):
         return events
 
 
+#: The private loops of this process.
+_LOOPS: weakref.WeakSet[PrivateLoop] = weakref.WeakSet()
+
+
+def _end_in_child() -> None:
+    for loop in list(_LOOPS):
+        loop.end_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_end_in_child)
+
+
 class PrivateLoop:
     """An event loop that any thread can run, also inside a callback of another loop."""
 
@@ -66,6 +81,23 @@ class PrivateLoop:
         self.lock = threading.RLock()
         #: The task that the loop is being run for; its end stops the loop.
         self._awaited: asyncio.Task[Any] | None = None
+        _LOOPS.add(self)
+
+    def end_in_child(self) -> None:
+        """Close the loop in a forked child, without effect on the parent's.
+
+        Both have the same sockets and the same epoll object. In the child the numbers of the
+        sockets get another meaning, so that nothing it still does reaches them: what drivers send
+        in finalizers, and what their transports unregister.
+        """
+        if self.loop.is_closed():
+            return
+        null = os.open(os.devnull, os.O_RDWR)
+        for key in self.selector.get_map().values():
+            os.dup2(null, key.fd)
+        os.close(null)
+        with contextlib.suppress(RuntimeError):  # it is running
+            self.loop.close()
 
     def create_task(self, work: Awaitable[T]) -> asyncio.Task[T]:
         """A task for :meth:`turn`."""

@@ -1,11 +1,12 @@
 """Connects the application's engines to the test's database during a test, and watches all
 engines of the process.
 
-A redirected engine has the pool, the dialect and the URL of the test's engine. So whoever holds
-the engine is redirected, and the rest of it stays: execution options, listeners, echo, and the
-cache of compiled statements, whose keys contain the dialect. Every checkout of every engine is
-watched, which finds engines that are created during the test, named engines that are used outside
-of a database test, and engines that lead to another database. No pytest here.
+A redirected engine has the dialect and the URL of the test's engine, and a pool like its pool, with
+the listeners of its own. So whoever holds the engine is redirected, and the rest of it stays:
+execution options, listeners, echo, and the cache of compiled statements, whose keys contain the
+dialect. Every checkout of every engine is watched, which finds engines that are created during the
+test, named engines that are used outside of a database test, and engines that lead to another
+database. No pytest here.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ def _redirected(engine: Engine, target: Engine) -> Iterator[None]:
     """Let *engine* have the pool, the dialect and the URL of *target*."""
     from sqlalchemy import event
 
+    from pytest_asyncdb._engines.pool_internals import CheckoutPool, keep_listeners
+
     before = engine.pool, engine.dialect, engine.url
     own: Any = engine.dialect
     dialect = target.dialect
@@ -53,10 +56,15 @@ def _redirected(engine: Engine, target: Engine) -> Iterator[None]:
     # The listener for execution_options(isolation_level=…) holds the engine's own dialect.
     own.set_isolation_level = dialect.set_isolation_level
     own.reset_isolation_level = dialect.reset_isolation_level
-    engine.pool, engine.dialect, engine.url = target.pool, dialect, target.url
+    pool = target.pool
+    if isinstance(pool, CheckoutPool):
+        pool = pool.beside(engine)
+    engine.pool, engine.dialect, engine.url = pool, dialect, target.url
     try:
         yield
     finally:
+        if engine.pool is not target.pool:
+            keep_listeners(before[0], engine.pool)
         engine.pool, engine.dialect, engine.url = before
         del own.set_isolation_level, own.reset_isolation_level
         event.remove(engine, "engine_connect", connected)

@@ -227,10 +227,11 @@ class Run:
     def close(self) -> None:
         """Close connections, drop databases, stop servers. May be called twice.
 
-        A forked child calls it after its test, and leaves the servers to its parent.
-
-        A step that fails does not prevent the later ones.
+        A forked child calls it after its test, and leaves the servers to its parent. A step that
+        fails does not prevent the later ones.
         """
+        if os.getpid() != self._process:
+            return
         with contextlib.ExitStack() as stack:
             if self.is_child:
                 stack.callback(self._drop_databases, self._provisioners.values())

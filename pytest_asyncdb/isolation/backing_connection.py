@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_asyncdb._engines.build_engine import build_engine, without_pool
 from pytest_asyncdb._engines.host_loop import CANCEL_PATIENCE
+from pytest_asyncdb._engines.pool_internals import CheckoutPool, connect_listeners, entry_of
 from pytest_asyncdb._engines.sqlalchemy_internals import execution_lock, raise_as_dbapi_error
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection, Dialect
     from sqlalchemy.ext.asyncio import AsyncEngine
-    from sqlalchemy.pool import ConnectionPoolEntry
+    from sqlalchemy.pool import Pool
 
     from pytest_asyncdb._engines.host_loop import HostLoop
     from pytest_asyncdb.abc import Database
@@ -62,6 +63,8 @@ class Connector:
         self.autocommit = level == "AUTOCOMMIT"
         self.isolation_level: str | None = None if self.autocommit else level
         self._connect_args = options.pop("connect_args", {})
+        #: Listeners of the user, with the names of their events.
+        self._pool_events = options.pop("pool_events", ())
         self.engine = build_engine(
             url,
             poolclass=NullPool,
@@ -88,8 +91,9 @@ class Connector:
         positional, named = dialect.create_connect_args(url)
         return dialect.connect(*positional, **{**named, **self._connect_args})
 
-    def test_engine(self, check_out: Callable[[ConnectionPoolEntry], Any]) -> AsyncEngine:
-        """An engine for one test, whose pool gets its connections from *check_out*.
+    def test_engine(self, check_out: Callable[..., Any], pools: list[Pool]) -> AsyncEngine:
+        """An engine for one test, whose pool gets its connections from *check_out*, see
+        ``CheckoutPool``, and is added to *pools*.
 
         Costs no round trip, but needs one connection to have been opened: it initialises the
         dialect. SQLAlchemy's ``Engine`` is made directly, since ``create_engine`` would ask the
@@ -97,7 +101,6 @@ class Connector:
         """
         from sqlalchemy.engine import Engine
         from sqlalchemy.ext.asyncio import AsyncEngine
-        from sqlalchemy.pool import NullPool
 
         if self._facade is None:
             facade: Any = copy.copy(self.dialect)
@@ -106,7 +109,7 @@ class Connector:
             facade.set_readonly = lambda checkout, value: checkout.set_read_only(value)
             facade.get_readonly = lambda checkout: checkout.read_only
             self._facade = facade
-        pool: Any = NullPool(check_out, dialect=self._facade)  # type: ignore[arg-type]
+        pool = CheckoutPool(check_out, pools, dialect=self._facade, events=self._pool_events)
         return AsyncEngine(
             Engine(
                 pool,
@@ -151,6 +154,10 @@ class BackingConnection:
         self._direct = direct
         self._url = url
         self._fairy: Any = None
+        #: Pools of which this is a connection: their listeners of "connect" run on it.
+        self.pools: Sequence[Pool] = ()
+        #: The listeners that have run on it.
+        self.ran: set[Any] = set()
         #: Checks what COMMIT would check; empty if the schema has no such constraint.
         self.deferred_check: tuple[str, ...] = ()
 
@@ -170,10 +177,23 @@ class BackingConnection:
         return self.adapted.driver_connection
 
     def connect(self) -> None:
-        """Make sure that there is a connection that is not known to be broken. Blocks."""
-        if not self.is_open or self.was_ended():
+        """Make sure that there is a connection that is not known to be broken, on which the
+        listeners of :attr:`pools` have run and no others. Blocks."""
+        if not self.is_open or self.was_ended() or self.to_run() is None:
             self.discard()
-            self.open()
+        self.open()
+
+    def to_run(self) -> list[Any] | None:
+        """The listeners of :attr:`pools` that have not run on it; None: others have run."""
+        wanted = connect_listeners([self.connector.engine.sync_engine.pool, *self.pools])
+        if not self.ran.issubset(wanted):
+            return None
+        return [one for one in wanted if one not in self.ran]
+
+    @property
+    def entry_info(self) -> Any:
+        """What listeners have put into the ``info`` of the pool's entry; the connection is open."""
+        return self._fairy.info
 
     @property
     def is_open(self) -> bool:
@@ -211,10 +231,9 @@ class BackingConnection:
             Exception: The driver's own, or TimeoutError.
         """
         from sqlalchemy.engine import Engine
-        from sqlalchemy.pool import NullPool
 
         connector = self.connector
-        pool: Any = NullPool(lambda: _Lent(self.adapted), dialect=connector.dialect)
+        pool = CheckoutPool(lambda *_: _Lent(self.adapted), [], dialect=connector.dialect)
 
         def read() -> T:
             with Engine(pool, connector.dialect, connector.url).connect() as connection:
@@ -252,7 +271,7 @@ class BackingConnection:
                 self.run(fairy.invalidate)
 
     def open(self, wait: bool = True) -> None:
-        """Connect.
+        """Connect, if it is not connected, and run the listeners that have not run.
 
         Args:
             wait: Hold the caller's loop meanwhile; else the caller is in a greenlet of
@@ -261,6 +280,8 @@ class BackingConnection:
         Raises:
             Exception: The driver's own.
         """
+        if self.is_open and not self.to_run():
+            return
         if wait:
             self.run(self.open_awaiting)
         else:
@@ -278,7 +299,10 @@ class BackingConnection:
         return result
 
     def open_awaiting(self) -> None:
-        """Connect, in a greenlet of SQLAlchemy."""
+        """As :meth:`open`, in a greenlet of SQLAlchemy."""
+        if self.is_open:
+            self._run_listeners(self._fairy)
+            return
         from sqlalchemy.util import await_only
 
         token = _OPENING.set(self._url or self.connector.url)
@@ -287,12 +311,13 @@ class BackingConnection:
         finally:
             _OPENING.reset(token)
         adapted: Any = fairy.dbapi_connection
+        # SQLAlchemy has run these.
+        self.ran = set(connect_listeners([self.connector.engine.sync_engine.pool]))
+        self._run_listeners(fairy)
         if limit := self.backend.limit_lock_waits():
             await_only(self.driver.run(fairy.driver_connection, limit))
         if self._direct and self.connector.autocommit:
             self.connector.dialect.set_isolation_level(adapted, "AUTOCOMMIT")
-        if not self._direct or self.backend.begin_at_write is not None:
-            self.driver.adapt(adapted)
         if not self._direct and self.backend.deferred_query is not None:
             cursor = adapted.cursor()
             cursor.execute(self.backend.deferred_query)
@@ -302,6 +327,22 @@ class BackingConnection:
             if exist and self.backend.deferred_prepare:
                 await_only(self.driver.run(fairy.driver_connection, self.backend.deferred_prepare))
         self._fairy = fairy
+
+    def _run_listeners(self, fairy: Any) -> None:
+        """Run what has not run, and commit, so that no rollback of a test undoes a ``SET``."""
+        adapted = fairy.dbapi_connection
+        try:
+            for listener in self.to_run() or ():
+                listener(adapted, entry_of(fairy))
+                self.ran.add(listener)
+            if self.ran:
+                adapted.commit()
+        except BaseException:
+            self._fairy = None
+            fairy.invalidate()
+            raise
+        if not self._direct or self.backend.begin_at_write is not None:
+            self.driver.adapt(adapted)
 
     async def _script(self, statements: Sequence[str]) -> None:
         async with execution_lock(self._fairy.dbapi_connection):

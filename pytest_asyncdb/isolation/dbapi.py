@@ -11,6 +11,7 @@ import abc
 import asyncio
 import collections
 import functools
+import inspect
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +29,17 @@ from pytest_asyncdb.isolation.work import Call
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from sqlalchemy.pool import ConnectionPoolEntry, Pool
+
     from pytest_asyncdb.isolation.backing_connection import BackingConnection
     from pytest_asyncdb.isolation.work import Work
 
 #: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
 __tracebackhide__ = True
+
+
+#: Methods of drivers that return something and send nothing.
+HARMLESS = ("is_", "get_", "fileno", "character_set", "thread_id")
 
 
 class Checkout(abc.ABC):
@@ -41,6 +48,8 @@ class Checkout(abc.ABC):
     work: Work
     #: Tells this checkout from the others of its test.
     number: int
+    #: Its pool, whose listeners of "connect" have run on the backing connection.
+    pool: Pool
     #: The backing connection; None: it is not taken yet, or was given back.
     taken: BackingConnection | None
     #: Its statements run in no transaction.
@@ -114,6 +123,14 @@ class Checkout(abc.ABC):
         if begun or (self.busy and driver.takes_turns):
             self.work.host.suspend()
 
+    def connected(self, entry: ConnectionPoolEntry) -> None:
+        """Called when the checkout has been made, before SQLAlchemy uses it."""
+
+    @property
+    def entry_info(self) -> Any:
+        """What listeners of "connect" have put into the ``info`` of the pool's entry."""
+        return self.backing.entry_info
+
     @property
     def adapted(self) -> Any:
         """SQLAlchemy's adapter of the driver's connection."""
@@ -126,7 +143,11 @@ class Checkout(abc.ABC):
 
     def call_driver(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a method of the driver's own connection for the application."""
+        if not name.startswith(HARMLESS):
+            self.work.check_open(f"driver_connection.{name}()")
         result = method(*args, **kwargs)
+        if inspect.isasyncgen(result):
+            return self.work.host.iterate_here(result)
         return self.work.host.await_here(result) if asyncio.iscoroutine(result) else result
 
     def cursor(self, *args: Any, **kwargs: Any) -> Cursor:

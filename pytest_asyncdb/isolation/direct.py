@@ -23,6 +23,7 @@ from pytest_asyncdb.isolation.work import Call, Owner, Work, WorkView
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
+    from sqlalchemy.pool import Pool
 
     from pytest_asyncdb._engines.host_loop import HostLoop
     from pytest_asyncdb.abc import Database
@@ -49,7 +50,7 @@ class DirectPool:
         #: Held while one of them is being opened.
         self._prefetching = threading.Lock()
         self._closed = False
-        first = self.take()
+        first = self.take(())
         first.connect()  # initialises the dialect
         self.keep([first])
 
@@ -70,14 +71,30 @@ class DirectPool:
                 backing.host.call_in_thread(backing.open_awaiting, timeout=PATIENCE)
                 self._prefetched[url.database] = backing
 
-    def take(self) -> BackingConnection:
-        """A connection that no checkout uses, open or not yet."""
-        while self._idle:
-            backing = self._idle.pop()
-            if backing.is_open and not backing.was_ended():
-                return backing
-            backing.discard()
-        return BackingConnection(self.connector, direct=True)
+    def take(self, pools: Sequence[Pool]) -> BackingConnection:
+        """A connection that no checkout uses, open or not yet.
+
+        Args:
+            pools: The listeners of "connect" of these, and no others, may have run on it.
+        """
+        others: list[BackingConnection] = []
+        try:
+            while self._idle:
+                backing = self._idle.pop()
+                if not backing.is_open or backing.was_ended():
+                    backing.discard()
+                    continue
+                backing.pools = pools
+                if backing.to_run() is not None:
+                    return backing
+                others.insert(0, backing)
+        finally:
+            self._idle[:0] = others
+        if others and self._is_full():
+            self._idle.pop(0).discard()  # else the new one could not be kept
+        backing = BackingConnection(self.connector, direct=True)
+        backing.pools = pools
+        return backing
 
     def keep(self, connections: Iterable[BackingConnection]) -> None:
         """Take back connections; close those that are in a transaction or too many."""
@@ -125,13 +142,15 @@ class DirectWork(Work):
             if backing is not besides and backing.is_open and backing.in_transaction() is not False
         ]
 
-    def take(self, checkout: int) -> BackingConnection:
-        """A connection for a checkout; opened without holding the caller's loop."""
+    def take(self, checkout: int, pool: Pool) -> BackingConnection:
+        """A connection for a checkout from *pool*; opened without holding the caller's loop.
+
+        The listeners of the test's own engine, the first pool, run on every connection.
+        """
         self.check_open("connect")
-        backing = self._pool.take()
+        backing = self._pool.take([self.pools[0], pool])
         self._taken[backing] = Owner(task_name(running_task()), checkout)
-        if not backing.is_open:
-            backing.open(wait=not in_greenlet())
+        backing.open(wait=not in_greenlet())
         return backing
 
     def give_back(self, backing: BackingConnection, spoiled: bool) -> None:
@@ -200,8 +219,8 @@ class DirectConnection(Checkout):
     #: The test has left something in the connection's session: it is not kept.
     spoiled: bool
 
-    def __init__(self, work: DirectWork, number: int) -> None:
-        self.__dict__.update(work=work, number=number, taken=None, spoiled=False)
+    def __init__(self, work: DirectWork, number: int, pool: Pool) -> None:
+        self.__dict__.update(work=work, number=number, pool=pool, taken=None, spoiled=False)
         self.autocommit = work.connector.autocommit
         self.read_only = self.closed = False
         self.busy = 0
@@ -215,7 +234,7 @@ class DirectConnection(Checkout):
     @property
     def backing(self) -> BackingConnection:
         if self.taken is None:
-            self.taken = self.work.take(self.number)
+            self.taken = self.work.take(self.number, self.pool)
         return self.taken
 
     @property
@@ -341,7 +360,7 @@ class DirectView(WorkView):
     def read(self, work: Callable[[Connection], T]) -> T | None:
         if (writer := self.work.writer()) is not None:
             return None if self.work.running else writer.read(work)
-        backing = self._pool.take()
+        backing = self._pool.take(())
         try:
             backing.connect()
             backing.script(backing.backend.lock_timeout(_LOCK_PATIENCE))

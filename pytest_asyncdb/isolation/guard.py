@@ -77,6 +77,10 @@ class GuardedWork(Work):
         if self.lost is not None:
             raise self.lost
 
+    def end_in_child(self) -> None:
+        super().end_in_child()
+        self.units.dead = True
+
     def refuse(self, what: str, why: str) -> errors.AsyncdbError:
         """The error for a call that would end the transaction; the test fails with it."""
         return self._breach(messages.REFUSED_CALL, here(), what=what, why=why)

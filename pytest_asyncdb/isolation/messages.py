@@ -136,6 +136,15 @@ AFTER_THE_TEST = Text(
     ),
     errors.IsolationConflict,
 )
+IN_A_CHILD = Text(
+    "a forked child process uses the connection of its parent's test",
+    "Nothing was sent to the database: parent and child would take each other's answers.",
+    (
+        "create an engine in the child, from the value of asyncdb_url, and mark the test "
+        f"{_RESET}; on SQLite the database is in the parent's memory",
+    ),
+    errors.IsolationConflict,
+)
 SECOND_CONNECTION = Text(
     "another connection has committed to the test's database",
     "The rollback of the test's own connection does not undo it; it was put back.",

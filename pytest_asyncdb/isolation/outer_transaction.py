@@ -51,6 +51,9 @@ class OuterTransaction(GuardedWork):
     def __init__(self, backing: BackingConnection, test: str, turn: float) -> None:
         super().__init__(backing, test, self._wake)
         self.turn = turn
+        backing.pools = self.pools
+        #: Listeners of "connect" have run within the transaction.
+        self.late_listeners = False
         #: The rollback did not go through.
         self.stuck = False
         self._waiting: list[asyncio.Future[None]] = []
@@ -78,6 +81,8 @@ class OuterTransaction(GuardedWork):
                 self.backing.discard()
         self.units.drop()
         self.invalidate_checkouts()
+        if self.late_listeners:
+            self.backing.discard()  # the rollback has undone a part of what they did
         return self.breaches
 
     def commit(self) -> None:

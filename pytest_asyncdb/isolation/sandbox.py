@@ -7,14 +7,17 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._engines.pool_internals import connect_listeners
 from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
 from pytest_asyncdb._record.call_sites import user_places
 from pytest_asyncdb.isolation import local_settings
-from pytest_asyncdb.isolation.dbapi import Checkout
+from pytest_asyncdb.isolation.dbapi import HARMLESS, Checkout
 from pytest_asyncdb.isolation.work import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
     from pytest_asyncdb.isolation.backing_connection import BackingConnection
     from pytest_asyncdb.isolation.outer_transaction import OuterTransaction
@@ -26,8 +29,6 @@ __tracebackhide__ = True
 #: SQLAlchemy numbers its savepoints for each connection; on one connection the names would clash.
 _SAVEPOINT = re.compile(r"\bsa_savepoint_(\d+)\b")
 
-#: Methods of drivers that return something and send nothing.
-_HARMLESS = ("is_", "get_", "fileno", "character_set", "thread_id")
 #: Methods of drivers that end the transaction or the connection.
 _ENDING = frozenset(
     {
@@ -44,9 +45,10 @@ class SandboxConnection(Checkout):
     work: OuterTransaction
     taken: BackingConnection
 
-    def __init__(self, work: OuterTransaction, number: int) -> None:
+    def __init__(self, work: OuterTransaction, number: int, pool: Pool) -> None:
         self.work = work
         self.number = number
+        self.pool = pool
         self.taken = work.backing
         self.autocommit = work.connector.autocommit
         self.read_only = False
@@ -54,6 +56,27 @@ class SandboxConnection(Checkout):
         self.closed = False
         #: The open unit of work; None before the first statement of a transaction.
         self.unit: Unit | None = None
+
+    def connected(self, entry: ConnectionPoolEntry) -> None:
+        """Run the listeners of "connect" that came after the outer transaction has begun."""
+        work, ran = self.work, self.taken.ran
+        new = work.units.begun and [o for o in connect_listeners([self.pool]) if o not in ran]
+        try:
+            for listener in new or ():
+                work.late_listeners = True
+                ran.add(listener)
+                listener(self, entry)
+                self.taken.entry_info.update(entry.info)
+            self.end("commit")
+        finally:
+            self.end("rollback")
+
+    @property
+    def entry_info(self) -> Any:
+        with self.work.units.lock:
+            if not self.work.units.begun:
+                self.taken.connect()
+        return super().entry_info
 
     def close(self) -> None:
         """End the unit, called by the pool, which logs errors and goes on: the end of the test
@@ -158,11 +181,15 @@ class SandboxConnection(Checkout):
             IsolationBreach: It would end the outer transaction.
             IsolationConflict: It is another unit's turn.
         """
-        if name.startswith(_HARMLESS):
+        if name.startswith(HARMLESS):
             return super().call_driver(name, method, *args, **kwargs)
         if name in _ENDING:
             raise self.work.refuse(
                 f"driver_connection.{name}()", "it would end the test's outer transaction"
+            )
+        if name == "notifies":
+            raise self.work.refuse(
+                "driver_connection.notifies()", "no NOTIFY is delivered, because none is committed"
             )
         statement = args[0] if args and isinstance(args[0], str) else f"{name}()"
         self.work.check_before(statement)

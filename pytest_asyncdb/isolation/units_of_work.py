@@ -83,14 +83,15 @@ class UnitsOfWork:
     def open_savepoint(self, name: str, below: Unit | None = None) -> None:
         """Open a savepoint above *below*; the first one begins the outer transaction."""
         begin: list[str] = []
-        if not self.begun:
-            # Only now: later another thread may use the connection, and what the server says to
-            # that is no sign of its end.
-            self.backing.connect()
-            self.deferred_check = self.backing.deferred_check
-            begin = [self.backing.begin, f"SAVEPOINT {GUARD}"]
-        self._send([*begin, *self._take_pending(), f"SAVEPOINT {name}"], below)
-        self.begun = True
+        with self.lock:
+            if not self.begun:
+                # Only now: later another thread may use the connection, and what the server says
+                # to that is no sign of its end.
+                self.backing.connect()
+                self.deferred_check = self.backing.deferred_check
+                begin = [self.backing.begin, f"SAVEPOINT {GUARD}"]
+            self._send([*begin, *self._take_pending(), f"SAVEPOINT {name}"], below)
+            self.begun = True
 
     def add(self, unit: Unit) -> None:
         """Open the savepoint of *unit*, the topmost."""

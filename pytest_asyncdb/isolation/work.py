@@ -6,6 +6,8 @@ from __future__ import annotations
 import abc
 import contextlib
 import itertools
+import os
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +21,7 @@ from pytest_asyncdb.isolation.started_tasks import late, started_in, task_name
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
-    from sqlalchemy.pool import ConnectionPoolEntry
+    from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
     from pytest_asyncdb import errors
     from pytest_asyncdb.isolation.backing_connection import BackingConnection, Connector
@@ -65,6 +67,19 @@ class Owner(NamedTuple):
     checkout: int
 
 
+#: What the tests of this process do; a forked child refuses to go on with it.
+_WORKS: weakref.WeakSet[Work] = weakref.WeakSet()
+
+
+def _end_in_child() -> None:
+    for work in list(_WORKS):
+        work.end_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_end_in_child)
+
+
 class Work(abc.ABC):
     """What one test does on its connections; its checkouts note it here.
 
@@ -83,14 +98,19 @@ class Work(abc.ABC):
         self.breaches: list[BaseException] = []
         #: Cursors that are open: streams, and those of statements that were cancelled.
         self.cursors: set[Any] = set()
-        #: The test is over.
+        #: The test is over, or this is a forked child of its process.
         self.ended = False
+        #: Why a statement is refused after that.
+        self.refusal = messages.AFTER_THE_TEST
         #: Transactions that are ended now are undone by :meth:`close`.
         self.deferring = False
         #: The test has failed, and its database will be kept: open transactions are committed.
         self.keeping = False
         #: SQLAlchemy's pool entries of this test's checkouts.
         self.entries: list[ConnectionPoolEntry] = []
+        #: The pools of the test's engine and of those that are redirected to it.
+        self.pools: list[Pool] = []
+        _WORKS.add(self)
 
     def in_transaction(self, besides: BackingConnection) -> Sequence[Owner]:
         """Who has taken connections that are in a transaction, without *besides*."""
@@ -101,14 +121,21 @@ class Work(abc.ABC):
         """End and undo everything. Blocks; bounded in time. Returns what broke the isolation."""
 
     def check_open(self, statement: str) -> None:
-        """Refuse *statement* after the test.
+        """Refuse *statement* after the test, and in a forked child process.
 
         Raises:
-            IsolationConflict: The test has ended.
+            IsolationConflict: The test has ended, or this is a child process.
         """
         if self.ended:
             late()
-            raise messages.AFTER_THE_TEST.of(self.test, messages.here())
+            raise self.refusal.of(self.test, messages.here())
+
+    def end_in_child(self) -> None:
+        """Refuse everything in a forked child, whose connections are those of its parent.
+
+        As after a test, nothing is given back to a pool: SQLAlchemy's finalizers would close it.
+        """
+        self.ended, self.refusal = True, messages.IN_A_CHILD
 
     def left_running(self) -> errors.AsyncdbError:
         """The error for calls that are running at the end of the test."""
@@ -137,31 +164,35 @@ class Work(abc.ABC):
         for entry in self.entries:
             if entry.in_use:
                 entry.invalidate()
+        self.pools.clear()  # they refer to each other
 
 
 class WorkView(View):
     """A view that shows a test's work.
 
     Args:
-        connect: Makes the DBAPI connection of a checkout, given *work* and the checkout's number.
+        connect: Makes the DBAPI connection of a checkout, given *work*, the checkout's number and
+            its pool.
     """
 
-    def __init__(self, work: Work, connect: Callable[[Any, int], object]) -> None:
+    def __init__(self, work: Work, connect: Callable[[Any, int, Pool], Any]) -> None:
         numbers = itertools.count(1)
 
-        def check_out(entry: ConnectionPoolEntry) -> object:
+        def check_out(entry: Any, pool: Pool) -> object:
             if (error := late()) is not None:
                 raise error
             work.check_open("connect")  # else the pool would wait for the connection's return
             if in_greenlet():
                 work.host.suspend()  # as an engine that opens a connection does
             work.entries.append(entry)
-            return connect(work, next(numbers))
+            entry.dbapi_connection = checkout = connect(work, next(numbers), pool)
+            checkout.connected(entry)
+            return checkout
 
         self.work = work
         #: Another connection may write to the database, also after the test.
         self.watched = False
-        self.engine = work.connector.test_engine(check_out)
+        self.engine = work.connector.test_engine(check_out, work.pools)
         self.url = work.connector.url
         self.log = work.log
 

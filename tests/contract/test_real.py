@@ -708,3 +708,99 @@ def test_a_prepared_transaction_that_is_left_is_told(
         To fix this: commit, roll back or close every connection of a test, and end its processes
         """
     )
+
+
+@pytest.mark.parametrize("target", ["postgres+psycopg"], indirect=True, ids=["postgres-psycopg"])
+def test_notifies_of_psycopg_ends_in_any_way(
+    project: Project, target: Target, strategy: str
+) -> None:
+    """By ``break``, by a time-out or at its end; the connection goes on."""
+    project.tests(
+        """
+        from contextlib import aclosing, asynccontextmanager
+        from sqlalchemy.ext.asyncio import create_async_engine
+
+        @asynccontextmanager
+        async def listening(engine):
+            options = {"isolation_level": "AUTOCOMMIT"}
+            async with engine.execution_options(**options).connect() as connection:
+                await connection.exec_driver_sql("LISTEN jobs")
+                yield (await connection.get_raw_connection()).driver_connection
+                assert (await connection.exec_driver_sql("SELECT 7")).scalar() == 7
+
+        async def notify(engine, *words):
+            for word in words:
+                async with engine.begin() as connection:
+                    await connection.exec_driver_sql(f"SELECT pg_notify('jobs', '{word}')")
+
+        async def check(engine):
+            async with listening(engine) as raw:
+                await notify(engine, "one", "two")
+                async for found in raw.notifies():
+                    assert found.payload == "one"
+                    await notify(engine, "three")
+                    break
+            async with listening(engine) as raw:
+                found = []
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        async for _ in raw.notifies():
+                            found.append(_)
+                assert found == []
+                await notify(engine, "four")
+                async with aclosing(raw.notifies(timeout=5, stop_after=1)) as heard:
+                    assert [one.payload async for one in heard] == ["four"]
+                assert [one async for one in raw.notifies(timeout=0)] == []
+
+        async def test_plain(asyncdb_url):
+            engine = create_async_engine(asyncdb_url)
+            async with asyncio.timeout(10):
+                await check(engine)
+            await engine.dispose()
+
+        async def test_ours(asyncdb_engine):
+            async with asyncio.timeout(10):
+                await check(asyncdb_engine)
+
+        @pytest.mark.asyncdb(isolation="rollback")
+        async def test_rollback(asyncdb_connection):
+            raw = (await asyncdb_connection.get_raw_connection()).driver_connection
+            raw.notifies()
+        """,
+        AFTER,
+    )
+    outcome = run(project, target, strategy)
+    outcome.had(passed=3, failed=1)
+    place = project.place("raw.notifies()", "test_rollback")
+    outcome.shows(
+        f"""
+        refused: driver_connection.notifies()
+
+        test: test_it.py::test_rollback[postgres-psycopg]
+        at {place}
+        In the strategy 'rollback' no NOTIFY is delivered, because none is committed.
+
+        To fix this: mark the test @pytest.mark.asyncdb(isolation="reset")
+        """
+    )
+
+
+@pytest.mark.parametrize("target", ["postgres+asyncpg"], indirect=True, ids=["postgres-asyncpg"])
+def test_a_cancelled_call_of_the_driver_ends_on_the_server(
+    project: Project, target: Target, strategy: str
+) -> None:
+    """The connection can be used at once, as that of a plain engine can."""
+    project.tests(
+        """
+        async def test_it(asyncdb_engine):
+            async with asyncdb_engine.connect() as connection:
+                raw = (await connection.get_raw_connection()).driver_connection
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        await raw.execute("SELECT pg_sleep(600)")
+                assert await raw.fetchval("SELECT 7") == 7
+                assert (await connection.exec_driver_sql("SELECT 8")).scalar() == 8
+        """,
+        AFTER,
+    )
+    run(project, target, strategy).passed(2)
