@@ -56,16 +56,16 @@ class Supervised:
 
     def __init__(self, process: subprocess.Popen[bytes], identity: Identity, folder: str) -> None:
         self.folder = folder
-        self._process = process
+        self.process = process
         self._identity = identity
 
     def tell(self, message: object) -> None:
         """Send a message to the supervisor."""
-        assert self._process.stdin is not None
+        assert self.process.stdin is not None
         # A supervisor that has ended shows in the next event.
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
-            self._process.stdin.flush()
+            self.process.stdin.write(json.dumps(message).encode() + b"\n")
+            self.process.stdin.flush()
 
     def start(self, command: list[str], stop: str) -> None:
         """Start a command. To end it, the supervisor sends the signal of the name *stop*."""
@@ -73,12 +73,12 @@ class Supervised:
 
     def event(self, seconds: float) -> str | None:
         """Return the supervisor's report on the last message; None if there is none in time."""
-        assert self._process.stdout is not None
+        assert self.process.stdout is not None
         poll = select.poll()
-        poll.register(self._process.stdout)
+        poll.register(self.process.stdout)
         if not poll.poll(1000 * seconds):
             return None
-        data = os.read(self._process.stdout.fileno(), 4096)  # it writes a line at once
+        data = os.read(self.process.stdout.fileno(), 4096)  # it writes a line at once
         return data.decode(errors="replace").strip() or "failed the supervisor ended"
 
     def stay(self, owner: Owner) -> Owner:
@@ -94,7 +94,7 @@ class Supervised:
         if (answer := self.event(_END)) != "staying":
             raise AsyncdbError("the server ended before it could be kept", [str(answer)])
         self.stays = True
-        pid = self._process.pid
+        pid = self.process.pid
         return dataclasses.replace(owner, pid=pid, started=start_time(pid) or "")
 
     def output(self) -> str:
@@ -115,6 +115,7 @@ def supervised(identity: Identity, credentials: str, owner: Owner) -> Iterator[S
         AsyncdbError: The supervisor did not start, or did not end.
     """
     base, _ = data_place()
+    here = os.getpid()
     folder = f"{base}/{PREFIX}{secrets.token_hex(6)}"
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", str(Path(__file__).with_name("supervisor.py"))],
@@ -140,22 +141,28 @@ def supervised(identity: Identity, credentials: str, owner: Owner) -> Iterator[S
             raise AsyncdbError(f"cannot make a folder for a server in {base}", [answer])
         yield programs
     finally:
-        if programs.stays:
-            # Else Popen's destructor warns that the process is still running.
-            process.returncode = 0
-        else:
-            programs.tell(None)
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()  # type: ignore[union-attr]
-        try:
-            process.wait(_END)
-        except subprocess.TimeoutExpired:
-            raise AsyncdbError(
-                f"a server's processes did not end within {_END:g} s",
-                [f"folder: {folder}", f"supervisor: process {process.pid}"],
-            ) from None
-        finally:
-            process.stdout.close()  # type: ignore[union-attr]
+        if os.getpid() == here:  # the garbage collector of a forked child comes here, too
+            _end(programs)
+
+
+def _end(programs: Supervised) -> None:
+    process = programs.process
+    if programs.stays:
+        # Else Popen's destructor warns that the process is still running.
+        process.returncode = 0
+    else:
+        programs.tell(None)
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.close()  # type: ignore[union-attr]
+    try:
+        process.wait(_END)
+    except subprocess.TimeoutExpired:
+        raise AsyncdbError(
+            f"a server's processes did not end within {_END:g} s",
+            [f"folder: {programs.folder}", f"supervisor: process {process.pid}"],
+        ) from None
+    finally:
+        process.stdout.close()  # type: ignore[union-attr]
 
 
 def environment() -> dict[str, str]:

@@ -8,6 +8,7 @@ the container of a killed run stays until the next run.
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import threading
 from typing import Any
@@ -33,6 +34,7 @@ class Container:
 
     def __init__(self, image: str) -> None:
         self._image = image
+        self._process = os.getpid()
         self._docker: Any = None
         self._container: Any = None
 
@@ -40,6 +42,8 @@ class Container:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if os.getpid() != self._process:
+            return  # the garbage collector of a forked child comes here, too
         try:
             if self._container is not None:
                 remove(self._container)

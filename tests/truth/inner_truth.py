@@ -20,6 +20,8 @@ from sqlalchemy import event, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from stage import SCENARIOS, Base, Item, Scenario, Stage, Ticket, User, Versioned
 
+from pytest_asyncdb.isolation.rollback import Rollback
+
 for part in Path(__file__).parent.glob("scenarios_*.py"):
     importlib.import_module(part.stem)
 
@@ -29,6 +31,9 @@ URL = os.environ["TRUTH_URL"]
 FOUND = Path(os.environ["TRUTH_FOUND"])
 #: Seconds for one scenario; a deadlock of either side shows as "TimeoutError".
 LIMIT = 20
+
+#: Seconds; what waits for another unit of work ends with the error in any case.
+Rollback.turn = 1.0
 
 #: What each scenario saw on the plain engine.
 PLAIN: dict[str, list[Any]] = {}

@@ -27,6 +27,9 @@ SHOWN_BY = {
         "contract/test_outside_transactions.py"
         "::test_a_statement_that_no_transaction_allows_fails_with_the_remedy"
     ),
+    "Listeners of `connect`": (
+        "contract/test_connect_listeners.py::test_each_engine_has_its_own_listeners"
+    ),
     "Two-phase transactions": "contract/test_guard.py::test_two_phase_transactions_are_refused",
     "The driver's own connection": (
         "contract/test_guard.py::test_the_drivers_own_connection_cannot_end_the_test"

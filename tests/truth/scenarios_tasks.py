@@ -152,7 +152,7 @@ async def two_open_readers_meet_at_a_barrier(stage: Stage) -> None:
     async def read() -> int:
         async with stage.sessions() as session:
             await session.execute(select(1))
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(1):
                 await barrier.wait()
             return await session.scalar(select(2)) or 0
 
@@ -382,7 +382,7 @@ async def deadlock_is_found(stage: Stage) -> None:
     async def work(first: int, second: int) -> None:
         async with stage.sessions.begin() as session:
             await session.execute(update(User).where(User.key == first).values(score=first))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(1):
                 await barrier.wait()
             await session.execute(update(User).where(User.key == second).values(score=second))
 

@@ -10,7 +10,10 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "pytest_asyncdb"
 
 #: Lines of code of the whole package, and how far it may be above before the number is discussed.
-MOST = 10_000
+#: 10,000 when the package was moved into folders; 700 more make a test tell the truth: tasks that are
+#: left (130), listeners of connect (180), other engines (140), a backend and skip for each test (110),
+#: settings, streams and ends of a transaction as on a connection of its own (140).
+MOST = 10_700
 MARGIN = 300
 #: Lines of one file, with comments; ``abc.py`` is what authors of extensions read from end to end.
 LONGEST = 400
@@ -42,7 +45,7 @@ def sources() -> dict[str, str]:
 
 
 def test_the_package_stays_below_its_number_of_lines() -> None:
-    """10,000 lines of code, and a margin; more needs a reason in the commit that raises it."""
+    """So many lines of code, and a margin; more needs a reason where the number stands."""
     counted = {name: lines_of_code(source) for name, source in sources().items()}
     total = sum(counted.values())
     largest = sorted(counted, key=lambda name: -counted[name])[:10]
