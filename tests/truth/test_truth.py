@@ -43,7 +43,7 @@ def test_scenarios_end_as_on_a_plain_engine(
             monkeypatch.setenv(f"TRUTH_{name}", value)
         run = project.pytester.runpytest_subprocess(
             *("-q", "-p", "no:cacheprovider", "-p", "truth_reports", "--tb=line"),
-            *(*target.arguments),
+            *target.arguments,
         )
     assert run.ret in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
     problems: dict[tuple[str, str], list[str]] = {}
