@@ -28,6 +28,7 @@ for part in Path(__file__).parent.glob("scenarios_*.py"):
 BACKEND = os.environ["TRUTH_BACKEND"]
 DRIVER = os.environ["TRUTH_DRIVER"]
 URL = os.environ["TRUTH_URL"]
+STRATEGIES = os.environ["TRUTH_STRATEGIES"].split(",")
 FOUND = Path(os.environ["TRUTH_FOUND"])
 #: Seconds for one scenario; a deadlock of either side shows as "TimeoutError".
 LIMIT = 20
@@ -131,19 +132,13 @@ each_scenario = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.asyncdb(isolation="rollback")
-@each_scenario
-async def test_rollback(name: str, plain: AsyncEngine, asyncdb_engine: AsyncEngine) -> None:
-    await compare(name, "rollback", plain, asyncdb_engine)
+def _test(strategy: str) -> Any:
+    @pytest.mark.asyncdb(isolation=strategy)
+    @each_scenario
+    async def test(name: str, plain: AsyncEngine, asyncdb_engine: AsyncEngine) -> None:
+        await compare(name, strategy, plain, asyncdb_engine)
+
+    return test
 
 
-@pytest.mark.asyncdb(isolation="reset")
-@each_scenario
-async def test_reset(name: str, plain: AsyncEngine, asyncdb_engine: AsyncEngine) -> None:
-    await compare(name, "reset", plain, asyncdb_engine)
-
-
-@pytest.mark.asyncdb(isolation="copy")
-@each_scenario
-async def test_copy(name: str, plain: AsyncEngine, asyncdb_engine: AsyncEngine) -> None:
-    await compare(name, "copy", plain, asyncdb_engine)
+globals().update({f"test_{strategy}": _test(strategy) for strategy in STRATEGIES})

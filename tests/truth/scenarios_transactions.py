@@ -744,15 +744,16 @@ async def set_local_in_a_savepoint_that_is_rolled_back(stage: Stage) -> None:
 
 @scenario("postgres", limits=[limits.SETTINGS])
 async def a_function_that_sets_for_its_transaction(stage: Stage) -> None:
-    async with stage.engine.begin() as connection:
+    async with stage.engine.connect() as connection:
         await connection.execute(
             text(
                 "CREATE FUNCTION pg_temp.truth_tenant() RETURNS text LANGUAGE sql AS"
                 " $$ SELECT set_config('app.tenant', 'acme', true) $$"
             )
         )
+        await connection.commit()
         await connection.execute(text("SELECT pg_temp.truth_tenant()"))
-    async with stage.engine.connect() as connection:
+        await connection.commit()
         stage.note(
             await connection.scalar(
                 text("SELECT coalesce(current_setting('app.tenant', true), '') = 'acme'")

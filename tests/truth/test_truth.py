@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from fix_project import Project, naive_database
 from fix_servers import Target
+from fix_suite import COMPLETE
 
 HERE = Path(__file__).parent
 PARTS = (
@@ -38,6 +39,8 @@ def test_scenarios_end_as_on_a_plain_engine(
             "DRIVER": target.driver,
             "URL": url,
             "FOUND": str(found),
+            # "copy" has the connections of "reset".
+            "STRATEGIES": "rollback,reset,copy" if COMPLETE else "rollback,reset",
             "TOLD": str(told),
         }.items():
             monkeypatch.setenv(f"TRUTH_{name}", value)
@@ -50,7 +53,7 @@ def test_scenarios_end_as_on_a_plain_engine(
     for strategy, scenario, text in map(json.loads, _lines(told)):
         problems.setdefault((strategy, scenario), []).append(text)
     answers = [json.loads(line) for line in _lines(found)]
-    assert len(answers) > 300
+    assert len(answers) > 200
     differences: dict[str, Any] = {}
     for answer in answers:
         key = answer["strategy"], answer["scenario"]
