@@ -318,6 +318,8 @@ class Driver(abc.ABC):
         """Put SQLAlchemy's adapter of a new connection in a state in which it begins no
         transaction by itself. Called once per connection, in a SQLAlchemy greenlet."""
 
+    #: SQLAlchemy's adapter awaits when it makes a cursor, rather than when that executes.
+    cursor_awaits: ClassVar[bool] = True
     #: The end of a transaction waits for a statement that another task is running on the
     #: connection.
     takes_turns: ClassVar[bool] = True

@@ -51,6 +51,8 @@ _TUNING = "no fsync, no full-page writes"
 class _PostgresDriver(Driver):
     """What asyncpg and psycopg have in common."""
 
+    cursor_awaits = False
+
     def adapt(self, adapted: Any) -> None:
         adapted.autocommit = True
 

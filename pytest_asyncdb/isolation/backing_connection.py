@@ -106,6 +106,7 @@ class Connector:
             facade: Any = copy.copy(self.dialect)
             facade.set_isolation_level = lambda checkout, level: checkout.set_level(level)
             facade.reset_isolation_level = lambda checkout: checkout.set_level(None)
+            facade.get_driver_connection = lambda checkout: checkout.driver_connection
             facade.set_readonly = lambda checkout, value: checkout.set_read_only(value)
             facade.get_readonly = lambda checkout: checkout.read_only
             self._facade = facade

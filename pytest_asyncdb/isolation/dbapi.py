@@ -55,11 +55,11 @@ class Checkout(abc.ABC):
     #: Its statements run in no transaction.
     autocommit: bool
     #: Its transactions only read.
-    read_only: bool
+    read_only = False
     #: How many tasks are running a statement on it.
-    busy: int
+    busy = 0
     #: SQLAlchemy's pool has closed it.
-    closed: bool
+    closed = False
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.adapted, name)
@@ -138,7 +138,12 @@ class Checkout(abc.ABC):
 
     @property
     def _connection(self) -> Any:
-        """The driver's connection as ``driver_connection`` shows it; SQLAlchemy's name."""
+        """The driver's connection; SQLAlchemy's name, which its dialects read."""
+        return DriverConnection(self)
+
+    @property
+    def driver_connection(self) -> Any:
+        """The driver's connection for the application."""
         return DriverConnection(self)
 
     def call_driver(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -151,8 +156,8 @@ class Checkout(abc.ABC):
         return self.work.host.await_here(result) if asyncio.iscoroutine(result) else result
 
     def cursor(self, *args: Any, **kwargs: Any) -> Cursor:
-        if not in_greenlet():  # MissingGreenlet, here already where the adapter's cursor awaits
-            self.adapted.cursor(*args, **kwargs)
+        if self.work.connector.driver.cursor_awaits and not in_greenlet():
+            self.work.host.suspend()  # raises MissingGreenlet where the adapter does
         return Cursor(self, args, kwargs)
 
     def execute(self, operation: Any, parameters: Any = None) -> Cursor:
@@ -340,8 +345,7 @@ class Rows:
         self._ended = ended
 
     def fetchone(self) -> Any:
-        rows = self.fetchmany(1)
-        return rows[0] if rows else None
+        return next(iter(self.fetchmany(1)), None)
 
     def fetchmany(self, size: int = 1) -> list[Any]:
         if self._ended is not None and size > len(self._rows):
@@ -349,9 +353,7 @@ class Rows:
         return [self._rows.popleft() for _ in range(min(size, len(self._rows)))]
 
     def fetchall(self) -> list[Any]:
-        if self._ended is not None:
-            raise self._ended
-        return self.fetchmany(len(self._rows))
+        return self.fetchmany(len(self._rows) + (self._ended is not None))
 
 
 def _class_name(error: BaseException) -> str:

@@ -222,8 +222,6 @@ class DirectConnection(Checkout):
     def __init__(self, work: DirectWork, number: int, pool: Pool) -> None:
         self.__dict__.update(work=work, number=number, pool=pool, taken=None, spoiled=False)
         self.autocommit = work.connector.autocommit
-        self.read_only = self.closed = False
-        self.busy = 0
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("taken", "spoiled", "autocommit", "read_only", "busy", "closed"):
@@ -238,12 +236,17 @@ class DirectConnection(Checkout):
         return self.taken
 
     @property
-    def _connection(self) -> Any:
+    def driver_connection(self) -> Any:
         """The driver's connection, with which the application can do what it likes; messages of
         the server reach it while a test's loop runs."""
         self.spoiled = True
         self.work.attend()
-        return super()._connection
+        return super().driver_connection
+
+    def run_async(self, function: Callable[[Any], Any]) -> Any:
+        """As SQLAlchemy's adapters have it; it gives *function* the driver's connection."""
+        self.spoiled = True
+        return self.backing.call(self.adapted.run_async, function)
 
     def close(self) -> None:
         """SQLAlchemy's pool gives the connection back, after a rollback."""

@@ -51,9 +51,6 @@ class SandboxConnection(Checkout):
         self.pool = pool
         self.taken = work.backing
         self.autocommit = work.connector.autocommit
-        self.read_only = False
-        self.busy = 0
-        self.closed = False
         #: The open unit of work; None before the first statement of a transaction.
         self.unit: Unit | None = None
 

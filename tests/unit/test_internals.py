@@ -122,4 +122,4 @@ def test_private_names_are_used_in_these_modules_only() -> None:
                 name = node.attr if isinstance(node, ast.Attribute) else None
                 if name in private and "_internals" not in path.name:
                     found.add((path.name, name))
-    assert found <= {("direct.py", "_connection")}, found  # its own class's, of super()
+    assert found == set()

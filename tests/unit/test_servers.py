@@ -333,7 +333,7 @@ def test_a_program_gets_the_environment_that_it_needs_and_no_more(
         ours.start(["env"], "SIGTERM")
         assert ours.event(30) == "ended 0"
         found = dict(line.split("=", 1) for line in ours.output().splitlines())
-        supervisor = Path(f"/proc/{ours._process.pid}/environ")
+        supervisor = Path(f"/proc/{ours.process.pid}/environ")
         if supervisor.exists():
             assert b"SECRET_TOKEN" not in supervisor.read_bytes()
     found.pop("_", None)
@@ -357,7 +357,7 @@ def test_signals_do_not_end_the_supervisor(ours: Supervised) -> None:
     import signal
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        ours._process.send_signal(number)
+        ours.process.send_signal(number)
     ours.start(python("print('still here')"), "SIGTERM")
     assert ours.event(30) == "ended 0"
 
