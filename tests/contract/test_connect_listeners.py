@@ -9,9 +9,8 @@ from __future__ import annotations
 import pytest
 from fix_project import Project
 from fix_servers import Servers, Target
-from fix_suite import EACH_DRIVER
 
-pytestmark = pytest.mark.everyday(*EACH_DRIVER)
+pytestmark = pytest.mark.everyday("sqlite", "postgres+asyncpg", "mysql+aiomysql")
 
 STRATEGIES = ("rollback", "reset", "copy")
 

@@ -9,9 +9,8 @@ import pytest
 from fix_observer import observer_of
 from fix_project import Project, naive_database
 from fix_servers import Servers, Target
-from fix_suite import EACH_DRIVER
 
-pytestmark = pytest.mark.everyday(*EACH_DRIVER)
+pytestmark = pytest.mark.everyday("sqlite", "postgres+asyncpg", "mariadb+asyncmy")
 
 #: A statement that takes some time.
 WAIT = {

@@ -28,7 +28,7 @@ from typing import Any
 import pytest
 from fix_observer import Observer, Rows
 from fix_servers import Servers, Target
-from fix_suite import COMPLETE, EACH_BACKEND, EACH_DRIVER, EXAMPLES
+from fix_suite import COMPLETE, EACH_DRIVER, EXAMPLES
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Integer, delete, insert, select, text, update
@@ -572,7 +572,7 @@ FOUND = {
 }
 
 
-@pytest.mark.everyday(*EACH_BACKEND)
+@pytest.mark.everyday("sqlite", "postgres+asyncpg")
 @pytest.mark.parametrize("name", FOUND)
 def test_what_the_model_has_found(stage: Stage, name: str) -> None:
     """Programs that once gave other rows than a real pool, or an error."""
@@ -599,7 +599,7 @@ OVERLAPPING = {
 }
 
 
-@pytest.mark.everyday(*EACH_BACKEND)
+@pytest.mark.everyday("sqlite", "postgres+asyncpg")
 @pytest.mark.parametrize("name", OVERLAPPING)
 def test_units_that_overlap_are_told(stage: Stage, name: str) -> None:
     """The next statement gets the error; the next program is clean."""
