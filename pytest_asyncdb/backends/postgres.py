@@ -51,8 +51,6 @@ _TUNING = "no fsync, no full-page writes"
 class _PostgresDriver(Driver):
     """What asyncpg and psycopg have in common."""
 
-    cursor_awaits = False
-
     def adapt(self, adapted: Any) -> None:
         adapted.autocommit = True
 
@@ -78,6 +76,7 @@ class Asyncpg(_PostgresDriver):
     name = "asyncpg"
     module = "asyncpg"
     extra = "asyncpg"
+    cursor_awaits = False
 
     takes_turns = False
 
