@@ -144,7 +144,7 @@ class Checkout(abc.ABC):
     @property
     def driver_connection(self) -> Any:
         """The driver's connection for the application."""
-        return DriverConnection(self)
+        return self._connection
 
     def call_driver(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a method of the driver's own connection for the application."""

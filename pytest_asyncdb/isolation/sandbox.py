@@ -150,7 +150,6 @@ class SandboxConnection(Checkout):
             text = _SAVEPOINT.sub(lambda match: f"asyncdb_{self.number}_{match[1]}", statement)
         if not outer.units.prepare(unit, text, whole):
             return None
-        settings = dict(unit.settings)
         keep = local_settings.watch(self.taken.backend, unit, text, call.parameters)
         if keep:
             self.taken.script(keep)
@@ -158,7 +157,8 @@ class SandboxConnection(Checkout):
             with call:
                 result = self.taken.call(work, text)
         except BaseException:
-            unit.settings = settings  # it has set none
+            for _ in keep:
+                unit.settings.popitem()  # it has set none
             outer.units.failed(unit)
             raise
         outer.units.succeeded(unit, text, whole)
@@ -167,9 +167,12 @@ class SandboxConnection(Checkout):
     def _free_connection(self) -> None:
         """Let the streams of other checkouts not lose their rows to what is sent next."""
         if self.taken.driver.one_result:
-            for cursor in list(self.work.cursors):
-                if cursor.server_side and not cursor.is_of(self):
-                    cursor.buffer()
+            for cursor in self._streams(own=False):
+                cursor.buffer()
+
+    def _streams(self, own: bool) -> list[Any]:
+        """The streams of this checkout, or of the others, that have rows left."""
+        return [one for one in self.work.cursors if one.server_side and one.is_of(self) is own]
 
     def call_driver(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a method of the driver's own connection in this unit of work.
@@ -221,9 +224,8 @@ class SandboxConnection(Checkout):
             unit.ending = None if outer.keeping else "rollback"
             return
         self._free_connection()
-        for cursor in list(outer.cursors):
-            if cursor.server_side and cursor.is_of(self):
-                cursor.end_stream()
+        for cursor in self._streams(own=True):
+            cursor.end_stream()
         if not self.autocommit:
             outer.log.ended(how.upper(), self.number)
         if how == "commit":
