@@ -137,14 +137,12 @@ class Checkout(abc.ABC):
         return self.backing.adapted
 
     @property
-    def _connection(self) -> Any:
-        """The driver's connection; SQLAlchemy's name, which its dialects read."""
-        return DriverConnection(self)
-
-    @property
     def driver_connection(self) -> Any:
         """The driver's connection for the application."""
-        return self._connection
+        return DriverConnection(self)
+
+    #: SQLAlchemy's name for it, which its dialects read.
+    _connection = driver_connection
 
     def call_driver(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a method of the driver's own connection for the application."""
