@@ -38,6 +38,12 @@ T = TypeVar("T")
 _LOCK_PATIENCE = 1.0
 
 
+#: What a checkout sets on itself, and not on the adapter.
+_OWN = frozenset(
+    ("taken", "spoiled", "autocommit", "read_only", "busy", "handed_over", "collision", "closed")
+)
+
+
 class DirectPool:
     """The idle connections of a worker's database: at most ``Database.idle_limit``, prefetched
     ones included."""
@@ -224,7 +230,7 @@ class DirectConnection(Checkout):
         self.autocommit = work.connector.autocommit
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("taken", "spoiled", "autocommit", "read_only", "busy", "closed"):
+        if name in _OWN:
             self.__dict__[name] = value
         else:
             self.backing.call(setattr, self.adapted, name, value)
@@ -288,7 +294,6 @@ class DirectConnection(Checkout):
         self.read_only = value
 
     def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
-        self.busy += 1
         try:
             self.enter()  # the test may end meanwhile
             self.work.check_open(statement)
@@ -298,7 +303,7 @@ class DirectConnection(Checkout):
             with call:
                 return backing.call(self._begun, work, statement)
         finally:
-            self.busy -= 1
+            self.leave()
 
     def _begun(self, work: Callable[[str], Any], statement: str) -> Any:
         begin = self.work.connector.backend.begin_at_write

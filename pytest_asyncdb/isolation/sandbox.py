@@ -119,7 +119,6 @@ class SandboxConnection(Checkout):
         self.read_only = value
 
     def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
-        self.busy += 1
         try:
             self.enter()  # the test may end meanwhile
             self.work.check_before(statement)
@@ -136,7 +135,7 @@ class SandboxConnection(Checkout):
                 self._finish("rollback")
             raise
         finally:
-            self.busy -= 1
+            self.leave()
 
     def _run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
         outer = self.work

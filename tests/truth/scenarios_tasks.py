@@ -47,6 +47,39 @@ async def gather_flushes_on_one_session(stage: Stage) -> None:
         await stage.attempt("rollback", session.rollback())
 
 
+@scenario("sqlite", "postgres")  # on MySQL answers are mixed up, or the plain engine waits for ever
+async def a_flush_fails_while_another_task_waits(stage: Stage) -> None:
+    await stage.add("ada")  # key 1
+
+    async with stage.sessions() as session:
+        await session.execute(select(1))
+        session.add(User(key=1, name="again"))
+        await stage.gather(session.flush(), session.scalar(select(2)))
+        await stage.attempt("rollback", session.rollback())
+        await stage.attempt("read", session.scalar(select(3)))
+
+
+@scenario("sqlite", "postgres")
+async def a_statement_fails_while_another_task_waits(stage: Stage) -> None:
+    await stage.add("ada")  # key 1
+
+    async def write(session: object) -> None:
+        try:
+            await session.execute(row(1))
+        except Exception:
+            await session.rollback()
+            raise
+
+    async with stage.sessions() as session:
+        await session.execute(select(1))
+        await stage.gather(write(session), session.scalar(select(2)))
+        await stage.attempt("rollback", session.rollback())
+    async with stage.engine.connect() as connection:
+        await connection.execute(select(1))
+        await stage.gather(write(connection), connection.scalar(select(2)))
+        await stage.attempt("read", connection.scalar(select(3)))
+
+
 @scenario()
 async def gather_commit_and_read_on_one_session(stage: Stage) -> None:
     async with stage.sessions() as session:
