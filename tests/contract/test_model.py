@@ -28,7 +28,7 @@ from typing import Any
 import pytest
 from fix_observer import Observer, Rows
 from fix_servers import Servers, Target
-from fix_suite import COMPLETE, EACH_DRIVER, EXAMPLES
+from fix_suite import EACH_DRIVER, EXAMPLES
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Integer, delete, insert, select, text, update
@@ -100,7 +100,7 @@ class Play:
         self.conflicts: list[str] = []
         #: Keys that a connection given up for lost may still lock.
         self.stale: set[int] = set()
-        #: Keys that a statement has inserted: it may fail the second time.
+        #: Keys that a statement has inserted: the second time it may fail.
         self.inserted: set[int] = set()
 
     async def run(self, program: list[Step]) -> list[tuple[int, int]]:
@@ -194,7 +194,7 @@ class Play:
                 keys = [space + argument for argument in arguments]
                 taken = {key for _, _, before in found.values() for key in before}
                 taken.update(*(other.touched for other in others))
-                if word in ("insert", "add"):
+                if word in ("insert", "add") and self.backend in ("mysql", "mariadb"):
                     taken |= self.inserted
                 if not self._excluded(others) and not taken.intersection(keys):
                     found[number] = word, unit, keys
@@ -467,8 +467,8 @@ ALONE = st.one_of(
     _steps("read", "commit", "rollback", "close"),
 )
 TASKS = st.builds(
-    lambda first, parts: [first, *itertools.chain.from_iterable(parts)],
-    OPEN,
+    lambda first, parts: [*first, *itertools.chain.from_iterable(parts)],
+    st.lists(OPEN, min_size=1, max_size=2),
     st.lists(
         st.one_of(
             st.lists(ALONE, min_size=1, max_size=3),
@@ -483,17 +483,17 @@ TASKS = st.builds(
 
 @pytest.mark.complete
 def test_tasks_on_one_session_end_as_on_a_real_pool(stage: Stage) -> None:
-    """What two tasks do to one session or connection at once, exceptions included.
+    """What tasks do at once to one or two sessions or connections, exceptions included.
 
-    An end of the transaction at the same time, and a statement that fails and so ends it, are left
-    out: what a plain engine makes of them depends on the time. tests/truth has those of which the
-    answer is certain.
+    An end of the transaction at the same time is left out: what a plain engine makes of it depends
+    on the time. So are statements that fail on MySQL and MariaDB, where a plain engine may wait for
+    ever. tests/truth has those of which the answer is certain.
     """
     compared = []
     stage.strategy.turn = 0.2  # type: ignore[misc]  # a unit that a task leaves open is in the way
 
     @settings(
-        max_examples=EXAMPLES * 5 if COMPLETE else EXAMPLES,
+        max_examples=EXAMPLES * 50,
         derandomize=True,
         database=None,
         deadline=None,
