@@ -130,11 +130,12 @@ POSTGRES_ROWS = [
     "SELECT nextval('other.unused')",
     "SELECT nextval('users_id_seq'), nextval('t5_id_seq')",
     "INSERT INTO t9 (a) VALUES (1); DELETE FROM t9",
+    "TRUNCATE big",
+    "TRUNCATE users, team, triple RESTART IDENTITY CASCADE",
+    "INSERT INTO t3 (a) VALUES (1); TRUNCATE t3, t5",
 ]
 #: What ends with another copy.
 POSTGRES_SCHEMA = [
-    "TRUNCATE big",
-    "TRUNCATE users, team, triple RESTART IDENTITY CASCADE",
     "CREATE TABLE more (id INT)",
     "ALTER TABLE t1 ADD COLUMN more INT",
     "ALTER TABLE users ALTER COLUMN nick SET DEFAULT 'x'",
