@@ -822,6 +822,8 @@ class View(abc.ABC):
     keeping: bool = False
     #: With :attr:`keeping`, after :meth:`close`: the kept database, or the error that prevented it.
     kept: DatabaseRef | Exception | None = None
+    #: See :attr:`Restorer.unseen`: why the database is replaced after the test.
+    unseen: Sequence[str] = ()
     #: Does each connection of the engine have its own transaction?
     independent: ClassVar[bool]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pytest_asyncdb._record.row_changes import UNREADABLE
 from pytest_asyncdb.abc import LEFT_OPEN, LEFT_TEXT
 
 #: Notes every DDL statement, except on temporary objects, by an empty large object: that belongs
@@ -90,25 +91,26 @@ UNION ALL SELECT xmin FROM pg_shdescription
 #: How often to check again whether a connection is still in a transaction.
 CLOSING = 25
 
-#: Why the account cannot see what changes in the relation ``c``; NULL: it can.
-_WHY = """CASE
-    WHEN NOT has_schema_privilege(n.oid, 'USAGE') OR NOT has_table_privilege(c.oid, 'SELECT')
-        THEN format('the role %s may not read it', current_user)
-    WHEN row_security_active(c.oid)
-        THEN format('row security hides rows from the role %s', current_user)
-END"""
-
+#: Tables and the like, each with why the account cannot see what changes in it, or NULL.
 _RELATIONS = f"""
-FROM (SELECT c.*, n.nspname, format('%I.%I', n.nspname, c.relname) AS name, {_WHY} AS why
+FROM (SELECT c.*, n.nspname, format('%I.%I', n.nspname, c.relname) AS name, {UNREADABLE} AS why
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relpersistence <> 't' AND n.nspname <> 'information_schema'
         AND n.nspname NOT LIKE 'pg\\_%') AS c
 WHERE c.why IS """
 
-#: The tables, each with its writable columns.
+#: The tables, each with its writable columns: how the column is remembered, without the types
+#: and collations of the user, its name, and what puts it back.
 TABLES = f"""
 SELECT c.name, ARRAY(
-    SELECT quote_ident(a.attname) FROM pg_attribute a
+    SELECT ARRAY[
+        format(CASE WHEN own THEN '%I::text COLLATE "default" AS %I' ELSE '%I AS %I' END,
+            a.attname, 'c' || a.attnum),
+        quote_ident(a.attname),
+        'c' || a.attnum || CASE WHEN own THEN '::' || format_type(a.atttypid, a.atttypmod)
+            ELSE '' END]
+    FROM pg_attribute a,
+        LATERAL (SELECT greatest(a.atttypid, a.attcollation) >= 16384 AS own) AS types
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
     ORDER BY a.attnum)
 {_RELATIONS} NULL AND c.relkind = 'r' ORDER BY c.oid
@@ -116,16 +118,11 @@ SELECT c.name, ARRAY(
 
 SEQUENCES = f"SELECT c.name {_RELATIONS} NULL AND c.relkind = 'S' ORDER BY c.oid"
 
-#: Schema, name and reason of the tables of which the account cannot read all rows.
-UNREADABLE = f"""
-SELECT c.nspname, c.relname, c.why {_RELATIONS} NOT NULL AND c.relkind IN ('r', 'p') ORDER BY c.oid
-"""
-
 #: What a restorer cannot see, in words.
 UNSEEN = f"""
 SELECT CASE c.relkind WHEN 'S' THEN 'sequence ' ELSE 'table ' END || c.name || ': ' || c.why
 {_RELATIONS} NOT NULL AND c.relkind IN ('r', 'S')
-UNION ALL SELECT format('large objects: the role %s may not read them', current_user)
+UNION ALL SELECT format('large objects: the role %I may not read them', current_user)
 WHERE EXISTS (SELECT FROM pg_largeobject_metadata)
     AND NOT has_table_privilege('pg_largeobject', 'SELECT')
 """

@@ -7,8 +7,8 @@ plugin; it is cheaper than a cast of ``xmin``, which goes through text.
 https://www.postgresql.org/docs/current/ddl-system-columns.html
 
 A row that is unchanged is also where it was, so the rows that have to be put back are those whose
-place (``ctid``) is empty once younger rows are deleted. They are remembered as text, which depends
-on none of the user's types.
+place (``ctid``) is empty once younger rows are deleted. Values of the user's types are remembered
+as text, so that nothing of the plugin's depends on a type.
 """
 
 from __future__ import annotations
@@ -46,16 +46,21 @@ class _Table:
     """The remembered state of a table.
 
     Args:
-        columns: The writable columns, quoted.
+        columns: The writable columns, see ``TABLES``.
         seen: The number of rows, by how much the youngest is younger than the plugin's transaction,
             and the file; empty: the table was empty.
-        shadow: A temporary table with the place of each row, and the row as text.
+        shadow: A temporary table with its rows and their places.
     """
 
     name: str
-    columns: Sequence[str]
+    columns: Sequence[Sequence[str]]
     seen: str = ""
     shadow: str = ""
+
+    @property
+    def remembered(self) -> str:
+        """Expressions for the columns of *shadow*."""
+        return ", ".join(["ctid AS place", *(one for one, _, _ in self.columns)])
 
 
 class PostgresRestorer(Restorer):
@@ -104,8 +109,8 @@ class PostgresRestorer(Restorer):
             # ONLY: without the rows of tables that inherit from it.
             await self._sql.script(
                 [
-                    f"CREATE TEMP TABLE asyncdb_{number} AS SELECT asyncdb.ctid AS place, "
-                    f"(asyncdb.*)::text AS whole FROM ONLY {table.name} AS asyncdb"
+                    f"CREATE TEMP TABLE asyncdb_{number} AS "
+                    f"SELECT {table.remembered} FROM ONLY {table.name}"
                 ]
             )
         await self._note_rows(filled)
@@ -217,19 +222,16 @@ class PostgresRestorer(Restorer):
     def _put_back(self, table: _Table) -> list[str]:
         """Statements that restore the rows of a seeded table."""
         name, (_, youngest, file) = table.name, table.seen.split(":")
-        columns = ", ".join(table.columns)
-        into = f"{name} AS asyncdb ({columns})" if columns else f"{name} AS asyncdb"
-        values = ", ".join(f"(one).{column}" for column in table.columns)
+        columns = ", ".join(column for _, column, _ in table.columns)
+        values = ", ".join(value for _, _, value in table.columns)
         return [
             f"DELETE FROM ONLY {name} WHERE age('{self._ours}'::xid) - age(xmin) > {youngest} "
             # In another file, after VACUUM FULL or TRUNCATE, rows are at other places.
             f"OR (SELECT pg_relation_filenode({_literal(name)}) <> {file})",
             f"WITH gone AS (DELETE FROM {table.shadow} AS s WHERE NOT EXISTS "
-            f"(SELECT FROM ONLY {name} AS t WHERE t.ctid = s.place) RETURNING whole), "
-            f"back AS (INSERT INTO {into} OVERRIDING SYSTEM VALUE SELECT {values} "
-            # OFFSET keeps the server from reading the text again for each column.
-            f"FROM (SELECT whole::{name} AS one FROM gone OFFSET 0) AS rows "
-            "RETURNING asyncdb.ctid, (asyncdb.*)::text) "
+            f"(SELECT FROM ONLY {name} AS t WHERE t.ctid = s.place) RETURNING s.*), "
+            f"back AS (INSERT INTO {name}{f' ({columns})' if columns else ''} "
+            f"OVERRIDING SYSTEM VALUE SELECT {values} FROM gone RETURNING {table.remembered}) "
             f"INSERT INTO {table.shadow} SELECT * FROM back",
         ]
 
