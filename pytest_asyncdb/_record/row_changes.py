@@ -8,7 +8,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from pytest_asyncdb._engines.build_engine import build_engine
 from pytest_asyncdb._record.text import error_text
@@ -22,6 +22,8 @@ Row = dict[str, Any]
 #: By primary key, else by all values, as text, and a number that counts equal ones: the values as
 #: text, and the row. Texts can be compared, whatever the driver makes of the values.
 _Rows = dict[tuple[str, int], tuple[str, Row]]
+#: Schema, name and key columns of a table, or why it cannot be read.
+_Source = tuple[str | None, str, list[str]] | str
 #: The rows of each table, or why they were not read.
 _Tables = dict[str, _Rows | str]
 
@@ -33,20 +35,13 @@ UNREADABLE = """CASE
     WHEN row_security_active(c.oid)
         THEN format('row security hides rows from the role %I', current_user)
 END"""
-#: Each value has one text, whatever is set in the session.
-_SETTINGS = (
-    "SELECT set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO', true), "
-    "set_config('intervalstyle', 'postgres', true), set_config('extra_float_digits', '1', true)"
-)
-
-
-class _Source(NamedTuple):
-    """A table, the columns of its primary key, and why it cannot be read; empty: it can."""
-
-    schema: str | None
-    name: str
-    key: list[str]
-    why: str
+#: Settings of PostgreSQL with which each value has one text, that can be read again.
+TEXT_SETTINGS = {
+    "timezone": "UTC",
+    "datestyle": "ISO",
+    "intervalstyle": "postgres",
+    "extra_float_digits": "1",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,23 +136,22 @@ def _tables(connection: Connection) -> dict[str, _Source]:
 
     inspector = inspect(connection)
     schemas: list[str | None] = [None]
-    why: dict[tuple[str | None, str], str] = {}
+    why: dict[str, str] = {}
     if connection.dialect.name == "postgresql":
         default = inspector.default_schema_name
         system = ("information_schema", default)
         schemas += [name for name in inspector.get_schema_names() if name not in system]
         query = (
-            f"SELECT n.nspname, c.relname, {UNREADABLE} FROM pg_class c "
-            f"JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {UNREADABLE} IS NOT NULL"
+            f"SELECT n.nspname, c.relname, {UNREADABLE} AS why FROM pg_class c "
+            "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p')"
         )
-        for schema, name, reason in _execute(connection, query):
-            why[None if schema == default else schema, name] = reason
-    found = {}
+        rows = _execute(connection, query)
+        why = {name if schema == default else f"{schema}.{name}": w for schema, name, w in rows}
+    found: dict[str, _Source] = {}
     for schema in schemas:
         for (_, name), key in inspector.get_multi_pk_constraint(schema=schema).items():
-            columns = list(key["constrained_columns"])
-            source = _Source(schema, name, columns, why.get((schema, name), ""))
-            found[f"{schema}.{name}" if schema else name] = source
+            shown = f"{schema}.{name}" if schema else name
+            found[shown] = why.get(shown) or (schema, name, list(key["constrained_columns"]))
     return found
 
 
@@ -167,10 +161,10 @@ def _execute(connection: Connection, query: str) -> Any:
 
 def _read(connection: Connection, source: _Source, most: int | None) -> _Rows | str:
     """The rows of a table, or why they are left out."""
-    if source.why:
-        return source.why
+    if isinstance(source, str):
+        return source
     try:
-        rows = _rows(connection, source, most)
+        rows = _rows(connection, *source, most)
     except Exception as error:
         return error_text(error)
     if most is not None and len(rows) > most:
@@ -183,26 +177,28 @@ def _read(connection: Connection, source: _Source, most: int | None) -> _Rows | 
     return found
 
 
-def _rows(connection: Connection, source: _Source, most: int | None) -> list[tuple[str, str, Row]]:
+def _rows(
+    connection: Connection, schema: str | None, name: str, keys: list[str], most: int | None
+) -> list[tuple[str, str, Row]]:
     """Key, text and values of each row."""
     mark = connection.dialect.identifier_preparer.initial_quote
 
     def quote(name: str) -> str:  # the dialect's way doubles "%"
         return f"{mark}{name.replace(mark, mark * 2)}{mark}"
 
-    table = ".".join(quote(part) for part in (source.schema, source.name) if part)
+    table = f"{quote(schema)}.{quote(name)}" if schema else quote(name)
     limit = "" if most is None else f" LIMIT {most + 1}"
     if connection.dialect.name != "postgresql":
         result = _execute(connection, f"SELECT * FROM {table}{limit}")
         rows = [dict(row) for row in result.mappings()]
-        return [(repr([r[n] for n in source.key or r]), repr([*r.values()]), r) for r in rows]
-    columns = ", ".join(f"asyncdb.{quote(name)}" for name in source.key)
-    key = f"ROW({columns})" if columns else "(asyncdb.*)"
+        return [(repr([r[n] for n in keys or r]), repr([*r.values()]), r) for r in rows]
+    key = f"ROW({', '.join(f'asyncdb.{quote(key)}' for key in keys)})" if keys else "(asyncdb.*)"
+    settings = ", ".join(f"set_config('{k}', '{v}', true)" for k, v in TEXT_SETTINGS.items())
 
     def select(values: str) -> Any:
         return _execute(
             connection,
-            f"WITH asyncdb_settings AS MATERIALIZED ({_SETTINGS}) SELECT {key}::text, "
+            f"WITH asyncdb_settings AS MATERIALIZED (SELECT {settings}) SELECT {key}::text, "
             f"(asyncdb.*)::text, {values} FROM asyncdb_settings, {table} AS asyncdb{limit}",
         )
 

@@ -10,37 +10,31 @@ from pytest_asyncdb.abc import LEFT_OPEN, LEFT_TEXT
 #: who alone can change built-in objects. The server drops the triggers with the session, as their
 #: functions are temporary; as members of an extension they are in no dump. To be run with
 #: ``session_replication_role = replica``, so that they do not note themselves.
-NOTE_DDL = tuple(
-    statement
-    for name, event, found in (
-        (
-            "asyncdb_ddl",
-            "ddl_command_end",
-            "tg_tag = 'DROP OWNED' OR EXISTS (SELECT FROM pg_event_trigger_ddl_commands() "
-            "WHERE schema_name IS DISTINCT FROM 'pg_temp')",
-        ),
-        (
-            "asyncdb_drop",
-            "sql_drop",
-            "EXISTS (SELECT FROM pg_event_trigger_dropped_objects() WHERE NOT is_temporary)",
-        ),
-    )
-    for statement in (
-        f"CREATE FUNCTION pg_temp.{name}() RETURNS event_trigger LANGUAGE plpgsql "
-        "SECURITY DEFINER SET search_path = pg_catalog "
-        f"AS $$ BEGIN IF {found} THEN PERFORM lo_create(0); END IF; END $$",
-        f"CREATE EVENT TRIGGER {name} ON {event} EXECUTE FUNCTION pg_temp.{name}()",
-        f"ALTER EXTENSION plpgsql ADD EVENT TRIGGER {name}",
-        f"ALTER EVENT TRIGGER {name} ENABLE ALWAYS",
-    )
-)
+NOTE_DDL = """
+CREATE FUNCTION pg_temp.asyncdb_note() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$ BEGIN
+    IF tg_event = 'sql_drop' THEN
+        PERFORM lo_create(0) FROM pg_event_trigger_dropped_objects()
+            WHERE NOT is_temporary LIMIT 1;
+    ELSE
+        PERFORM lo_create(0) FROM pg_event_trigger_ddl_commands()
+            WHERE schema_name IS DISTINCT FROM 'pg_temp' LIMIT 1;
+    END IF;
+END $$;
+CREATE EVENT TRIGGER asyncdb_ddl ON ddl_command_end EXECUTE FUNCTION pg_temp.asyncdb_note();
+CREATE EVENT TRIGGER asyncdb_drop ON sql_drop EXECUTE FUNCTION pg_temp.asyncdb_note();
+ALTER EXTENSION plpgsql ADD EVENT TRIGGER asyncdb_ddl;
+ALTER EXTENSION plpgsql ADD EVENT TRIGGER asyncdb_drop;
+ALTER EVENT TRIGGER asyncdb_ddl ENABLE ALWAYS;
+ALTER EVENT TRIGGER asyncdb_drop ENABLE ALWAYS
+"""
 
 #: A query for the rows that show what is noted, and what event triggers do not see: data of large
 #: objects, and other event triggers.
-NOTED = " UNION ALL ".join(
-    f"SELECT xmin FROM {name}"
-    for name in ("pg_largeobject_metadata", "pg_largeobject", "pg_event_trigger")
-)
+NOTED = """
+SELECT xmin FROM pg_largeobject_metadata UNION ALL SELECT xmin FROM pg_largeobject
+UNION ALL SELECT xmin FROM pg_event_trigger
+"""
 
 #: For other accounts: the catalogs of what they can change, with the column that holds the
 #: object's oid.

@@ -17,6 +17,7 @@ import contextlib
 import dataclasses
 from collections.abc import Sequence
 
+from pytest_asyncdb._record.row_changes import TEXT_SETTINGS
 from pytest_asyncdb.abc import IDS, LEFT_OPEN, Restorer, Sql
 from pytest_asyncdb.backends.postgres_catalogs import (
     CLOSING,
@@ -31,14 +32,6 @@ from pytest_asyncdb.backends.postgres_catalogs import (
     TABLES,
     UNSEEN,
 )
-
-#: How rows are written as text that can be read again, whatever the role's settings are.
-_AS_TEXT = {
-    "datestyle": "ISO",
-    "intervalstyle": "postgres",
-    "extra_float_digits": "1",
-    "lock_timeout": PATIENCE,
-}
 
 
 @dataclasses.dataclass
@@ -89,7 +82,8 @@ class PostgresRestorer(Restorer):
             "SELECT (txid_current() % (2 ^ 32)::bigint)::text, "
             "current_setting('is_superuser') = 'on'"
         )
-        await self._sql.script([f"SET {name} = '{value}'" for name, value in _AS_TEXT.items()])
+        settings = {**TEXT_SETTINGS, "lock_timeout": PATIENCE}
+        await self._sql.script([f"SET {name} = '{value}'" for name, value in settings.items()])
         # Once and for all: after each change of the role the server plans every statement again.
         with contextlib.suppress(DBAPIError):  # the account may not switch triggers off
             await self._sql.fetch("SELECT set_config('session_replication_role', 'replica', false)")
@@ -97,7 +91,7 @@ class PostgresRestorer(Restorer):
         self._schema = OF_SCHEMA
         with contextlib.suppress(Exception):  # the extension plpgsql was dropped
             if superuser:
-                await self._sql.script(NOTE_DDL)
+                await self._sql.script([NOTE_DDL])
                 self._schema = NOTED
         self._schema += f" UNION ALL {OF_DATABASE}"
         self.unseen = [word for (word,) in await self._sql.fetch(UNSEEN)]
