@@ -175,17 +175,24 @@ def test_what_leaves_the_schema_as_it_was_is_no_change(made: Any, superuser: boo
 
 
 def test_what_the_plugin_makes_is_not_visible(made: Any) -> None:
-    """Neither to reflection nor to ``DROP TYPE``, and it is gone with its connection."""
+    """Neither to reflection, nor to ``pg_dump``, nor to ``DROP TYPE``, and it is gone with its
+    connection."""
     database = made(superuser=True)
     queries = (
         "SELECT count(*) FROM pg_largeobject_metadata",
         "SELECT count(*) FROM information_schema.tables WHERE table_schema !~ '^pg_'",
+        # pg_dump leaves out what belongs to an extension.
+        "SELECT count(*) FROM pg_event_trigger WHERE oid NOT IN (SELECT objid FROM pg_depend "
+        "WHERE classid = 'pg_event_trigger'::regclass AND deptype = 'e')",
     )
     engine = create_engine(database.url.set(drivername="postgresql+psycopg"))
 
     def look() -> list[Any]:
         with engine.connect() as connection:
             seen = [connection.exec_driver_sql(query).scalar() for query in queries]
+            for statement in ("DROP TABLE doc", "DROP TYPE mood"):
+                connection.exec_driver_sql(statement)
+            connection.rollback()
             metadata = MetaData()
             metadata.reflect(connection)
             names = sorted(inspect(connection).get_schema_names())
