@@ -35,13 +35,12 @@ UNREADABLE = """CASE
     WHEN row_security_active(c.oid)
         THEN format('row security hides rows from the role %I', current_user)
 END"""
-#: Settings of PostgreSQL with which each value has one text, that can be read again.
-TEXT_SETTINGS = {
-    "timezone": "UTC",
-    "datestyle": "ISO",
-    "intervalstyle": "postgres",
-    "extra_float_digits": "1",
-}
+#: Calls with which each of PostgreSQL's values has one text, that can be read again. To be filled in:
+#: whether that ends with the transaction.
+TEXT_SETTINGS = (
+    "set_config('timezone', 'UTC', {0}), set_config('datestyle', 'ISO', {0}), "
+    "set_config('intervalstyle', 'postgres', {0}), set_config('extra_float_digits', '1', {0})"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +192,7 @@ def _rows(
         rows = [dict(row) for row in result.mappings()]
         return [(repr([r[n] for n in keys or r]), repr([*r.values()]), r) for r in rows]
     key = f"ROW({', '.join(f'asyncdb.{quote(key)}' for key in keys)})" if keys else "(asyncdb.*)"
-    settings = ", ".join(f"set_config('{k}', '{v}', true)" for k, v in TEXT_SETTINGS.items())
+    settings = TEXT_SETTINGS.format("true")
 
     def select(values: str) -> Any:
         return _execute(

@@ -60,11 +60,7 @@ def table_not_read(table: str, why: str) -> errors.AsyncdbError:
     return errors.AsyncdbError(
         f"asyncdb.changes() could not read the table {table}",
         [why],
-        [
-            "query the table in the test",
-            "or connect with a role that may read all its rows; row security is not applied to "
-            "roles with BYPASSRLS",
-        ],
+        ["query the table in the test", "or connect with a role that may read all its rows"],
     )
 
 

@@ -78,12 +78,11 @@ class PostgresRestorer(Restorer):
     async def remember(self) -> None:
         from sqlalchemy.exc import DBAPIError
 
-        ((self._ours, superuser),) = await self._sql.fetch(
+        ((self._ours, superuser, *_),) = await self._sql.fetch(
             "SELECT (txid_current() % (2 ^ 32)::bigint)::text, "
-            "current_setting('is_superuser') = 'on'"
+            "current_setting('is_superuser') = 'on', "
+            f"set_config('lock_timeout', '{PATIENCE}', false), {TEXT_SETTINGS.format('false')}"
         )
-        settings = {**TEXT_SETTINGS, "lock_timeout": PATIENCE}
-        await self._sql.script([f"SET {name} = '{value}'" for name, value in settings.items()])
         # Once and for all: after each change of the role the server plans every statement again.
         with contextlib.suppress(DBAPIError):  # the account may not switch triggers off
             await self._sql.fetch("SELECT set_config('session_replication_role', 'replica', false)")
@@ -101,12 +100,8 @@ class PostgresRestorer(Restorer):
         for number, table in enumerate(filled):
             table.shadow = f"pg_temp.asyncdb_{number}"
             # ONLY: without the rows of tables that inherit from it.
-            await self._sql.script(
-                [
-                    f"CREATE TEMP TABLE asyncdb_{number} AS "
-                    f"SELECT {table.remembered} FROM ONLY {table.name}"
-                ]
-            )
+            rows = f"SELECT {table.remembered} FROM ONLY {table.name}"
+            await self._sql.script([f"CREATE TEMP TABLE asyncdb_{number} AS {rows}"])
         await self._note_rows(filled)
         values = " UNION ALL ".join(
             f"SELECT {_literal(IDS + name)}, last_value || ', ' || is_called FROM {name}"

@@ -231,8 +231,7 @@ def test_what_row_security_hides_does_not_stay(
         f"{hidden}\n\n"
         "To fix this, do one of:\n"
         "  - query the table in the test\n"
-        "  - or connect with a role that may read all its rows; "
-        "row security is not applied to roles with BYPASSRLS\n"
+        "  - or connect with a role that may read all its rows\n"
     ) in shown
     assert (
         "asyncdb.checkpoint() could not put the data back\n\n"
