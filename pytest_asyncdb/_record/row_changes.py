@@ -35,8 +35,8 @@ UNREADABLE = """CASE
     WHEN row_security_active(c.oid)
         THEN format('row security hides rows from the role %I', current_user)
 END"""
-#: Calls with which each of PostgreSQL's values has one text, that can be read again. To be filled in:
-#: whether that ends with the transaction.
+#: Calls with which each of PostgreSQL's values has one text, that can be read again. To be filled
+#: in: whether that ends with the transaction.
 TEXT_SETTINGS = (
     "set_config('timezone', 'UTC', {0}), set_config('datestyle', 'ISO', {0}), "
     "set_config('intervalstyle', 'postgres', {0}), set_config('extra_float_digits', '1', {0})"
