@@ -179,7 +179,7 @@ CHECKPOINT_IN_A_TRANSACTION = Text(
     errors.IsolationConflict,
 )
 CHECKPOINT_UNSEEN = Text(
-    "asyncdb.checkpoint() could not put the data back",
+    "asyncdb.checkpoint() cannot put the data back",
     "What changes cannot be seen, so only the whole database could be replaced.",
     (_MARK_ROLLBACK,),
     errors.IsolationConflict,

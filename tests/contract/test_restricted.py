@@ -234,7 +234,7 @@ def test_what_row_security_hides_does_not_stay(
         "  - or connect with a role that may read all its rows\n"
     ) in shown
     assert (
-        "asyncdb.checkpoint() could not put the data back\n\n"
+        "asyncdb.checkpoint() cannot put the data back\n\n"
         f"test: test_it.py::test_checkpoint[{account.target.id}]\n"
         f"table public.doc: {hidden}\n"
         "What changes cannot be seen, so only the whole database could be replaced.\n\n"
