@@ -13,17 +13,17 @@ import collections
 import functools
 import inspect
 import time
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._engines.sqlalchemy_internals import (
     buffered_rows,
     in_greenlet,
-    raise_as_dbapi_error,
     soft_close,
 )
 from pytest_asyncdb._record.call_sites import user_places
 from pytest_asyncdb._record.statement_log import Statement
 from pytest_asyncdb.isolation import lock_waits
+from pytest_asyncdb.isolation.turns import Turns
 from pytest_asyncdb.isolation.work import Call
 
 if TYPE_CHECKING:
@@ -56,12 +56,8 @@ class Checkout(abc.ABC):
     autocommit: bool
     #: Its transactions only read.
     read_only = False
-    #: How many tasks are running a statement on it.
-    busy = 0
-    #: Of these, the one that has run has ended its statement, and the next has not begun.
-    handed_over = False
-    #: What the next one raises; None: it waits for its turn.
-    collision: Exception | None = None
+    #: Which task's statement runs on it.
+    turns: Turns
     #: SQLAlchemy's pool has closed it.
     closed = False
 
@@ -98,54 +94,6 @@ class Checkout(abc.ABC):
     @abc.abstractmethod
     def set_read_only(self, value: bool) -> None:
         """Answer ``execution_options(postgresql_readonly=…)``."""
-
-    def enter(self) -> None:
-        """A task begins to run a statement: let others run, as a real connection does.
-
-        Raises:
-            Exception: The driver's InterfaceError: meanwhile another task has closed it. Or its
-                error for two operations at once: another task is ending the transaction.
-        """
-        self.busy += 1
-        self.work.host.suspend()
-        self.handed_over = False
-        if self.collision is not None:
-            self._raise(self.collision)
-        if self.closed:
-            dialect: Any = self.work.connector.dialect
-            raise dialect.loaded_dbapi.InterfaceError("the connection is closed")
-
-    def leave(self) -> None:
-        """The statement of :meth:`enter` has ended."""
-        self.busy -= 1
-        self.handed_over = self.busy > 0
-
-    def before_end(self, begun: bool) -> None:
-        """The application ends a transaction: let other tasks run, as a real connection does.
-
-        A task that ends it right after its statement comes before those that wait to run theirs,
-        unless the driver lets them take turns.
-
-        Args:
-            begun: It has begun on the server.
-
-        Raises:
-            Exception: The driver's own, if another task is running a statement.
-        """
-        driver = self.work.connector.driver
-        error = driver.in_progress(begun) if self.busy and not driver.takes_turns else None
-        if error is not None and not self.handed_over:
-            self._raise(error)
-        if begun or (self.busy and driver.takes_turns):
-            self.collision = error
-            try:
-                self.work.host.suspend()
-            finally:
-                self.collision = None
-
-    def _raise(self, error: Exception) -> NoReturn:
-        raise_as_dbapi_error(self.adapted, error)
-        raise error
 
     def connected(self, entry: ConnectionPoolEntry) -> None:
         """Called when the checkout has been made, before SQLAlchemy uses it."""

@@ -19,6 +19,7 @@ from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.backing_connection import PATIENCE, BackingConnection, Connector
 from pytest_asyncdb.isolation.dbapi import Checkout
 from pytest_asyncdb.isolation.started_tasks import task_name
+from pytest_asyncdb.isolation.turns import Turns
 from pytest_asyncdb.isolation.work import Call, Owner, Work, WorkView
 
 if TYPE_CHECKING:
@@ -36,12 +37,6 @@ T = TypeVar("T")
 
 #: Seconds that a query for a report waits for a lock of the test.
 _LOCK_PATIENCE = 1.0
-
-
-#: What a checkout sets on itself, and not on the adapter.
-_OWN = frozenset(
-    ("taken", "spoiled", "autocommit", "read_only", "busy", "handed_over", "collision", "closed")
-)
 
 
 class DirectPool:
@@ -227,10 +222,11 @@ class DirectConnection(Checkout):
 
     def __init__(self, work: DirectWork, number: int, pool: Pool) -> None:
         self.__dict__.update(work=work, number=number, pool=pool, taken=None, spoiled=False)
+        self.__dict__["turns"] = Turns(self)
         self.autocommit = work.connector.autocommit
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _OWN:
+        if name in ("taken", "spoiled", "autocommit", "read_only", "closed"):
             self.__dict__[name] = value
         else:
             self.backing.call(setattr, self.adapted, name, value)
@@ -294,8 +290,8 @@ class DirectConnection(Checkout):
         self.read_only = value
 
     def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
+        self.turns.enter()  # the test may end meanwhile
         try:
-            self.enter()  # the test may end meanwhile
             self.work.check_open(statement)
             backing = self.backing
             if keeps_session_state(statement):
@@ -303,7 +299,7 @@ class DirectConnection(Checkout):
             with call:
                 return backing.call(self._begun, work, statement)
         finally:
-            self.leave()
+            self.turns.leave()
 
     def _begun(self, work: Callable[[str], Any], statement: str) -> Any:
         begin = self.work.connector.backend.begin_at_write
@@ -316,12 +312,12 @@ class DirectConnection(Checkout):
         return work(statement)
 
     def end(self, how: str) -> None:
-        if (self.taken is None and not self.busy) or self.closed:
+        if (self.taken is None and not self.turns.tasks) or self.closed:
             return
         if not self.work.deferring and in_greenlet():
             taken = self.taken
             begun = taken is not None and taken.is_open and taken.in_transaction() is not False
-            self.before_end(begun)  # the test may end meanwhile
+            self.turns.before_end(begun)  # the test may end meanwhile
         backing = self.taken
         if backing is None or not backing.is_open:
             return

@@ -12,6 +12,7 @@ from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
 from pytest_asyncdb._record.call_sites import user_places
 from pytest_asyncdb.isolation import local_settings
 from pytest_asyncdb.isolation.dbapi import HARMLESS, Checkout
+from pytest_asyncdb.isolation.turns import Turns
 from pytest_asyncdb.isolation.work import Call
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class SandboxConnection(Checkout):
         self.work = work
         self.number = number
         self.pool = pool
+        self.turns = Turns(self)
         self.taken = work.backing
         self.autocommit = work.connector.autocommit
         #: The open unit of work; None before the first statement of a transaction.
@@ -119,8 +121,8 @@ class SandboxConnection(Checkout):
         self.read_only = value
 
     def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
+        self.turns.enter()  # the test may end meanwhile
         try:
-            self.enter()  # the test may end meanwhile
             self.work.check_before(statement)
             result = self._run(statement, work, whole, call)
             self.work.check_after(statement)
@@ -135,7 +137,7 @@ class SandboxConnection(Checkout):
                 self._finish("rollback")
             raise
         finally:
-            self.leave()
+            self.turns.leave()
 
     def _run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
         outer = self.work
@@ -211,7 +213,7 @@ class SandboxConnection(Checkout):
 
     def end(self, how: str) -> None:
         if not self.work.deferring and in_greenlet():
-            self.before_end(self.unit is not None)
+            self.turns.before_end(self.unit is not None)
         self._finish(how)
 
     def _finish(self, how: str) -> None:

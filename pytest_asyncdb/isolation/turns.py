@@ -1,0 +1,119 @@
+"""Tasks that use one checkout at once: they collide, or take turns, as on a real connection."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from pytest_asyncdb._engines.asyncio_internals import resolve, running_loop
+from pytest_asyncdb._engines.sqlalchemy_internals import raise_as_dbapi_error
+
+if TYPE_CHECKING:
+    from pytest_asyncdb.isolation.work import Work
+
+#: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
+__tracebackhide__ = True
+
+
+class Shared(Protocol):
+    """A checkout that several tasks may use; see ``dbapi.Checkout``."""
+
+    work: Work
+    closed: bool
+
+    @property
+    def adapted(self) -> Any: ...
+
+
+class Turns:
+    """Whose statement runs on a checkout, and whose wait for that.
+
+    They wait on the loop of their test, so that a task which ends its transaction right after its
+    statement comes before them.
+    """
+
+    __slots__ = ("_checkout", "_collision", "_executing", "_waiting", "tasks")
+
+    def __init__(self, checkout: Shared) -> None:
+        self._checkout = checkout
+        #: How many tasks are running a statement, or wait to do so.
+        self.tasks = 0
+        #: One of them is running it.
+        self._executing = False
+        self._waiting: list[asyncio.Future[None]] = []
+        #: What the waiting ones raise; None: they go on waiting.
+        self._collision: Exception | None = None
+
+    def enter(self) -> None:
+        """A task begins to run a statement: let others run, as a real connection does, and wait
+        until theirs have ended. Ends with :meth:`leave`.
+
+        Raises:
+            Exception: The driver's InterfaceError: meanwhile another task has closed the
+                connection. Or its error for two operations at once: another task is ending the
+                transaction.
+        """
+        checkout = self._checkout
+        self.tasks += 1
+        try:
+            checkout.work.host.suspend()
+            while self._executing and self._collision is None:
+                self._wait()
+            if self._collision is not None:
+                self._raise(self._collision)
+            if checkout.closed:
+                dialect: Any = checkout.work.connector.dialect
+                raise dialect.loaded_dbapi.InterfaceError("the connection is closed")
+        except BaseException:
+            self.tasks -= 1
+            raise
+        self._executing = True
+
+    def leave(self) -> None:
+        """The statement of :meth:`enter` has ended."""
+        self.tasks -= 1
+        self._executing = False
+        self._wake()
+
+    def before_end(self, begun: bool) -> None:
+        """The application ends a transaction: let other tasks run, as a real connection does.
+
+        Args:
+            begun: It has begun on the server.
+
+        Raises:
+            Exception: The driver's own, if another task is running a statement.
+        """
+        checkout = self._checkout
+        driver = checkout.work.connector.driver
+        error = driver.in_progress(begun) if self.tasks and not driver.takes_turns else None
+        if error is not None and self._executing:
+            self._raise(error)
+        if begun or (self.tasks and driver.takes_turns):
+            self._collision = error
+            self._wake()
+            try:
+                checkout.work.host.suspend()
+            finally:
+                self._collision = None
+        while self._executing and driver.takes_turns:
+            self._wait()
+
+    def _wait(self) -> None:
+        from sqlalchemy.util.concurrency import await_only
+
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        await_only(future)
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if future.get_loop() is not running_loop():
+                resolve(future)
+            elif not future.done():  # its task is the next one, before what this task waits for
+                future.set_result(None)
+
+    def _raise(self, error: Exception) -> NoReturn:
+        raise_as_dbapi_error(self._checkout.adapted, error)
+        raise error
