@@ -180,11 +180,8 @@ class DirectWork(Work):
             self._stop_attending = self.host.attend(loop)
 
     def close(self, keeping: bool = False) -> list[BaseException]:
-        """End everything that the test has left open. Blocks; bounded in time.
-
-        Args:
-            keeping: What the test has not ended is committed, as far as the server can.
-        """
+        """End everything that the test has left open, with *keeping* by COMMIT as far as the server
+        can. Blocks; bounded in time."""
         self.ended = True
         if keeping and not self.running:
             for backing in self._taken:
