@@ -358,6 +358,35 @@ class Driver(abc.ABC):
         (rows,) = await self.run(connection, [query])
         return rows
 
+    async def session_settings(self, connection: Any) -> Sequence[str]:
+        """Statements that :meth:`reset_session` needs for what connecting has set on this new
+        connection. Called once for each engine."""
+        return ()
+
+    async def watch_session(self, connection: Any) -> None:
+        """From now on a test has the connection."""
+
+    async def reset_session(
+        self, connection: Any, first: Sequence[str], then: Sequence[str]
+    ) -> bool:
+        """Roll back, and make the session what it was when a test got it; in one round trip, if
+        the protocol allows it.
+
+        Args:
+            first: Statements that must succeed in the transaction.
+            then: Statements for after it: those of :meth:`session_settings` and of the backend.
+
+        Returns:
+            False: something of the session is left, and the connection must be replaced.
+
+        Raises:
+            Exception: The driver's own. If the transaction has ended, the connection must be
+                replaced; else *first* has failed.
+        """
+        end = [] if self.in_transaction(connection) is False else ["ROLLBACK"]
+        await self.run(connection, [*first, *end, *then])
+        return True
+
     @abc.abstractmethod
     def in_transaction(self, connection: Any) -> bool | None:
         """Is the connection in a transaction? Without a round trip; None: the client does not
@@ -442,6 +471,11 @@ class Backend(abc.ABC):
     outside_transactions: ClassVar[str] = "(?!)"
     #: A statement without effect; its answer shows the driver whether there is a transaction.
     probe: ClassVar[str] = "SELECT 1"
+    #: Statements that end what a session keeps after a rollback, such as its locks; one of them
+    #: fails if something is left. ``{database}`` stands for the session's.
+    after_rollback: ClassVar[tuple[str, ...]] = ()
+    #: Statements that end what a session has committed, such as its settings; they come before.
+    after_commits: ClassVar[tuple[str, ...]] = ()
     #: A query for whether the schema has constraints that are checked at COMMIT.
     deferred_query: ClassVar[str | None] = None
     #: Statements that prepare a connection for such checks; run outside of a transaction.

@@ -268,7 +268,7 @@ def asyncdb_connection(
     """
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from pytest_asyncdb.isolation.backing_connection import PATIENCE
+    from pytest_asyncdb.isolation.connector import PATIENCE
 
     engine = _asyncdb_view.engine
     # In a greenlet of SQLAlchemy, for listeners that run statements.

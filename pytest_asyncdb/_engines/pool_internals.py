@@ -34,11 +34,20 @@ class CheckoutPool(NullPool):
         family: The pools of one test; this one is added.
     """
 
-    def __init__(self, check_out: Callable[..., Any], family: list[Pool], **options: Any) -> None:
+    def __init__(
+        self, check_out: Callable[..., Any], family: list[CheckoutPool], **options: Any
+    ) -> None:
         super().__init__(check_out, **options)
         self.check_out = check_out
         self._family = family
         family.append(self)
+        #: Real connections that checkouts have given back; each has a method ``discard``.
+        self.idle: list[Any] = []
+
+    def dispose(self) -> None:
+        super().dispose()
+        while self.idle:
+            self.idle.pop().discard()
 
     def recreate(self) -> CheckoutPool:
         """A pool with the same listeners, for ``Engine.dispose()``."""

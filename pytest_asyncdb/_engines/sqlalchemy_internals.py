@@ -48,6 +48,16 @@ def raise_as_dbapi_error(adapted: Any, error: Exception) -> None:
         translate(error)
 
 
+def forget_transaction(adapted: Any) -> None:
+    """Let the adapter notice that its transaction was rolled back by the plugin.
+
+    Without it the adapter of asyncpg takes it to be still open; others ask the driver.
+    """
+    for name, value in (("_transaction", None), ("_started", False)):  # the latter is 2.0's
+        if hasattr(adapted, name):
+            setattr(adapted, name, value)
+
+
 async def soft_close(cursor: Any) -> None:
     """Close the driver's cursor and keep the rows that were fetched.
 

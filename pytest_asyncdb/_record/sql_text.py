@@ -1,4 +1,4 @@
-"""What the text of a statement says about its effect on transactions and sessions.
+"""What the text of a statement says about its effect on transactions.
 
 Only the first words are read. A hidden effect, such as a procedure that commits, is found by the
 driver's transaction flag and by the guard savepoint.
@@ -32,13 +32,6 @@ _CHANGE = re.compile(r"\b(?:insert|update|delete|replace)\b", re.IGNORECASE)
 _NO_DATA = re.compile(r"(?:savepoint|release|rollback\s+to|set)\b", re.IGNORECASE)
 #: Statements that cannot end a transaction, whatever they call: no function and no trigger can.
 _PLAIN = re.compile(r"(?:select|insert|update|delete|with|values)\b", re.IGNORECASE)
-#: Session state that outlives the transaction. ``SET LOCAL`` and ``SET TRANSACTION`` do not.
-_SESSION = re.compile(
-    r"(?:^|;)\s*(?:set\s+(?!local\b|transaction\b|constraints\b)|reset|listen|prepare|use|attach"
-    r"|pragma|handler|lock\s+tables?|declare|load|create\s+(?:or\s+replace\s+|local\s+|global\s+)?temp)"
-    r"|\b(?:pg_(?:try_)?advisory_lock|set_config|get_lock)|@\w+\s*:=|\binto\s+@",
-    re.IGNORECASE,
-)
 _SAVEPOINT = re.compile(
     r"\s*(savepoint|release|rollback(?=.*\sto\b))\s(?:.*\s)?(\S+?)\s*;?\s*$",
     re.IGNORECASE | re.DOTALL,
@@ -81,11 +74,6 @@ def only_queries(statement: str) -> bool:
 def only_reads(statement: str) -> bool:
     """Does *statement* leave no data to undo? False if that is uncertain."""
     return only_queries(statement) or _NO_DATA.match(first_words(statement)) is not None
-
-
-def keeps_session_state(statement: str) -> bool:
-    """Does *statement* change the state of the connection's session?"""
-    return _SESSION.search(first_words(statement)) is not None
 
 
 def savepoint(statement: str) -> tuple[str, str] | None:

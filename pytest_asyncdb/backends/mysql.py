@@ -1,15 +1,13 @@
 """MySQL and MariaDB as data: two servers with one protocol and the same two drivers.
 
-``_MySQLFamily`` holds what they share; their programs, images and versions differ. Private names
-of asyncmy and aiomysql stand here only, each with what needs it.
+``_MySQLFamily`` holds what they share; their programs, images and versions differ. The drivers are
+in ``mysql_drivers.py``.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 from pytest_asyncdb.abc import (
     Backend,
@@ -17,22 +15,16 @@ from pytest_asyncdb.abc import (
     ContainerRecipe,
     Copier,
     DatabaseRef,
-    Driver,
     LocalPlace,
     LocalRecipe,
     Restorer,
     Server,
     Sql,
 )
+from pytest_asyncdb.backends.mysql_drivers import Aiomysql, Asyncmy
 from pytest_asyncdb.backends.mysql_dump import make_copier
 from pytest_asyncdb.backends.mysql_reset import MySQLRestorer
 from pytest_asyncdb.backends.mysql_tables import on_processlist
-
-if TYPE_CHECKING:
-    import asyncio
-
-#: ``SERVER_STATUS_IN_TRANS`` of the protocol.
-_IN_TRANSACTION = 1
 
 _THROW_AWAY = (
     "--skip-log-bin",
@@ -46,111 +38,6 @@ _THROW_AWAY = (
     "--lock-wait-timeout=20",
 )
 _TUNING = "no binary log, no flush at commit, no doublewrite"
-
-
-@functools.cache
-def _silent(module: str) -> type:
-    """A cursor of the driver that ignores the server's warnings.
-
-    ``_show_warnings`` has no public name. Without it the plugin's own statements cause log lines
-    and Python warnings in the user's tests.
-    """
-    cursors: Any = importlib.import_module(f"{module}.cursors")
-
-    async def show_none(self: Any, connection: Any) -> None:
-        pass
-
-    return type("Silent", (cursors.Cursor,), {"_show_warnings": show_none})
-
-
-class _MySQLDriver(Driver):
-    """What asyncmy and aiomysql, both children of PyMySQL, have in common."""
-
-    one_result = True
-    takes_turns = False
-
-    def in_progress(self, begun: bool) -> Exception | None:
-        # asyncio's own, as both drivers have no lock.
-        return RuntimeError(
-            "readexactly() called while another coroutine is already waiting for incoming data"
-        )
-
-    async def run(
-        self, connection: Any, statements: Sequence[str]
-    ) -> Sequence[Sequence[tuple[Any, ...]]]:
-        # Both drivers always allow several statements in one round trip.
-        cursor = connection.cursor(_silent(self.module))
-        if not hasattr(cursor, "execute"):
-            cursor = await cursor  # aiomysql's is a coroutine that is also a context manager
-        try:
-            await cursor.execute("; ".join(statements))
-            answers = [await cursor.fetchall()]
-            while await cursor.nextset():
-                answers.append(await cursor.fetchall())
-            return answers
-        finally:
-            await cursor.close()
-
-    async def cancel(
-        self,
-        connection: Any,
-        statement: asyncio.Future[Any],
-        side: Callable[[str], Coroutine[Any, Any, None]],
-    ) -> None:
-        # Cancelling the future would make the driver close the connection.
-        await side(f"KILL QUERY {int(connection.thread_id())}")
-
-    def error_code(self, error: BaseException) -> int | str | None:
-        code = error.args[0] if error.args else None
-        return code if isinstance(code, int) else None
-
-
-class Asyncmy(_MySQLDriver):
-    """https://github.com/long2ice/asyncmy."""
-
-    name = "asyncmy"
-    module = "asyncmy"
-    extra = "asyncmy"
-
-    def in_transaction(self, connection: Any) -> bool | None:
-        # connection.server_status keeps the last status that was not zero, so it does not show
-        # the end of a transaction; the last result, which has no public name, does.
-        result = connection._result
-        if result is None and connection.server_status & _IN_TRANSACTION:
-            return True
-        if result is None or result.unbuffered_active:
-            return None  # an error has no status, and may have come after a begin
-        return bool(result.server_status & _IN_TRANSACTION)
-
-    def is_closed(self, connection: Any) -> bool:
-        return not connection.connected
-
-    def socket(self, connection: Any) -> Any:
-        # No public name; see Asyncpg.socket.
-        return connection._transport.get_extra_info("socket")
-
-
-class Aiomysql(_MySQLDriver):
-    """https://aiomysql.readthedocs.io."""
-
-    name = "aiomysql"
-    module = "aiomysql"
-    extra = "aiomysql"
-
-    def in_transaction(self, connection: Any) -> bool | None:
-        if connection.server_status & _IN_TRANSACTION:
-            return True
-        # aiomysql ignores the status that comes with rows, and reading begins a transaction too;
-        # an error has no status. The last result has no public name.
-        result = connection._result
-        return None if result is None or result.server_status is None else False
-
-    def is_closed(self, connection: Any) -> bool:
-        return bool(connection.closed)
-
-    def socket(self, connection: Any) -> Any:
-        # No public name; see Asyncpg.socket.
-        return connection._writer.transport.get_extra_info("socket")
 
 
 #: Of the account's own limit, the connection that holds the run's lock is taken off.
@@ -187,6 +74,7 @@ class _MySQLFamily(Backend):
     lock_timeout_codes = frozenset({1205})
     #: ER_DBACCESS_DENIED_ERROR, ER_TABLEACCESS_DENIED_ERROR, ER_SPECIFIC_ACCESS_DENIED_ERROR.
     access_denied_codes = frozenset({1044, 1142, 1227})
+    after_rollback = ("USE `{database}`",)
     create_right = "ALL on databases whose names begin with asyncdb_"
     create_grant = r"GRANT ALL ON `asyncdb\_%`.* TO '{user}'"
     probe = "DO 0"  # aiomysql ignores the status that comes with rows

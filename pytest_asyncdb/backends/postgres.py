@@ -97,6 +97,13 @@ class Asyncpg(_PostgresDriver):
     async def ask(self, connection: Any, query: str) -> Sequence[tuple[Any, ...]]:
         return [tuple(row) for row in await connection.fetch(query)]
 
+    async def reset_session(
+        self, connection: Any, first: Sequence[str], then: Sequence[str]
+    ) -> bool:
+        # No public name. Without it the next transaction would be a savepoint.
+        connection._top_xact = None
+        return await super().reset_session(connection, first, then)
+
     def in_transaction(self, connection: Any) -> bool | None:
         return bool(connection.is_in_transaction())
 
@@ -123,11 +130,18 @@ class Psycopg(_PostgresDriver):
 
     async def run(self, connection: Any, statements: Sequence[str]) -> Sequence[Any]:
         await super().run(connection, statements)
-        if statements[-1] == "ROLLBACK" and hasattr(connection, "_prepared"):
+        if "ROLLBACK" in statements and hasattr(connection, "_prepared"):
             # No public name. psycopg's own rollback() does this too: without it, statements that
             # come in every test are prepared again and again, a round trip each.
             connection._prepared.clear()
         return ()
+
+    async def reset_session(
+        self, connection: Any, first: Sequence[str], then: Sequence[str]
+    ) -> bool:
+        if not (connection.autocommit or self.in_transaction(connection)):
+            then = ["ROLLBACK", *then]  # of the transaction that run() begins
+        return await super().reset_session(connection, first, then)
 
     async def ask(self, connection: Any, query: str) -> Sequence[tuple[Any, ...]]:
         cursor = await connection.execute(query)
@@ -247,6 +261,18 @@ class Postgres(Backend):
     access_denied_codes = frozenset({"42501"})  # insufficient_privilege
     create_right = "CREATEDB"
     create_grant = 'ALTER ROLE "{user}" CREATEDB'
+    after_rollback = (
+        "SELECT pg_catalog.pg_advisory_unlock_all()",
+        "DISCARD SEQUENCES",
+        # DEALLOCATE ALL would end what the drivers have prepared, too.
+        "SELECT CAST('left by PREPARE: ' OPERATOR(pg_catalog.||) name AS integer)"
+        " FROM pg_catalog.pg_prepared_statement() WHERE from_sql",
+    )
+    # What DISCARD ALL does, without the rest; that cannot run in a script.
+    after_commits = (
+        *("SET SESSION AUTHORIZATION DEFAULT", "RESET ROLE", "RESET ALL"),
+        *("CLOSE ALL", "UNLISTEN *", "DISCARD TEMP"),
+    )
     free_connections_query = _FREE_CONNECTIONS
     local = LocalRecipe(
         programs=("postgres", "initdb"),

@@ -8,6 +8,8 @@ one of them is open, and needs SQLite 3.36.
 from __future__ import annotations
 
 import contextlib
+import re
+import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +33,26 @@ if TYPE_CHECKING:
     from pytest_asyncdb.abc import Server
 
 
+#: What SQLite asks its authorizer about, if it changes a connection rather than the database:
+#: SQLITE_CREATE_TEMP_INDEX, _TABLE, _TRIGGER and _VIEW, SQLITE_ATTACH and SQLITE_DETACH.
+_ON_THE_CONNECTION = frozenset({3, 4, 5, 6, 24, 25})
+_PRAGMA, _CREATE_VTABLE = 19, 29
+#: PRAGMAs with an argument that set nothing.
+_READING = re.compile(r".*_(?:x?info|list)|(?:foreign_key|integrity|quick)_check", re.IGNORECASE)
+
+
 class Aiosqlite(Driver):
     """https://aiosqlite.omnilib.dev: sqlite3 in a thread of its own."""
 
     name = "aiosqlite"
     module = "aiosqlite"
     extra = "test"
+
+    def __init__(self) -> None:
+        #: By connection: what has changed it.
+        self._changes: weakref.WeakKeyDictionary[Any, list[str | None]] = (
+            weakref.WeakKeyDictionary()
+        )
 
     def adapt(self, adapted: Any) -> None:
         """sqlite3 begins transactions late and commits them before DDL unless told not to:
@@ -47,6 +63,28 @@ class Aiosqlite(Driver):
         for statement in statements:
             await (await connection.execute(statement)).close()
         return ()
+
+    async def watch_session(self, connection: Any) -> None:
+        # SQLite asks when it compiles a statement, so this costs nothing when that runs again.
+        changes = self._changes[connection] = []
+
+        def note(
+            action: int, name: str | None, value: str | None, schema: str | None, _: str | None
+        ) -> int:
+            sets = action == _PRAGMA and value is not None and not _READING.fullmatch(name or "")
+            temporary = action == _CREATE_VTABLE and schema == "temp"
+            if sets or temporary or action in _ON_THE_CONNECTION:
+                changes.append(name)
+            return 0  # SQLITE_OK
+
+        await connection.set_authorizer(note)
+
+    async def reset_session(
+        self, connection: Any, first: Sequence[str], then: Sequence[str]
+    ) -> bool:
+        await self.run(connection, first)
+        await connection.rollback()
+        return not self._changes.get(connection)
 
     def in_transaction(self, connection: Any) -> bool | None:
         return bool(connection.in_transaction)

@@ -9,131 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
-import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_asyncdb._engines.build_engine import build_engine, without_pool
 from pytest_asyncdb._engines.host_loop import CANCEL_PATIENCE
 from pytest_asyncdb._engines.pool_internals import CheckoutPool, connect_listeners, entry_of
-from pytest_asyncdb._engines.sqlalchemy_internals import execution_lock, raise_as_dbapi_error
+from pytest_asyncdb._engines.sqlalchemy_internals import (
+    execution_lock,
+    forget_transaction,
+    raise_as_dbapi_error,
+)
+from pytest_asyncdb.isolation.connector import OPENING, PATIENCE, Connector
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Connection, Dialect
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.engine import URL, Connection
     from sqlalchemy.pool import Pool
-
-    from pytest_asyncdb._engines.host_loop import HostLoop
-    from pytest_asyncdb.abc import Database
 
 #: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
 __tracebackhide__ = True
 
 T = TypeVar("T")
-
-#: Seconds that a statement of the plugin, or a new connection, may take.
-PATIENCE = 30.0
-
-#: The URL of the connection that is being opened.
-_OPENING: contextvars.ContextVar[URL] = contextvars.ContextVar("asyncdb_opening")
-
-
-class Connector:
-    """Opens connections to a database and to other copies of its template, with one engine and
-    so one dialect for all of them.
-
-    Attributes:
-        url: The database of further connections, if they are not made for another one.
-    """
-
-    def __init__(self, database: Database, host: HostLoop, url: URL) -> None:
-        from sqlalchemy import event
-        from sqlalchemy.pool import NullPool
-        from sqlalchemy.util import LRUCache
-
-        self.database = database
-        self.host = host
-        self.driver = database.driver
-        self.backend = database.backend
-        self.url = self._first_url = url
-        options = without_pool(database.engine_options)
-        level = options.pop("isolation_level", None)
-        level = level and level.replace("_", " ").upper()  # as SQLAlchemy reads it
-        self.autocommit = level == "AUTOCOMMIT"
-        self.isolation_level: str | None = None if self.autocommit else level
-        self._connect_args = options.pop("connect_args", {})
-        #: Listeners of the user, with the names of their events.
-        self._pool_events = options.pop("pool_events", ())
-        self.engine = build_engine(
-            url,
-            poolclass=NullPool,
-            connect_args=self._connect_args,
-            isolation_level=self.isolation_level,
-            **options,
-        )
-        event.listen(self.engine.sync_engine, "do_connect", self._connect)
-        self.dialect: Dialect = self.engine.dialect
-        self._facade: Dialect | None = None
-        self.hide_parameters: bool = self.engine.sync_engine.hide_parameters
-        #: The compiled statements are shared by the engines of all tests.
-        self._execution_options = {
-            "compiled_cache": LRUCache(500),
-            **self.engine.get_execution_options(),
-        }
-
-    def _connect(self, dialect: Dialect, record: object, args: object, kwargs: object) -> Any:
-        """Connect to the URL of the connection that is being opened, without asking the server
-        again what the first connection has told the dialect."""
-        url = _OPENING.get(self.url)
-        if url is self._first_url:
-            return None  # SQLAlchemy connects
-        positional, named = dialect.create_connect_args(url)
-        return dialect.connect(*positional, **{**named, **self._connect_args})
-
-    def test_engine(self, check_out: Callable[..., Any], pools: list[Pool]) -> AsyncEngine:
-        """An engine for one test, whose pool gets its connections from *check_out*, see
-        ``CheckoutPool``, and is added to *pools*.
-
-        Costs no round trip, but needs one connection to have been opened: it initialises the
-        dialect. SQLAlchemy's ``Engine`` is made directly, since ``create_engine`` would ask the
-        server again.
-        """
-        from sqlalchemy.engine import Engine
-        from sqlalchemy.ext.asyncio import AsyncEngine
-
-        if self._facade is None:
-            facade: Any = copy.copy(self.dialect)
-            facade.set_isolation_level = lambda checkout, level: checkout.set_level(level)
-            facade.reset_isolation_level = lambda checkout: checkout.set_level(None)
-            facade.get_driver_connection = lambda checkout: checkout.driver_connection
-            facade.set_readonly = lambda checkout, value: checkout.set_read_only(value)
-            facade.get_readonly = lambda checkout: checkout.read_only
-            self._facade = facade
-        pool = CheckoutPool(check_out, pools, dialect=self._facade, events=self._pool_events)
-        return AsyncEngine(
-            Engine(
-                pool,
-                self._facade,
-                self.url,
-                echo=self.engine.echo,
-                hide_parameters=self.hide_parameters,
-                query_cache_size=0,
-                execution_options=self._execution_options,
-            )
-        )
-
-    def lead_to(self, url: URL) -> None:
-        """Further connections are to another copy of the template."""
-        before, self.url = self.url, url
-        for dialect in (self.dialect, self._facade):
-            # On MySQL and MariaDB it is the database, where reflection looks for tables.
-            if dialect is not None and dialect.default_schema_name == before.database:
-                dialect.default_schema_name = url.database
-
-    def close(self) -> None:
-        """May be called twice."""
-        self.host.run(self.engine.dispose(), PATIENCE)
 
 
 class BackingConnection:
@@ -155,10 +50,13 @@ class BackingConnection:
         self._direct = direct
         self._url = url
         self._fairy: Any = None
+        self._database = ""
         #: Pools of which this is a connection: their listeners of "connect" run on it.
         self.pools: Sequence[Pool] = ()
         #: The listeners that have run on it.
         self.ran: set[Any] = set()
+        #: The application has had the driver's own connection, and may have changed it.
+        self.touched = False
         #: Checks what COMMIT would check; empty if the schema has no such constraint.
         self.deferred_check: tuple[str, ...] = ()
 
@@ -242,6 +140,39 @@ class BackingConnection:
 
         return self.run(read)
 
+    def end_session(self, first: Sequence[str]) -> None:
+        """Roll back, and make the session clean or discard the connection. Blocks.
+
+        Args:
+            first: Statements that must succeed in the transaction.
+
+        Raises:
+            Exception: The driver's own, or TimeoutError; it is not known to be rolled back.
+        """
+        try:
+            clean = self.host.run(self.clean(first), PATIENCE)
+        except Exception as error:
+            if self.is_lost(error) or self.in_transaction() is not False:
+                raise
+            clean = False
+        if not clean:
+            self.discard()
+
+    async def clean(self, first: Sequence[str] = ()) -> bool:
+        """Roll back, and make the session what a test should get. False: it cannot.
+
+        Raises:
+            Exception: The driver's own.
+        """
+        settings = (*(self.connector.settings or ()), *(self.backend.after_commits * self._direct))
+        then = [*settings, *self.backend.after_rollback]
+        then = [one.replace("{database}", self._database) for one in then]
+        clean = await self.driver.reset_session(self.connection, first, then)
+        forget_transaction(self.adapted)
+        if settings:
+            self.ran.clear()  # what listeners have set is gone, too
+        return clean and not self.touched
+
     def is_lost(self, error: BaseException) -> bool:
         """Has the connection ended, as its state or SQLAlchemy's reading of *error* says?"""
         dialect: Any = self.connector.dialect
@@ -301,24 +232,42 @@ class BackingConnection:
 
     def open_awaiting(self) -> None:
         """As :meth:`open`, in a greenlet of SQLAlchemy."""
-        if self.is_open:
-            self._run_listeners(self._fairy)
-            return
         from sqlalchemy.util import await_only
 
-        token = _OPENING.set(self._url or self.connector.url)
+        fairy, prepare = self._fairy, self._run_listeners
+        if not self.is_open:
+            prepare = self._prepare
+            url = self._url or self.connector.url
+            self._database = url.database or ""
+            token = OPENING.set(url)
+            try:
+                fairy = self.connector.engine.sync_engine.raw_connection()
+            finally:
+                OPENING.reset(token)
         try:
-            fairy = self.connector.engine.sync_engine.raw_connection()
-        finally:
-            _OPENING.reset(token)
-        adapted: Any = fairy.dbapi_connection
+            prepare(fairy)
+            await_only(self.driver.watch_session(fairy.driver_connection))
+        except BaseException:
+            self._fairy = None
+            fairy.invalidate()
+            raise
+        self._fairy = fairy
+
+    def _prepare(self, fairy: Any) -> None:
+        """Do with a new connection what the plugin needs, and run the listeners."""
+        from sqlalchemy.util import await_only
+
+        adapted, driver = fairy.dbapi_connection, fairy.driver_connection
+        if limit := self.backend.limit_lock_waits():
+            await_only(self.driver.run(driver, limit))
+        if self._direct and self.connector.autocommit:
+            self.connector.dialect.set_isolation_level(adapted, "AUTOCOMMIT")
+        if self.connector.settings is None:
+            self.connector.settings = await_only(self.driver.session_settings(driver))
         # SQLAlchemy has run these.
         self.ran = set(connect_listeners([self.connector.engine.sync_engine.pool]))
         self._run_listeners(fairy)
-        if limit := self.backend.limit_lock_waits():
-            await_only(self.driver.run(fairy.driver_connection, limit))
-        if self._direct and self.connector.autocommit:
-            self.connector.dialect.set_isolation_level(adapted, "AUTOCOMMIT")
+        self.touched = False
         if not self._direct and self.backend.deferred_query is not None:
             cursor = adapted.cursor()
             cursor.execute(self.backend.deferred_query)
@@ -326,22 +275,16 @@ class BackingConnection:
             cursor.close()
             self.deferred_check = self.backend.deferred_check if exist else ()
             if exist and self.backend.deferred_prepare:
-                await_only(self.driver.run(fairy.driver_connection, self.backend.deferred_prepare))
-        self._fairy = fairy
+                await_only(self.driver.run(driver, self.backend.deferred_prepare))
 
     def _run_listeners(self, fairy: Any) -> None:
         """Run what has not run, and commit, so that no rollback of a test undoes a ``SET``."""
         adapted = fairy.dbapi_connection
-        try:
-            for listener in self.to_run() or ():
-                listener(adapted, entry_of(fairy))
-                self.ran.add(listener)
-            if self.ran:
-                adapted.commit()
-        except BaseException:
-            self._fairy = None
-            fairy.invalidate()
-            raise
+        for listener in self.to_run() or ():
+            listener(adapted, entry_of(fairy))
+            self.ran.add(listener)
+        if self.ran:
+            adapted.commit()
         if not self._direct or self.backend.begin_at_write is not None:
             self.driver.adapt(adapted)
 

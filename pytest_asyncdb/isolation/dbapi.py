@@ -37,9 +37,12 @@ if TYPE_CHECKING:
 #: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
 __tracebackhide__ = True
 
-
 #: Methods of drivers that return something and send nothing.
 HARMLESS = ("is_", "get_", "fileno", "character_set", "thread_id")
+#: Methods that do not change the driver's connection.
+_ORDINARY = ("execute", "fetch", "ping", "xid", "dbapi", "tpc_", *HARMLESS)
+#: Types of attributes through which nothing can be changed.
+_PLAIN = (str, int, float, bytes, tuple, type, type(None))
 
 
 class Checkout(abc.ABC):
@@ -63,9 +66,15 @@ class Checkout(abc.ABC):
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.adapted, name)
+        if not name.startswith((*_ORDINARY, "_")):
+            self.touch(value)
         if not callable(value) or isinstance(value, type):
             return value
         return lambda *args, **kwargs: self.backing.call(lambda: value(*args, **kwargs))
+
+    def touch(self, value: Any) -> None:
+        """The application has this attribute of the driver's connection or its adapter."""
+        self.backing.touched |= not isinstance(value, _PLAIN)
 
     @property
     def backing(self) -> BackingConnection:
@@ -152,9 +161,15 @@ class DriverConnection:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._checkout.backing.connection, name)
-        if not callable(value):
+        if not name.startswith(_ORDINARY):
+            self._checkout.touch(value)
+        if not hasattr(value, "__self__"):  # a class, or sqlite3's connection, is callable, too
             return value
         return functools.partial(self._checkout.call_driver, name, value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._checkout.backing.touched = True
+        setattr(self._checkout.backing.connection, name, value)
 
 
 class Cursor:

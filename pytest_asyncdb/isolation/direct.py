@@ -6,6 +6,7 @@ kept from test to test. The strategies decide what happens to the database after
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pytest_asyncdb._engines.asyncio_internals import running_loop, running_task
 from pytest_asyncdb._engines.host_loop import CANCEL_PATIENCE
 from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
-from pytest_asyncdb._record.sql_text import keeps_session_state, only_queries
+from pytest_asyncdb._record.sql_text import only_queries
 from pytest_asyncdb.isolation import messages
-from pytest_asyncdb.isolation.backing_connection import PATIENCE, BackingConnection, Connector
+from pytest_asyncdb.isolation.backing_connection import BackingConnection
+from pytest_asyncdb.isolation.connector import PATIENCE, Connector
 from pytest_asyncdb.isolation.dbapi import Checkout
 from pytest_asyncdb.isolation.started_tasks import task_name
 from pytest_asyncdb.isolation.turns import Turns
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import Pool
 
     from pytest_asyncdb._engines.host_loop import HostLoop
+    from pytest_asyncdb._engines.pool_internals import CheckoutPool
     from pytest_asyncdb.abc import Database
     from pytest_asyncdb.isolation.restoring import Restoration
 
@@ -66,8 +69,8 @@ class DirectPool:
         """Open a connection to a copy that :meth:`lead_to` will lead to, in a background
         thread."""
         backing = BackingConnection(self.connector, direct=True, url=url)
-        # If it fails, the test opens one, and gets the error.
-        with self._prefetching, contextlib.suppress(Exception):
+        # If it fails, or the end of a test cancels it, the next test opens one.
+        with self._prefetching, contextlib.suppress(Exception, asyncio.CancelledError):
             if not self._closed and not self._is_full():
                 backing.host.call_in_thread(backing.open_awaiting, timeout=PATIENCE)
                 self._prefetched[url.database] = backing
@@ -127,8 +130,8 @@ class DirectWork(Work):
     """What one test does on its real connections."""
 
     def __init__(self, pool: DirectPool, test: str) -> None:
-        #: Connections that are not kept: a checkout was given up, or has changed its session.
-        self._spoiled: list[BackingConnection] = []
+        #: Connections that are not kept: a checkout was given up.
+        self._given_up: list[BackingConnection] = []
         #: Connections with a transaction that :meth:`close` rolls back.
         self.unfinished: list[BackingConnection] = []
         self._pool = pool
@@ -143,24 +146,32 @@ class DirectWork(Work):
             if backing is not besides and backing.is_open and backing.in_transaction() is not False
         ]
 
-    def take(self, checkout: int, pool: Pool) -> BackingConnection:
+    def take(self, checkout: int, pool: CheckoutPool) -> BackingConnection:
         """A connection for a checkout from *pool*; opened without holding the caller's loop.
 
-        The listeners of the test's own engine, the first pool, run on every connection.
+        As with SQLAlchemy's pool, one that was given back comes first, as it is. The listeners of
+        the test's own engine, the first pool, run on every connection.
         """
         self.check_open("connect")
-        backing = self._pool.take([self.pools[0], pool])
+        used = bool(pool.idle)
+        backing = pool.idle.pop(0) if used else self._pool.take([self.pools[0], pool])
+        backing.touched |= used and bool(backing.to_run())  # these would hide the test's changes
+        if backing.is_open and backing.was_ended():
+            backing.discard()
         self._taken[backing] = Owner(task_name(running_task()), checkout)
         backing.open(wait=not in_greenlet())
         return backing
 
-    def give_back(self, backing: BackingConnection, spoiled: bool) -> None:
-        """A checkout has ended. Never blocks: a finalizer may call it."""
-        if spoiled or self.ended:
-            self._spoiled.append(backing)
+    def give_back(self, backing: BackingConnection, pool: CheckoutPool, usable: bool) -> None:
+        """A checkout has ended; its transaction may not, if a statement was cancelled."""
+        if not usable or self.ended:
+            self._given_up.append(backing)
         elif backing in self._taken and backing not in self.unfinished:
             del self._taken[backing]
-            self._pool.keep([backing])
+            if backing.is_open and not backing.in_transaction():
+                pool.idle.append(backing)
+            else:
+                backing.discard()
 
     def attend(self) -> None:
         """Let messages that servers send by themselves arrive while the running loop waits."""
@@ -169,11 +180,8 @@ class DirectWork(Work):
             self._stop_attending = self.host.attend(loop)
 
     def close(self, keeping: bool = False) -> list[BaseException]:
-        """End everything that the test has left open. Blocks; bounded in time.
-
-        Args:
-            keeping: What the test has not ended is committed, as far as the server can.
-        """
+        """End everything that the test has left open, with *keeping* by COMMIT as far as the server
+        can. Blocks; bounded in time."""
         self.ended = True
         if keeping and not self.running:
             for backing in self._taken:
@@ -184,17 +192,23 @@ class DirectWork(Work):
             self.breaches.append(self.left_running())
             with contextlib.suppress(Exception):  # what does not end is closed below
                 self.host.run(self.host.end_parked(), PATIENCE)
-            self._spoiled += self._taken
+            self._given_up += self._taken
         self.abandon(self.cursors)
+        used = [*self._taken, *self._given_up, *(one for pool in self.pools for one in pool.idle)]
         self.invalidate_checkouts()
-        for backing in self._spoiled:
-            self._taken.pop(backing, None)
-            self._end(backing, "rollback")  # else the server may still do it when we look
-            backing.discard()
-        self.undo_open()
-        self._pool.keep(self._taken)
         self._taken.clear()
+        self.host.run(self._clean([one for one in dict.fromkeys(used) if one.is_open]))
+        self._pool.keep(one for one in used if one not in self._given_up)
+        for backing in self._given_up:
+            backing.discard()
         return self.breaches
+
+    async def _clean(self, connections: Sequence[BackingConnection]) -> None:
+        """Make sessions clean, also of what is closed then, whose locks would last until later."""
+        ends = [asyncio.wait_for(one.clean(), CANCEL_PATIENCE) for one in connections]
+        answers = await asyncio.gather(*ends, return_exceptions=True)
+        pairs = zip(connections, answers, strict=True)
+        self._given_up += [one for one, clean in pairs if clean is not True]
 
     def writer(self) -> BackingConnection | None:
         """On SQLite the connection that has written and not committed: no other one can read."""
@@ -217,18 +231,17 @@ class DirectConnection(Checkout):
     """One checkout; the backing connection is taken at its first use."""
 
     work: DirectWork
-    #: The test has left something in the connection's session: it is not kept.
-    spoiled: bool
+    pool: CheckoutPool
 
-    def __init__(self, work: DirectWork, number: int, pool: Pool) -> None:
-        self.__dict__.update(work=work, number=number, pool=pool, taken=None, spoiled=False)
-        self.__dict__["turns"] = Turns(self)
+    def __init__(self, work: DirectWork, number: int, pool: CheckoutPool) -> None:
+        self.__dict__.update(work=work, number=number, pool=pool, taken=None, turns=Turns(self))
         self.autocommit = work.connector.autocommit
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("taken", "spoiled", "autocommit", "read_only", "closed"):
+        if name in ("taken", "autocommit", "read_only", "closed"):
             self.__dict__[name] = value
         else:
+            self.backing.touched = True
             self.backing.call(setattr, self.adapted, name, value)
 
     @property
@@ -241,18 +254,18 @@ class DirectConnection(Checkout):
     def driver_connection(self) -> Any:
         """The driver's connection, with which the application can do what it likes; messages of
         the server reach it while a test's loop runs."""
-        self.spoiled = True
+        self.backing.touched = True
         self.work.attend()
         return super().driver_connection
 
     def run_async(self, function: Callable[[Any], Any]) -> Any:
         """As SQLAlchemy's adapters have it; it gives *function* the driver's connection."""
-        self.spoiled = True
+        self.backing.touched = True
         return self.backing.call(self.adapted.run_async, function)
 
     def close(self) -> None:
         """SQLAlchemy's pool gives the connection back, after a rollback."""
-        self._give_back(self.spoiled)
+        self._give_back(usable=True)
 
     def terminate(self) -> None:
         """SQLAlchemy gives the connection up: after a cancellation, or in its finalizer."""
@@ -260,13 +273,13 @@ class DirectConnection(Checkout):
             self.work.log.ended("ROLLBACK", self.number)
             if in_greenlet():  # else it is closed with the test: a finalizer must not wait
                 self.taken.discard()
-        self._give_back(spoiled=True)
+        self._give_back(usable=False)
 
-    def _give_back(self, spoiled: bool) -> None:
+    def _give_back(self, usable: bool) -> None:
         self.closed = True
         backing, self.taken = self.taken, None
         if backing is not None:
-            self.work.give_back(backing, spoiled)
+            self.work.give_back(backing, self.pool, usable)
 
     def set_level(self, level: str | None) -> None:
         if level is None and (self.taken is None or not self.taken.is_open):
@@ -294,8 +307,6 @@ class DirectConnection(Checkout):
         try:
             self.work.check_open(statement)
             backing = self.backing
-            if keeps_session_state(statement):
-                self.spoiled = True
             with call:
                 return backing.call(self._begun, work, statement)
         finally:

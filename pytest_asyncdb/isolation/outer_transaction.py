@@ -71,7 +71,7 @@ class OuterTransaction(GuardedWork):
         self.abandon(self.cursors)
         if self.units.begun and self.lost is None and self.backing.is_open:
             try:
-                self.backing.script([f"ROLLBACK TO SAVEPOINT {GUARD}", "ROLLBACK"])
+                self.backing.end_session([f"ROLLBACK TO SAVEPOINT {GUARD}"])
             except Exception as error:
                 if self.backing.is_lost(error) or isinstance(error, TimeoutError):
                     self.stuck = True
@@ -81,8 +81,8 @@ class OuterTransaction(GuardedWork):
                 self.backing.discard()
         self.units.drop()
         self.invalidate_checkouts()
-        if self.late_listeners:
-            self.backing.discard()  # the rollback has undone a part of what they did
+        if self.late_listeners or self.backing.touched:
+            self.backing.discard()  # the rollback undoes at most a part of what was done
         return self.breaches
 
     def commit(self) -> None:

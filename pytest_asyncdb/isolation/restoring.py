@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_asyncdb._record.text import error_text, masked, shorten, without_literals
 from pytest_asyncdb.abc import IDS, LEFT_OPEN, LEFT_TEXT, Isolation
 from pytest_asyncdb.isolation import messages
-from pytest_asyncdb.isolation.backing_connection import PATIENCE
+from pytest_asyncdb.isolation.connector import PATIENCE
 
 if TYPE_CHECKING:
     from pytest_asyncdb._engines.host_loop import HostLoop

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from pytest_asyncdb.abc import Database, View, ViewRequest
 from pytest_asyncdb.isolation import messages
-from pytest_asyncdb.isolation.backing_connection import BackingConnection, Connector
+from pytest_asyncdb.isolation.backing_connection import BackingConnection
+from pytest_asyncdb.isolation.connector import Connector
 from pytest_asyncdb.isolation.outer_transaction import OuterTransaction
 from pytest_asyncdb.isolation.restoring import SharedDatabaseStrategy
 from pytest_asyncdb.isolation.sandbox import SandboxConnection

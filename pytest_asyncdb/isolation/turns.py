@@ -18,8 +18,10 @@ __tracebackhide__ = True
 class Shared(Protocol):
     """A checkout that several tasks may use; see ``dbapi.Checkout``."""
 
-    work: Work
     closed: bool
+
+    @property
+    def work(self) -> Work: ...
 
     @property
     def adapted(self) -> Any: ...

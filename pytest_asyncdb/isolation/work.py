@@ -21,10 +21,12 @@ from pytest_asyncdb.isolation.started_tasks import late, started_in, task_name
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
-    from sqlalchemy.pool import ConnectionPoolEntry, Pool
+    from sqlalchemy.pool import ConnectionPoolEntry
 
     from pytest_asyncdb import errors
-    from pytest_asyncdb.isolation.backing_connection import BackingConnection, Connector
+    from pytest_asyncdb._engines.pool_internals import CheckoutPool
+    from pytest_asyncdb.isolation.backing_connection import BackingConnection
+    from pytest_asyncdb.isolation.connector import Connector
 
 
 class Call:
@@ -109,7 +111,7 @@ class Work(abc.ABC):
         #: SQLAlchemy's pool entries of this test's checkouts.
         self.entries: list[ConnectionPoolEntry] = []
         #: The pools of the test's engine and of those that are redirected to it.
-        self.pools: list[Pool] = []
+        self.pools: list[CheckoutPool] = []
         _WORKS.add(self)
 
     def in_transaction(self, besides: BackingConnection) -> Sequence[Owner]:
@@ -175,10 +177,10 @@ class WorkView(View):
             its pool.
     """
 
-    def __init__(self, work: Work, connect: Callable[[Any, int, Pool], Any]) -> None:
+    def __init__(self, work: Work, connect: Callable[[Any, int, CheckoutPool], Any]) -> None:
         numbers = itertools.count(1)
 
-        def check_out(entry: Any, pool: Pool) -> object:
+        def check_out(entry: Any, pool: CheckoutPool) -> object:
             if (error := late()) is not None:
                 raise error
             work.check_open("connect")  # else the pool would wait for the connection's return

@@ -1,6 +1,6 @@
 """The private names of drivers that the plugin uses still exist.
 
-Each stands in ``backends/postgres.py`` or ``backends/mysql.py``, with a comment on what needs it.
+Each stands in ``backends/postgres.py`` or ``backends/mysql_drivers.py``, with a comment on what needs it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from fix_servers import WORDS, Servers
 
 from pytest_asyncdb import build_engine
 
+#: What sends COM_RESET_CONNECTION and reads the answers.
+MYSQL = ("_result", "_execute_command", "_read_query_result", "_next_seq_id", "next_result")
 #: By driver: the private attributes of its connection.
 OF_CONNECTIONS = {
-    "asyncpg": ["_transport"],
+    "asyncpg": ["_transport", "_top_xact"],
     "psycopg": ["_prepared"],
-    "asyncmy": ["_transport", "_result"],
-    "aiomysql": ["_writer", "_result"],
+    "asyncmy": ["_transport", *MYSQL, "_init_command"],
+    "aiomysql": ["_writer", *MYSQL, "init_command"],
 }
 #: And of its cursor class.
 OF_CURSORS = {"asyncmy": ["_show_warnings"], "aiomysql": ["_show_warnings"]}
@@ -46,4 +48,4 @@ def test_the_private_names_of_a_driver_exist(servers: Servers, word: str) -> Non
     if driver in OF_CURSORS:
         cursor = importlib.import_module(f"{driver}.cursors").Cursor
         gone = [name for name in OF_CURSORS[driver] if not hasattr(cursor, name)]
-        assert not gone, f"{driver}'s cursor has no {gone} any more: see _silent in backends/mysql"
+        assert not gone, f"{driver}'s cursor has no {gone} any more: see backends/mysql_drivers"

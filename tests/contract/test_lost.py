@@ -20,7 +20,8 @@ from fix_suite import EACH_DRIVER
 
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb.abc import BackendSpec
-from pytest_asyncdb.backends.mysql import Asyncmy, MariaDB
+from pytest_asyncdb.backends.mysql import MariaDB
+from pytest_asyncdb.backends.mysql_drivers import Asyncmy
 
 pytestmark = [
     pytest.mark.filterwarnings("default::ResourceWarning"),

@@ -46,6 +46,13 @@ SHOWN_BY = {
     "One writer on SQLite": "contract/test_strategies.py::test_on_sqlite_others_wait_for_a_writer",
 }
 
+#: The same, for limits of all strategies.
+SHOWN_BY_ALL = {
+    "Session state that only a new connection forgets": (
+        "contract/test_session_state.py::test_only_a_new_connection_forgets"
+    ),
+}
+
 
 def on(limit: Limit, *words: str) -> Limit:
     """*limit*, which shows on these backends or drivers only."""

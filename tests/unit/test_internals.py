@@ -99,6 +99,13 @@ def test_sqlalchemy_closes_cursors_softly() -> None:
     )
 
 
+def test_the_adapter_of_asyncpg_can_be_told_that_its_transaction_has_ended() -> None:
+    """Without the name the next transaction on a connection that was made clean does not begin."""
+    adapted = asyncpg.AsyncAdapt_asyncpg_connection
+    assert hasattr(adapted, "_transaction")
+    assert hasattr(adapted, "_started") is not NEW
+
+
 def test_sqlalchemys_adapter_reads_streams_ahead() -> None:
     """A stream is read to the end of what asyncpg's adapter has when its transaction ends."""
     assert hasattr(asyncpg.AsyncAdapt_asyncpg_ss_cursor, "_rowbuffer"), (

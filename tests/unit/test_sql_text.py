@@ -6,7 +6,6 @@ import pytest
 
 from pytest_asyncdb._record.sql_text import (
     ends_transaction,
-    keeps_session_state,
     only_queries,
     only_reads,
     savepoint,
@@ -107,15 +106,3 @@ def test_a_query_begins_no_change() -> None:
 )
 def test_savepoints_are_recognised(statement: str, found: tuple[str, str] | None) -> None:
     assert savepoint(statement) == found
-
-
-@pytest.mark.parametrize(
-    "statement", ["SET x = 1", "SELECT @x := 1", "SELECT 1 INTO @x", "SELECT get_lock('x', 1)"]
-)
-def test_what_stays_in_a_session_is_recognised(statement: str) -> None:
-    assert keeps_session_state(statement)
-
-
-@pytest.mark.parametrize("statement", ["SET LOCAL x = 1", "SELECT 1", "INSERT INTO t VALUES (1)"])
-def test_what_ends_with_its_transaction_does_not_stay(statement: str) -> None:
-    assert not keeps_session_state(statement)

@@ -1,0 +1,123 @@
+"""Opens the connections of a worker's database, and makes the engines of its tests."""
+
+from __future__ import annotations
+
+import contextvars
+import copy
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_asyncdb._engines.build_engine import build_engine, without_pool
+from pytest_asyncdb._engines.pool_internals import CheckoutPool
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL, Dialect
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from pytest_asyncdb._engines.host_loop import HostLoop
+    from pytest_asyncdb.abc import Database
+
+#: Seconds that a statement of the plugin, or a new connection, may take.
+PATIENCE = 30.0
+
+#: The URL of the connection that is being opened.
+OPENING: contextvars.ContextVar[URL] = contextvars.ContextVar("asyncdb_opening")
+
+
+class Connector:
+    """Opens connections to a database and to other copies of its template, with one engine and
+    so one dialect for all of them.
+
+    Attributes:
+        url: The database of further connections, if they are not made for another one.
+    """
+
+    def __init__(self, database: Database, host: HostLoop, url: URL) -> None:
+        from sqlalchemy import event
+        from sqlalchemy.pool import NullPool
+        from sqlalchemy.util import LRUCache
+
+        self.database = database
+        self.host = host
+        self.driver = database.driver
+        self.backend = database.backend
+        self.url = self._first_url = url
+        options = without_pool(database.engine_options)
+        level = options.pop("isolation_level", None)
+        level = level and level.replace("_", " ").upper()  # as SQLAlchemy reads it
+        self.autocommit = level == "AUTOCOMMIT"
+        self.isolation_level: str | None = None if self.autocommit else level
+        self._connect_args = options.pop("connect_args", {})
+        #: Listeners of the user, with the names of their events.
+        self._pool_events = options.pop("pool_events", ())
+        self.engine = build_engine(
+            url,
+            poolclass=NullPool,
+            connect_args=self._connect_args,
+            isolation_level=self.isolation_level,
+            **options,
+        )
+        event.listen(self.engine.sync_engine, "do_connect", self._connect)
+        self.dialect: Dialect = self.engine.dialect
+        #: Restores what connecting has set; None: no connection has been opened yet.
+        self.settings: Sequence[str] | None = None
+        self._facade: Dialect | None = None
+        self.hide_parameters: bool = self.engine.sync_engine.hide_parameters
+        #: The compiled statements are shared by the engines of all tests.
+        self._execution_options = {
+            "compiled_cache": LRUCache(500),
+            **self.engine.get_execution_options(),
+        }
+
+    def _connect(self, dialect: Dialect, record: object, args: object, kwargs: object) -> Any:
+        """Connect to the URL of the connection that is being opened, without asking the server
+        again what the first connection has told the dialect."""
+        url = OPENING.get(self.url)
+        if url is self._first_url:
+            return None  # SQLAlchemy connects
+        positional, named = dialect.create_connect_args(url)
+        return dialect.connect(*positional, **{**named, **self._connect_args})
+
+    def test_engine(self, check_out: Callable[..., Any], pools: list[CheckoutPool]) -> AsyncEngine:
+        """An engine for one test, whose pool gets its connections from *check_out*, see
+        ``CheckoutPool``, and is added to *pools*.
+
+        Costs no round trip, but needs one connection to have been opened: it initialises the
+        dialect. SQLAlchemy's ``Engine`` is made directly, since ``create_engine`` would ask the
+        server again.
+        """
+        from sqlalchemy.engine import Engine
+        from sqlalchemy.ext.asyncio import AsyncEngine
+
+        if self._facade is None:
+            facade: Any = copy.copy(self.dialect)
+            facade.set_isolation_level = lambda checkout, level: checkout.set_level(level)
+            facade.reset_isolation_level = lambda checkout: checkout.set_level(None)
+            facade.get_driver_connection = lambda checkout: checkout.driver_connection
+            facade.set_readonly = lambda checkout, value: checkout.set_read_only(value)
+            facade.get_readonly = lambda checkout: checkout.read_only
+            self._facade = facade
+        pool = CheckoutPool(check_out, pools, dialect=self._facade, events=self._pool_events)
+        return AsyncEngine(
+            Engine(
+                pool,
+                self._facade,
+                self.url,
+                echo=self.engine.echo,
+                hide_parameters=self.hide_parameters,
+                query_cache_size=0,
+                execution_options=self._execution_options,
+            )
+        )
+
+    def lead_to(self, url: URL) -> None:
+        """Further connections are to another copy of the template."""
+        before, self.url = self.url, url
+        for dialect in (self.dialect, self._facade):
+            # On MySQL and MariaDB it is the database, where reflection looks for tables.
+            if dialect is not None and dialect.default_schema_name == before.database:
+                dialect.default_schema_name = url.database
+
+    def close(self) -> None:
+        """May be called twice."""
+        self.host.run(self.engine.dispose(), PATIENCE)
