@@ -19,6 +19,7 @@ from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.backing_connection import PATIENCE, BackingConnection, Connector
 from pytest_asyncdb.isolation.dbapi import Checkout
 from pytest_asyncdb.isolation.started_tasks import task_name
+from pytest_asyncdb.isolation.two_phase import Prepared
 from pytest_asyncdb.isolation.work import Call, Owner, Work, WorkView
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ class DirectWork(Work):
         self._spoiled: list[BackingConnection] = []
         #: Connections with a transaction that :meth:`close` rolls back.
         self.unfinished: list[BackingConnection] = []
+        self.prepared = Prepared()
         self._pool = pool
         self._taken: dict[BackingConnection, Owner] = {}
         self._stop_attending: Callable[[], None] | None = None
@@ -192,6 +194,8 @@ class DirectWork(Work):
             self._spoiled += self._taken
         self.abandon(self.cursors)
         self.invalidate_checkouts()
+        if self.prepared:
+            self._spoiled += self._taken
         for backing in self._spoiled:
             self._taken.pop(backing, None)
             self._end(backing, "rollback")  # else the server may still do it when we look
@@ -199,6 +203,8 @@ class DirectWork(Work):
         self.undo_open()
         self._pool.keep(self._taken)
         self._taken.clear()
+        if self.prepared:
+            self.breaches += self.prepared.roll_back(self._pool.take(()), self.test)
         return self.breaches
 
     def writer(self) -> BackingConnection | None:
@@ -294,6 +300,7 @@ class DirectConnection(Checkout):
         self.read_only = value
 
     def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
+        succeeded = False
         try:
             self.enter()  # the test may end meanwhile
             self.work.check_open(statement)
@@ -301,8 +308,11 @@ class DirectConnection(Checkout):
             if keeps_session_state(statement):
                 self.spoiled = True
             with call:
-                return backing.call(self._begun, work, statement)
+                result = backing.call(self._begun, work, statement)
+            succeeded = True
+            return result
         finally:
+            self.work.prepared.note(statement, call.parameters, succeeded)
             self.leave()
 
     def _begun(self, work: Callable[[str], Any], statement: str) -> Any:
