@@ -8,6 +8,7 @@ one of them is open, and needs SQLite 3.36.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,17 @@ class Aiosqlite(Driver):
         for statement in statements:
             await (await connection.execute(statement)).close()
         return ()
+
+    def split(self, script: str) -> Sequence[str]:
+        from sqlite3 import complete_statement
+
+        parts, text = [], ""
+        for piece in re.split("(?<=;)", script):
+            text += piece
+            if complete_statement(text):  # knows strings, comments and triggers
+                parts.append(text)
+                text = ""
+        return [*parts, text] if text.strip() else parts
 
     def in_transaction(self, connection: Any) -> bool | None:
         return bool(connection.in_transaction)
