@@ -25,6 +25,7 @@ from pytest_asyncdb.abc import (
     Sql,
 )
 from pytest_asyncdb.backends import postgres_settings
+from pytest_asyncdb.backends.postgres_copy import FREE_TO_DROP, properties
 
 if TYPE_CHECKING:
     import asyncio
@@ -248,6 +249,7 @@ class Postgres(Backend):
     create_right = "CREATEDB"
     create_grant = 'ALTER ROLE "{user}" CREATEDB'
     free_connections_query = _FREE_CONNECTIONS
+    free_to_drop_query = FREE_TO_DROP
     local = LocalRecipe(
         programs=("postgres", "initdb"),
         folders=(
@@ -306,7 +308,9 @@ class Postgres(Backend):
         # be large, the checkpoints of FILE_COPY are expensive.
         new = int(server.version.split(".")[0]) >= 15
         strategy = " STRATEGY FILE_COPY" if server.managed and new else ""
-        return lambda name: (f'CREATE DATABASE "{name}" TEMPLATE "{template}"{strategy}',)
+        others = await properties(sql, template)
+        create = f'TEMPLATE "{template}"{strategy}'
+        return lambda name: (f'CREATE DATABASE "{name}" {create}', *others(name))
 
     def restorer(self, sql: Sql, database: DatabaseRef, template: DatabaseRef) -> Restorer:
         from pytest_asyncdb.backends.postgres_reset import PostgresRestorer
