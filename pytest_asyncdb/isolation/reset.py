@@ -44,6 +44,7 @@ class Reset(SharedDatabaseStrategy):
         if view.keeping:
             view.kept = self.keep()
             return [*breaches, *self.forget(test)]
+        view.unseen = view.restoration.unseen
         return [*breaches, *self.put_back(test, view.reset_sequences)[1]]
 
     def close(self) -> None:
