@@ -194,8 +194,7 @@ class DirectWork(Work):
             self._spoiled += self._taken
         self.abandon(self.cursors)
         self.invalidate_checkouts()
-        if self.prepared:
-            self._spoiled += self._taken
+        self._spoiled += self._taken if self.prepared else ()
         for backing in self._spoiled:
             self._taken.pop(backing, None)
             self._end(backing, "rollback")  # else the server may still do it when we look
@@ -203,8 +202,7 @@ class DirectWork(Work):
         self.undo_open()
         self._pool.keep(self._taken)
         self._taken.clear()
-        if self.prepared:
-            self.breaches += self.prepared.roll_back(self._pool.take(()), self.test)
+        self.breaches += self.prepared.roll_back(self._pool.take, self.test)
         return self.breaches
 
     def writer(self) -> BackingConnection | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._record.text import shorten
@@ -52,16 +53,18 @@ class Prepared:
         elif succeeded:
             self._open.pop(undo, None)
 
-    def roll_back(self, backing: BackingConnection, test: str) -> list[BaseException]:
+    def roll_back(self, take: Callable[..., BackingConnection], test: str) -> list[BaseException]:
         """Roll back what is open, after the test's connections were closed. Blocks.
 
         Args:
-            backing: A connection that is not open yet; it is closed.
+            take: Gives another connection, which is closed.
 
         Returns:
             What was open, as a breach of the isolation.
         """
-        left = []
+        if not self._open:
+            return []
+        left, backing = [], take(())
         dialect = backing.connector.dialect
         try:
             backing.connect()
