@@ -349,6 +349,10 @@ class Driver(abc.ABC):
             Exception: The driver's own; the statements after the failed one did not run.
         """
 
+    def split(self, script: str) -> Sequence[str]:
+        """The parts of a text of several statements that :meth:`run` takes."""
+        return (script,)
+
     async def ask(self, connection: Any, query: str) -> Sequence[tuple[Any, ...]]:
         """The rows of one query of the plugin, as a prepared statement if the library has those.
 
@@ -461,6 +465,8 @@ class Backend(abc.ABC):
     #: For ``reset`` and ``copy``: the statement that begins a transaction before the first
     #: statement that writes; None: the driver begins transactions.
     begin_at_write: ClassVar[str | None] = None
+    #: ``schema=`` of a table is the name of another database.
+    schemas_are_databases: ClassVar[bool] = False
     #: A restorer copies the whole template, whatever has happened: ``copy`` reuses databases.
     restores_whole: ClassVar[bool] = False
     #: Error codes after which the server may have rolled back the whole transaction; its next
@@ -501,6 +507,10 @@ class Backend(abc.ABC):
     create_grant: ClassVar[str] = ""
     #: A query for how many more connections the account may open now.
     free_connections_query: ClassVar[str | None] = None
+
+    #: A query, over a connection to a database that the server does not drop, for statements after
+    #: which it does: those that roll back its prepared transactions, for example.
+    free_to_drop_query: ClassVar[str | None] = None
 
     def url(self, server: Server, driver: str, database: str | None) -> URL:
         """The SQLAlchemy URL of *database* on *server*; None: the maintenance database."""
@@ -550,7 +560,8 @@ class Backend(abc.ABC):
 
         Returns:
             A function that takes the name of the copy, and returns the statements that make it
-            over a maintenance connection; none if :meth:`hold` makes the copy.
+            over a maintenance connection, the first one by itself, the others in one round trip;
+            none if :meth:`hold` makes the copy.
         """
         return lambda name: ()
 
@@ -587,6 +598,12 @@ class Backend(abc.ABC):
     def end_connections(self, database: str) -> Sequence[str]:
         """Statements of which the last one returns rows: statements that end the connections to
         *database*. Empty: dropping it does not wait for them."""
+        return ()
+
+    def stop_events(self, database: str, server: Server) -> Sequence[str]:
+        """Statements of which the last one returns rows: statements that keep the scheduled
+        events of the template *database*, and so those of its copies, from running. Empty: none
+        can run."""
         return ()
 
     def lock_timeout(self, seconds: float) -> Sequence[str]:

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._databases import messages
+from pytest_asyncdb._databases.plan import mapped
 from pytest_asyncdb._engines.build_engine import build_engine, without_pool
+from pytest_asyncdb._record.sql_text import several_statements
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Dialect
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from pytest_asyncdb._databases.plan import SchemaPlan
-    from pytest_asyncdb.abc import Backend
+    from pytest_asyncdb.abc import Backend, Driver
 
 
 def building_engine(url: URL, options: Mapping[str, Any]) -> AsyncEngine:
@@ -58,18 +59,49 @@ async def try_options(engine: AsyncEngine) -> None:
         raise messages.wrong_engine_options(getattr(error, "orig", None) or error) from error
 
 
+def take_scripts(engine: AsyncEngine, driver: Driver) -> None:
+    """Let *engine* run texts of several statements, without parameters.
+
+    Some drivers refuse these, some hide the errors of all statements but the first, and some take a
+    percent sign for a parameter.
+    """
+    from sqlalchemy import event
+
+    def execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+        if parameters or not several_statements(statement):
+            return False
+        if context.dialect.paramstyle in ("format", "pyformat"):
+            with contextlib.suppress(TypeError, ValueError):  # it has single percent signs
+                statement %= ()
+        adapted = context.root_connection.connection.dbapi_connection
+        first = adapted.cursor()
+        first.execute("SELECT 1")  # begins the transaction
+        first.close()
+        parts = driver.split(statement)
+        adapted.run_async(lambda connection: driver.run(connection, parts))
+        return True
+
+    event.listen(engine.sync_engine, "do_execute", execute)
+
+
 async def build_schema(engine: AsyncEngine, backend: Backend, plan: SchemaPlan) -> None:
     """Build the schema in an empty database.
 
     Raises:
-        SchemaError: With the error of the server or the migration.
+        SchemaError: With the error of the server or the migration; or a table is not in it.
     """
+    options = engine.get_execution_options()
+    tables = [table for metadata in plan.metadata for table in metadata.tables.values()]
+    schemas = {name: table for table in tables if (name := mapped(table.schema, options))}
     try:
+        if schemas and backend.schemas_are_databases:
+            raise messages.in_another_database(backend.label, *sorted(schemas.items())[0])
         if plan.migrate is not None:
             await _migrate(engine, plan.migrate)
         else:
             async with engine.begin() as connection:
-                await _create_schemas(connection, backend, plan)
+                if backend.capabilities.schemas:
+                    await _create_schemas(connection, sorted(schemas))
                 for metadata in plan.metadata:
                     await connection.run_sync(metadata.create_all)
     except Exception as error:
@@ -104,13 +136,10 @@ async def fill(engine: AsyncEngine, backend: Backend, seeds: Sequence[Callable[.
             raise messages.seed_failed(backend.label, error) from error
 
 
-async def _create_schemas(connection: AsyncConnection, backend: Backend, plan: SchemaPlan) -> None:
-    if not backend.capabilities.schemas:
-        return
+async def _create_schemas(connection: AsyncConnection, schemas: Sequence[str]) -> None:
     from sqlalchemy.schema import CreateSchema
 
-    tables = itertools.chain.from_iterable(m.tables.values() for m in plan.metadata)
-    for schema in sorted({table.schema for table in tables if table.schema}):
+    for schema in schemas:
         await connection.execute(CreateSchema(schema, if_not_exists=True))
 
 

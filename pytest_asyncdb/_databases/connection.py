@@ -40,6 +40,10 @@ class AutocommitConnection(Sql):
         await self._open()
         return await self._driver.run(self._driver_connection, statements) if statements else ()
 
+    def beside(self, database: str) -> AutocommitConnection:
+        """A connection to another database of the same server."""
+        return AutocommitConnection(self._url.set(database=database), self._driver)
+
     async def close(self) -> None:
         """May be called twice; the next statement opens a new connection."""
         connection, self._connection = self._connection, None

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pytest_asyncdb import errors
 from pytest_asyncdb._record.text import error_text
 from pytest_asyncdb.abc import Backend
+
+if TYPE_CHECKING:
+    from sqlalchemy import Table
 
 
 def may_not_create(
@@ -72,6 +77,19 @@ def schema_failed(label: str, what: str, error: BaseException) -> errors.SchemaE
         f"{what} failed on {label}",
         [f"{type(error).__name__}: {str(error).strip()}", *getattr(error, "__notes__", ())],
         [f"{cure} {label}, or keep their tests off it: @pytest.mark.asyncdb(exclude=…)"],
+    )
+
+
+def in_another_database(label: str, schema: str, table: Table) -> errors.SchemaError:
+    """A table has a schema on a backend where that is another database."""
+    options = {"execution_options": {"schema_translate_map": {table.schema: None}}}
+    return errors.SchemaError(
+        f"the table {schema}.{table.name} is not in the test's database ({label})",
+        [f"On {label}, schema={schema!r} names another database. Tests use only their own."],
+        [
+            f"lead the schema to the test's database: let asyncdb_engine_options return {options}",
+            f"keep the tests off {label}: @pytest.mark.asyncdb(exclude=…)",
+        ],
     )
 
 

@@ -51,6 +51,12 @@ class SchemaPlan:
         return dataclasses.replace(self, seeds=self.seeds[:-1]) if len(self.seeds) > 1 else None
 
 
+def mapped(schema: str | None, options: Mapping[str, Any]) -> str | None:
+    """Where ``schema_translate_map`` in execution options leads a table's schema."""
+    found: str | None = (options.get("schema_translate_map") or {}).get(schema, schema)
+    return found
+
+
 def as_seeds(value: Any) -> tuple[Callable[..., Any], ...]:
     """The value of the fixture ``asyncdb_seed`` as a sequence: one function, or layers of them.
 

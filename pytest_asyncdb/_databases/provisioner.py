@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._databases import messages
-from pytest_asyncdb._databases.build import build_schema, building_engine, fill, try_options
+from pytest_asyncdb._databases.build import (
+    build_schema,
+    building_engine,
+    fill,
+    take_scripts,
+    try_options,
+)
 from pytest_asyncdb._databases.connection import AutocommitConnection
 from pytest_asyncdb._databases.fingerprint import fingerprint, lasting_fingerprint
 from pytest_asyncdb._databases.kept_databases import kept_folder, kept_name
@@ -128,9 +134,10 @@ class Provisioner:
         if self.in_process:
             return  # Backend.hold() copies
         try:
-            await sql.script(template.copier(name))
-            if limit := self.backend.limit_lock_waits_in(name):
-                await sql.script(limit)
+            create, *others = template.copier(name)
+            await sql.script([create])
+            # The user's settings come after the plugin's.
+            await sql.script([*self.backend.limit_lock_waits_in(name), *others])
         except BaseException as error:
             with contextlib.suppress(Exception):  # the end of the run drops it
                 await drop(sql, self.backend, self.server, name)
@@ -241,14 +248,23 @@ class Provisioner:
         try:
             if options.get("connect_args"):
                 await try_options(engine)
+            # Alembic's revisions run as they do in production.
+            if not hasattr(plan.migrate, "input_files"):
+                take_scripts(engine, self.driver)
             if has_schema:
                 await build_schema(engine, self.backend, plan)
+            await self._stop_events(url)
             built = time.perf_counter()
             await fill(engine, self.backend, seeds)
+            await self._stop_events(url)
             took = built - begun, time.perf_counter() - built
             self.built.append((took[0] if has_schema else None, took[1] if seeds else None))
         finally:
             await engine.dispose()
+
+    async def _stop_events(self, url: URL) -> None:
+        if query := self.backend.stop_events(url.database or "", self.server):
+            await self._maintenance.script([s for (s,) in await self._maintenance.answer(query)])
 
 
 async def drop(sql: AutocommitConnection, backend: Backend, server: Server, name: str) -> None:
@@ -257,7 +273,15 @@ async def drop(sql: AutocommitConnection, backend: Backend, server: Server, name
         for (statement,) in await sql.answer(query):
             with contextlib.suppress(Exception):  # the connection has ended meanwhile
                 await sql.script([statement])
-    await sql.script(backend.drop_database(name, server))
+    try:
+        await sql.script(backend.drop_database(name, server))
+    except Exception:
+        if backend.free_to_drop_query is None:
+            raise
+        async with sql.beside(name) as own:
+            for (statement,) in await own.fetch(backend.free_to_drop_query):
+                await own.script([statement])
+        await sql.script(backend.drop_database(name, server))
 
 
 async def drop_leftovers(server: Server, backend: Backend, driver: Driver, prefix: str) -> None:

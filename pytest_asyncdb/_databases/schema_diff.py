@@ -7,6 +7,8 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pytest_asyncdb._databases.plan import mapped
+
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
     from sqlalchemy.engine import Connection
@@ -29,6 +31,7 @@ def differences(
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
+    metadata = [_as_mapped(connection, one) for one in metadata]
     schemas = {table.schema for one in metadata for table in one.tables.values()}
 
     def include_name(name: str | None, kind: str, parents: Any) -> bool:
@@ -47,6 +50,36 @@ def differences(
     context = MigrationContext.configure(connection, opts=options)
     found: Any = compare_metadata(context, list(metadata))  # type: ignore[arg-type]
     return [_text(one) for one in _flat(found)]
+
+
+def _as_mapped(connection: Connection, metadata: MetaData) -> MetaData:
+    """*metadata* with the schemas that its tables have on *connection*. The default schema is None:
+    Alembic does not know it by its name."""
+    from sqlalchemy import MetaData
+    from sqlalchemy.schema import BLANK_SCHEMA
+
+    options, default = connection.get_execution_options(), connection.dialect.default_schema_name
+
+    def there(schema: str | None, none: Any = None) -> Any:
+        found = mapped(schema, options)
+        return none if found in (None, default) else found
+
+    tables = metadata.sorted_tables
+    if all(there(table.schema) == table.schema for table in tables):
+        return metadata
+    copy = MetaData(naming_convention=metadata.naming_convention)
+    for table in tables:
+        new = table.to_metadata(
+            copy,
+            schema=there(table.schema),
+            referred_schema_fn=lambda *args: there(args[3], BLANK_SCHEMA),
+        )
+        # The name of an index of index=True holds the schema; in the database it is the first one.
+        names = {tuple(one.columns.keys()): one.name for one in table.indexes}
+        for index in new.indexes:
+            if index.name not in names.values():
+                index.name = names[tuple(index.columns.keys())]
+    return copy
 
 
 def _defaults_differ(

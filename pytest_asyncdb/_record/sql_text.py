@@ -18,6 +18,8 @@ _CONTROL = re.compile(
     r"|set\b(?:[^;']*[\s,.]|\s+@@)autocommit\s*:?=",
     re.IGNORECASE,
 )
+#: Strings, quoted names, and comments.
+_OPAQUE = re.compile(r"'[^']*'|\"[^\"]*\"|(\$\w*\$).*?\1|--[^\n]*|/\*.*?\*/", re.DOTALL)
 #: https://dev.mysql.com/doc/refman/9.4/en/implicit-commit.html
 _IMPLICIT_COMMIT = re.compile(
     r"(?:(?:create|drop)(?!\s+temporary\s+table\b)|alter|truncate|rename|grant|revoke|lock\s+tables?|unlock\s+tables?"
@@ -61,6 +63,11 @@ def ends_transaction(statement: str, implicit_commits: bool) -> str | None:
 def cannot_end_transaction(statement: str) -> bool:
     """Does *statement* leave the transaction open? False if that is uncertain."""
     return ";" not in statement and _PLAIN.match(first_words(statement)) is not None
+
+
+def several_statements(text: str) -> bool:
+    """Does a semicolon stand between two parts of *text*, outside of strings and comments?"""
+    return ";" in text and ";" in _OPAQUE.sub("", text).strip("; \t\r\n")
 
 
 def only_queries(statement: str) -> bool:

@@ -36,6 +36,8 @@ _THROW_AWAY = (
     # For the user's own engines; Backend.lock_wait limits the test's connections.
     "--innodb-lock-wait-timeout=20",
     "--lock-wait-timeout=20",
+    # Else the events of the schema run in templates and copies.
+    "--event-scheduler=OFF",
 )
 _TUNING = "no binary log, no flush at commit, no doublewrite"
 
@@ -57,6 +59,7 @@ def _escaped(value: str) -> str:
 
 class _MySQLFamily(Backend):
     dialect = "mysql"
+    schemas_are_databases = True
     url_query: ClassVar[Mapping[str, str]] = {"charset": "utf8mb4"}
     drivers = (Asyncmy, Aiomysql)
     capabilities = Capabilities(
@@ -102,9 +105,21 @@ class _MySQLFamily(Backend):
 
     def end_connections(self, database: str) -> Sequence[str]:
         # A transaction that was left open holds metadata locks, for which DROP waits.
+        # A database that is read only cannot be dropped.
         return on_processlist(
             "SELECT concat('KILL ', id) FROM {processlist} "
-            f"WHERE db = '{database}' AND id <> connection_id()"
+            f"WHERE db = '{database}' AND id <> connection_id() /*!80022 UNION ALL "
+            f"SELECT 'ALTER DATABASE `{database}` READ ONLY = 0' FROM information_schema."
+            f"schemata_extensions WHERE schema_name = '{database}' AND options LIKE '%=1%' */"
+        )
+
+    def stop_events(self, database: str, server: Server) -> Sequence[str]:
+        if server.managed:  # see _THROW_AWAY
+            return ()
+        return (
+            "SELECT concat('ALTER EVENT `', event_schema, '`.`', replace(event_name, '`', '``'), "
+            "'` DISABLE') FROM information_schema.events "
+            f"WHERE event_schema = '{database}' AND status = 'ENABLED'",
         )
 
     def lock_timeout(self, seconds: float) -> Sequence[str]:

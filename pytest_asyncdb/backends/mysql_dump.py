@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import graphlib
+import json
 import re
 from collections.abc import Iterable, Sequence
 
@@ -30,6 +31,7 @@ _KINDS = {
     "SEQUENCE": (1, None, None, None, None),
     "BASE TABLE": (1, None, None, None, None),
     "SYSTEM VERSIONED": (1, None, None, None, None),
+    "LIBRARY": (2, 1, None, None, None),
     "FUNCTION": (2, 1, 4, 5, None),
     "PROCEDURE": (2, 1, 4, 5, None),
     "PACKAGE": (2, 1, 4, 5, None),
@@ -37,7 +39,10 @@ _KINDS = {
     "VIEW": (1, None, 3, None, None),
     "TRIGGER": (2, 1, 4, 5, None),
     "EVENT": (3, 1, 5, 6, 2),
+    "HISTOGRAM": (),  # of a column; its name is a JSON list of table, column and data
 }
+#: Behind a table with system versioning: its deleted rows, too.
+HISTORY = " FOR SYSTEM_TIME ALL"
 #: Kinds that are created before the rows are copied.
 _STORED = ("SEQUENCE", *TABLES)
 
@@ -78,7 +83,10 @@ class Made:
 
     @property
     def lasting(self) -> Made:
-        """The definition without the counter, which moves with the rows."""
+        """The definition without what moves with the rows: the counter, and a histogram that the
+        server updates."""
+        if self.kind == "HISTOGRAM" and '"auto-update": true' in self.create:
+            return dataclasses.replace(self, create="")
         if self.kind not in TABLES:
             return self
         return dataclasses.replace(self, create=_COUNTER.sub(r"\1", self.create))
@@ -97,7 +105,8 @@ class Made:
         settings = [_SQL_MODE if self.sql_mode is None else f"sql_mode = {literal(self.sql_mode)}"]
         if self.time_zone is not None:
             settings.append(f"time_zone = {literal(self.time_zone)}")
-        settings.append(f"collation_connection = {literal(self.collation or '')}")
+        if self.collation is not None:
+            settings.append(f"collation_connection = {literal(self.collation)}")
         return ["SET " + ", ".join(settings), create]
 
 
@@ -105,14 +114,15 @@ class Made:
 class Definitions:
     """All definitions of a database."""
 
-    charset: str
+    #: Of CREATE DATABASE: character set, collation, encryption, comment.
+    options: str
     collation: str
     objects: tuple[Made, ...]
 
     @property
     def lasting(self) -> tuple[object, ...]:
         """Compares equal as long as the schema is unchanged."""
-        return (self.charset, self.collation, *(made.lasting for made in self.objects))
+        return (self.options, *(made.lasting for made in self.objects))
 
     def names(self, *kinds: str) -> list[str]:
         return [made.name for made in self.objects if made.kind in kinds]
@@ -121,9 +131,9 @@ class Definitions:
 async def define(sql: Sql, database: str) -> Definitions:
     """Read all definitions of a database, in a session after SETTLE."""
     here = literal(database)
-    ((charset, collation),) = await sql.fetch(
-        "SELECT default_character_set_name, default_collation_name "
-        f"FROM information_schema.schemata WHERE schema_name = {here}"
+    ((_, create),) = await sql.fetch(f"SHOW CREATE DATABASE {quoted(database)}")
+    ((collation,),) = await sql.fetch(
+        f"SELECT default_collation_name FROM information_schema.schemata WHERE schema_name = {here}"
     )
     rows = await sql.fetch(
         "SELECT table_type, table_name, 0 FROM information_schema.tables "
@@ -134,16 +144,26 @@ async def define(sql: Sql, database: str) -> Definitions:
         "SELECT 'TRIGGER', trigger_name, action_order FROM information_schema.triggers "
         f"WHERE trigger_schema = {here} UNION ALL "
         "SELECT 'EVENT', event_name, 0 FROM information_schema.events "
-        f"WHERE event_schema = {here}"
+        f"WHERE event_schema = {here} "
+        "/*!80003 UNION ALL SELECT 'HISTOGRAM', json_array(table_name, column_name, histogram), 0 "
+        f"FROM information_schema.column_statistics WHERE schema_name = {here} */"
+        "/*!90200 UNION ALL SELECT 'LIBRARY', library_name, 0 "
+        f"FROM information_schema.libraries WHERE library_schema = {here} */"
     )
     order = list(_KINDS)
     rows.sort(key=lambda row: (order.index(row[0]), row[2], row[1]))
+    options = create.removeprefix(f"CREATE DATABASE {quoted(database)}")
     return Definitions(
-        charset, collation, tuple([await _made(sql, k, database, n) for k, n, _ in rows])
+        options, collation, tuple([await _made(sql, k, database, n) for k, n, _ in rows])
     )
 
 
 async def _made(sql: Sql, kind: str, database: str, name: str) -> Made:
+    if kind == "HISTOGRAM":
+        table, column, data = json.loads(name)
+        what = f"UPDATE HISTOGRAM ON {quoted(column)}"
+        using = f"/*!80031 USING DATA {literal(json.dumps(data))} */"
+        return Made(kind, quoted(table, column), f"ANALYZE TABLE {quoted(table)} {what} {using}")
     word = "TABLE" if kind in TABLES else kind
     (row,) = await sql.fetch(f"SHOW CREATE {word} {quoted(database, name)}")
     create, *others = (None if i is None else row[i] for i in _KINDS[kind])
@@ -187,12 +207,36 @@ async def stored_columns(sql: Sql, database: str) -> tuple[dict[str, list[str]],
     return writable, counting
 
 
-def insert_all(table: str, columns: Iterable[str], source: str, target: str) -> str:
-    """The statement that copies all rows of a table."""
-    names = ", ".join(map(quoted, columns))
-    return (
-        f"INSERT INTO {quoted(target, table)} ({names}) SELECT {names} FROM {quoted(source, table)}"
+async def history_columns(sql: Sql, database: str, tables: Sequence[str]) -> dict[str, list[str]]:
+    """For tables with system versioning the columns with the two times of a row, if the server
+    can insert these: since MariaDB 10.11, and not numbers of transactions instead of times."""
+    if not tables or not await sql.fetch("SHOW VARIABLES LIKE 'system_versioning_insert_history'"):
+        return {}
+    found = {table: ["row_start", "row_end"] for table in tables}
+    explicit = await sql.fetch(
+        "SELECT table_name, data_type, column_name FROM information_schema.columns "
+        f"WHERE table_schema = {literal(database)} AND generation_expression LIKE 'ROW %' "
+        "ORDER BY generation_expression"
     )
+    for table, kind, column in explicit:
+        if kind == "timestamp":
+            found[table] = [column, *found[table][:1]]
+        else:
+            found.pop(table, None)
+    return found
+
+
+def insert_all(
+    table: str, columns: Iterable[str], source: str, target: str, history: str = ""
+) -> str:
+    """The statement that copies all rows of a table.
+
+    Args:
+        history: :data:`HISTORY`, or nothing.
+    """
+    names = ", ".join(map(quoted, columns))
+    there = quoted(source, table) + history
+    return f"INSERT INTO {quoted(target, table)} ({names}) SELECT {names} FROM {there}"
 
 
 async def make_copier(sql: Sql, template: str) -> Copier:
@@ -200,8 +244,11 @@ async def make_copier(sql: Sql, template: str) -> Copier:
     await sql.script([SETTLE])
     source = await define(sql, template)
     tables = source.names(*TABLES)
+    times = await history_columns(sql, template, source.names("SYSTEM VERSIONED"))
+    history = dict.fromkeys(times, HISTORY)
     rows = " UNION ALL ".join(
-        f"(SELECT {i} FROM {quoted(template, name)} LIMIT 1)" for i, name in enumerate(tables)
+        f"(SELECT {i} FROM {quoted(template, name)}{history.get(name, '')} LIMIT 1)"
+        for i, name in enumerate(tables)
     )
     filled = [tables[int(row[0])] for row in await sql.fetch(rows)] if tables else []
     columns, _ = await stored_columns(sql, template)
@@ -215,15 +262,19 @@ async def make_copier(sql: Sql, template: str) -> Copier:
 
     def copy(name: str) -> Sequence[str]:
         statements = [
-            f"CREATE DATABASE {quoted(name)} "
-            f"CHARACTER SET {source.charset} COLLATE {source.collation}",
+            f"CREATE DATABASE {quoted(name)}{source.options}",
             f"USE {quoted(name)}",
             SETTLE,
         ]
         for made in stored:
             statements += made.statements(template, name)
         statements += restarts
-        statements += [insert_all(t, columns[t], template, name) for t in filled]
+        statements += ["SET system_versioning_insert_history = 1"] * bool(times)
+        statements += [
+            insert_all(t, columns[t] + times.get(t, []), template, name, history.get(t, ""))
+            for t in filled
+        ]
+        statements += ["SET system_versioning_insert_history = 0"] * bool(times)
         collation = source.collation
         for made in others:
             if made.database_collation not in (None, collation):

@@ -8,18 +8,18 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pytest_asyncdb.abc import LEFT_OPEN, LEFT_TEXT, Sql
-from pytest_asyncdb.backends.mysql_dump import TABLES, Definitions, literal, quoted
+from pytest_asyncdb.backends.mysql_dump import HISTORY, TABLES, Definitions, literal, quoted
 
 #: Counters of the statements that may change a schema, in any session and in procedures. TRUNCATE
 #: cannot. MySQL's performance_schema.global_status does not have these counters.
 _COUNTERS = [
-    *("Com_rename_table", "Com_alter_db"),
+    *("Com_rename_table", "Com_alter_db", "Com_analyze"),
     *(
         f"Com_{verb}_{what}"
         for verb in ("create", "alter", "drop")
         for what in (
             *("table", "index", "view", "trigger", "procedure", "function", "event"),
-            *("sequence", "package", "package_body"),
+            *("sequence", "package", "package_body", "library"),
         )
     ),
 ]
@@ -123,7 +123,7 @@ def probe(definitions: Definitions, database: str) -> str:
     """The query for :meth:`State.of`; fails if a table was dropped. It returns no row for a table
     without writes and rows, as drivers are slow with rows."""
     # MariaDB's tables that keep deleted rows.
-    history = dict.fromkeys(definitions.names("SYSTEM VERSIONED"), " FOR SYSTEM_TIME ALL")
+    history = dict.fromkeys(definitions.names("SYSTEM VERSIONED"), HISTORY)
     return " UNION ALL ".join(
         [
             "SELECT 'now', NULL, unix_timestamp(), NULL",

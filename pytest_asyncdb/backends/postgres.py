@@ -25,6 +25,7 @@ from pytest_asyncdb.abc import (
     Sql,
 )
 from pytest_asyncdb.backends import postgres_settings
+from pytest_asyncdb.backends.postgres_copy import FREE_TO_DROP, properties
 
 if TYPE_CHECKING:
     import asyncio
@@ -274,6 +275,7 @@ class Postgres(Backend):
         *("CLOSE ALL", "UNLISTEN *", "DISCARD TEMP"),
     )
     free_connections_query = _FREE_CONNECTIONS
+    free_to_drop_query = FREE_TO_DROP
     local = LocalRecipe(
         programs=("postgres", "initdb"),
         folders=(
@@ -332,7 +334,9 @@ class Postgres(Backend):
         # be large, the checkpoints of FILE_COPY are expensive.
         new = int(server.version.split(".")[0]) >= 15
         strategy = " STRATEGY FILE_COPY" if server.managed and new else ""
-        return lambda name: (f'CREATE DATABASE "{name}" TEMPLATE "{template}"{strategy}',)
+        others = await properties(sql, template)
+        create = f'TEMPLATE "{template}"{strategy}'
+        return lambda name: (f'CREATE DATABASE "{name}" {create}', *others(name))
 
     def restorer(self, sql: Sql, database: DatabaseRef, template: DatabaseRef) -> Restorer:
         from pytest_asyncdb.backends.postgres_reset import PostgresRestorer

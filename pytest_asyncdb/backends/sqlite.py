@@ -86,6 +86,17 @@ class Aiosqlite(Driver):
         await connection.rollback()
         return not self._changes.get(connection)
 
+    def split(self, script: str) -> Sequence[str]:
+        from sqlite3 import complete_statement
+
+        parts, text = [], ""
+        for piece in re.split("(?<=;)", script):
+            text += piece
+            if complete_statement(text):  # knows strings, comments and triggers
+                parts.append(text)
+                text = ""
+        return [*parts, text] if text.strip() else parts
+
     def in_transaction(self, connection: Any) -> bool | None:
         return bool(connection.in_transaction)
 

@@ -22,6 +22,7 @@ from pytest_asyncdb.isolation.connector import PATIENCE, Connector
 from pytest_asyncdb.isolation.dbapi import Checkout
 from pytest_asyncdb.isolation.started_tasks import task_name
 from pytest_asyncdb.isolation.turns import Turns
+from pytest_asyncdb.isolation.two_phase import Prepared
 from pytest_asyncdb.isolation.work import Call, Owner, Work, WorkView
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ class DirectWork(Work):
         self._given_up: list[BackingConnection] = []
         #: Connections with a transaction that :meth:`close` rolls back.
         self.unfinished: list[BackingConnection] = []
+        self.prepared = Prepared()
         self._pool = pool
         self._taken: dict[BackingConnection, Owner] = {}
         self._stop_attending: Callable[[], None] | None = None
@@ -197,10 +199,12 @@ class DirectWork(Work):
         used = [*self._taken, *self._given_up, *(one for pool in self.pools for one in pool.idle)]
         self.invalidate_checkouts()
         self._taken.clear()
+        self._given_up += used if self.prepared else ()
         self.host.run(self._clean([one for one in dict.fromkeys(used) if one.is_open]))
         self._pool.keep(one for one in used if one not in self._given_up)
         for backing in self._given_up:
             backing.discard()
+        self.breaches += self.prepared.roll_back(self._pool.take, self.test)
         return self.breaches
 
     async def _clean(self, connections: Sequence[BackingConnection]) -> None:
@@ -303,14 +307,25 @@ class DirectConnection(Checkout):
         self.read_only = value
 
     def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
+<<<<<<< HEAD
         self.turns.enter()  # the test may end meanwhile
+=======
+        succeeded = False
+>>>>>>> h/copies
         try:
             self.work.check_open(statement)
             backing = self.backing
             with call:
-                return backing.call(self._begun, work, statement)
+                result = backing.call(self._begun, work, statement)
+            succeeded = True
+            return result
         finally:
+<<<<<<< HEAD
             self.turns.leave()
+=======
+            self.work.prepared.note(statement, call.parameters, succeeded)
+            self.leave()
+>>>>>>> h/copies
 
     def _begun(self, work: Callable[[str], Any], statement: str) -> Any:
         begin = self.work.connector.backend.begin_at_write

@@ -84,12 +84,39 @@ SCHEMA = [
 #: What only one of the servers has.
 ONLY = {
     "mysql": [
-        "CREATE TABLE expression (a VARCHAR(10), INDEX ((lower(a))), INDEX hid (a) INVISIBLE)"
+        "CREATE TABLE expression (a VARCHAR(10), INDEX ((lower(a))), INDEX hid (a) INVISIBLE)",
+        "CREATE LIBRARY tools LANGUAGE JAVASCRIPT AS $$ export function f(n) { return n + 1 } $$",
+        "CREATE FUNCTION next_of(n INT) RETURNS INT LANGUAGE JAVASCRIPT USING (tools AS t) "
+        "AS $$ return t.f(n); $$",
+        "CREATE JSON RELATIONAL DUALITY VIEW doubled AS "
+        "SELECT JSON_DUALITY_OBJECT('_id': a, 'b': b) FROM hidden",
     ],
     "mariadb": [
         "CREATE SEQUENCE numbers START WITH 5 INCREMENT BY 2",
         "CREATE TABLE numbered (id INT PRIMARY KEY DEFAULT nextval(numbers), a INT)",
         "CREATE TABLE history (id INT PRIMARY KEY AUTO_INCREMENT, a INT) WITH SYSTEM VERSIONING",
+        "CREATE TABLE past (id INT PRIMARY KEY, a INT, made INT AS (a + 1) STORED) "
+        "WITH SYSTEM VERSIONING PARTITION BY SYSTEM_TIME "
+        "(PARTITION p0 HISTORY, PARTITION p1 CURRENT)",
+        "CREATE TABLE gone (`fr``om` TIMESTAMP(6) AS ROW START, id INT PRIMARY KEY, "
+        "`to` TIMESTAMP(6) AS ROW END INVISIBLE, PERIOD FOR SYSTEM_TIME (`fr``om`, `to`)) "
+        "WITH SYSTEM VERSIONING",
+        "ALTER DATABASE {tpl} COMMENT 'it''s `{tpl}`, 100%'",
+    ],
+}
+#: Rows and statistics that only one of the servers has.
+SEED_ONLY = {
+    "mysql": [
+        "ANALYZE TABLE `we``ird %s 'n\"ame` UPDATE HISTOGRAM ON `a``b %d ''` WITH 4 BUCKETS",
+        "ANALYZE TABLE users UPDATE HISTOGRAM ON name, kind WITH 3 BUCKETS AUTO UPDATE",
+    ],
+    "mariadb": [
+        "INSERT INTO past (id, a) VALUES (1, 1), (2, 2), (3, 3)",
+        "UPDATE past SET a = 7 WHERE id = 1",
+        "UPDATE past SET a = 1 WHERE id = 1",
+        "DELETE FROM past WHERE id = 2",
+        "INSERT INTO gone (id) VALUES (1)",
+        "DELETE FROM gone",
     ],
 }
 SEED = [
@@ -212,10 +239,9 @@ class Lab:
         with self.connect(database) as query:
             query("SET time_zone = '+00:00', sql_mode = ''")
             found = {
-                "database": query(
-                    "SELECT default_character_set_name, default_collation_name FROM "
-                    f"information_schema.schemata WHERE schema_name = '{database}'"
-                )
+                "database": query(f"SHOW CREATE DATABASE {database}")[0][1].replace(
+                    database, "", 1
+                ),
             }
             found["columns"] = query(
                 "SELECT table_name, column_name, ordinal_position, column_default, is_nullable, "
@@ -227,7 +253,22 @@ class Lab:
                 quoted = "`" + name.replace("`", "``") + "`"
                 word = {"VIEW": "VIEW", "SEQUENCE": "SEQUENCE"}.get(kind, "TABLE")
                 found[f"{kind} {name}"] = query(f"SHOW CREATE {word} {quoted}")
-                found[f"rows {name}"] = sorted(query(f"SELECT * FROM {quoted}"), key=repr)
+                selected = f"SELECT * FROM {quoted}"
+                if "SYSTEM VERSIONING" in found[f"{kind} {name}"][0][1]:
+                    times = "`fr``om`, `to`" if name == "gone" else "row_start, row_end"
+                    selected = f"SELECT *, {times} FROM {quoted} FOR SYSTEM_TIME ALL"
+                found[f"rows {name}"] = sorted(query(selected), key=repr)
+            if self.backend.name == "mysql":
+                for table, column, data in query(
+                    # The server updates some of them.
+                    "SELECT table_name, column_name, if(histogram->'$.\"auto-update\"', 1, "
+                    "json_remove(histogram, '$.\"last-updated\"')) "
+                    f"FROM information_schema.column_statistics WHERE schema_name = '{database}'"
+                ):
+                    found[f"HISTOGRAM {table}.{column}"] = data
+                for (name,) in query("SELECT library_name FROM information_schema.libraries "
+                                     f"WHERE library_schema = '{database}'"):  # fmt: skip
+                    found[f"LIBRARY {name}"] = query(f"SHOW CREATE LIBRARY {name}")
             for kind in ("PROCEDURE", "FUNCTION"):
                 for row in query(f"SHOW {kind} STATUS WHERE db = '{database}'"):
                     found[f"{kind} {row[1]}"] = query(f"SHOW CREATE {kind} {row[1]}")
@@ -293,7 +334,8 @@ def lab(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Lab]:
 def filled(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Lab]:
     for found in _lab(request, servers):
         found.run(None, *found.backend.create_database(found.template))
-        found.run(found.template, *SCHEMA, *ONLY[found.backend.name], *SEED)
+        name = found.backend.name
+        found.run(found.template, *SCHEMA, *ONLY[name], *SEED, *SEED_ONLY[name])
         yield found
 
 
@@ -310,6 +352,11 @@ async def test_a_copy_equals_its_template(rich: Lab) -> None:
     copy = rich.dump(rich.copy)
     assert copy == before == rich.dump(rich.template)
     assert len([key for key in copy if key.startswith("BASE TABLE")]) >= 50
+    if rich.backend.name == "mysql":
+        assert {"LIBRARY tools", "VIEW doubled", "HISTOGRAM users.kind"} <= copy.keys()
+        rich.run(rich.copy, "SELECT * FROM doubled")
+    else:
+        assert [len(copy[f"rows {name}"]) for name in ("past", "gone")] == [5, 1]
     for view in ("VIEW a_names", "VIEW z_names"):
         assert f"`{rich.template}`" not in copy[view][0][1]
     # What was made works, and in the copy.
@@ -431,12 +478,27 @@ SCHEMA_CHANGES = [
     ("CREATE EVENT more ON SCHEDULE EVERY 1 DAY DISABLE DO SELECT 1", "DROP EVENT more"),
     ("ALTER DATABASE CHARACTER SET utf8mb4", "ALTER DATABASE CHARACTER SET latin1"),
 ]
+SCHEMA_CHANGES_ONLY = {
+    "mysql": [
+        (
+            "ANALYZE TABLE t1 UPDATE HISTOGRAM ON a WITH 2 BUCKETS",
+            "ANALYZE TABLE t1 DROP HISTOGRAM ON a",
+        ),
+        ("CREATE LIBRARY more LANGUAGE JAVASCRIPT AS $$ 1 $$", "DROP LIBRARY more"),
+        ("ALTER DATABASE READ ONLY = 1", "ALTER DATABASE READ ONLY = 0"),
+    ],
+    "mariadb": [
+        ("ALTER DATABASE COMMENT 'more'", "ALTER DATABASE COMMENT 'it''s `{tpl}`, 100%'"),
+        ("CREATE SEQUENCE more", "DROP SEQUENCE more"),
+        ("ALTER SEQUENCE numbers MAXVALUE 900", "ALTER SEQUENCE numbers NOMAXVALUE"),
+    ],
+}
 
 
 async def test_a_changed_schema_is_seen_at_once_and_not_restored(rich: Lab) -> None:
     await rich.make_copy()
     async with rich.restorer() as restorer:
-        for change, back in SCHEMA_CHANGES:
+        for change, back in SCHEMA_CHANGES + SCHEMA_CHANGES_ONLY[rich.backend.name]:
             rich.run(rich.copy, change)
             assert await restorer.changed() == ("schema",), change
             assert not await restorer.restore(("schema",))

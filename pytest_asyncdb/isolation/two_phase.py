@@ -1,0 +1,85 @@
+"""Two-phase transactions that a test has prepared and not ended.
+
+A prepared transaction has no connection any more, and keeps its locks. MySQL and MariaDB do not say
+to which database one belongs, so those of the test's engine are noted, and no other one is touched.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pytest_asyncdb._record.text import shorten
+from pytest_asyncdb.abc import LEFT_OPEN
+from pytest_asyncdb.isolation import messages
+
+if TYPE_CHECKING:
+    from pytest_asyncdb.isolation.backing_connection import BackingConnection
+
+_STATEMENT = re.compile(
+    r"\s*(?:(?P<verb>prepare|commit|rollback)\s+(?:transaction|prepared)"
+    r"|xa\s+(?P<xa>prepare|commit|rollback))\s+(?P<xid>.*?)[\s;]*$",
+    re.IGNORECASE | re.DOTALL,
+)
+#: MariaDB lets another connection end a transaction when the server has noticed that its own was
+#: closed. Number of attempts, and seconds between them.
+_ATTEMPTS = 25
+_PAUSE = 0.02
+
+
+class Prepared:
+    """The transactions that one test has prepared."""
+
+    def __init__(self) -> None:
+        #: For each the statement that rolls it back, and the one that has prepared it.
+        self._open: dict[str, str] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
+    def note(self, statement: str, parameters: Any, succeeded: bool) -> None:
+        """A statement of the test was run. One that was cancelled may have had its effect."""
+        match = _STATEMENT.match(statement)
+        if match is None:
+            return
+        xid = match["xid"]
+        if parameters:
+            xid %= tuple("'" + str(one).replace("'", "''") + "'" for one in parameters)
+        undo = f"{'XA ROLLBACK' if match['xa'] else 'ROLLBACK PREPARED'} {xid}"
+        if (match["xa"] or match["verb"]).lower() == "prepare":
+            self._open[undo] = f"{statement[: match.start('xid')]}{xid}"
+        elif succeeded:
+            self._open.pop(undo, None)
+
+    def roll_back(self, take: Callable[..., BackingConnection], test: str) -> list[BaseException]:
+        """Roll back what is open, after the test's connections were closed. Blocks.
+
+        Args:
+            take: Gives another connection, which is closed.
+
+        Returns:
+            What was open, as a breach of the isolation.
+        """
+        if not self._open:
+            return []
+        left, backing = [], take(())
+        dialect = backing.connector.dialect
+        try:
+            backing.connect()
+            backing.run(lambda: dialect.set_isolation_level(backing.adapted, "AUTOCOMMIT"))
+            for undo, statement in self._open.items():
+                for _ in range(_ATTEMPTS):
+                    try:
+                        backing.script([undo])
+                    except Exception:
+                        time.sleep(_PAUSE)
+                    else:
+                        left.append(shorten(f"{LEFT_OPEN}that is gone: {statement}"))
+                        break
+        except Exception as error:
+            return [error]
+        finally:
+            backing.discard()
+        return [messages.LEFT_CONNECTED.of(test, left)] if left else []
