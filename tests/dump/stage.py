@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from types import ModuleType
 from typing import Any
 
-from dump import dump_postgres
+from dump import dump_mysql, dump_postgres
 from fix_servers import Servers, Target
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -27,7 +27,11 @@ from pytest_asyncdb.abc import BackendSpec, DatabaseRef, Isolation, Server, View
 #: Stands in the names of databases where a run id does: other processes use the server too.
 RUN = f"{os.getpid():08x}"
 
-DUMPS: dict[str, ModuleType] = {"postgres": dump_postgres}
+DUMPS: dict[str, ModuleType] = {
+    "postgres": dump_postgres,
+    "mysql": dump_mysql,
+    "mariadb": dump_mysql,
+}
 
 Dump = dict[str, Any]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 import pytest
-from dump import changes_postgres
+from dump import changes_mysql, changes_postgres
 from dump.stage import Stage, change, open_stage
 from fix_servers import Servers
 from fix_suite import COMPLETE
@@ -16,14 +16,18 @@ from fix_suite import COMPLETE
 from pytest_asyncdb.isolation.copy import Copy
 from pytest_asyncdb.isolation.reset import Reset
 
-SCHEMAS = {"postgres": (*changes_postgres.SCHEMA, *changes_postgres.SETTINGS)}
-CHANGES = {"postgres": changes_postgres.CHANGES}
-SAMPLES = {"postgres": changes_postgres.SAMPLE}
+SCHEMAS = {
+    "postgres": (*changes_postgres.SCHEMA, *changes_postgres.SETTINGS),
+    "mysql": (*changes_mysql.SCHEMA["mysql"], *changes_mysql.SETTINGS),
+    "mariadb": (*changes_mysql.SCHEMA["mariadb"], *changes_mysql.SETTINGS),
+}
+CHANGES = {"postgres": changes_postgres.CHANGES, **changes_mysql.CHANGES}
+SAMPLES = {"postgres": changes_postgres.SAMPLE, **changes_mysql.SAMPLE}
 
 #: Changes that `reset` does not undo, with the reason.
 LIMITS: dict[str, dict[str, str]] = {"postgres": {}, "mysql": {}, "mariadb": {}, "sqlite": {}}
 
-WORDS = ("postgres+asyncpg",)
+WORDS = ("postgres+asyncpg", "mysql+aiomysql", "mariadb+asyncmy")
 
 
 @pytest.mark.parametrize("word", WORDS)
