@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from types import ModuleType
 from typing import Any
 
-from dump import dump_mysql, dump_postgres
+from dump import dump_mysql, dump_postgres, dump_sqlite
 from fix_servers import Servers, Target
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -28,6 +28,7 @@ from pytest_asyncdb.abc import BackendSpec, DatabaseRef, Isolation, Server, View
 RUN = f"{os.getpid():08x}"
 
 DUMPS: dict[str, ModuleType] = {
+    "sqlite": dump_sqlite,
     "postgres": dump_postgres,
     "mysql": dump_mysql,
     "mariadb": dump_mysql,

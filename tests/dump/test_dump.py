@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 import pytest
-from dump import changes_mysql, changes_postgres
+from dump import changes_mysql, changes_postgres, changes_sqlite
 from dump.stage import Stage, change, open_stage
 from fix_servers import Servers
 from fix_suite import COMPLETE
@@ -17,17 +17,26 @@ from pytest_asyncdb.isolation.copy import Copy
 from pytest_asyncdb.isolation.reset import Reset
 
 SCHEMAS = {
+    "sqlite": changes_sqlite.SCHEMA,
     "postgres": (*changes_postgres.SCHEMA, *changes_postgres.SETTINGS),
     "mysql": (*changes_mysql.SCHEMA["mysql"], *changes_mysql.SETTINGS),
     "mariadb": (*changes_mysql.SCHEMA["mariadb"], *changes_mysql.SETTINGS),
 }
-CHANGES = {"postgres": changes_postgres.CHANGES, **changes_mysql.CHANGES}
-SAMPLES = {"postgres": changes_postgres.SAMPLE, **changes_mysql.SAMPLE}
+CHANGES = {
+    "sqlite": changes_sqlite.CHANGES,
+    "postgres": changes_postgres.CHANGES,
+    **changes_mysql.CHANGES,
+}
+SAMPLES = {
+    "sqlite": changes_sqlite.SAMPLE,
+    "postgres": changes_postgres.SAMPLE,
+    **changes_mysql.SAMPLE,
+}
 
 #: Changes that `reset` does not undo, with the reason.
 LIMITS: dict[str, dict[str, str]] = {"postgres": {}, "mysql": {}, "mariadb": {}, "sqlite": {}}
 
-WORDS = ("postgres+asyncpg", "mysql+aiomysql", "mariadb+asyncmy")
+WORDS = ("sqlite", "postgres+asyncpg", "mysql+aiomysql", "mariadb+asyncmy")
 
 
 @pytest.mark.parametrize("word", WORDS)
