@@ -7,7 +7,7 @@ rights are given to the account that runs the tests.
 from __future__ import annotations
 
 _BOTH = (
-    "CREATE TABLE team (id INT PRIMARY KEY AUTO_INCREMENT, name VARCHAR(40) NOT NULL UNIQUE, lead INT)",
+    "CREATE TABLE team (id INT PRIMARY KEY AUTO_INCREMENT, name VARCHAR(40) NOT NULL UNIQUE, captain INT)",
     """CREATE TABLE person (
         id INT PRIMARY KEY AUTO_INCREMENT, team_id INT, name VARCHAR(40) NOT NULL DEFAULT 'nobody',
         kind ENUM('a', 'b') DEFAULT 'a', flags SET('x', 'y'), age INT,
@@ -94,7 +94,11 @@ _CHANGES: dict[str, str | tuple[str, ...]] = {
     "create memory": "CREATE TABLE more (id INT) ENGINE = MEMORY",
     "create archive": "CREATE TABLE more (id INT) ENGINE = ARCHIVE",
     "create csv": "CREATE TABLE more (id INT NOT NULL) ENGINE = CSV",
-    "create blackhole": "CREATE TABLE more (id INT) ENGINE = MRG_MyISAM UNION = (isam2)",
+    "create blackhole": "CREATE TABLE more (id INT) ENGINE = BLACKHOLE",
+    "create merge": (
+        "CREATE TABLE more (id INT PRIMARY KEY AUTO_INCREMENT, a INT)"
+        " ENGINE = MRG_MyISAM UNION = (isam)"
+    ),
     "create with charset": "CREATE TABLE more (a VARCHAR(9)) CHARACTER SET latin2",
     "drop table": "DROP TABLE person",
     "drop an empty table": "DROP TABLE log",
@@ -245,16 +249,13 @@ _CHANGES: dict[str, str | tuple[str, ...]] = {
     "revoke on table": "REVOKE SELECT ON team FROM CURRENT_USER",
     "revoke on database": "REVOKE SELECT ON * FROM CURRENT_USER",
 }
-_CHANGES["create merge"] = "CREATE TABLE more (id INT PRIMARY KEY AUTO_INCREMENT, a INT) ENGINE = MRG_MyISAM UNION = (isam)"
-_CHANGES["create blackhole"] = "CREATE TABLE more (id INT) ENGINE = BLACKHOLE"
-
 _MYSQL = (
     "CREATE TABLE expression (id INT PRIMARY KEY, a INT, INDEX by_half ((a DIV 2)))",
     "CREATE TABLE multi (id INT PRIMARY KEY, tags JSON, INDEX ((CAST(tags AS UNSIGNED ARRAY))))",
     "INSERT INTO multi VALUES (1, '[1, 2]')",
     "ALTER TABLE person ALTER INDEX by_age INVISIBLE",
     "ANALYZE TABLE person UPDATE HISTOGRAM ON age WITH 4 BUCKETS",
-    "CREATE TABLE json_table (a INT) SECONDARY_ENGINE_ATTRIBUTE = '{\"x\": 1}'",
+    "CREATE TABLE attributes (a INT) SECONDARY_ENGINE_ATTRIBUTE = '{\"x\": 1}'",
 )
 _MARIADB = (
     "CREATE SEQUENCE numbers",
@@ -296,12 +297,7 @@ _MYSQL_CHANGES: dict[str, str | tuple[str, ...]] = {
     "vector column": "ALTER TABLE heap ADD COLUMN v VECTOR(3)",
     "create library": "CREATE LIBRARY more LANGUAGE JAVASCRIPT AS 'export function f() {}'",
     "json view": "CREATE VIEW more AS SELECT JSON_OBJECT('id', id) AS j FROM person",
-    "database read only": (
-        "SET @q = concat('ALTER DATABASE ', database(), ' READ ONLY = 1')",
-        "PREPARE s FROM @q",
-        "EXECUTE s",
-    ),
-    "database encryption": "ALTER DATABASE ENCRYPTION = 'Y'",
+    "database read only": "ALTER DATABASE READ ONLY = 1",
     "my row id": ("SET sql_generate_invisible_primary_key = 1", "CREATE TABLE more (a INT)"),
 }
 _MARIADB_CHANGES: dict[str, str | tuple[str, ...]] = {

@@ -55,6 +55,7 @@ class Stage:
     target: Target
     database: WorkerDatabase
     strategy: Isolation
+    host: HostLoop
     runner: asyncio.Runner
 
     def dump(self, database: str | None = None) -> Dump:
@@ -78,6 +79,12 @@ class Stage:
                     old = module.rows(template, self._own, name)
                 lines.append(f"{name}: new {_some(new - old)}, gone {_some(old - new)}")
         return "\n  ".join(lines)
+
+    def renew(self) -> None:
+        """Begin again with another database and other connections."""
+        self.strategy.close()
+        self.database.discard()
+        self.strategy = type(self.strategy)(self.database, self.host)  # type: ignore[call-arg]
 
     @property
     def template(self) -> DatabaseRef:
@@ -152,11 +159,11 @@ def open_stage(
         stack.callback(provisioner.close)
         database = WorkerDatabase(provisioner, SchemaPlan((), migrate), {})
         stack.callback(database.close)
-        made = strategy(database, host)
-        stack.callback(made.close)
         runner = stack.enter_context(asyncio.Runner())
+        stage = Stage(target, database, strategy(database, host), host, runner)
+        stack.callback(lambda: stage.strategy.close())
         database.prepare()
-        yield Stage(target, database, made, runner)
+        yield stage
 
 
 #: What the end of a test may report: something that was not put back is no error of the plugin.

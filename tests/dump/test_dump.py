@@ -75,7 +75,7 @@ def test_reset_undoes_every_change(servers: Servers, word: str) -> None:
             for k, v in dict(run=t1-t0, dump=t2-t1, close=t3-t2, dump2=t4-t3).items(): T[k] = T.get(k, 0) + v
             if found != expected:
                 left[name] = stage.explain(found, expected)
-                stage.strategy.forget(name)
+                stage.renew()
         for name in sorted(left):
             print(f"LEFT {name}: {left[name]}")
         print("TIMES", T, len(names))
