@@ -31,6 +31,7 @@ _BOTH = (
     "CREATE FUNCTION plus(a INT) RETURNS INT DETERMINISTIC RETURN a + 1",
     "CREATE TRIGGER noted BEFORE INSERT ON log FOR EACH ROW SET NEW.what = upper(NEW.what)",
     "CREATE EVENT tick ON SCHEDULE EVERY 1 DAY STARTS '2030-01-01' DO DELETE FROM log",
+    "CREATE EVENT tock ON SCHEDULE EVERY 1 DAY STARTS '2030-01-01' DISABLE DO DELETE FROM log",
     "INSERT INTO team (name) VALUES ('one'), ('two')",
     "INSERT INTO person (name, team_id, age, data) VALUES ('ada', 1, 30, '[1]'), ('bob', 2, 40, NULL)",
     "INSERT INTO heap VALUES (1, 'a'), (1, 'a'), (NULL, NULL)",
@@ -43,8 +44,8 @@ _BOTH = (
     "INSERT INTO hidden (a, b) VALUES (1, 2)",
 )
 
-#: What belongs to the database without being an object in it; copies need it as well.
-SETTINGS = (
+#: Rights on the database and its objects.
+GRANTS = (
     "GRANT SELECT ON team TO CURRENT_USER",
     "GRANT EXECUTE ON PROCEDURE work TO CURRENT_USER",
     "GRANT SELECT ON * TO CURRENT_USER",
@@ -92,9 +93,7 @@ _CHANGES: dict[str, str | tuple[str, ...]] = {
     "create table as": "CREATE TABLE more AS SELECT * FROM team",
     "create MyISAM": "CREATE TABLE more (id INT) ENGINE = MyISAM",
     "create memory": "CREATE TABLE more (id INT) ENGINE = MEMORY",
-    "create archive": "CREATE TABLE more (id INT) ENGINE = ARCHIVE",
     "create csv": "CREATE TABLE more (id INT NOT NULL) ENGINE = CSV",
-    "create blackhole": "CREATE TABLE more (id INT) ENGINE = BLACKHOLE",
     "create merge": (
         "CREATE TABLE more (id INT PRIMARY KEY AUTO_INCREMENT, a INT)"
         " ENGINE = MRG_MyISAM UNION = (isam)"
@@ -232,11 +231,11 @@ _CHANGES: dict[str, str | tuple[str, ...]] = {
     "create event": "CREATE EVENT more ON SCHEDULE AT '2035-01-01' DO DELETE FROM log",
     "event, schedule": "ALTER EVENT tick ON SCHEDULE EVERY 2 DAY",
     "event, disabled": "ALTER EVENT tick DISABLE",
-    "event, enabled": "ALTER EVENT tick ENABLE",
+    "event, enabled": "ALTER EVENT tock ENABLE",
     "event, body": "ALTER EVENT tick DO DELETE FROM heap",
     "event, preserved": "ALTER EVENT tick ON COMPLETION PRESERVE",
     "event comment": "ALTER EVENT tick COMMENT 'x'",
-    "rename event": "ALTER EVENT tick RENAME TO tock",
+    "rename event": "ALTER EVENT tick RENAME TO tack",
     "drop event": "DROP EVENT tick",
     # The database and rights.
     "database charset": "ALTER DATABASE CHARACTER SET latin1",
@@ -246,8 +245,6 @@ _CHANGES: dict[str, str | tuple[str, ...]] = {
     "grant on database": "GRANT UPDATE ON * TO CURRENT_USER",
     "grant on procedure": "GRANT ALTER ROUTINE ON PROCEDURE work TO CURRENT_USER",
     "grant on function": "GRANT EXECUTE ON FUNCTION plus TO CURRENT_USER",
-    "revoke on table": "REVOKE SELECT ON team FROM CURRENT_USER",
-    "revoke on database": "REVOKE SELECT ON * FROM CURRENT_USER",
 }
 _MYSQL = (
     "CREATE TABLE expression (id INT PRIMARY KEY, a INT, INDEX by_half ((a DIV 2)))",
@@ -265,18 +262,19 @@ _MARIADB = (
     """CREATE TABLE booked (id INT, f DATE, t DATE, PERIOD FOR stay (f, t),
         UNIQUE (id, stay WITHOUT OVERLAPS))""",
     "CREATE TABLE net (a INET6, u UUID DEFAULT uuid())",
-    "CREATE TABLE aria (id INT PRIMARY KEY AUTO_INCREMENT, a INT) ENGINE = Aria",
+    "CREATE TABLE aria (id INT PRIMARY KEY AUTO_INCREMENT, a INT) ENGINE = Aria PAGE_CHECKSUM = 1",
     "INSERT INTO aria (a) VALUES (1)",
     "SELECT nextval(numbers)",
     "SET sql_mode = ORACLE",
     "CREATE PACKAGE tools AS FUNCTION one RETURN INT; END",
     "CREATE PACKAGE BODY tools AS FUNCTION one RETURN INT AS BEGIN RETURN 1; END; END",
     "SET sql_mode = DEFAULT",
-    "ANALYZE TABLE person PERSISTENT FOR ALL",
     "ALTER DATABASE COMMENT = 'the template'",
 )
 
 _MYSQL_CHANGES: dict[str, str | tuple[str, ...]] = {
+    "create archive": "CREATE TABLE more (id INT) ENGINE = ARCHIVE",
+    "create blackhole": "CREATE TABLE more (id INT) ENGINE = BLACKHOLE",
     "index visible": "ALTER TABLE person ALTER INDEX by_age VISIBLE",
     "index invisible": "ALTER TABLE team ALTER INDEX name INVISIBLE",
     "functional index": "CREATE INDEX more ON heap ((a + 1))",
@@ -302,7 +300,7 @@ _MYSQL_CHANGES: dict[str, str | tuple[str, ...]] = {
 }
 _MARIADB_CHANGES: dict[str, str | tuple[str, ...]] = {
     "nextval": "SELECT nextval(numbers)",
-    "setval": "SELECT setval(numbers, 500)",
+    "setval": "SELECT setval(numbers, 5000)",
     "create sequence": "CREATE SEQUENCE more",
     "drop sequence": "DROP SEQUENCE numbers",
     "sequence increment": "ALTER SEQUENCE numbers INCREMENT 7",
@@ -333,8 +331,12 @@ _MARIADB_CHANGES: dict[str, str | tuple[str, ...]] = {
         " FUNCTION one RETURN INT AS BEGIN RETURN 2; END; END",
         "SET sql_mode = DEFAULT",
     ),
-    "drop package": "DROP PACKAGE tools",
-    "drop package body": "DROP PACKAGE BODY tools",
+    "drop package": ("SET sql_mode = ORACLE", "DROP PACKAGE tools", "SET sql_mode = DEFAULT"),
+    "drop package body": (
+        "SET sql_mode = ORACLE",
+        "DROP PACKAGE BODY tools",
+        "SET sql_mode = DEFAULT",
+    ),
     "aggregate function": (
         "CREATE AGGREGATE FUNCTION more(x INT) RETURNS INT BEGIN DECLARE c INT DEFAULT 0;"
         " DECLARE CONTINUE HANDLER FOR NOT FOUND RETURN c;"
@@ -355,7 +357,6 @@ _MARIADB_CHANGES: dict[str, str | tuple[str, ...]] = {
     "delete from Aria": "DELETE FROM aria",
     "counter of Aria": "ALTER TABLE aria AUTO_INCREMENT = 50",
     "uuid column": "ALTER TABLE heap ADD COLUMN u UUID",
-    "statistics": "ANALYZE TABLE heap PERSISTENT FOR ALL",
     "database comment": "ALTER DATABASE COMMENT = 'x'",
     "grant delete history": "GRANT DELETE HISTORY ON heap TO CURRENT_USER",
 }

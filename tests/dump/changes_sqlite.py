@@ -57,7 +57,10 @@ CHANGES: dict[str, str | tuple[str, ...]] = {
     "insert through a view": "INSERT INTO loud VALUES (1, 'x')",
     "counter": "UPDATE sqlite_sequence SET seq = 500",
     "counter removed": "DELETE FROM sqlite_sequence",
-    "insert and delete": ("INSERT INTO person (name) VALUES ('x')", "DELETE FROM person WHERE id > 2"),
+    "insert and delete": (
+        "INSERT INTO person (name) VALUES ('x')",
+        "DELETE FROM person WHERE id > 2",
+    ),
     "insert text": "INSERT INTO docs VALUES ('two', 'more words')",
     "delete text": "DELETE FROM docs",
     "text option": "INSERT INTO docs (docs, rank) VALUES ('rank', 'bm25(10.0)')",
@@ -85,7 +88,10 @@ CHANGES: dict[str, str | tuple[str, ...]] = {
     "create fts4": "CREATE VIRTUAL TABLE more USING fts4 (a)",
     "create rtree": "CREATE VIRTUAL TABLE more USING rtree (id, a, b)",
     "drop table": "DROP TABLE person",
-    "drop and create again": ("DROP TABLE log", "CREATE TABLE log (id INTEGER PRIMARY KEY, what  TEXT)"),
+    "drop and create again": (
+        "DROP TABLE log",
+        "CREATE TABLE log (id INTEGER PRIMARY KEY, what  TEXT)",
+    ),
     "drop fts": "DROP TABLE docs",
     "drop rtree": "DROP TABLE places",
     "rename table": "ALTER TABLE heap RENAME TO heaps",

@@ -31,22 +31,21 @@ _KINDS = {
     "SEQUENCE": ("SEQUENCE", 1),
 }
 
-#: The tables of ``mysql`` with what belongs to a database, and its column; MySQL has histograms
-#: in information_schema.
+#: The tables of ``mysql`` with what belongs to a database, its column, and the columns that count.
+#: MariaDB's statistics (``mysql.column_stats``) are left out, as PostgreSQL's are.
 _SYSTEM = {
     "db": ("Db", "*"),
     "tables_priv": ("Db", "Host, Db, User, Table_name, Table_priv, Column_priv"),
     "columns_priv": ("Db", "Host, Db, User, Table_name, Column_name, Column_priv"),
     "procs_priv": ("Db", "Host, Db, User, Routine_name, Routine_type, Proc_priv"),
-    "column_stats": ("db_name", "*"),
-    "table_stats": ("db_name", "*"),
-    "index_stats": ("db_name", "*"),
 }
 
 
 #: The same in other words: MySQL keeps the semicolon behind a body that was created in a script, and
 #: shows a column's character set if its collation was written out. And when a histogram was made.
-_SAME = re.compile(r";(?=['\"]\s*[,)])| CHARACTER SET \w+(?= COLLATE)|\"last-updated\": \"[^\"]*\", ")
+_SAME = re.compile(
+    r";(?=['\"]\s*[,)])| CHARACTER SET \w+(?= COLLATE)|\"last-updated\": \"[^\"]*\", "
+)
 
 
 def _quoted(name: str) -> str:
@@ -62,8 +61,7 @@ def dump(connection: Any, limit: str) -> dict[str, Any]:
         return list(cursor.fetchall())
 
     ((database, version),) = fetch("SELECT database(), version()")
-    mariadb = "MariaDB" in version
-    if not mariadb:
+    if "MariaDB" not in version:
         fetch("SET information_schema_stats_expiry = 0")
     found: dict[str, Any] = {}
 
@@ -71,7 +69,7 @@ def dump(connection: Any, limit: str) -> dict[str, Any]:
         found[name] = Counter(_SAME.sub("", str(row).replace(database, "{db}")) for row in rows)
 
     add("database", fetch(f"SHOW CREATE DATABASE {_quoted(database)}"))
-    for table, query in _information_schema(fetch, database).items():
+    for table, query in _information_schema(fetch, version, database).items():
         add(f"information_schema.{table}", fetch(query))
     tables = fetch(
         f"SELECT table_name, table_type FROM information_schema.tables"
@@ -126,15 +124,19 @@ def rows(connection: Any, limit: str, name: str) -> Counter[str]:
     return part
 
 
-def _information_schema(fetch: Any, database: str) -> dict[str, str]:
+#: The columns of each table of information_schema, by the server's version.
+_COLUMNS: dict[str, dict[str, list[str]]] = {}
+
+
+def _information_schema(fetch: Any, version: str, database: str) -> dict[str, str]:
     """A query for the rows of each table of information_schema that belong to the database."""
-    columns = fetch(
-        "SELECT table_name, column_name FROM information_schema.columns"
-        " WHERE table_schema = 'information_schema' ORDER BY table_name, ordinal_position"
-    )
-    tables: dict[str, list[str]] = {}
-    for table, column in columns:
-        tables.setdefault(table.upper(), []).append(column.upper())
+    tables = _COLUMNS.setdefault(version, {})
+    if not tables:
+        for table, column in fetch(
+            "SELECT table_name, column_name FROM information_schema.columns"
+            " WHERE table_schema = 'information_schema' ORDER BY table_name, ordinal_position"
+        ):
+            tables.setdefault(table.upper(), []).append(column.upper())
     queries = {}
     for table, names in tables.items():
         own = [name for name in _DATABASE if name in names]

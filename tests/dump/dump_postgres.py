@@ -22,7 +22,8 @@ VOLATILE = {
     ),
 }
 
-#: Temporary tables are their session's; the plugin may have some to remember rows.
+#: Temporary tables are their session's; so are the event triggers by which the plugin notes DDL: it
+#: ends them with its connection.
 _TEMPORARY = {
     "pg_class": "relpersistence <> 't'",
     "pg_type": "typnamespace NOT IN (SELECT oid FROM temporary)",
@@ -32,12 +33,16 @@ _TEMPORARY = {
     "pg_attrdef": "adrelid NOT IN (SELECT oid FROM temporary)",
     "pg_constraint": "conrelid NOT IN (SELECT oid FROM temporary)",
     "pg_index": "indrelid NOT IN (SELECT oid FROM temporary)",
+    "pg_event_trigger": "oid NOT IN (SELECT oid FROM temporary)",
     "pg_depend": "objid NOT IN (SELECT oid FROM temporary)"
     " AND refobjid NOT IN (SELECT oid FROM temporary)",
 }
 _WITH = """WITH temporary AS MATERIALIZED (
     SELECT oid FROM pg_class WHERE relpersistence = 't'
     UNION ALL SELECT oid FROM pg_namespace WHERE nspname ~ '^pg_(toast_)?temp_'
+    UNION ALL SELECT p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+        WHERE nspname ~ '^pg_temp_'
+    UNION ALL SELECT oid FROM pg_event_trigger WHERE evtname ~ '^asyncdb_'
     UNION ALL SELECT t.oid FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
         WHERE nspname ~ '^pg_(toast_)?temp_'
     UNION ALL SELECT d.oid FROM pg_attrdef d JOIN pg_class c ON c.oid = d.adrelid

@@ -14,9 +14,7 @@ PRAGMAS = (
 
 def dump(connection: Any, limit: str) -> dict[str, Any]:
     """What is in the database, part by part."""
-    found = {
-        f"PRAGMA {name}": connection.execute(f"PRAGMA {name}").fetchall() for name in PRAGMAS
-    }
+    found = {f"PRAGMA {name}": connection.execute(f"PRAGMA {name}").fetchall() for name in PRAGMAS}
     schema = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema").fetchall()
     found["sqlite_schema"] = schema
     for kind, name, _, sql in schema:
@@ -28,7 +26,7 @@ def dump(connection: Any, limit: str) -> dict[str, Any]:
 def _rows(connection: Any, name: str) -> list[Any]:
     # Also hidden and generated columns; quote() shows the type of each value.
     columns = [row[1] for row in connection.execute(f'PRAGMA table_xinfo("{name}")')]
-    values = ["quote(\"{}\")".format(column.replace('"', '""')) for column in columns]
+    values = ['quote("{}")'.format(column.replace('"', '""')) for column in columns]
     (rowid,) = connection.execute(
         "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND name = ? AND wr = 0",
         (name.replace('""', '"'),),

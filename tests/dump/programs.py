@@ -6,11 +6,18 @@ does.
 
 from __future__ import annotations
 
+import inspect
 import re
+import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import asyncmy.errors
+import asyncpg
+import psycopg
+import pymysql
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -218,7 +225,7 @@ _VARIABLES = (
     *("sql_select_limit", "sql_safe_updates", "innodb_lock_wait_timeout", "lock_wait_timeout"),
 )
 _LOOK_MYSQL = (
-    "SELECT database(), current_role(), @mine, @proc, @t, last_insert_id(), {level},"
+    "SELECT database() LIKE 'asyncdb%', current_role(), @mine, @proc, @t, last_insert_id(), {level},"
     " is_used_lock('dump {pid}'), " + ", ".join(f"@@SESSION.{name}" for name in _VARIABLES)
 )
 _LATER_MYSQL = (
@@ -259,8 +266,14 @@ LOOK = {
 }
 LATER = {"sqlite": (), "postgres": (), "mysql": _LATER_MYSQL, "mariadb": _LATER_MYSQL}
 
-#: What the plugin and SQLAlchemy raise in an application that goes on.
-EXPECTED = (DBAPIError, InvalidRequestError, errors.AsyncdbError)
+#: What the plugin, SQLAlchemy and the drivers raise in an application that goes on.
+EXPECTED = (
+    *(DBAPIError, InvalidRequestError, errors.AsyncdbError),
+    *(sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, psycopg.Error),
+    *(pymysql.err.Error, asyncmy.errors.Error),
+)
+#: Before a word of :data:`STATE`: the statement goes through the driver's own connection.
+DRIVER = "driver: "
 
 
 class Program:
@@ -294,6 +307,9 @@ class Program:
                 elif word in ("commit", "rollback", "invalidate"):
                     await getattr(connection, word)()
                     nested = []
+                elif word.startswith(DRIVER):
+                    statement = self.words[word.removeprefix(DRIVER)]
+                    await connection.run_sync(_raw, statement.format(number, pid=self.pid))
                 else:
                     await run(connection, self.words[word].format(number, pid=self.pid))
             except EXPECTED:
@@ -322,10 +338,25 @@ class Program:
 
 async def run(connection: AsyncConnection, statement: str) -> list[Any]:
     """The rows of a statement without parameters."""
-    result = await connection.exec_driver_sql(
-        statement, execution_options={"no_parameters": True}
-    )
+    result = await connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
     return [tuple(row) for row in result] if result.returns_rows else []
+
+
+def _raw(connection: Connection, statement: str) -> None:
+    adapted: Any = connection.connection.dbapi_connection
+    adapted.run_async(lambda driver: _run_raw(driver, statement))
+
+
+async def _run_raw(connection: Any, statement: str) -> None:
+    """Run a statement on a driver's own connection."""
+    if hasattr(connection, "execute"):
+        await connection.execute(statement)
+        return
+    cursor = connection.cursor()
+    if inspect.isawaitable(cursor):
+        cursor = await cursor
+    await cursor.execute(statement)
+    await cursor.close()
 
 
 def _postgres(cursor: Any, counters: bool) -> list[Any]:

@@ -34,13 +34,17 @@ DUMPS: dict[str, ModuleType] = {
     "mariadb": dump_mysql,
 }
 
+#: What each part of a database holds.
 Dump = dict[str, Any]
 
-#: What cannot run in a transaction.
-AUTOCOMMIT = ("CONCURRENTLY", "VACUUM", "ADD VALUE", "CREATE SUBSCRIPTION")
+#: One statement or several.
+Change = str | Sequence[str]
+
+#: What cannot run in a transaction; in one, MariaDB lets EXCHANGE PARTITION wait for itself.
+AUTOCOMMIT = ("CONCURRENTLY", "VACUUM", "ADD VALUE", "CREATE SUBSCRIPTION", "EXCHANGE PARTITION")
 
 
-async def execute(connection: AsyncConnection, statements: str | Sequence[str]) -> None:
+async def execute(connection: AsyncConnection, statements: Change) -> None:
     """Run statements that have no parameters."""
     for statement in [statements] if isinstance(statements, str) else statements:
         await connection.exec_driver_sql(
@@ -64,16 +68,15 @@ class Stage:
         with closing(self.target.observer.connect(name)) as connection:
             return DUMPS[self.target.backend].dump(connection, self._own)  # type: ignore[no-any-return]
 
-    def explain(self, found: Dump, expected: Dump, database: str | None = None) -> str:
-        """What differs from the template, in a few lines."""
+    def explain(self, found: Dump, expected: Dump, database: str | None) -> str:
+        """How a database differs from the template, in a few lines."""
         module = DUMPS[self.target.backend]
         lines = []
-        here = database or self.database.url.database
         for name in sorted(found.keys() | expected.keys()):
             if found.get(name) != expected.get(name):
                 with (
-                    closing(self.target.observer.connect(here)) as this,
-                    closing(self.target.observer.connect(self.template.name)) as template,
+                    closing(self.target.observer.connect(database)) as this,
+                    closing(self.target.observer.connect(self.template.url.database)) as template,
                 ):
                     new = module.rows(this, self._own, name)
                     old = module.rows(template, self._own, name)
@@ -119,7 +122,7 @@ def _some(rows: Counter[str]) -> list[str]:
     return [row[:300] for row in list(rows)[:2]]
 
 
-async def change(engine: AsyncEngine, statements: str | Sequence[str]) -> None:
+async def change(engine: AsyncEngine, statements: Change) -> None:
     """Run the statements of one change, and commit."""
     words = " ".join([statements] if isinstance(statements, str) else statements)
     async with engine.connect() as connection:
