@@ -104,13 +104,13 @@ class SQLiteRestorer(Restorer):
         except sqlite3.OperationalError as error:
             return [f"{LEFT_OPEN}of this process: {error}"]
         self._keeper.rollback()
-        return [] if self._number("data_version") == self._version else ["database"]
+        if self._number("data_version") == self._version:
+            return []
+        return ["schema" if self._number("schema_version") != self._schema else "database"]
 
     async def restore(self, changed: Sequence[str]) -> bool:
         if any(word.startswith(LEFT_OPEN) for word in changed):
             return False  # it cannot be ended, and backup() would wait for it
-        if self._number("schema_version") != self._schema:
-            return False  # open connections would take the old schema for the present one
         self._template.backup(self._keeper)
         await self.remember()
         return True
