@@ -706,6 +706,11 @@ class Restorer(abc.ABC):
     Every coroutine runs on the plugin's loop. No test uses the database meanwhile.
     """
 
+    #: Of what the account cannot see changes, and why, after :meth:`remember`; such as ``table
+    #: public.doc: row security hides rows from the role app``. If there is anything, the database
+    #: is replaced after each test that may have changed it.
+    unseen: Sequence[str] = ()
+
     @abc.abstractmethod
     async def remember(self) -> None:
         """Remember the present state, which equals the template, for :meth:`restore`. Called once,
@@ -817,6 +822,8 @@ class View(abc.ABC):
     keeping: bool = False
     #: With :attr:`keeping`, after :meth:`close`: the kept database, or the error that prevented it.
     kept: DatabaseRef | Exception | None = None
+    #: See :attr:`Restorer.unseen`: why the database is replaced after the test.
+    unseen: Sequence[str] = ()
     #: Does each connection of the engine have its own transaction?
     independent: ClassVar[bool]
 

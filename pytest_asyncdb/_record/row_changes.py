@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from pytest_asyncdb._engines.build_engine import build_engine
+from pytest_asyncdb._record.text import error_text
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -16,11 +19,28 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Row = dict[str, Any]
-#: Rows by primary key; without one, by all values and a number that counts equal rows.
-_Rows = dict[tuple[Any, ...], Row]
-_Tables = dict[str, _Rows | None]
-#: Schema, name and key columns of a table.
-_Source = tuple[str | None, str, list[str]]
+#: By primary key, else by all values, as text, and a number that counts equal ones: the values as
+#: text, and the row. Texts can be compared, whatever the driver makes of the values.
+_Rows = dict[tuple[str, int], tuple[str, Row]]
+#: Schema, name and key columns of a table, or why it cannot be read.
+_Source = tuple[str | None, str, list[str]] | str
+#: The rows of each table, or why they were not read.
+_Tables = dict[str, _Rows | str]
+
+#: Why the account cannot read all rows of the relation ``c`` of PostgreSQL's schema ``n``; NULL: it
+#: can.
+UNREADABLE = """CASE
+    WHEN NOT has_schema_privilege(n.oid, 'USAGE') OR NOT has_table_privilege(c.oid, 'SELECT')
+        THEN format('the role %I may not read it', current_user)
+    WHEN row_security_active(c.oid)
+        THEN format('row security hides rows from the role %I', current_user)
+END"""
+#: Calls with which each of PostgreSQL's values has one text, that can be read again. To be filled
+#: in: whether that ends with the transaction.
+TEXT_SETTINGS = (
+    "set_config('timezone', 'UTC', {0}), set_config('datestyle', 'ISO', {0}), "
+    "set_config('intervalstyle', 'postgres', {0}), set_config('extra_float_digits', '1', {0})"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,22 +58,35 @@ class TableChanges:
     deleted: list[Row] = dataclasses.field(default_factory=list)
 
 
+class LeftOut(TableChanges):
+    """Stands for a table that could not be read: asking for its rows raises the error."""
+
+    def __init__(self, error: Exception) -> None:
+        object.__setattr__(self, "error", error)
+
+    def _raise(self) -> NoReturn:
+        raise self.__dict__["error"]
+
+    inserted = updated = deleted = property(_raise)
+
+    def __repr__(self) -> str:
+        return f"<{str(self.__dict__['error']).partition(chr(10))[0]}>"
+
+
 def read_tables(
     connection: Connection, most: int | None = None, seconds: float = math.inf
 ) -> _Tables:
-    """Every table with its rows; None for a table that is left out. For ``run_sync``.
+    """Every table with its rows, or with why it is left out. For ``run_sync``.
 
     Args:
         most: A table with more rows is left out.
         seconds: Tables that are not reached within this time are left out.
     """
     end = time.monotonic() + seconds
-    found: _Tables = {}
-    for name, source in _tables(connection).items():
-        rows = dict(_rows(connection, source, most)) if time.monotonic() < end else {}
-        too_many = most is not None and len(rows) > most
-        found[name] = None if too_many or time.monotonic() >= end else rows
-    return found
+    return {
+        name: _read(connection, source, most) if time.monotonic() < end else "too many tables"
+        for name, source in _tables(connection).items()
+    }
 
 
 async def read_untouched(url: URL, read: Callable[[Connection], T]) -> T:
@@ -74,16 +107,26 @@ def differences(before: _Tables, after: _Tables) -> dict[str, TableChanges]:
     found = {}
     for name in sorted({*before, *after}):
         was, rows = before.get(name, {}), after.get(name, {})
-        if was is None or rows is None:
+        if isinstance(was, str) or isinstance(rows, str):
             continue
         changes = TableChanges(
-            inserted=[row for key, row in rows.items() if key not in was],
-            updated=[(was[key], row) for key, row in rows.items() if was.get(key, row) != row],
-            deleted=[row for key, row in was.items() if key not in rows],
+            inserted=[row for key, (_, row) in rows.items() if key not in was],
+            updated=[
+                (was[key][1], row)
+                for key, (text, row) in rows.items()
+                if key in was and was[key][0] != text
+            ],
+            deleted=[row for key, (_, row) in was.items() if key not in rows],
         )
-        if changes != TableChanges():
+        if changes.inserted or changes.updated or changes.deleted:
             found[name] = changes
     return found
+
+
+def left_out(before: _Tables, after: _Tables) -> dict[str, str]:
+    """The tables that were not read, each with the reason."""
+    both = sorted([*before.items(), *after.items()], key=lambda item: item[0])
+    return {name: rows for name, rows in both if isinstance(rows, str)}
 
 
 def _tables(connection: Connection) -> dict[str, _Source]:
@@ -92,32 +135,79 @@ def _tables(connection: Connection) -> dict[str, _Source]:
 
     inspector = inspect(connection)
     schemas: list[str | None] = [None]
+    why: dict[str, str] = {}
     if connection.dialect.name == "postgresql":
-        system = ("information_schema", inspector.default_schema_name)
+        default = inspector.default_schema_name
+        system = ("information_schema", default)
         schemas += [name for name in inspector.get_schema_names() if name not in system]
-    found = {}
+        query = (
+            f"SELECT n.nspname, c.relname, {UNREADABLE} AS why FROM pg_class c "
+            "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p')"
+        )
+        rows = _execute(connection, query)
+        why = {name if schema == default else f"{schema}.{name}": w for schema, name, w in rows}
+    found: dict[str, _Source] = {}
     for schema in schemas:
         for (_, name), key in inspector.get_multi_pk_constraint(schema=schema).items():
-            columns = list(key["constrained_columns"])
-            found[f"{schema}.{name}" if schema else name] = schema, name, columns
+            shown = f"{schema}.{name}" if schema else name
+            found[shown] = why.get(shown) or (schema, name, list(key["constrained_columns"]))
+    return found
+
+
+def _execute(connection: Connection, query: str) -> Any:
+    return connection.exec_driver_sql(query, execution_options={"no_parameters": True})
+
+
+def _read(connection: Connection, source: _Source, most: int | None) -> _Rows | str:
+    """The rows of a table, or why they are left out."""
+    if isinstance(source, str):
+        return source
+    try:
+        rows = _rows(connection, *source, most)
+    except Exception as error:
+        return error_text(error)
+    if most is not None and len(rows) > most:
+        return f"more than {most} rows"
+    found: _Rows = {}
+    seen: Counter[str] = Counter()
+    for key, text, row in rows:
+        seen[key] += 1
+        found[key, seen[key]] = text, row
     return found
 
 
 def _rows(
-    connection: Connection, source: _Source, most: int | None
-) -> Iterator[tuple[tuple[Any, ...], Row]]:
-    schema, table, key = source
-    quote = connection.dialect.identifier_preparer.quote
-    name = f"{quote(schema)}.{quote(table)}" if schema else quote(table)
+    connection: Connection, schema: str | None, name: str, keys: list[str], most: int | None
+) -> list[tuple[str, str, Row]]:
+    """Key, text and values of each row."""
+    mark = connection.dialect.identifier_preparer.initial_quote
+
+    def quote(name: str) -> str:  # the dialect's way doubles "%"
+        return f"{mark}{name.replace(mark, mark * 2)}{mark}"
+
+    table = f"{quote(schema)}.{quote(name)}" if schema else quote(name)
     limit = "" if most is None else f" LIMIT {most + 1}"
-    result = connection.exec_driver_sql(
-        f"SELECT * FROM {name}{limit}", execution_options={"no_parameters": True}
-    )
-    seen: dict[str, int] = {}
-    for row in result.mappings():
-        if key:
-            yield tuple(row[column] for column in key), dict(row)
-            continue
-        text = repr(list(row.values()))
-        seen[text] = seen.get(text, 0) + 1
-        yield (text, seen[text]), dict(row)
+    if connection.dialect.name != "postgresql":
+        result = _execute(connection, f"SELECT * FROM {table}{limit}")
+        rows = [dict(row) for row in result.mappings()]
+        return [(repr([r[n] for n in keys or r]), repr([*r.values()]), r) for r in rows]
+    key = f"ROW({', '.join(f'asyncdb.{quote(key)}' for key in keys)})" if keys else "(asyncdb.*)"
+    settings = TEXT_SETTINGS.format("true")
+
+    def select(values: str) -> Any:
+        return _execute(
+            connection,
+            f"WITH asyncdb_settings AS MATERIALIZED (SELECT {settings}) SELECT {key}::text, "
+            f"(asyncdb.*)::text, {values} FROM asyncdb_settings, {table} AS asyncdb{limit}",
+        )
+
+    try:
+        result = select("asyncdb.*")
+        names = list(result.keys())[2:]
+        return [(key, text, dict(zip(names, values, strict=True))) for key, text, *values in result]
+    except Exception as error:  # psycopg cannot read the date 'infinity'
+        try:
+            result = select("to_json(asyncdb.*)::text")
+            return [(key, text, json.loads(values)) for key, text, values in result]
+        except Exception:
+            raise error from None

@@ -159,7 +159,11 @@ class Asyncdb:
         """The rows that the test has inserted, updated and deleted so far, by table.
 
         Without changes that other transactions have not committed. It reads every table, so it
-        is not for millions of rows.
+        is not for millions of rows. Values that the driver cannot read, such as the date
+        ``infinity`` with psycopg, are those of JSON.
+
+        A table that cannot be read, for example because row security hides rows from the role, is
+        in the result as well: asking for its rows raises ``AsyncdbError`` with the reason.
         """
         from pytest_asyncdb._record import row_changes
 
@@ -168,7 +172,10 @@ class Asyncdb:
             self._before = self._run.host.run(reading)
         async with self.engine.connect() as connection:
             after = await connection.run_sync(row_changes.read_tables)
-        return row_changes.differences(self._before, after)
+        found = row_changes.differences(self._before, after)
+        for table, why in row_changes.left_out(self._before, after).items():
+            found[table] = row_changes.LeftOut(messages.table_not_read(table, why))
+        return found
 
     async def schema_differences(self, *, ignore: Collection[str] = ()) -> list[str]:
         """The differences between the models and the test's database, one per line.

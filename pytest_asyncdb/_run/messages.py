@@ -55,6 +55,15 @@ def needs_independent(what: str, test: str) -> errors.IsolationConflict:
     )
 
 
+def table_not_read(table: str, why: str) -> errors.AsyncdbError:
+    """The rows of a table are not among those of ``asyncdb.changes()``."""
+    return errors.AsyncdbError(
+        f"asyncdb.changes() could not read the table {table}",
+        [why],
+        ["query the table in the test", "or connect with a role that may read all its rows"],
+    )
+
+
 def not_an_app_engine(word: str, source: str, found: str) -> errors.ConfigError:
     """``asyncdb_app_engines`` names an object that cannot be redirected.
 

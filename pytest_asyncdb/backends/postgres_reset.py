@@ -5,6 +5,10 @@ is unchanged if the number of its rows and its youngest ``xmin`` are: an inserte
 a younger one, and a deleted row is missing. ``age`` compares ``xmin`` with a transaction of the
 plugin; it is cheaper than a cast of ``xmin``, which goes through text.
 https://www.postgresql.org/docs/current/ddl-system-columns.html
+
+A row that is unchanged is also where it was, so the rows that have to be put back are those whose
+place (``ctid``) is empty once younger rows are deleted. Values of the user's types are remembered
+as text, so that nothing of the plugin's depends on a type.
 """
 
 from __future__ import annotations
@@ -13,15 +17,20 @@ import contextlib
 import dataclasses
 from collections.abc import Sequence
 
+from pytest_asyncdb._record.row_changes import TEXT_SETTINGS
 from pytest_asyncdb.abc import IDS, LEFT_OPEN, Restorer, Sql
 from pytest_asyncdb.backends.postgres_catalogs import (
     CLOSING,
     LEFT,
+    NOTE_DDL,
+    NOTED,
+    OF_DATABASE,
     OF_SCHEMA,
     PATIENCE,
     SCHEMA,
     SEQUENCES,
     TABLES,
+    UNSEEN,
 )
 
 
@@ -30,18 +39,21 @@ class _Table:
     """The remembered state of a table.
 
     Args:
-        columns: The writable columns.
-        key: The condition that row ``t`` has the key of row ``s``; None: there is no primary key.
-        seen: The number of rows, and by how much the youngest is younger than the plugin's
-            transaction; empty: the table was empty.
-        shadow: A temporary table with its rows.
+        columns: The writable columns, see ``TABLES``.
+        seen: The number of rows, by how much the youngest is younger than the plugin's transaction,
+            and the file; empty: the table was empty.
+        shadow: A temporary table with its rows and their places.
     """
 
     name: str
-    columns: str
-    key: str | None
+    columns: Sequence[Sequence[str]]
     seen: str = ""
     shadow: str = ""
+
+    @property
+    def remembered(self) -> str:
+        """Expressions for the columns of *shadow*."""
+        return ", ".join(["ctid AS place", *(one for one, _, _ in self.columns)])
 
 
 class PostgresRestorer(Restorer):
@@ -52,7 +64,9 @@ class PostgresRestorer(Restorer):
         self._tables: dict[str, _Table] = {}
         #: Where each sequence stood, as arguments of ``setval``, by its name.
         self._sequences: dict[str, str] = {}
-        #: The number of rows in all catalogs and the age of the youngest.
+        #: A query for the rows that show whether the schema has changed.
+        self._schema = ""
+        #: Their number, and the age of the youngest.
         self._catalogs = ""
         #: Returns what differs, and the state of seeded tables.
         self._query = ""
@@ -64,30 +78,39 @@ class PostgresRestorer(Restorer):
     async def remember(self) -> None:
         from sqlalchemy.exc import DBAPIError
 
-        ((self._ours, _),) = await self._sql.fetch(
+        ((self._ours, superuser, *_),) = await self._sql.fetch(
             "SELECT (txid_current() % (2 ^ 32)::bigint)::text, "
-            f"set_config('lock_timeout', '{PATIENCE}', false)"
+            "current_setting('is_superuser') = 'on', "
+            f"set_config('lock_timeout', '{PATIENCE}', false), {TEXT_SETTINGS.format('false')}"
         )
+        # Once and for all: after each change of the role the server plans every statement again.
+        with contextlib.suppress(DBAPIError):  # the account may not switch triggers off
+            await self._sql.fetch("SELECT set_config('session_replication_role', 'replica', false)")
+            self._replica = True
+        self._schema = OF_SCHEMA
+        with contextlib.suppress(Exception):  # the extension plpgsql was dropped
+            if superuser:
+                await self._sql.script([NOTE_DDL])
+                self._schema = NOTED
+        self._schema += f" UNION ALL {OF_DATABASE}"
+        self.unseen = [word for (word,) in await self._sql.fetch(UNSEEN)]
         tables = [_Table(*row) for row in await self._sql.fetch(TABLES)]
         self._tables = {f"table {table.name}": table for table in tables}
         filled = await self._note_rows(tables)
         for number, table in enumerate(filled):
             table.shadow = f"pg_temp.asyncdb_{number}"
             # ONLY: without the rows of tables that inherit from it.
-            await self._sql.script(
-                [f"CREATE TEMP TABLE asyncdb_{number} AS SELECT * FROM ONLY {table.name}"]
-            )
+            rows = f"SELECT {table.remembered} FROM ONLY {table.name}"
+            await self._sql.script([f"CREATE TEMP TABLE asyncdb_{number} AS {rows}"])
         await self._note_rows(filled)
-        # Once and for all: after each change of the role the server plans every statement again.
-        with contextlib.suppress(DBAPIError):  # the account may not switch triggers off
-            await self._sql.fetch("SELECT set_config('session_replication_role', 'replica', false)")
-            self._replica = True
         values = " UNION ALL ".join(
             f"SELECT {_literal(IDS + name)}, last_value || ', ' || is_called FROM {name}"
             for (name,) in await self._sql.fetch(SEQUENCES)
         )
         self._sequences = dict(await self._sql.fetch(values)) if values else {}
-        ((self._catalogs,),) = await self._sql.fetch(f"SELECT {self._seen} FROM ({OF_SCHEMA}) AS c")
+        ((self._catalogs,),) = await self._sql.fetch(
+            f"SELECT {self._seen} FROM ({self._schema}) AS c"
+        )
         self._query = self._differences()
 
     async def changed(self) -> Sequence[str]:
@@ -113,20 +136,24 @@ class PostgresRestorer(Restorer):
         seeded = [table for table in tables if table.shadow]
         if seeded and not self._replica:
             return False
-        await self._sql.script(
-            [
-                "BEGIN",
-                "SET LOCAL lock_timeout = '10s'",
-                *_delete([table for table in tables if not table.shadow]),
-                *(part for table in seeded for part in self._put_back(table)),
-                *(
-                    f"SELECT setval({_literal(_named(word))}, {self._sequences[word]})"
-                    for word in changed
-                    if word in self._sequences
-                ),
-                "COMMIT",
-            ]
-        )
+        statements = [
+            "BEGIN",
+            "SET LOCAL lock_timeout = '10s'",
+            *_delete([table for table in tables if not table.shadow]),
+            *(part for table in seeded for part in self._put_back(table)),
+            *(
+                f"SELECT setval({_literal(_named(word))}, {self._sequences[word]})"
+                for word in changed
+                if word in self._sequences
+            ),
+            "COMMIT",
+        ]
+        try:
+            await self._sql.script(statements)
+        except Exception:  # the account may not do it, or another session has a lock
+            with contextlib.suppress(Exception):
+                await self._sql.script(["ROLLBACK"])
+            return False
         await self._note_rows(seeded)
         # The user's triggers, if they have fired, may have changed other tables.
         return self._replica or not await self.changed()
@@ -162,7 +189,7 @@ class PostgresRestorer(Restorer):
                 for word, value in self._sequences.items()
             ),
             # One query for all catalogs; several cost 1.5 times as much.
-            f"SELECT '{SCHEMA}', '' FROM ({OF_SCHEMA}) AS catalogs "
+            f"SELECT '{SCHEMA}', '' FROM ({self._schema}) AS catalogs "
             f"HAVING {self._seen} <> '{self._catalogs}'",
             LEFT,
         ]
@@ -177,22 +204,24 @@ class PostgresRestorer(Restorer):
         """A query for the state of a table; of one that was empty, for whether it has rows."""
         word = _literal(f"table {table.name}")
         if table.shadow:
-            return f"SELECT {word}, {self._seen} FROM ONLY {table.name}"
+            file = f"pg_relation_filenode({_literal(table.name)})"
+            return f"SELECT {word}, {self._seen} || ':' || {file} FROM ONLY {table.name}"
         return f"(SELECT {word}, 'rows' FROM ONLY {table.name} LIMIT 1)"
 
     def _put_back(self, table: _Table) -> list[str]:
         """Statements that restore the rows of a seeded table."""
-        insert = (
-            f"INSERT INTO {table.name} ({table.columns}) OVERRIDING SYSTEM VALUE "
-            f"SELECT {table.columns} FROM {table.shadow} s"
-        )
-        if table.key is None:
-            return [f"DELETE FROM ONLY {table.name}", insert]
-        _, _, youngest = table.seen.partition(":")
-        younger = f"age('{self._ours}'::xid) - age(xmin) > {youngest}"
+        name, (_, youngest, file) = table.name, table.seen.split(":")
+        columns = ", ".join(column for _, column, _ in table.columns)
+        values = ", ".join(value for _, _, value in table.columns)
         return [
-            f"DELETE FROM ONLY {table.name} WHERE {younger}",
-            f"{insert} WHERE NOT EXISTS (SELECT FROM ONLY {table.name} t WHERE {table.key})",
+            f"DELETE FROM ONLY {name} WHERE age('{self._ours}'::xid) - age(xmin) > {youngest} "
+            # In another file, after VACUUM FULL or TRUNCATE, rows are at other places.
+            f"OR (SELECT pg_relation_filenode({_literal(name)}) <> {file})",
+            f"WITH gone AS (DELETE FROM {table.shadow} AS s WHERE NOT EXISTS "
+            f"(SELECT FROM ONLY {name} AS t WHERE t.ctid = s.place) RETURNING s.*), "
+            f"back AS (INSERT INTO {name}{f' ({columns})' if columns else ''} "
+            f"OVERRIDING SYSTEM VALUE SELECT {values} FROM gone RETURNING {table.remembered}) "
+            f"INSERT INTO {table.shadow} SELECT * FROM back",
         ]
 
 

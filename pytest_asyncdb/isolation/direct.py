@@ -379,6 +379,8 @@ class DirectView(WorkView):
     @contextlib.contextmanager
     def checkpoint(self) -> Iterator[None]:
         changed = self.restoration.changed(self.reset_sequences)
+        if unseen := self.restoration.unseen:
+            raise messages.CHECKPOINT_UNSEEN.of(self.work.test, *unseen)
         if changed:
             raise messages.CHECKPOINT_AFTER_CHANGES.of(self.work.test, messages.changed(changed))
         try:

@@ -11,6 +11,7 @@ from pytest_asyncdb._record.statement_log import Place
 
 _RESET = '@pytest.mark.asyncdb(isolation="reset")'
 _MARK_RESET = f"mark the test {_RESET}"
+_MARK_ROLLBACK = 'mark the test @pytest.mark.asyncdb(isolation="rollback")'
 
 
 class Text(NamedTuple):
@@ -168,16 +169,19 @@ NOT_DROPPED = Text(
 CHECKPOINT_AFTER_CHANGES = Text(
     "asyncdb.checkpoint() begins after something has been committed",
     "With real commits a checkpoint leads back to the schema and seed only.",
-    (
-        "enter it first, put what it begins with into asyncdb_seed, "
-        'or mark the test @pytest.mark.asyncdb(isolation="rollback")',
-    ),
+    (f"enter it first, put what it begins with into asyncdb_seed, or {_MARK_ROLLBACK}",),
     errors.IsolationConflict,
 )
 CHECKPOINT_IN_A_TRANSACTION = Text(
     "asyncdb.checkpoint() begins while a transaction is open",
     "",
     ("end it before: await session.commit(), or await session.rollback()",),
+    errors.IsolationConflict,
+)
+CHECKPOINT_UNSEEN = Text(
+    "asyncdb.checkpoint() cannot put the data back",
+    "What changes cannot be seen, so only the whole database could be replaced.",
+    (_MARK_ROLLBACK,),
     errors.IsolationConflict,
 )
 CHECKPOINT_LOST = Text(

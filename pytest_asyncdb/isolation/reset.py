@@ -44,6 +44,7 @@ class Reset(SharedDatabaseStrategy):
         if view.keeping:
             view.kept = self.keep()
             return [*breaches, *self.forget(test)]
+        view.unseen = view.restoration.unseen
         changed, more = self.put_back(test, view.reset_sequences)
         if "schema" in changed and self._pool is not None:
             self._pool.discard()  # SQLite's would believe in the schema that they have read

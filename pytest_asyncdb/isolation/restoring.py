@@ -38,6 +38,11 @@ class Restoration:
             self._remembered = self._stack.enter_context(self._database.restorer(self.ref))
         return self._remembered
 
+    @property
+    def unseen(self) -> Sequence[str]:
+        """See ``Restorer.unseen``; empty before :meth:`remember`."""
+        return () if self._remembered is None else self._remembered.unseen
+
     def changed(self, sequences: bool = True) -> Sequence[str]:
         """What differs from the template, in words.
 
@@ -48,11 +53,14 @@ class Restoration:
         return [word for word in found if sequences or not word.startswith(IDS)]
 
     def put_back(self, sequences: bool = True) -> tuple[Sequence[str], bool]:
-        """Put the database back. Returns what had changed, and whether that was possible.
+        """Put the database back. Returns what had changed, and whether that was possible; it is
+        not where the account cannot see what changed.
 
         Args:
             sequences: Moved sequences count as changes.
         """
+        if self.unseen:
+            return self.changed(sequences), False
         return self._host.run(self.remember().put_back(sequences), PATIENCE)
 
     def reset_sequences(self) -> None:

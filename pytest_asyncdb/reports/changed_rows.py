@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
@@ -49,19 +49,19 @@ def _look(view: View, run: Run) -> str:
     if reference not in run.untouched:
         run.untouched[reference] = run.host.run(row_changes.read_untouched(reference, read))
     before = run.untouched[reference]
-    left_out = sorted({name for rows in (before, after) for name in rows if rows[name] is None})
+    left_out = row_changes.left_out(before, after)
     found = row_changes.differences(before, after)
     seen = "committed " if view.independent else ""
     return render(found, left_out, seen, 0 if view.log.hidden else _SHOWN)
 
 
 def render(
-    changes: Mapping[str, TableChanges], left_out: Sequence[str], seen: str, shown: int
+    changes: Mapping[str, TableChanges], left_out: Mapping[str, str], seen: str, shown: int
 ) -> str:
     """The text of the section.
 
     Args:
-        left_out: Tables that were not compared.
+        left_out: Tables that were not compared, each with the reason.
         seen: ``committed `` if only committed rows were compared, else empty.
         shown: Number of rows of a table that are shown; 0: rows are only counted.
     """
@@ -80,8 +80,9 @@ def render(
             lines.append(f"  and {len(rows) - shown} more")
     if not lines:
         lines.append(f"no {seen}row differs from an untouched database")
-    if left_out:
-        lines += wrap(f"not compared, too large or too many: {', '.join(left_out)}")
+    lines += [
+        line for table, why in left_out.items() for line in wrap(f"{table}: not compared: {why}")
+    ]
     return "\n".join(lines)
 
 
@@ -91,7 +92,7 @@ def _row(row: Row) -> str:
 
 def _update(before: Row, after: Row) -> str:
     """The first column, which identifies the row, and the columns that differ."""
-    changed = [name for name in after if before.get(name) != after[name]]
+    changed = [name for name in after if repr(before.get(name)) != repr(after[name])]
     cells = [f"{n}={_value(n, before.get(n))} -> {_value(n, after[n])}" for n in changed]
     if (first := next(iter(after))) not in changed:
         cells.insert(0, _row({first: after[first]}))

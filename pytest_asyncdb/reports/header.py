@@ -68,6 +68,12 @@ def notes(run: Run, reports: Iterable[object]) -> list[str]:
         "pytest cannot parametrise unittest classes and doctests"
         for word, number in only.items()
     ]
+    unseen = Counter(word for r in reports for word in getattr(r, "asyncdb_unseen", ()))
+    lines += [
+        f"asyncdb: the database was replaced after {counted(number, 'test')}, "
+        f"as its changes cannot be seen: {word}"
+        for word, number in unseen.items()
+    ]
     lines += _kept(reports)
     lines += _other_engines(reports, run)
     lines += _late(reports)

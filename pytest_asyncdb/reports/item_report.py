@@ -1,8 +1,8 @@
 """What the plugin adds to pytest's report of a test: sections of a failed test, and attributes.
 
 xdist's workers send a report with its attributes to the controller: ``asyncdb`` (the outcome,
-for the matrix), ``asyncdb_kept``, ``asyncdb_only``, ``asyncdb_other_engines``, ``asyncdb_late``
-and ``asyncdb_times``.
+for the matrix), ``asyncdb_kept``, ``asyncdb_only``, ``asyncdb_other_engines``, ``asyncdb_late``,
+``asyncdb_unseen`` and ``asyncdb_times``.
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo
         report.__dict__["asyncdb_late"] = [[*late] for late in run.late]
         run.late.clear()
     if call.when == "teardown":
+        if test.view is not None and test.view.unseen:
+            report.__dict__["asyncdb_unseen"] = [*test.view.unseen]
         if test.only is not None:
             report.__dict__["asyncdb_only"] = str(test.only)
         times = run.timer.take()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fix_project import Project
+from fix_project import QUIET, Project
 from fix_servers import Target
 
 pytestmark = pytest.mark.filterwarnings("default::ResourceWarning")
@@ -120,6 +120,108 @@ def test_a_checkpoint_in_a_transaction_is_refused(project: Project, target: Targ
         To fix this: end it before: await session.commit(), or await session.rollback()
         """
     )
+
+
+ODD = {
+    "postgres": [
+        'CREATE TYPE "pa%s:ir" AS (a INT, b TEXT)',
+        "CREATE TABLE arrays (id INT[] PRIMARY KEY, v TEXT)",
+        "INSERT INTO arrays VALUES ('{7}', 'seeded')",
+        "CREATE TABLE documents (id JSONB PRIMARY KEY)",
+        'CREATE TABLE pairs (id "pa%s:ir" PRIMARY KEY, n NUMERIC, at TIMESTAMPTZ)',
+        "CREATE TABLE endless (id DATE PRIMARY KEY, at TIMESTAMPTZ, f FLOAT8)",
+        "INSERT INTO endless VALUES ('infinity', '-infinity', 'NaN')",
+        "CREATE TABLE settings (asyncdb INT PRIMARY KEY, text TEXT)",
+    ],
+    "mysql": ["CREATE TABLE documents (id INT PRIMARY KEY, d JSON)"],
+    "mariadb": ["CREATE TABLE documents (id INT PRIMARY KEY, d JSON)"],
+    "sqlite": [],
+}
+ODD_ROWS = {
+    "postgres": {
+        "arrays": ("'{1,2}', 'x'", "v = 'y'"),
+        "documents": ("""'{"a": [1]}'""", """id = '{"a": [2]}'"""),
+        "pairs": ("ROW(1, 'x'), 'NaN', now()", "n = 1"),
+        "endless": ("'-infinity', now(), 'inf'", "f = 0"),
+        "settings": ("1, 'x'", "text = 'y'"),
+    },
+    "mysql": {"documents": ("""1, '{"a": [1]}'""", "d = '[]'")},
+    "mariadb": {"documents": ("""1, '{"a": [1]}'""", "d = '[]'")},
+    "sqlite": {},
+}
+
+
+@pytest.mark.everyday(
+    *(("sqlite", "rollback"), ("mysql+aiomysql", "rollback"), ("mariadb+asyncmy", "reset")),
+    *(("postgres+asyncpg", "rollback"), ("postgres+psycopg", "reset")),
+)
+@pytest.mark.parametrize("strategy", ["rollback", "reset"])
+def test_changes_of_tables_with_odd_keys_and_names(
+    project: Project, target: Target, strategy: str
+) -> None:
+    """Keys that are arrays or documents, or none; any name; values that a driver cannot read."""
+    quote = "`" if target.backend in ("mysql", "mariadb") else '"'
+    name = f"{quote}it's 100%s of :x %(y)s{quote}"
+    ddl = [
+        *ODD[target.backend],
+        f"CREATE TABLE {name} ({quote}a:b %s{quote} INT PRIMARY KEY, {quote}c %{quote} INT)",
+        "CREATE TABLE heap (a INT, b INT)",
+        "INSERT INTO heap VALUES (1, 1), (1, 1), (2, 2)",
+    ]
+    rows = {
+        **ODD_ROWS[target.backend],
+        name: ("1, 1", f"{quote}c %{quote} = 2"),
+        "heap": ("1, 1", ""),
+    }
+    project.ini(asyncdb_metadata=None)
+    project.write(
+        "conftest.py",
+        f"""
+        import pytest
+
+
+        @pytest.fixture(scope="session")
+        def asyncdb_migrate():
+            async def migrate(connection):
+                for statement in {ddl!r}:
+                    await connection.exec_driver_sql(
+                        statement, execution_options={{"no_parameters": True}})
+            return migrate
+        """,
+    )
+    project.tests(
+        f"""
+        ROWS = {rows!r}
+
+        async def run(engine, statement):
+            async with engine.begin() as connection:
+                await connection.exec_driver_sql(
+                    statement, execution_options={{"no_parameters": True}})
+
+
+        async def test_it(asyncdb, asyncdb_engine):
+            assert await asyncdb.changes() == {{}}
+            for name, (row, _) in ROWS.items():
+                await run(asyncdb_engine, f"INSERT INTO {{name}} VALUES ({{row}})")
+            changes = await asyncdb.changes()
+            assert [len(changes[name.strip('`"')].inserted) for name in ROWS] == [1] * len(ROWS)
+            assert len(changes) == len(ROWS)
+            assert changes["heap"].inserted == [{{"a": 1, "b": 1}}]
+            for name, (_, update) in ROWS.items():
+                if update:
+                    await run(asyncdb_engine, f"UPDATE {{name}} SET {{update}}")
+            await run(asyncdb_engine, "DELETE FROM heap WHERE a = 1")
+            changes = await asyncdb.changes()
+            assert len(changes["heap"].deleted) == 2
+            assert all(len(changes[name.strip('`"')].inserted) == 1
+                       for name, (_, update) in ROWS.items() if update)
+            assert len(changes.get("arrays", changes["heap"]).updated) == ("arrays" in changes)
+        """
+    )
+    result = project.pytester.runpytest_inprocess(
+        *QUIET, *target.arguments, f"--asyncdb-isolation={strategy}"
+    )
+    result.assert_outcomes(passed=1)
 
 
 @pytest.mark.everyday(

@@ -140,3 +140,108 @@ def test_the_told_right_suffices(project: Project, account: Account) -> None:
     result.assert_outcomes(passed=1)
     result = run(project, account, "--asyncdb-isolation=copy")
     result.assert_outcomes(passed=1)
+
+
+class Tenant(Account):
+    """An account that may create databases, but does not get past row security."""
+
+    @contextlib.contextmanager
+    def made(self) -> Iterator[Account]:
+        self.observer.query(f"CREATE ROLE {self.name} LOGIN CREATEDB PASSWORD '{PASSWORD}'")
+        try:
+            yield self
+        finally:
+            self.observer.query(f"DROP ROLE {self.name}")
+
+
+@pytest.mark.everyday("postgres+asyncpg")
+@pytest.mark.parametrize("word", WORDS[1:3])
+def test_what_row_security_hides_does_not_stay(
+    project: Project, servers: Servers, word: str
+) -> None:
+    """The database is replaced, which the summary says; ``changes()`` and checkpoints do not look
+    through policies. Control: a look with the same account sees no change."""
+    project.ini(asyncdb_metadata=None)
+    project.write(
+        "conftest.py",
+        """
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def asyncdb_migrate():
+            async def migrate(connection):
+                for statement in (
+                    "CREATE TABLE doc (id SERIAL PRIMARY KEY, tenant TEXT NOT NULL)",
+                    "CREATE TABLE plain (id INT PRIMARY KEY)",
+                    "ALTER TABLE doc ENABLE ROW LEVEL SECURITY",
+                    "ALTER TABLE doc FORCE ROW LEVEL SECURITY",
+                    "CREATE POLICY own ON doc USING (tenant = current_setting('app.tenant', true))",
+                ):
+                    await connection.exec_driver_sql(statement)
+            return migrate
+        """,
+    )
+    project.tests(
+        """
+        async def insert(engine):
+            async with engine.begin() as connection:
+                await connection.execute(text("SELECT set_config('app.tenant', 'acme', true)"))
+                query = text("SELECT count(*) FROM doc")
+                assert await connection.scalar(query) == 0
+                await connection.execute(text("INSERT INTO doc (tenant) VALUES ('acme')"))
+                assert await connection.scalar(query) == 1
+            async with engine.begin() as connection:
+                assert await connection.scalar(query) == 0  # control
+
+        @pytest.mark.parametrize("n", range(2))
+        @pytest.mark.parametrize("strategy", [
+            pytest.param(word, marks=pytest.mark.asyncdb(isolation=word))
+            for word in ("reset", "rollback")])
+        async def test_rows(asyncdb_engine, asyncdb_url, strategy, n):
+            await insert(asyncdb_engine)
+
+        @pytest.mark.asyncdb(isolation="reset")
+        async def test_changes(asyncdb, asyncdb_engine):
+            async with asyncdb_engine.begin() as connection:
+                await connection.execute(text("INSERT INTO plain VALUES (1)"))
+            changes = await asyncdb.changes()
+            assert changes["plain"].inserted == [{"id": 1}]
+            assert sorted(changes) == ["doc", "plain"]
+            print(f"shown: {changes['doc']}")
+            print(changes["doc"].inserted)
+
+        @pytest.mark.asyncdb(isolation="reset")
+        async def test_checkpoint(asyncdb, asyncdb_engine):
+            async with asyncdb.checkpoint():
+                await insert(asyncdb_engine)
+
+        @pytest.mark.asyncdb(isolation="reset")
+        async def test_end(asyncdb_engine):
+            await insert(asyncdb_engine)
+        """
+    )
+    with Tenant(servers.target(word), "postgres").made() as account:
+        result = run(project, account, f"--asyncdb-allow-hosts={account.server.host}")
+    result.assert_outcomes(passed=5, failed=2)
+    shown = str(result.stdout)
+    hidden = f"row security hides rows from the role {account.name}"
+    assert "shown: <asyncdb.changes() could not read the table doc>" in shown
+    assert (
+        "asyncdb.changes() could not read the table doc\n\n"
+        f"{hidden}\n\n"
+        "To fix this, do one of:\n"
+        "  - query the table in the test\n"
+        "  - or connect with a role that may read all its rows\n"
+    ) in shown
+    assert (
+        "asyncdb.checkpoint() cannot put the data back\n\n"
+        f"test: test_it.py::test_checkpoint[{account.target.id}]\n"
+        f"table public.doc: {hidden}\n"
+        "What changes cannot be seen, so only the whole database could be replaced.\n\n"
+        'To fix this: mark the test @pytest.mark.asyncdb(isolation="rollback")\n'
+    ) in shown
+    assert f"doc: not compared: {hidden}" in shown
+    assert (
+        "asyncdb: the database was replaced after 5 tests, as its changes cannot be seen: "
+        f"table public.doc: {hidden}\n" in shown
+    )

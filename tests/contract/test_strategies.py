@@ -608,3 +608,98 @@ def test_the_observer_would_see_a_leak(project: Project, target: Target, strateg
         target, f"--asyncdb-isolation={strategy}", expected={"users": [(1, "ada")], "posts": []}
     )
     assert list(outcome.watch.leaks.values()) == [{"posts": [], "users": []}]
+
+
+OWN_TYPES = """
+import enum
+
+from sqlalchemy import ForeignKey
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Role(enum.Enum):
+    user = 1
+    admin = 2
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class User(Base):
+    __tablename__ = "users"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    role: Mapped[Role]
+
+
+class Post(Base):
+    __tablename__ = "posts"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
+"""
+
+
+@pytest.mark.everyday("postgres+asyncpg")
+@pytest.mark.parametrize("word", WORDS[1:3])
+def test_seeded_tables_and_their_types_can_be_dropped(
+    project: Project, servers: Servers, word: str
+) -> None:
+    """What Alembic's downgrade does, in every strategy; rows of such types are put back."""
+    project.write("app/models.py", OWN_TYPES)
+    project.write(
+        "conftest.py",
+        """
+        import pytest
+        from app.models import Role, User
+
+
+        @pytest.fixture(scope="session")
+        def asyncdb_seed():
+            async def seed(session):
+                session.add(User(id=1, role=Role.admin))
+
+            return seed
+        """,
+    )
+    project.tests(
+        """
+        STRATEGIES = [pytest.param(word, marks=pytest.mark.asyncdb(isolation=word))
+                      for word in ("rollback", "reset", "copy")]
+
+
+        async def check(session):
+            assert (await session.execute(select(User.id, User.role))).all() == [(1, Role.admin)]
+
+
+        @pytest.mark.parametrize("strategy", STRATEGIES)
+        async def test_downgrade(asyncdb_url, asyncdb_engine, strategy):
+            async with asyncdb_engine.begin() as connection:
+                await connection.run_sync(Base.metadata.drop_all)
+            async with asyncdb_engine.begin() as connection:
+                await connection.run_sync(Base.metadata.create_all)
+
+
+        @pytest.mark.asyncdb(isolation="reset")
+        async def test_alter(asyncdb_session):
+            await check(asyncdb_session)
+            await asyncdb_session.execute(text("ALTER TYPE role RENAME VALUE 'admin' TO 'root'"))
+            await asyncdb_session.commit()
+
+
+        @pytest.mark.asyncdb(isolation="reset")
+        @pytest.mark.parametrize("n", range(2))
+        async def test_rows(asyncdb_session, n):
+            await check(asyncdb_session)
+            await asyncdb_session.execute(text("UPDATE users SET role = 'user'"))
+            await asyncdb_session.commit()
+
+
+        @pytest.mark.parametrize("strategy", STRATEGIES)
+        async def test_end(asyncdb_session, strategy):
+            await check(asyncdb_session)
+        """
+    )
+    tests = (project.path / "test_it.py").read_text(encoding="utf-8")
+    project.write("test_it.py", tests.replace("Post, User", "Post, Role, User"))
+    expected = {"users": [(1, "admin")], "posts": []}
+    project.run(servers.target(word), expected=expected).passed(9)

@@ -253,7 +253,7 @@ def test_large_tables_are_left_out(project: Project, servers: Servers) -> None:
     assert section(project.run(servers.target("sqlite")).had(failed=1)) == [
         "posts: 1 inserted",
         "  + id=1, user_id=1, text='his'",
-        "not compared, too large or too many: users",
+        "users: not compared: more than 5000 rows",
     ]
 
 
