@@ -42,7 +42,7 @@ def programs(backend: str) -> st.SearchStrategy[tuple[list[Step], bool]]:
     return st.tuples(st.one_of(plain, plain, changing), st.booleans())
 
 
-@pytest.mark.everyday("sqlite", "postgres+asyncpg")
+@pytest.mark.everyday("sqlite", ("postgres+asyncpg", "rollback"), ("postgres+asyncpg", "reset"))
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_random_programs_leave_nothing(servers: Servers, target: Target, strategy: str) -> None:
     """Catalogs, rows, and the session of the next test's connection are those of the start."""
@@ -79,7 +79,7 @@ def test_random_programs_leave_nothing(servers: Servers, target: Target, strateg
         check()
 
 
-@pytest.mark.everyday("sqlite", "postgres+asyncpg")
+@pytest.mark.everyday("sqlite")
 def test_a_plain_engine_leaves_most_of_it(servers: Servers, target: Target) -> None:
     """Control: what a session sets and commits is there for the next one of the same pool."""
     backend = target.backend
