@@ -137,12 +137,13 @@ class SQLiteRestorer(Restorer):
     def __init__(self, keeper: sqlite3.Connection, template: sqlite3.Connection) -> None:
         self._keeper = keeper
         self._template = template
-        self._version = 0
+        self._version = self._schema = 0
 
     async def remember(self) -> None:
         # Called after the test, when no statement of the test runs any more.
         self._keeper.execute("PRAGMA busy_timeout = 100")
-        self._version = self._data_version()
+        self._version = self._number("data_version")
+        self._schema = self._number("schema_version")
 
     async def changed(self) -> Sequence[str]:
         import sqlite3
@@ -152,19 +153,21 @@ class SQLiteRestorer(Restorer):
         except sqlite3.OperationalError as error:
             return [f"{LEFT_OPEN}of this process: {error}"]
         self._keeper.rollback()
-        return [] if self._data_version() == self._version else ["database"]
+        if self._number("data_version") == self._version:
+            return []
+        return ["schema" if self._number("schema_version") != self._schema else "database"]
 
     async def restore(self, changed: Sequence[str]) -> bool:
         if any(word.startswith(LEFT_OPEN) for word in changed):
             return False  # it cannot be ended, and backup() would wait for it
         self._template.backup(self._keeper)
-        self._version = self._data_version()
+        await self.remember()
         return True
 
-    def _data_version(self) -> int:
-        """A number that another connection's commit changes; the keeper's own does not."""
-        (version,) = self._keeper.execute("PRAGMA data_version").fetchone()
-        return int(version)
+    def _number(self, pragma: str) -> int:
+        """``data_version``: changed by another connection's commit; the keeper's own does not."""
+        (number,) = self._keeper.execute(f"PRAGMA {pragma}").fetchone()
+        return int(number)
 
 
 class SQLite(Backend):

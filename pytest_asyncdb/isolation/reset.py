@@ -45,7 +45,10 @@ class Reset(SharedDatabaseStrategy):
             view.kept = self.keep()
             return [*breaches, *self.forget(test)]
         view.unseen = view.restoration.unseen
-        return [*breaches, *self.put_back(test, view.reset_sequences)[1]]
+        changed, more = self.put_back(test, view.reset_sequences)
+        if "schema" in changed and self._pool is not None:
+            self._pool.discard()  # SQLite's would believe in the schema that they have read
+        return [*breaches, *more]
 
     def close(self) -> None:
         pool, self._pool = self._pool, None
