@@ -307,11 +307,8 @@ class DirectConnection(Checkout):
         self.read_only = value
 
     def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
-<<<<<<< HEAD
-        self.turns.enter()  # the test may end meanwhile
-=======
         succeeded = False
->>>>>>> h/copies
+        self.turns.enter()  # the test may end meanwhile
         try:
             self.work.check_open(statement)
             backing = self.backing
@@ -320,12 +317,8 @@ class DirectConnection(Checkout):
             succeeded = True
             return result
         finally:
-<<<<<<< HEAD
-            self.turns.leave()
-=======
             self.work.prepared.note(statement, call.parameters, succeeded)
-            self.leave()
->>>>>>> h/copies
+            self.turns.leave()
 
     def _begun(self, work: Callable[[str], Any], statement: str) -> Any:
         begin = self.work.connector.backend.begin_at_write
