@@ -155,6 +155,8 @@ class BackingConnection:
         self._direct = direct
         self._url = url
         self._fairy: Any = None
+        #: The driver's connection, while there is one.
+        self._raw: Any = None
         #: Pools of which this is a connection: their listeners of "connect" run on it.
         self.pools: Sequence[Pool] = ()
         #: The listeners that have run on it.
@@ -175,7 +177,7 @@ class BackingConnection:
     @property
     def connection(self) -> Any:
         """The driver's own connection."""
-        return self.adapted.driver_connection
+        return self._raw or self.adapted.driver_connection
 
     def connect(self) -> None:
         """Make sure that there is a connection that is not known to be broken, on which the
@@ -199,7 +201,7 @@ class BackingConnection:
     @property
     def is_open(self) -> bool:
         """Is there a connection that is not known to be broken?"""
-        return self._fairy is not None and not self.driver.is_closed(self._fairy.driver_connection)
+        return self._raw is not None and not self.driver.is_closed(self._raw)
 
     def was_ended(self) -> bool:
         """Has the server ended this idle connection, or does it have anything else to say?
@@ -266,7 +268,7 @@ class BackingConnection:
 
     def discard(self) -> None:
         """Close the connection, whatever its state; the next use opens a new one. Blocks."""
-        fairy, self._fairy = self._fairy, None
+        fairy, self._fairy, self._raw = self._fairy, None, None
         if fairy is not None:
             with contextlib.suppress(TimeoutError):  # the server does not answer; it is let go
                 self.run(fairy.invalidate)
@@ -327,7 +329,7 @@ class BackingConnection:
             self.deferred_check = self.backend.deferred_check if exist else ()
             if exist and self.backend.deferred_prepare:
                 await_only(self.driver.run(fairy.driver_connection, self.backend.deferred_prepare))
-        self._fairy = fairy
+        self._fairy, self._raw = fairy, fairy.driver_connection
 
     def _run_listeners(self, fairy: Any) -> None:
         """Run what has not run, and commit, so that no rollback of a test undoes a ``SET``."""
@@ -339,7 +341,7 @@ class BackingConnection:
             if self.ran:
                 adapted.commit()
         except BaseException:
-            self._fairy = None
+            self._fairy = self._raw = None
             fairy.invalidate()
             raise
         if not self._direct or self.backend.begin_at_write is not None:
