@@ -320,6 +320,8 @@ class Driver(abc.ABC):
 
     #: SQLAlchemy's adapter awaits when it makes a cursor, rather than when that executes.
     cursor_awaits: ClassVar[bool] = True
+    #: A cursor whose rows have been fetched must be closed before the next statement.
+    closes_cursors: ClassVar[bool] = False
     #: The end of a transaction waits for a statement that another task is running on the
     #: connection.
     takes_turns: ClassVar[bool] = True

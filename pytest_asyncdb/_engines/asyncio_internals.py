@@ -12,7 +12,8 @@ import sys
 
 # Without _set_running_loop no statement can run in place: "Cannot run the event loop while
 # another loop is running". Futures that an adapter makes would belong to the wrong loop.
-from asyncio import _set_running_loop
+# _get_running_loop is get_running_loop() without its exception.
+from asyncio import _get_running_loop, _set_running_loop
 
 # Without these two, asyncio.current_task() is wrong in the plugin's tasks and in the caller's,
 # and since Python 3.12 entering a task while another one is entered raises RuntimeError.
@@ -22,16 +23,13 @@ from types import FrameType
 #: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
 __tracebackhide__ = True
 
+#: The loop that runs in this thread, or None.
+running_loop = _get_running_loop
+#: Lets asyncio believe that a loop, or none, runs in this thread.
+set_running_loop = _set_running_loop
+
 Loop = asyncio.AbstractEventLoop
 Task = asyncio.Task[object]
-
-
-def running_loop() -> Loop | None:
-    """The loop that runs in this thread, if one does."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def resolve(future: asyncio.Future[None]) -> None:
@@ -39,11 +37,6 @@ def resolve(future: asyncio.Future[None]) -> None:
     loop = future.get_loop()
     if not loop.is_closed():
         loop.call_soon_threadsafe(lambda: None if future.done() else future.set_result(None))
-
-
-def set_running_loop(loop: Loop | None) -> None:
-    """Let asyncio believe that *loop* runs in this thread."""
-    _set_running_loop(loop)
 
 
 def running_task() -> Task | None:

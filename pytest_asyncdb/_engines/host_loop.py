@@ -14,12 +14,17 @@ databases or pytest.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+import functools
+import types
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
+from greenlet import getcurrent
+
 from pytest_asyncdb._engines.asyncio_internals import pause, resume, running_loop, set_running_loop
-from pytest_asyncdb._engines.greenlet_pool import take_greenlet
+from pytest_asyncdb._engines.greenlet_parents import Carrier, Place
 from pytest_asyncdb._engines.private_loop import Parking, PrivateLoop
+from pytest_asyncdb._engines.sqlalchemy_internals import GREENLET_MARK
 
 #: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
 __tracebackhide__ = True
@@ -35,6 +40,12 @@ PATIENCE = 0.002
 
 #: Seconds that a cancelled call gets to end on the server.
 CANCEL_PATIENCE = 5.0
+
+
+@types.coroutine
+def _next_turn() -> Generator[None, None, None]:
+    """``asyncio.sleep(0)`` in one call."""
+    yield
 
 
 class HostLoop:
@@ -90,11 +101,11 @@ class HostLoop:
     ) -> T:
         """Call sync SQLAlchemy code from a SQLAlchemy greenlet; what it awaits runs here.
 
-        The greenlet of *function* does not run in a task of the private loop: any thread may run
-        that, but a greenlet stays in its thread.
+        *function* does not run in a task of the private loop: any thread may run that, but a
+        greenlet stays in its thread.
 
         Args:
-            function: Code of a SQLAlchemy adapter: it awaits by switching greenlets.
+            function: Code of a SQLAlchemy adapter: it awaits by calling its greenlet's parent.
             on_cancel: Ends the awaitable's work on the server when the caller's task is
                 cancelled; gets the future of that work.
             as_running: The private loop is the running one for *function*, so that futures which
@@ -108,17 +119,22 @@ class HostLoop:
         outer = running_loop()
         if outer is self.loop:
             return function(*args)
-        inside = self.loop if as_running else outer
-        inner = take_greenlet()
-        awaitable = _switch(inside, outer, inner.switch, function, args)
-        while awaitable is not inner:
-            try:
-                result = self._await(awaitable, outer, on_cancel, patience)
-            except BaseException as error:  # the code that awaits decides what follows
-                awaitable = _switch(inside, outer, inner.throw, error)
-            else:
-                awaitable = _switch(inside, outer, inner.switch, result)
-        return inner.release()  # type: ignore[no-any-return]
+        current = getcurrent()
+        if not getattr(current, GREENLET_MARK, False):
+            carried = functools.partial(
+                self.call, function, *args, as_running=as_running, patience=patience
+            )
+            return Carrier(carried).switch()  # type: ignore[no-any-return]
+        parent = current.parent
+        place = Place(None, parent)
+        place.await_here = functools.partial(self._await, outer, on_cancel, patience)
+        current.parent = place
+        set_running_loop(self.loop if as_running else outer)
+        try:
+            return function(*args)
+        finally:
+            set_running_loop(outer)
+            current.parent = parent  # type: ignore[assignment]
 
     def call_in_thread(self, function: Callable[..., T], *args: Any, timeout: float) -> T:
         """Like :meth:`call`, from a background thread: it does not hold the private loop while
@@ -171,9 +187,10 @@ class HostLoop:
         Raises:
             sqlalchemy.exc.MissingGreenlet: This is not a SQLAlchemy greenlet.
         """
-        from sqlalchemy.util import await_only
+        # Not from sqlalchemy.util, a package: that costs two more calls for each statement.
+        from sqlalchemy.util.concurrency import await_only
 
-        await_only(asyncio.sleep(0))
+        await_only(_next_turn())
 
     def attend(self, outer: asyncio.AbstractEventLoop) -> Callable[[], None]:
         """Let *outer* run the private loop whenever something arrives, also while no call waits.
@@ -217,27 +234,31 @@ class HostLoop:
 
     def _await(
         self,
-        awaitable: Awaitable[Any],
         outer: asyncio.AbstractEventLoop | None,
         on_cancel: Ending | None,
         patience: float,
+        place: Place,
+        awaitable: Awaitable[Any],
     ) -> Any:
-        task = self._private.create_task(awaitable)
-        self._turn(task, patience if outer is not None else None)
-        if not task.done():
-            from sqlalchemy.util import await_only
-
-            assert outer is not None  # without a caller's loop there is no limit
-            self._endings[task] = on_cancel
-            try:
-                await_only(self._parking.wait(task, outer))
-            except BaseException:
-                if not task.done():
-                    self._end(task, on_cancel)
-                raise
-            finally:
-                del self._endings[task]
-        return task.result()
+        inside = running_loop()
+        set_running_loop(outer)
+        try:
+            task = self._private.create_task(awaitable)
+            self._turn(task, patience if outer is not None else None)
+            if not task.done():
+                assert outer is not None  # without a caller's loop there is no limit
+                self._endings[task] = on_cancel
+                try:
+                    place.wait(self._parking.wait(task, outer))
+                except BaseException:
+                    if not task.done():
+                        self._end(task, on_cancel)
+                    raise
+                finally:
+                    del self._endings[task]
+            return task.result()
+        finally:
+            set_running_loop(inside)
 
     def _end(self, task: asyncio.Task[Any], on_cancel: Ending | None) -> None:
         """End a call whose caller was cancelled; the connection should survive."""
@@ -249,17 +270,3 @@ class HostLoop:
         self._turn(task, CANCEL_PATIENCE)
         if task.done() and not task.cancelled():
             task.exception()  # retrieved: the caller sees its own cancellation
-
-
-def _switch(
-    inside: asyncio.AbstractEventLoop | None,
-    outer: asyncio.AbstractEventLoop | None,
-    switch: Callable[..., Any],
-    *args: Any,
-) -> Any:
-    """Continue an adapter's code, for which the loop *inside* is the running one."""
-    set_running_loop(inside)
-    try:
-        return switch(*args)
-    finally:
-        set_running_loop(outer)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
+
+import greenlet
 
 from pytest_asyncdb._engines.asyncio_internals import running_task
 from pytest_asyncdb._record.statement_log import Place, line_of
@@ -27,8 +28,6 @@ _ENDS = frozenset({"asyncio.events", "asyncio.base_events", "asyncio.runners", "
 
 def caller_frames(start: FrameType | None = None) -> Iterator[FrameType]:
     """The frames from *start*, or the caller, outwards, also those of a greenlet's parents."""
-    import greenlet
-
     current: greenlet.greenlet | None = greenlet.getcurrent()
     frame: FrameType | None = start or sys._getframe(1)
     while current is not None:
@@ -49,14 +48,22 @@ def user_places(limit: int = 3, start: FrameType | None = None) -> list[Place]:
         start: Where to begin; None: at the caller.
     """
     places: list[Place] = []
-    for frame in caller_frames(start or sys._getframe(1)):
-        kind = _kind(frame.f_globals.get("__name__", ""))
-        if kind == "end":
-            return places
-        if kind == "user":
-            places.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
-            if len(places) == limit:
+    current: greenlet.greenlet | None = greenlet.getcurrent()
+    frame: FrameType | None = start or sys._getframe(1)
+    # No call for each frame: every statement does this.
+    while current is not None:
+        while frame is not None:
+            names = frame.f_globals
+            kind = _KINDS[names["__name__"] if "__name__" in names else ""]  # noqa: SIM401
+            if kind == "end":
                 return places
+            if kind == "user":
+                places.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
+                if len(places) == limit:
+                    return places
+            frame = frame.f_back
+        current = current.parent
+        frame = current.gr_frame if current is not None else None
     return places
 
 
@@ -105,7 +112,7 @@ def places_of_error(error: BaseException) -> list[Place]:
 def _place(frame: FrameType, number: int) -> list[Place]:
     """The line, if it is the user's code."""
     code = frame.f_code
-    is_user = _kind(frame.f_globals.get("__name__", "")) == "user"
+    is_user = _KINDS[frame.f_globals.get("__name__", "")] == "user"
     return [(code.co_filename, number, code.co_name)] if is_user else []
 
 
@@ -114,8 +121,12 @@ def lines_of(places: Sequence[Place]) -> list[str]:
     return [line_of(place) for place in reversed(places)]
 
 
-@functools.cache
-def _kind(name: str) -> str:
-    if name in _ENDS:
-        return "end"
-    return "foreign" if name.partition(".")[0] in _FOREIGN else "user"
+class _Kinds(dict[str, str]):
+    def __missing__(self, name: str) -> str:
+        kind = "foreign" if name.partition(".")[0] in _FOREIGN else "user"
+        self[name] = "end" if name in _ENDS else kind
+        return self[name]
+
+
+#: What frames of a module are: of an ``end``, ``foreign``, or the ``user``'s.
+_KINDS = _Kinds()

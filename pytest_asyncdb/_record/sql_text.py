@@ -6,7 +6,12 @@ driver's transaction flag and by the guard savepoint.
 
 from __future__ import annotations
 
+import functools
 import re
+
+#: For functions of a statement's text: SQLAlchemy compiles a statement once, and its text comes
+#: thousands of times.
+_remembered = functools.lru_cache(maxsize=500)
 
 _COMMENTS = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|/\*(?!!).*?\*/)+", re.DOTALL)
 
@@ -46,6 +51,7 @@ def first_words(statement: str) -> str:
     return statement[match.end() :] if match else statement
 
 
+@_remembered
 def ends_transaction(statement: str, implicit_commits: bool) -> str | None:
     """Why *statement* would end the outer transaction, as a clause; None: it does not seem to.
 
@@ -60,6 +66,7 @@ def ends_transaction(statement: str, implicit_commits: bool) -> str | None:
     return None
 
 
+@_remembered
 def cannot_end_transaction(statement: str) -> bool:
     """Does *statement* leave the transaction open? False if that is uncertain."""
     return ";" not in statement and _PLAIN.match(first_words(statement)) is not None
@@ -70,6 +77,7 @@ def several_statements(text: str) -> bool:
     return ";" in text and ";" in _OPAQUE.sub("", text).strip("; \t\r\n")
 
 
+@_remembered
 def only_queries(statement: str) -> bool:
     """Is *statement* a query? False if that is uncertain."""
     text = first_words(statement)
@@ -78,11 +86,13 @@ def only_queries(statement: str) -> bool:
     return text[:4].lower() != "with" or _CHANGE.search(text) is None
 
 
+@_remembered
 def only_reads(statement: str) -> bool:
     """Does *statement* leave no data to undo? False if that is uncertain."""
     return only_queries(statement) or _NO_DATA.match(first_words(statement)) is not None
 
 
+@_remembered
 def savepoint(statement: str) -> tuple[str, str] | None:
     """The verb (``savepoint``, ``release`` or ``rollback``) and the savepoint's name; None: it is
     no statement about a savepoint."""

@@ -51,6 +51,8 @@ class BackingConnection:
         self._url = url
         self._fairy: Any = None
         self._database = ""
+        #: The driver's connection, while there is one.
+        self._raw: Any = None
         #: Pools of which this is a connection: their listeners of "connect" run on it.
         self.pools: Sequence[Pool] = ()
         #: The listeners that have run on it.
@@ -73,7 +75,7 @@ class BackingConnection:
     @property
     def connection(self) -> Any:
         """The driver's own connection."""
-        return self.adapted.driver_connection
+        return self.adapted.driver_connection if self._raw is None else self._raw
 
     def connect(self) -> None:
         """Make sure that there is a connection that is not known to be broken, on which the
@@ -97,7 +99,7 @@ class BackingConnection:
     @property
     def is_open(self) -> bool:
         """Is there a connection that is not known to be broken?"""
-        return self._fairy is not None and not self.driver.is_closed(self._fairy.driver_connection)
+        return self._raw is not None and not self.driver.is_closed(self._raw)
 
     def was_ended(self) -> bool:
         """Has the server ended this idle connection, or does it have anything else to say?
@@ -197,7 +199,7 @@ class BackingConnection:
 
     def discard(self) -> None:
         """Close the connection, whatever its state; the next use opens a new one. Blocks."""
-        fairy, self._fairy = self._fairy, None
+        fairy, self._fairy, self._raw = self._fairy, None, None
         if fairy is not None:
             with contextlib.suppress(TimeoutError):  # the server does not answer; it is let go
                 self.run(fairy.invalidate)
@@ -248,10 +250,10 @@ class BackingConnection:
             prepare(fairy)
             await_only(self.driver.watch_session(fairy.driver_connection))
         except BaseException:
-            self._fairy = None
+            self._fairy = self._raw = None
             fairy.invalidate()
             raise
-        self._fairy = fairy
+        self._fairy, self._raw = fairy, fairy.driver_connection
 
     def _prepare(self, fairy: Any) -> None:
         """Do with a new connection what the plugin needs, and run the listeners."""

@@ -302,10 +302,12 @@ class Cursor:
 
     def _forget(self) -> bool:
         """Note that the cursor is being closed; False: there is nothing to close."""
-        if self._cursor is None or self._checkout.work.ended:
+        cursor, work = self._cursor, self._checkout.work
+        if cursor is None or work.ended:
             return False
-        self._checkout.work.cursors.discard(self)
-        return True
+        work.cursors.discard(self)
+        # SQLAlchemy 2.0's cursors for psycopg do not say what they are.
+        return work.connector.driver.closes_cursors or getattr(cursor, "server_side", True)
 
     def _open(self) -> Any:
         if self._cursor is None:

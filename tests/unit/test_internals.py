@@ -16,9 +16,10 @@ import pytest
 import sqlalchemy
 from sqlalchemy.connectors import asyncio as adapters
 from sqlalchemy.dialects.postgresql import asyncpg
-from sqlalchemy.util import greenlet_spawn
+from sqlalchemy.util import await_only, greenlet_spawn
 
 from pytest_asyncdb._engines.asyncio_internals import loop_closer
+from pytest_asyncdb._engines.greenlet_parents import Place
 from pytest_asyncdb._engines.sqlalchemy_internals import GREENLET_MARK, in_greenlet
 
 ROOT = Path(__file__).parents[2] / "pytest_asyncdb"
@@ -28,6 +29,7 @@ NEW = tuple(map(int, sqlalchemy.__version__.split(".")[:2])) >= (2, 1)
 #: Where a name is looked up, the name, and what breaks without it.
 NAMES = [
     ("asyncio", "_set_running_loop", "no statement runs in place, on the loop of the test"),
+    ("asyncio", "_get_running_loop", "no statement runs in place, on the loop of the test"),
     ("asyncio.tasks", "_enter_task", "asyncio.current_task() is wrong after each statement"),
     ("asyncio.tasks", "_leave_task", "the private loop's tasks cannot be entered"),
     ("asyncio.runners", "_cancel_all_tasks", "tasks left on a test's own loop are not reported"),
@@ -71,6 +73,28 @@ def test_sqlalchemy_marks_its_greenlets() -> None:
         " greenlets raise MissingGreenlet"
     )
     assert not in_greenlet()
+
+
+def test_sqlalchemy_awaits_by_the_switch_of_its_greenlets_parent() -> None:
+    """The plugin puts an object of its own there."""
+    seen = []
+
+    def work() -> object:
+        current = greenlet.getcurrent()
+        before = current.parent
+        place = Place(None, before)
+        place.await_here = lambda place, awaitable: seen.append(awaitable) or "answer"
+        current.parent = place
+        try:
+            return await_only("question")  # type: ignore[arg-type]
+        finally:
+            current.parent = before
+
+    assert asyncio.run(greenlet_spawn(work)) == "answer", (
+        "await_only() does not call the switch of the parent; without it statements run on the"
+        " test's loop, where the connection does not live"
+    )
+    assert seen == ["question"]
 
 
 def test_sqlalchemys_adapters_lock_a_connection_while_a_statement_runs() -> None:

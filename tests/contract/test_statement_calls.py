@@ -1,0 +1,90 @@
+"""What a statement costs in Python: the calls of functions, which other programs do not disturb.
+
+Processor time is the benchmark's; a change that adds work to every statement fails here.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from fix_project import Project
+from fix_servers import Target
+
+pytestmark = pytest.mark.everyday("sqlite", "postgres+asyncpg")
+
+#: Writes the least number of calls of each kind of statement, here and on a plain engine.
+COUNT = """
+import json
+import pathlib
+import sys
+import uuid
+
+from sqlalchemy.pool import StaticPool
+
+from pytest_asyncdb import build_engine
+
+
+async def read(session):
+    await session.scalar(select(User.id).where(User.id == 1))
+
+
+async def write(session):
+    await session.execute(insert(User).values(name=uuid.uuid4().hex))
+
+
+async def calls(work, session):
+    counts = []
+    for _ in range(20):
+        number = 0
+
+        def count(frame, event, argument):
+            nonlocal number
+            number += event in ("call", "c_call")
+
+        sys.setprofile(count)
+        try:
+            await work(session)
+        finally:
+            sys.setprofile(None)
+        counts.append(number)
+    return min(counts)
+
+
+async def test_calls(asyncdb_sessionmaker, asyncdb_url, asyncdb_backend):
+    if asyncdb_backend.name == "sqlite":
+        plain = build_engine("sqlite+aiosqlite://", poolclass=StaticPool)
+        async with plain.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+    else:
+        plain = build_engine(asyncdb_url)
+    async with asyncdb_sessionmaker() as here, async_sessionmaker(plain)() as there:
+        found = {
+            work.__name__: (await calls(work, here), await calls(work, there))
+            for work in (read, write)
+        }
+    await plain.dispose()
+    pathlib.Path("calls.json").write_text(json.dumps(found))
+"""
+
+#: How many calls more a statement may cost than on a plain engine, by driver: reads and writes.
+#: The private loop is run for it, the test's loop gets a turn, and the plugin notes it.
+MORE = {
+    "aiosqlite": (330, 190),
+    "asyncpg": (210, 210),
+    "psycopg": (310, 310),
+    "asyncmy": (345, 345),
+    "aiomysql": (345, 345),
+}
+
+
+def test_a_statement_calls_few_functions_more_than_on_a_plain_engine(
+    project: Project, target: Target
+) -> None:
+    project.tests(COUNT)
+    project.run(target).passed(1)
+    found = json.loads((project.path / "calls.json").read_text())
+    more = tuple(here - there for here, there in (found["read"], found["write"]))
+    assert [
+        number for number, most in zip(more, MORE[target.driver], strict=True) if number > most
+    ] == [], more
