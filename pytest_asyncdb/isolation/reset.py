@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb.abc import Database, View, ViewRequest
-from pytest_asyncdb.isolation.direct import DirectPool, DirectView
+from pytest_asyncdb.isolation.direct import DirectView
+from pytest_asyncdb.isolation.direct_pool import DirectPool
 from pytest_asyncdb.isolation.restoring import SharedDatabaseStrategy
 
 if TYPE_CHECKING:
