@@ -1,8 +1,7 @@
 """Runs that something happens to, and who looks for what they have left.
 
 The observer uses nothing of ours: processes are those below the run and those that bear its
-variable, folders, containers and databases are told by what is written in them. ``/proc`` tells which
-shared memory the processes had.
+variable, folders, containers and databases are told by what is written in them.
 """
 
 from __future__ import annotations

@@ -290,6 +290,6 @@ def test_the_disk_of_the_cache_is_full(chaos: Chaos, servers: Servers, word: str
     assert run.text.endswith("codes: 0 0\n"), run.text
     assert run.text.count("1 passed") == 2
     assert "after the first: " not in run.text, run.text
-    kept = re.findall(r"after the second: \S+/data/([\w-]+)/kept\.json$", run.text, re.MULTILINE)
+    kept = re.findall(r"after the second: \S+/data/([\w-]+)/entry\.json$", run.text, re.MULTILINE)
     assert len(kept) == (provider == "local"), run.text
     run.leaves_nothing()
