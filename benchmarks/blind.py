@@ -45,21 +45,22 @@ def _either(seeing: Callable[..., Any], blind: Callable[..., Any]) -> Callable[.
     return chosen
 
 
-def _run(
-    self: Any,
-    operation: str,
-    parameters: Any,
-    work: Callable[[str], Any],
-    whole: bool,
-    many: bool = False,
-) -> Any:
+def _run(self: Any, method: str, operation: str, parameters: Any, whole: bool) -> Any:
     """``Cursor._run`` without the log."""
+    from pytest_asyncdb.isolation.work import Call
+
+    checkout = self._checkout
+    arguments = () if parameters is None else (parameters,)
+
+    def work(text: str) -> Any:
+        return getattr(self._open(), method)(text, *arguments)
+
     try:
-        return self._branch.run(operation, work, whole)
+        return checkout.run(operation, work, whole, Call(checkout.work, (), parameters))
     except Exception:
         raise
     except BaseException:
-        self._branch.outer.abandon([self])
+        checkout.work.abandon([self])
         raise
 
 

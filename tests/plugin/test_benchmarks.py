@@ -62,7 +62,6 @@ def test_the_smallest_case_is_measured_and_written_down(tmp_path: Path) -> None:
     assert text.endswith(PAGE.partition("before\n")[2])
 
 
-@pytest.mark.complete
 def test_what_the_reports_need_can_be_switched_off(tmp_path: Path) -> None:
     """The plugin for that fails a run in which a statement is noted all the same."""
     file = tmp_path / "speed.json"
