@@ -320,8 +320,6 @@ class Driver(abc.ABC):
 
     #: SQLAlchemy's adapter awaits when it makes a cursor, rather than when that executes.
     cursor_awaits: ClassVar[bool] = True
-    #: A cursor whose rows have been fetched must be closed before the next statement.
-    closes_cursors: ClassVar[bool] = False
     #: The end of a transaction waits for a statement that another task is running on the
     #: connection.
     takes_turns: ClassVar[bool] = True
@@ -333,6 +331,14 @@ class Driver(abc.ABC):
             begun: The transaction has begun on the server.
         """
         return None
+
+    def close_cursor(self, cursor: Any) -> bool:
+        """Close SQLAlchemy's cursor, whose rows have been fetched, without awaiting.
+
+        Returns:
+            False: it must be awaited.
+        """
+        return False
 
     def ended_stream(self) -> Exception | None:
         """What reading on a stream raises after the end of its transaction."""

@@ -53,7 +53,6 @@ class _MySQLDriver(Driver):
     """What asyncmy and aiomysql, both children of PyMySQL, have in common."""
 
     one_result = True
-    closes_cursors = True  # it reads the further results of a procedure
     takes_turns = False
 
     def in_progress(self, begun: bool) -> Exception | None:

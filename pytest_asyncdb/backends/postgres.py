@@ -55,6 +55,10 @@ class _PostgresDriver(Driver):
     def adapt(self, adapted: Any) -> None:
         adapted.autocommit = True
 
+    def close_cursor(self, cursor: Any) -> bool:
+        cursor.close()
+        return True
+
     async def run(self, connection: Any, statements: Sequence[str]) -> Sequence[Any]:
         await connection.execute("; ".join(statements))
         return ()

@@ -97,6 +97,9 @@ class Aiosqlite(Driver):
                 text = ""
         return [*parts, text] if text.strip() else parts
 
+    def close_cursor(self, cursor: Any) -> bool:
+        return True  # SQLite has reset the statement after its last row
+
     def in_transaction(self, connection: Any) -> bool | None:
         return bool(connection.in_transaction)
 

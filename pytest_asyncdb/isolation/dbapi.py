@@ -284,8 +284,15 @@ class Cursor:
             )
 
     def close(self) -> None:
-        if self._forget() and in_greenlet():  # not in a finalizer: there the connection closes it
-            self._checkout.backing.call(self._cursor.close)
+        if not self._forget():
+            return
+        backing, cursor = self._checkout.backing, self._cursor
+        # SQLAlchemy 2.0's cursors for psycopg do not say what they are.
+        fetched = not getattr(cursor, "server_side", True)
+        if fetched and backing.driver.close_cursor(cursor):
+            return
+        if in_greenlet():  # not in a finalizer: there the connection closes it
+            backing.call(cursor.close)
 
     async def _async_soft_close(self) -> None:
         """SQLAlchemy's name; see ``sqlalchemy_internals.soft_close``."""
@@ -302,12 +309,10 @@ class Cursor:
 
     def _forget(self) -> bool:
         """Note that the cursor is being closed; False: there is nothing to close."""
-        cursor, work = self._cursor, self._checkout.work
-        if cursor is None or work.ended:
+        if self._cursor is None or self._checkout.work.ended:
             return False
-        work.cursors.discard(self)
-        # SQLAlchemy 2.0's cursors for psycopg do not say what they are.
-        return work.connector.driver.closes_cursors or getattr(cursor, "server_side", True)
+        self._checkout.work.cursors.discard(self)
+        return True
 
     def _open(self) -> Any:
         if self._cursor is None:
