@@ -164,15 +164,18 @@ class Psycopg(_PostgresDriver):
 
 #: Every glibc and musl has C.UTF-8; macOS does not.
 _LOCALE = "C.UTF-8" if sys.platform == "linux" else "en_US.UTF-8"
+#: Shared memory in files, which are removed with the data folder; in /dev/shm it would stay.
+_MEMORY = "dynamic_shared_memory_type=mmap"
 
 
-def _log_in(version: str) -> tuple[str, ...]:
+def _log_in(version: str, *settings: str) -> tuple[str, ...]:
     """Arguments of initdb for a fast log-in: hashing the password 4096 times takes 5 to 10 ms of
-    each connection, and does not make a random password safer."""
+    each connection, and does not make a random password safer. From 16 on with *settings*."""
     number = re.match(r"\d+", version)  # a tag of an image may be "latest"
     if number is not None and int(number[0]) < 16:
         return ("--auth-host=md5",)
-    return ("--auth-host=scram-sha-256", "--set=scram_iterations=1")
+    settings = ("scram_iterations=1", *settings)
+    return ("--auth-host=scram-sha-256", *(f"--set={setting}" for setting in settings))
 
 
 def _environment(tag: str) -> dict[str, str]:
@@ -188,7 +191,8 @@ def _initialise(place: LocalPlace) -> list[str]:
     return [
         *(place.programs["initdb"], "-D", place.data, "-U", "postgres"),
         *("-E", "UTF8", f"--locale={_LOCALE}", "--no-sync", "--no-instructions"),
-        *("--auth-local=reject", *_log_in(place.version), f"--pwfile={place.credentials}"),
+        *("--auth-local=reject", *_log_in(place.version, _MEMORY)),
+        f"--pwfile={place.credentials}",
     ]
 
 
@@ -197,7 +201,7 @@ def _serve(place: LocalPlace, port: int) -> list[str]:
         f"port={port}",
         "listen_addresses=127.0.0.1",
         "unix_socket_directories=",
-        "dynamic_shared_memory_type=mmap",  # files, removed with the data folder
+        _MEMORY,
         *_THROW_AWAY,
     )
     return [

@@ -100,6 +100,21 @@ def test_the_controller(chaos: Chaos, case: Case, seed: int) -> None:
 
 
 @pytest.mark.complete
+def test_the_controller_while_initdb_runs(
+    chaos: Chaos, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory that its processes share is gone, too."""
+    servers.need("postgres", "embedded")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # else it does not run
+    run = chaos.start("--asyncdb=postgres", "--asyncdb-server=embedded")
+    while not (shared := {path for pid in run.look() for path in _shared_memory(pid)}):
+        assert run.at(run.age + 0.005), run.text
+    assert killed(run, [run.pid])
+    run.leaves_nothing()
+    assert not [path for path in shared if path.exists()]
+
+
+@pytest.mark.complete
 @at_moments
 def test_a_worker(chaos: Chaos, case: Case, seed: int) -> None:
     """The others go on, another one takes its place, and its tests run there."""
@@ -121,6 +136,16 @@ def test_a_worker(chaos: Chaos, case: Case, seed: int) -> None:
         assert re.search(r"worker 'gw\d' crashed while running 'test_many", text), heading + text
     run.leaves_nothing(case.target)
     over(chaos, run, case)
+
+
+def _shared_memory(pid: int) -> list[Path]:
+    """The files in which PostgreSQL's processes share memory."""
+    try:
+        text = Path(f"/proc/{pid}/maps").read_text()
+    except OSError:
+        return []
+    found = re.findall(r"/\S+/(?:PostgreSQL\.\d+|pg_dynshmem/\S+)", text)
+    return [Path(path) for path in found]
 
 
 def _is_worker(pid: int) -> bool:
