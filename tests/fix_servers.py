@@ -137,6 +137,13 @@ class Servers:
         url = self._registry.backend(backend).url(server, driver, None)
         return Target(word, url, observer_of(url))
 
+    def two_phase_target(self, word: str) -> Target:
+        """The same for PostgreSQL, whose server may not allow prepared transactions: else skip."""
+        target = self.target(word)
+        if target.observer.query("SHOW max_prepared_transactions") == [("0",)]:
+            pytest.skip("this server allows no prepared transactions")
+        return target
+
     def _obtain(self, name: str) -> Server | AsyncdbError:
         try:
             return self._source.get(_spec(name))

@@ -91,6 +91,8 @@ class Connector:
 
         if self._facade is None:
             facade: Any = copy.copy(self.dialect)
+            # That of psycopg only closes, as if the connection could be used again.
+            facade.do_terminate = lambda checkout: checkout.terminate()
             facade.set_isolation_level = lambda checkout, level: checkout.set_level(level)
             facade.reset_isolation_level = lambda checkout: checkout.set_level(None)
             facade.get_driver_connection = lambda checkout: checkout.driver_connection

@@ -230,8 +230,8 @@ class DirectConnection(Checkout):
             succeeded = True
             return result
         finally:
-            self.work.prepared.note(statement, call.parameters, succeeded)
             self.turns.leave()
+            self.work.prepared.note(statement, call.parameters, succeeded)
 
     def _begun(self, work: Callable[[str], Any], statement: str) -> Any:
         begin = self.work.connector.backend.begin_at_write

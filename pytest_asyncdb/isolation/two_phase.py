@@ -45,8 +45,8 @@ class Prepared:
         if match is None:
             return
         xid = match["xid"]
-        if parameters:
-            xid %= tuple("'" + str(one).replace("'", "''") + "'" for one in parameters)
+        for one in parameters or ():  # only MySQL's drivers put them into the text
+            xid = xid.replace("%s", "'" + str(one).replace("'", "''") + "'", 1)
         undo = f"{'XA ROLLBACK' if match['xa'] else 'ROLLBACK PREPARED'} {xid}"
         if (match["xa"] or match["verb"]).lower() == "prepare":
             self._open[undo] = f"{statement[: match.start('xid')]}{xid}"

@@ -572,9 +572,7 @@ def test_a_prepared_transaction_that_is_left_is_told(
     project: Project, servers: Servers, word: str
 ) -> None:
     """It has no connection any more, and its locks stay; it is rolled back."""
-    target = servers.target(word)
-    if target.observer.query("SHOW max_prepared_transactions") == [("0",)]:
-        pytest.skip("this server allows no prepared transactions")
+    target = servers.two_phase_target(word)
     project.tests(
         """
         from uuid import uuid4

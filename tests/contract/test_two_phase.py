@@ -11,6 +11,8 @@ from fix_servers import WORDS, Servers, Target
 
 pytestmark = pytest.mark.everyday("mysql+aiomysql", "mariadb+asyncmy")
 
+POSTGRES = [word for word in WORDS if word.startswith("postgres")]
+
 #: MySQL drops no such database.
 READ_ONLY = """
 @pytest.mark.parametrize("how", [
@@ -130,15 +132,67 @@ def _prepare(target: Target, database: str, xid: str) -> None:
     connection.close()
 
 
+@pytest.mark.everyday("postgres+psycopg")
+@pytest.mark.parametrize("word", POSTGRES)
+def test_an_invalidated_connection_is_not_used_again(
+    project: Project, servers: Servers, word: str
+) -> None:
+    """SQLAlchemy's dialect for psycopg only closes it, and psycopg refuses ``commit()`` on a connection
+    that has prepared a transaction by a call."""
+    target = servers.two_phase_target(word)
+    project.tests(
+        """
+        each = pytest.mark.parametrize("how", [
+            pytest.param(how, marks=pytest.mark.asyncdb(isolation=how)) for how in ("reset", "copy")
+        ])
+
+        @each
+        async def test_it(asyncdb_engine, how):
+            async with asyncdb_engine.connect() as connection:
+                await connection.execute(text("CREATE TEMP TABLE mine (id int)"))
+                await connection.commit()
+                transaction = await connection.run_sync(lambda sync: sync.begin_twophase())
+                await connection.execute(insert(User).values(name="ada"))
+                await connection.run_sync(lambda sync: transaction.prepare())
+                await connection.invalidate()
+            async with asyncdb_engine.connect() as connection:
+                assert await connection.scalar(text("SELECT to_regclass('mine')")) is None
+                await connection.commit()
+
+        @each
+        async def test_next(asyncdb_session, how):
+            await add(asyncdb_session, "next")
+            await asyncdb_session.commit()
+        """
+    )
+    # A copy that is dropped need not say what psycopg has prepared by a call.
+    told = 1 if target.driver == "psycopg" else 2
+    project.run(target).result.assert_outcomes(passed=4, errors=told)
+
+
+def test_a_statement_of_two_phases_that_fails_says_why(project: Project, servers: Servers) -> None:
+    """Its parameters cannot be put into it; the connection goes on."""
+    project.tests(
+        """
+        @pytest.mark.asyncdb(isolation="reset")
+        async def test_it(asyncdb_engine):
+            async with asyncdb_engine.connect() as connection:
+                with pytest.raises(DBAPIError, match="syntax error"):
+                    await connection.exec_driver_sql("ROLLBACK PREPARED $1", ("x",))
+                await connection.rollback()
+                assert await connection.scalar(select(1)) == 1
+        """
+    )
+    project.run(servers.target("postgres+asyncpg")).passed(1)
+
+
 @pytest.mark.everyday("postgres+asyncpg")
-@pytest.mark.parametrize("word", [w for w in WORDS if w.startswith("postgres")])
+@pytest.mark.parametrize("word", POSTGRES)
 def test_a_copy_that_postgres_does_not_drop_is_made_free(
     project: Project, servers: Servers, word: str
 ) -> None:
     """A prepared transaction, a subscription, or that it is a template."""
-    target = servers.target(word)
-    if target.observer.query("SHOW max_prepared_transactions") == [("0",)]:
-        pytest.skip("this server allows no prepared transactions")
+    target = servers.two_phase_target(word)
     project.tests(
         """
         @pytest.mark.asyncdb(isolation="copy")
