@@ -19,13 +19,13 @@ import asyncio
 import dataclasses
 import gc
 import itertools
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from fix_databases import RUN, worker_database
 from fix_observer import Observer, Rows
 from fix_servers import Servers, Target
 from fix_suite import EACH_DRIVER, EXAMPLES
@@ -37,12 +37,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import NullPool
 
 from pytest_asyncdb import build_engine, errors
-from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._databases.plan import SchemaPlan
-from pytest_asyncdb._databases.provisioner import Provisioner, drop_leftovers
 from pytest_asyncdb._databases.worker_databases import WorkerDatabase
-from pytest_asyncdb._engines.host_loop import HostLoop
-from pytest_asyncdb.abc import BackendSpec, Server, ViewRequest
+from pytest_asyncdb.abc import ViewRequest
 from pytest_asyncdb.isolation.rollback import Rollback
 
 pytestmark = pytest.mark.everyday(*EACH_DRIVER)
@@ -56,9 +53,6 @@ SLOW = {
     "mariadb": "SELECT SLEEP(0.5)",
 }
 SHORT = 0.03
-
-#: Stands in the names of databases where a run id does: other processes use the server too.
-RUN = f"{os.getpid():08x}"
 
 Step = tuple[Any, ...]
 
@@ -343,23 +337,10 @@ def _place(entry: tuple[Any, ...]) -> Any:
 @pytest.fixture
 def stage(target: Target, servers: Servers) -> Iterator[Stage]:
     """A sandbox and a pool on the same server."""
-    registry = Registry()
-    backend = registry.backend(target.backend)
-    driver = type(registry.driver(BackendSpec(target.backend, target.driver), None))()
-    if target.server is None:
-        server = Server("sqlite", "3", "memory", "the test suite", True)
-    else:
-        server = servers.server(target.backend)
     with ExitStack() as stack:
-        host = HostLoop()
-        stack.callback(host.close)
-        prefix = f"asyncdb_model_{RUN}"  # others take what is named as a run's for a dead one's
-        if target.server is not None:
-            stack.callback(lambda: asyncio.run(drop_leftovers(server, backend, driver, prefix)))
-        provisioner = Provisioner(server, backend, driver, prefix, host, None, 5)
-        stack.callback(provisioner.close)
-        database = WorkerDatabase(provisioner, SchemaPlan((Base.metadata,)), {})
-        stack.callback(database.close)
+        plan = SchemaPlan((Base.metadata,))
+        database, host = stack.enter_context(worker_database(target, servers, "model", plan))
+        backend, driver, server = database.backend, database.driver, database.server
         strategy = Rollback(database, host)
         stack.callback(strategy.close)
         pool_name = f"model_pool_{RUN}"

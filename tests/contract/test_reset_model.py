@@ -5,13 +5,13 @@ driver outside: whatever they do, ``reset`` puts the database back to what the o
 from __future__ import annotations
 
 import asyncio
-import os
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
+from fix_databases import worker_database
 from fix_servers import Servers, Target
 from fix_suite import EXAMPLES
 from hypothesis import HealthCheck, Phase, event, given, settings
@@ -22,16 +22,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._databases.plan import SchemaPlan
-from pytest_asyncdb._databases.provisioner import Provisioner, drop_leftovers
 from pytest_asyncdb._databases.worker_databases import WorkerDatabase
-from pytest_asyncdb._engines.host_loop import HostLoop
-from pytest_asyncdb.abc import BackendSpec, Server, ViewRequest
+from pytest_asyncdb.abc import ViewRequest
 from pytest_asyncdb.isolation.reset import Reset
-
-#: Stands in the names of databases where a run id does: other processes use the server too.
-RUN = f"{os.getpid():08x}"
 
 Step = tuple[Any, ...]
 
@@ -74,25 +68,11 @@ async def seed(session: AsyncSession) -> None:
 
 @pytest.fixture
 def stage(target: Target, servers: Servers) -> Iterator[tuple[Reset, WorkerDatabase]]:
-    registry = Registry()
-    backend = registry.backend(target.backend)
-    driver = type(registry.driver(BackendSpec(target.backend, target.driver), None))()
-    if target.server is None:
-        server = Server("sqlite", "3", "memory", "the test suite", True)
-    else:
-        server = servers.server(target.backend)
-    with ExitStack() as stack:
-        host = HostLoop()
-        stack.callback(host.close)
-        prefix = f"asyncdb_reset_{RUN}"  # others take what is named as a run's for a dead one's
-        if target.server is not None:
-            stack.callback(lambda: asyncio.run(drop_leftovers(server, backend, driver, prefix)))
-        provisioner = Provisioner(server, backend, driver, prefix, host, None, 5)
-        stack.callback(provisioner.close)
-        database = WorkerDatabase(provisioner, SchemaPlan((Base.metadata,), None, (seed,)), {})
-        stack.callback(database.close)
-        strategy = Reset(database, host)
-        stack.callback(strategy.close)
+    plan = SchemaPlan((Base.metadata,), None, (seed,))
+    with (
+        worker_database(target, servers, "reset", plan) as (database, host),
+        closing(Reset(database, host)) as strategy,
+    ):
         yield strategy, database
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -13,19 +12,15 @@ from types import ModuleType
 from typing import Any
 
 from dump import dump_mysql, dump_postgres, dump_sqlite
+from fix_databases import worker_database
 from fix_servers import Servers, Target
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._databases.plan import SchemaPlan
-from pytest_asyncdb._databases.provisioner import Provisioner, drop_leftovers
 from pytest_asyncdb._databases.worker_databases import WorkerDatabase
 from pytest_asyncdb._engines.host_loop import HostLoop
-from pytest_asyncdb.abc import BackendSpec, DatabaseRef, Isolation, Server, ViewRequest
-
-#: Stands in the names of databases where a run id does: other processes use the server too.
-RUN = f"{os.getpid():08x}"
+from pytest_asyncdb.abc import DatabaseRef, Isolation, ViewRequest
 
 DUMPS: dict[str, ModuleType] = {
     "sqlite": dump_sqlite,
@@ -141,27 +136,13 @@ def open_stage(
     Args:
         strategy: The class of the strategy.
     """
-    registry = Registry()
-    backend = registry.backend(target.backend)
-    driver = type(registry.driver(BackendSpec(target.backend, target.driver), None))()
-    if target.server is None:
-        server = Server("sqlite", "3", "memory", "the test suite", True)
-    else:
-        server = servers.server(target.backend)
 
     async def migrate(connection: AsyncConnection) -> None:
         await execute(connection, schema)
 
     with ExitStack() as stack:
-        host = HostLoop()
-        stack.callback(host.close)
-        prefix = f"asyncdb_dump_{RUN}"  # others take what is named as a run's for a dead one's
-        if target.server is not None:
-            stack.callback(lambda: asyncio.run(drop_leftovers(server, backend, driver, prefix)))
-        provisioner = Provisioner(server, backend, driver, prefix, host, None, 5)
-        stack.callback(provisioner.close)
-        database = WorkerDatabase(provisioner, SchemaPlan((), migrate), {})
-        stack.callback(database.close)
+        plan = SchemaPlan((), migrate)
+        database, host = stack.enter_context(worker_database(target, servers, "dump", plan))
         runner = stack.enter_context(asyncio.Runner())
         stage = Stage(target, database, strategy(database, host), host, runner)
         stack.callback(lambda: stage.strategy.close())
