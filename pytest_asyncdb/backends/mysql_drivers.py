@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb.abc import Driver
+from pytest_asyncdb.backends.mysql_dump import literal
 
 if TYPE_CHECKING:
     import asyncio
@@ -26,12 +27,9 @@ _VOLATILE = (
 )
 
 
-def _literal(value: str) -> str:
+def _value(value: str) -> str:
     """The value of a variable as SET takes it."""
-    if re.fullmatch(r"-?\d+(\.\d+)?", value):
-        return value
-    quoted = value.replace("\\", r"\\").replace("'", "''")
-    return f"'{quoted}'"
+    return value if re.fullmatch(r"-?\d+(\.\d+)?", value) else literal(value)
 
 
 @functools.cache
@@ -83,7 +81,7 @@ class _MySQLDriver(Driver):
         await self.reset_session(connection, [], [])
         after = dict(await self.ask(connection, variables))
         values = [
-            f"{name} = {_literal(value)}"
+            f"{name} = {_value(value)}"
             for name, value in connected.items()
             if after.get(name) != value and name not in _VOLATILE
         ]

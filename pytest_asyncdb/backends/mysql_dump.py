@@ -269,12 +269,14 @@ async def make_copier(sql: Sql, template: str) -> Copier:
         for made in stored:
             statements += made.statements(template, name)
         statements += restarts
-        statements += ["SET system_versioning_insert_history = 1"] * bool(times)
-        statements += [
+        inserts = [
             insert_all(t, columns[t] + times.get(t, []), template, name, history.get(t, ""))
             for t in filled
         ]
-        statements += ["SET system_versioning_insert_history = 0"] * bool(times)
+        if times:
+            switch = "SET system_versioning_insert_history"
+            inserts = [f"{switch} = 1", *inserts, f"{switch} = 0"]
+        statements += inserts
         collation = source.collation
         for made in others:
             if made.database_collation not in (None, collation):

@@ -6,8 +6,8 @@ from pytest_asyncdb._record.row_changes import UNREADABLE
 from pytest_asyncdb.abc import LEFT_OPEN, LEFT_TEXT
 
 #: Notes every DDL statement, except on temporary objects, by an empty large object: that belongs
-#: to the transaction, is in nobody's way, and what is rolled back leaves none. Needs a superuser,
-#: who alone can change built-in objects. The server drops the triggers with the session, as their
+#: to the transaction, conflicts with nothing, and what is rolled back leaves none. Needs a
+#: superuser, who alone can change built-in objects. The server drops the triggers with the session, as their
 #: functions are temporary; as members of an extension they are in no dump. To be run with
 #: ``session_replication_role = replica``, so that they do not note themselves.
 NOTE_DDL = """

@@ -166,7 +166,8 @@ class BackingConnection:
         Raises:
             Exception: The driver's own.
         """
-        settings = (*(self.connector.settings or ()), *(self.backend.after_commits * self._direct))
+        commits = self.backend.after_commits if self._direct else ()
+        settings = [*(self.connector.settings or ()), *commits]
         then = [*settings, *self.backend.after_rollback]
         then = [one.replace("{database}", self._database) for one in then]
         clean = await self.driver.reset_session(self.connection, first, then)

@@ -120,7 +120,7 @@ POSTGRES = {
     "prepared": Kind(
         "PREPARE left_p AS SELECT 1", _PG_COUNT.format("pg_prepared_statements WHERE from_sql")
     ),
-    # Within an open transaction of the test nobody listens yet.
+    # LISTEN takes effect when its transaction commits.
     "listen": Kind("LISTEN left_l", _PG_COUNT.format("pg_listening_channels()"), ("rollback",)),
     "cursor": Kind(
         "DECLARE left_c CURSOR WITH HOLD FOR SELECT 1",
