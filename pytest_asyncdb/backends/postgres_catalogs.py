@@ -7,9 +7,9 @@ from pytest_asyncdb.abc import LEFT_OPEN, LEFT_TEXT
 
 #: Notes every DDL statement, except on temporary objects, by an empty large object: that belongs
 #: to the transaction, conflicts with nothing, and what is rolled back leaves none. Needs a
-#: superuser, who alone can change built-in objects. The server drops the triggers with the session, as their
-#: functions are temporary; as members of an extension they are in no dump. To be run with
-#: ``session_replication_role = replica``, so that they do not note themselves.
+#: superuser, who alone can change built-in objects. The server drops the triggers with the
+#: session, as their functions are temporary; as members of an extension they are in no dump. To
+#: be run with ``session_replication_role = replica``, so that they do not note themselves.
 NOTE_DDL = """
 CREATE FUNCTION pg_temp.asyncdb_note() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$ BEGIN
