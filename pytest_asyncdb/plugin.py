@@ -27,9 +27,11 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    from pytest_asyncdb._config.option_table import add_options
+    from pytest_asyncdb._config.ini_file import add_lines
+    from pytest_asyncdb._config.option_table import add_flags
 
-    add_options(parser)
+    add_flags(parser)
+    add_lines(parser)
 
 
 @pytest.hookimpl(trylast=True)

@@ -4,7 +4,7 @@ it, and docs/reference.md is compared with it. Nothing here imports SQLAlchemy.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import pytest
@@ -25,7 +25,7 @@ class Option(NamedTuple):
         metavar: Its value in ``--help``; None: a switch.
         choices: The allowed values; empty: checked elsewhere.
         repeated: The flag may be repeated.
-        listed: The ini file may give text or, in TOML, a list.
+        listed: It may have several values: in TOML, the ini file may give a list.
     """
 
     name: str
@@ -63,21 +63,28 @@ OPTIONS = (
         "or all",
         metavar="SPECS",
         default="sqlite",
+        listed=True,
     ),
     Option(
-        "urls", "URL of a running server; may be repeated", metavar="[BACKEND=]URL", repeated=True
+        "urls",
+        "URL of a running server; may be repeated",
+        metavar="[BACKEND=]URL",
+        repeated=True,
+        listed=True,
     ),
     Option(
         "allow_hosts",
         "hosts of test servers, besides this machine and names without a dot; separated by "
         "commas, * matches anything",
         metavar="HOSTS",
+        listed=True,
     ),
     Option(
         "server",
         "where servers come from: auto, url, container or local; separated by commas",
         metavar="[BACKEND=]PROVIDER",
         default="auto",
+        listed=True,
     ),
     Option(
         "isolation",
@@ -107,6 +114,7 @@ OPTIONS = (
         "metadata",
         "the tables: module:attribute of a MetaData or declarative base, separated by commas",
         "ini",
+        listed=True,
     ),
     Option(
         "migrations",
@@ -127,6 +135,7 @@ OPTIONS = (
         "module:attribute of an AsyncEngine, an async_sessionmaker or a function that returns one, "
         "separated by commas, with - before an engine that keeps its own database",
         "ini",
+        listed=True,
     ),
     Option(
         "other_engines",
@@ -138,8 +147,8 @@ OPTIONS = (
 )
 
 
-def add_options(parser: pytest.Parser) -> None:
-    """Register :data:`OPTIONS` with pytest."""
+def add_flags(parser: pytest.Parser) -> None:
+    """Register the flags of :data:`OPTIONS` with pytest."""
     group = parser.getgroup("asyncdb", "async databases (pytest-asyncdb)")
     for option in OPTIONS:
         if option.flag is not None:
@@ -153,6 +162,3 @@ def add_options(parser: pytest.Parser) -> None:
                 default=None,
                 **metavar,
             )
-        if option.ini is not None:
-            kind: Literal["args", "string"] = "args" if option.listed else "string"
-            parser.addini(option.ini, option.help, type=kind, default="")

@@ -6,11 +6,13 @@ Nothing here imports SQLAlchemy.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._config.ini_file import ini_name, read_line, refuse_unknown_lines
 from pytest_asyncdb._config.option_table import OPTIONS, PROVIDERS, Option
 from pytest_asyncdb._config.specs import parse_spec, parse_specs, unknown_word
 from pytest_asyncdb._config.urls import add_url, check_host
@@ -81,6 +83,7 @@ def read_settings(
     Raises:
         ConfigError: A value is wrong, or two contradict each other.
     """
+    refuse_unknown_lines(config)
     values: dict[str, Any] = {}
     for option in OPTIONS:
         if not option.repeated:
@@ -122,8 +125,8 @@ def _read(config: pytest.Config, option: Option, environment: Mapping[str, str])
             value = Sourced("true", option.flag)
     elif option.env is not None and option.env in environment:
         value = Sourced(environment[option.env].strip(), f"{option.env}={environment[option.env]}")
-    elif option.ini and (written := _text(config.getini(option.ini))):
-        value = Sourced(written, f"{option.ini} in {_ini_name(config)}")
+    elif option.ini and (written := read_line(config, option.ini)):
+        value = Sourced(written, f"{option.ini} in {ini_name(config)}")
     word, allowed = value.value, option.choices
     if option.is_switch:
         word, allowed = word.lower(), (*_YES, *_NO)
@@ -133,19 +136,11 @@ def _read(config: pytest.Config, option: Option, environment: Mapping[str, str])
     return value
 
 
-def _text(value: object) -> str:
-    return (" ".join(value) if isinstance(value, list) else str(value)).strip()
-
-
-def _ini_name(config: pytest.Config) -> str:
-    return config.inipath.name if config.inipath is not None else "-o"
-
-
 def _providers(written: Sourced[str], registry: Registry) -> dict[str, Sourced[str]]:
     """Parse ``[BACKEND=]PROVIDER``, separated by commas."""
     providers = {"*": Sourced("auto", "default")}
     allowed = list(dict.fromkeys([*PROVIDERS, *registry.providers]))
-    for word in filter(None, map(str.strip, written.value.split(","))):
+    for word in filter(None, map(str.strip, re.split(r"[,\n]", written.value))):
         name, _, provider = word.rpartition("=")
         if provider not in allowed:
             raise unknown_word("server provider", provider, written.source, PROVIDERS)
@@ -189,11 +184,14 @@ def _urls(
 ) -> dict[str, Sourced[str]]:
     """The URLs that the user gave, by backend; the command line overrides the environment."""
     urls: dict[str, Sourced[str]] = {}
-    for line in str(config.getini("asyncdb_urls")).split():
-        add_url(urls, line, f"asyncdb_urls in {_ini_name(config)}", "", registry)
+    for line in read_line(config, "asyncdb_urls").split():
+        add_url(urls, line, f"asyncdb_urls in {ini_name(config)}", "", registry)
     for name in registry.backends:
         variable = f"ASYNCDB_{name.upper()}_URL"
-        if environment.get(variable):
+        if variable in environment:
+            if not environment[variable].strip():
+                remedies = [f"give a URL, or unset it: unset {variable}"]
+                raise errors.ConfigError(f"{variable} is empty", [], remedies)
             add_url(urls, environment[variable], variable, name, registry)
     for word in config.getoption("asyncdb_urls") or ():
         add_url(urls, word, "--asyncdb-url", "", registry)

@@ -100,6 +100,12 @@ def load_metadata(written: Sourced[str]) -> tuple[MetaData, ...]:
     found: tuple[MetaData, ...] = ()
     for word in written.value.replace(",", " ").split():
         value = METADATA.load(word, written.source)
+        if value is None:
+            raise errors.MetadataError(
+                f"asyncdb_metadata={word!r} is None ({written.source})",
+                ["Tables are read before the first test, when no application has started."],
+                ["name a MetaData or a declarative base that is there after the import"],
+            )
         loaded = as_metadata(value, written.source, f"asyncdb_metadata={word!r}")
         if not any(metadata.tables for metadata in loaded):
             raise errors.MetadataError(

@@ -31,8 +31,9 @@ class AppEngine:
     """One entry of ``asyncdb_app_engines``.
 
     Args:
-        given: ``module:attribute``, with ``-`` before it if the engine keeps its own database;
-            or an AsyncEngine, an async_sessionmaker, a function that returns one of them.
+        given: ``module:attribute``, such as ``app.db:get_db().engine``, with ``-`` before it if the
+            engine keeps its own database; or an AsyncEngine, an async_sessionmaker, a function that
+            returns one of them.
         source: Where it was given, for errors.
     """
 
@@ -85,6 +86,7 @@ class AppEngine:
         value = self.given
         if isinstance(value, str):
             value = NAMING.load(value, self._source)
+        found = value
         if callable(value) and not isinstance(value, (*kinds, sessionmaker)):
             try:
                 value = value()
@@ -96,7 +98,11 @@ class AppEngine:
         if value is not None and not isinstance(value, kinds):
             if inspect.iscoroutine(value):
                 value.close()  # else Python warns that it was never awaited
-            raise messages.not_an_app_engine(self.word, self._source, type(value).__name__)
+            inside = [k for k, v in getattr(value, "__dict__", {}).items() if isinstance(v, kinds)]
+            call = "" if value is found else "()"
+            paths = [f"{self.word}{call}.{name}" for name in inside]
+            kind = type(value).__name__
+            raise messages.not_an_app_engine(self.word, self._source, kind, paths)
         return value
 
 

@@ -64,18 +64,23 @@ def table_not_read(table: str, why: str) -> errors.AsyncdbError:
     )
 
 
-def not_an_app_engine(word: str, source: str, found: str) -> errors.ConfigError:
+def not_an_app_engine(
+    word: str, source: str, found: str, paths: Sequence[str]
+) -> errors.ConfigError:
     """``asyncdb_app_engines`` names an object that cannot be redirected.
 
     Args:
         found: The object's type.
+        paths: Words that lead to the engines in its attributes.
     """
+    remedies = [f"name what is in it: {' or '.join(paths)}"] if paths else []
     return errors.ConfigError(
         f"asyncdb_app_engines={word!r} is not an AsyncEngine but {found} ({source})",
         ["Only engines of sqlalchemy.ext.asyncio can be redirected."],
         [
+            *remedies,
             "name an AsyncEngine, an async_sessionmaker, or a function that returns one; "
-            "or leave it out"
+            "or leave it out",
         ],
     )
 

@@ -1,4 +1,5 @@
-"""Loads the object that a setting names as ``module:attribute``.
+"""Loads the object that a setting names as ``module:attribute``, with more attributes and calls
+where it is inside of other objects: ``app.db:get_db().engine``.
 
 What kind of object it has to be is checked by the caller.
 """
@@ -6,6 +7,7 @@ What kind of object it has to be is checked by the caller.
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import Any, NamedTuple
 
 from pytest_asyncdb import errors
@@ -28,7 +30,8 @@ class Naming(NamedTuple):
     error: type[errors.AsyncdbError]
 
     def load(self, word: str, source: str) -> Any:
-        """The object that *word* names; imports its module.
+        """The object that *word* names, or None if something on the way is None; imports its
+        module, and calls what has ``()`` behind its name.
 
         Raises:
             AsyncdbError: Of the class ``error``, if there is no such object or the import fails.
@@ -38,14 +41,32 @@ class Naming(NamedTuple):
             remedy = f"write module:attribute, such as {self.example}"
             raise self.error(f"{self.setting}={word!r} has no attribute ({source})", [], [remedy])
         value = self._import(module_name, word, source)
-        for part in attribute.split("."):
+        for step in attribute.split("."):
+            if value is None:
+                return None
+            part = step.removesuffix("()")
             if not hasattr(value, part):
-                place = getattr(value, "__name__", value)
-                near = messages.near_miss(part, [n for n in dir(value) if not n.startswith("_")])
-                text = f"{self.setting}={word!r}: there is no {part!r} in {place}{near} ({source})"
-                raise self.error(text, [], [f"name {self.wanted} of that module"])
+                raise self._missing(part, value, word, source)
             value = getattr(value, part)
+            if part != step:
+                value = self._call(value, word, source)
         return value
+
+    def _missing(self, part: str, owner: Any, word: str, source: str) -> errors.AsyncdbError:
+        place = getattr(owner, "__name__", type(owner).__name__)
+        near = messages.near_miss(part, [n for n in dir(owner) if not n.startswith("_")])
+        text = f"{self.setting}={word!r}: there is no {part!r} in {place}{near} ({source})"
+        remedy = f"name {self.wanted} of that module"
+        if inspect.isroutine(owner):
+            remedy = f"if it belongs to what the function returns, call that: {place}().{part}"
+        return self.error(text, [], [remedy])
+
+    def _call(self, function: Any, word: str, source: str) -> Any:
+        try:
+            return function()
+        except Exception as error:
+            error.add_note(f"called for {self.setting}={word!r} ({source})")
+            raise
 
     def _import(self, module_name: str, word: str, source: str) -> Any:
         try:

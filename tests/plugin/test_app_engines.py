@@ -22,6 +22,22 @@ def broken():
 
 async def later():
     return engine
+
+
+class Database:
+    def __init__(self):
+        self.engine = engine
+        self.maker = Session
+
+
+_database = None
+
+
+def get_database():
+    global _database
+    if _database is None:
+        _database = Database()
+    return _database
 """
 
 CLIENT = """
@@ -365,6 +381,27 @@ def test_the_fixture_takes_objects_and_words(app: Project, sqlite: Target, value
     app.run(sqlite).had(**expected)
 
 
+@pytest.mark.parametrize(
+    "word", ["get_database().engine", "_database.engine", "_database.maker", "get_database().maker"]
+)
+def test_an_engine_inside_of_other_objects_may_be_named(
+    app: Project, sqlite: Target, word: str
+) -> None:
+    """``_database`` is None until the application asks for it, in the middle of the test."""
+    app.ini(asyncdb_app_engines=f"app.db:{word}")
+    app.tests(
+        """
+        from app import db
+
+        async def test_it(asyncdb_session):
+            async with async_sessionmaker(db.get_database().engine).begin() as session:
+                await add(session, "one")
+            assert await names(asyncdb_session) == ["one"]
+        """
+    )
+    app.run(sqlite).passed(1)
+
+
 def test_session_options_without_a_sessionmaker_keep_their_default(
     app: Project, sqlite: Target
 ) -> None:
@@ -563,6 +600,33 @@ def test_without_app_engines_the_password_is_hidden_all_the_same(
             """
             RuntimeError: no settings
             called for asyncdb_app_engines='app.db:broken' (asyncdb_app_engines in pytest.ini)
+            """,
+        ),
+        (
+            "app.db:broken().engine",
+            """
+            RuntimeError: no settings
+            called for asyncdb_app_engines='app.db:broken().engine' (asyncdb_app_engines in pytest.ini)
+            """,
+        ),
+        (
+            "app.db:get_database.engine",
+            """
+            asyncdb_app_engines='app.db:get_database.engine': there is no 'engine' in get_database (asyncdb_app_engines in pytest.ini)
+
+            To fix this: if it belongs to what the function returns, call that: get_database().engine
+            """,
+        ),
+        (
+            "app.db:get_database",
+            """
+            asyncdb_app_engines='app.db:get_database' is not an AsyncEngine but Database (asyncdb_app_engines in pytest.ini)
+
+            Only engines of sqlalchemy.ext.asyncio can be redirected.
+
+            To fix this, do one of:
+              - name what is in it: app.db:get_database().engine or app.db:get_database().maker
+              - name an AsyncEngine, an async_sessionmaker, or a function that returns one; or leave it out
             """,
         ),
     ],

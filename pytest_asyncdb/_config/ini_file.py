@@ -1,0 +1,68 @@
+"""Lines of the ini file, of whichever type its format gives them: text, list or boolean."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import pytest
+
+from pytest_asyncdb import errors
+from pytest_asyncdb._config.option_table import OPTIONS
+from pytest_asyncdb._system.messages import near_miss
+
+
+def add_lines(parser: pytest.Parser) -> None:
+    """Register the lines of ``OPTIONS`` with pytest."""
+    for option in OPTIONS:
+        if option.ini is not None:
+            kind: Literal["linelist", "string"] = "linelist" if option.listed else "string"
+            parser.addini(option.ini, option.help, type=kind, default="")
+
+
+def read_line(config: pytest.Config, name: str) -> str:
+    """The line *name* as text, the values of a list on lines of their own; empty: there is none."""
+    try:
+        value = config.getini(name)
+    except (TypeError, pytest.UsageError):  # text for a list, or a boolean: TOML has types
+        value = _lines(config)[name]
+    return ("\n".join(map(str, value)) if isinstance(value, list) else str(value)).strip()
+
+
+def ini_name(config: pytest.Config) -> str:
+    """The name of the ini file, for errors."""
+    return config.inipath.name if config.inipath is not None else "-o"
+
+
+def refuse_unknown_lines(config: pytest.Config) -> None:
+    """Refuse a line that begins as ours do, and that no plugin has registered.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    known = [option.ini for option in OPTIONS if option.ini]
+    for name in _lines(config):
+        if name.startswith("asyncdb") and not _is_registered(config, name):
+            raise errors.ConfigError(
+                f"unknown option {name!r}{near_miss(name, known)} ({ini_name(config)})",
+                [f"Known: {', '.join(known)}."],
+                ["correct the name, or delete the line"],
+            )
+
+
+def _is_registered(config: pytest.Config, name: str) -> bool:
+    try:
+        config.getini(name)
+    except ValueError:
+        return False
+    except (TypeError, pytest.UsageError):  # registered with another type
+        pass
+    return True
+
+
+def _lines(config: pytest.Config) -> Mapping[str, Any]:
+    """All lines as they were read; pytest has no other public name for them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return dict(config.inicfg)
