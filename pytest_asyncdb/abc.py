@@ -266,6 +266,11 @@ class LocalRecipe:
     recognises: Callable[[str], bool]
 
 
+def is_tagged(image: str) -> bool:
+    """Does the name of an image say which version it is, by a tag or a digest?"""
+    return any(mark in image.rpartition("/")[2] for mark in ":@")
+
+
 @dataclasses.dataclass(frozen=True)
 class ContainerRecipe:
     """How a backend's image is run.
@@ -273,6 +278,7 @@ class ContainerRecipe:
     Args:
         image: The image's name without tag.
         tag: The tag if the user names no version.
+        images: Images that the user wants instead, by version; the key is empty for all others.
         port: The port inside the container.
         environment: The variables for an image with a given tag, ``{password}`` standing for a
             random password.
@@ -292,6 +298,13 @@ class ContainerRecipe:
     user: str
     maintenance: str
     tuning: str
+    images: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def image_of(self, version: str | None) -> str:
+        """The image for a version as the user wrote it."""
+        own = self.images.get(version or "", self.images.get(""))
+        image = own or self.image
+        return image if is_tagged(image) else f"{image}:{version or self.tag}"
 
 
 #: For one look at one socket; epoll and kqueue would need another descriptor.
@@ -468,8 +481,10 @@ class Backend(abc.ABC):
     drivers: ClassVar[tuple[type[Driver], ...]]
     capabilities: ClassVar[Capabilities]
     #: None: there are no server programs, as the databases live in this process.
-    local: ClassVar[LocalRecipe | None] = None
-    container: ClassVar[ContainerRecipe | None] = None
+    local: LocalRecipe | None = None
+    container: ContainerRecipe | None = None
+    #: Settings of a server that the plugin needs for itself, with ``_`` for ``-``.
+    own_settings: ClassVar[frozenset[str]] = frozenset()
     #: For ``reset`` and ``copy``: the statement that begins a transaction before the first
     #: statement that writes; None: the driver begins transactions.
     begin_at_write: ClassVar[str | None] = None
@@ -533,6 +548,24 @@ class Backend(abc.ABC):
             database=database or server.maintenance,
             query={**self.url_query, **dict(server.query)},
         )
+
+    def set_at_start(self, name: str, value: str) -> Sequence[str]:
+        """The arguments of the server program that give it a setting."""
+        raise NotImplementedError
+
+    def setting_query(self, name: str) -> str:
+        """A query whose one value is a server's setting."""
+        raise NotImplementedError
+
+    def create_extension(self, name: str) -> str | None:
+        """A statement that creates an extension in a database unless it is there; None: databases
+        have no extensions."""
+        return None
+
+    #: A query for the names of the extensions that the server has.
+    extensions_query: ClassVar[str] = ""
+    #: Images that have an extension, by its name.
+    extension_images: ClassVar[Mapping[str, str]] = {}
 
     def begin(self, isolation_level: str | None) -> str:
         """The statement that begins the outer transaction.

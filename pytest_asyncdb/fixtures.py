@@ -182,7 +182,7 @@ def _asyncdb_view(
         _refuse_trio(request)
         marking = read_markers(node, run.registry)
         if not marking.schema:
-            plan = SchemaPlan(empty=True)
+            plan = SchemaPlan(empty=True, extensions=run.settings.extension_names)
         elif asyncdb_metadata is NOT_GIVEN and asyncdb_migrate is None:
             raise messages.no_metadata()
         else:
@@ -190,7 +190,11 @@ def _asyncdb_view(
             metadata = as_metadata(given, "the fixture asyncdb_metadata")
             refuse_generator(asyncdb_migrate, "asyncdb_migrate")
             plan = SchemaPlan(
-                metadata, asyncdb_migrate, as_seeds(asyncdb_seed), inputs=run.settings.inputs
+                metadata,
+                asyncdb_migrate,
+                as_seeds(asyncdb_seed),
+                inputs=run.settings.inputs,
+                extensions=run.settings.extension_names,
             )
         view = run.view(
             asyncdb_backend.spec,

@@ -87,6 +87,12 @@ OPTIONS = (
         listed=True,
     ),
     Option(
+        "image",
+        "image of a backend's containers, in place of the official one; separated by commas",
+        metavar="[BACKEND[@VERSION]=]IMAGE",
+        listed=True,
+    ),
+    Option(
         "isolation",
         "how tests are isolated from each other: rollback, reset or copy",
         metavar="STRATEGY",
@@ -126,6 +132,18 @@ OPTIONS = (
         "inputs",
         "files and folders that asyncdb_migrate and asyncdb_seed read or import, as patterns "
         "relative to rootdir: when one changes, --asyncdb-reuse builds the databases again",
+        "ini",
+        listed=True,
+    ),
+    Option(
+        "extensions",
+        "extensions of PostgreSQL that every database of the tests has, separated by commas",
+        "ini",
+        listed=True,
+    ),
+    Option(
+        "server_settings",
+        "settings of the servers that the run starts: BACKEND: NAME=VALUE, NAME=VALUE; BACKEND: …",
         "ini",
         listed=True,
     ),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pytest_asyncdb import errors
 from pytest_asyncdb._config.ini_file import ini_name, read_line, refuse_unknown_lines
 from pytest_asyncdb._config.option_table import OPTIONS, PROVIDERS, Option
+from pytest_asyncdb._config.server_options import parse_images, parse_server_settings
 from pytest_asyncdb._config.specs import parse_spec, parse_specs, unknown_word
 from pytest_asyncdb._config.urls import add_url, check_host
 from pytest_asyncdb._databases.fingerprint import files_in
@@ -37,6 +38,12 @@ class Settings(NamedTuple):
     urls: Mapping[str, Sourced[str]]
     #: Provider by backend; the key ``*`` is for all others.
     providers: Mapping[str, Sourced[str]]
+    #: Images by backend, or backend and version, as the user wants them.
+    images: Mapping[str, Sourced[str]]
+    #: Settings by name of the servers that the run starts, by backend.
+    server_settings: Mapping[str, Sourced[Mapping[str, str]]]
+    #: Extensions that each database has (PostgreSQL).
+    extensions: Sourced[str]
     allow_hosts: Sourced[str]
     isolation: Sourced[str]
     missing: Sourced[str]
@@ -62,6 +69,10 @@ class Settings(NamedTuple):
     def compares(self) -> bool:
         """Are the outcomes of tests collected?"""
         return len(self.specs) > 1 or bool(self.report.value)
+
+    @property
+    def extension_names(self) -> tuple[str, ...]:
+        return tuple(self.extensions.value.replace(",", " ").split())
 
     def provider(self, backend: str) -> Sourced[str]:
         """The provider that the user wants for *backend*: a name, or ``auto``."""
@@ -89,8 +100,11 @@ def read_settings(
         if not option.repeated:
             value = _read(config, option, environment)
             values[option.name] = value.value.lower() in _YES if option.is_switch else value
+    specs = parse_specs(values.pop("backends"), registry)
     settings = Settings(
-        specs=parse_specs(values.pop("backends"), registry),
+        specs=specs,
+        images=parse_images(values.pop("image"), specs, registry),
+        server_settings=parse_server_settings(values.pop("server_settings"), registry),
         urls=_urls(config, registry, environment),
         providers=_providers(values.pop("server"), registry),
         migrations=_migrations(config, values.pop("migrations")),

@@ -97,7 +97,7 @@ def _describe_plan(
     plan: SchemaPlan, dialect: Dialect, options: Mapping[str, Any], description: Description
 ) -> str:
     describe = description.describe
-    parts = [dialect.name, repr(plan.empty), describe(dict(options))]
+    parts = [dialect.name, repr(plan.empty), repr(plan.extensions), describe(dict(options))]
     parts += [describe(function) for function in (plan.migrate, *plan.seeds)]
     for metadata in plan.metadata if plan.migrate is None else ():
         parts += _ddl(metadata, dialect)

@@ -36,6 +36,7 @@ class SchemaPlan:
         migrate: Builds the schema instead, if given.
         seeds: Fill the tables, one after the other; each is a layer on those before it.
         empty: Nothing is built at all (``schema=False``).
+        extensions: Extensions that the database has, also an empty one.
         inputs: Files that decide what *migrate* and *seeds* do (``asyncdb_inputs``).
     """
 
@@ -44,6 +45,7 @@ class SchemaPlan:
     seeds: tuple[Callable[..., Any], ...] = ()
     empty: bool = False
     inputs: tuple[Path, ...] = ()
+    extensions: tuple[str, ...] = ()
 
     @property
     def base(self) -> SchemaPlan | None:

@@ -18,6 +18,7 @@ from pytest_asyncdb._databases import messages
 from pytest_asyncdb._databases.build import (
     build_schema,
     building_engine,
+    create_extensions,
     fill,
     take_scripts,
     try_options,
@@ -246,6 +247,9 @@ class Provisioner:
         seeds = plan.seeds if bare else plan.seeds[-1:]
         begun = time.perf_counter()
         try:
+            if bare and plan.extensions and not self.in_process:
+                async with self._maintenance.beside(url.database or "") as own:
+                    await create_extensions(own, self.backend, self.server, plan.extensions)
             if options.get("connect_args"):
                 await try_options(engine)
             # Alembic's revisions run as they do in production.

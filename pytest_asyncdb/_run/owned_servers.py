@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from pytest_asyncdb._run.server_choice import ServerChoice
     from pytest_asyncdb.abc import BackendSpec, Candidate, Server, ServerProvider
 
-#: Connections to a managed server: of its 200, without those for its administrator.
+#: Connections of a managed server that are its administrator's.
+_ADMINISTRATORS = 10
+#: The others, of 200.
 MANAGED_LIMIT = 190
 #: Connections that the owner of the servers may open besides the one that holds the run's lock.
 _OWNERS = 1
@@ -159,10 +161,30 @@ class OwnedServers:
             server = context.__enter__()
             self._stack.push(context.__exit__)
             server = dataclasses.replace(server, connection_limit=self._limit(spec, server))
+            if not server.managed and spec.backend in self._settings.server_settings:
+                asyncio.run(self._compare_settings(spec, server))
         except BaseException as error:
             future.set_exception(error)
         else:
             future.set_result(dataclasses.replace(server, seconds=time.monotonic() - began))
+
+    async def _compare_settings(self, spec: BackendSpec, server: Server) -> None:
+        """Tell the user which settings of a server that is not ours are not those asked for."""
+        from pytest_asyncdb._databases.connection import AutocommitConnection
+
+        backend, driver = self._registry.backend(spec.backend), self.choice.driver(spec)
+        wanted, source = self._settings.server_settings[spec.backend]
+        async with AutocommitConnection(backend.url(server, driver.name, None), driver) as sql:
+            for name, value in wanted.items():
+                try:
+                    ((found,),) = await sql.fetch(backend.setting_query(name))
+                except Exception as error:
+                    found = error_text(error)
+                if str(found).lower() != value.lower():
+                    self._progress(
+                        f"{backend.label} ({server.reason}): {name} is {found}, not {value} "
+                        f"({source}); settings of a server that is running are not changed"
+                    )
 
     def _limit(self, spec: BackendSpec, server: Server) -> int | None:
         """Take the run's lock on a server that outlives the run.
@@ -174,7 +196,7 @@ class OwnedServers:
             AsyncdbError: The server is gone: it answered before, and does not any more.
         """
         if server.managed and server.kept is None:
-            return MANAGED_LIMIT if server.maintenance is not None else None
+            return self._managed_limit(spec) if server.maintenance is not None else None
         backend, driver = self._registry.backend(spec.backend), self.choice.driver(spec)
         from pytest_asyncdb._databases.connection_limit import free_connections
         from pytest_asyncdb._run.run_lock import Lease
@@ -194,6 +216,13 @@ class OwnedServers:
                 raise lost from error
             raise
         return None if limit is None else max(0, limit - _OWNERS)
+
+    def _managed_limit(self, spec: BackendSpec) -> int:
+        given = self._settings.server_settings.get(spec.backend)
+        for name in ("max_connections", "max-connections") if given is not None else ():
+            if given is not None and given.value.get(name, "").isdecimal():
+                return int(given.value[name]) - _ADMINISTRATORS
+        return MANAGED_LIMIT
 
     def _end_lease(self, lease: Lease) -> None:
         try:

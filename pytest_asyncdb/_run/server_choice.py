@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._run import messages
+from pytest_asyncdb._run.server_recipes import configure
 
 if TYPE_CHECKING:
     from pytest_asyncdb._config.options import Settings
@@ -19,6 +20,7 @@ class ServerChoice:
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self._settings = settings
         self._registry = registry
+        configure(settings, registry)
         self._found: dict[tuple[str, str | None], tuple[ServerProvider, Candidate]] = {}
 
     def driver(self, spec: BackendSpec) -> Driver:
@@ -67,6 +69,8 @@ class ServerChoice:
             return ["embedded", "local"] if backend.name == "postgres" else ["local"]
         if wanted != "auto":
             return [wanted]
+        if backend.container is not None and backend.container.images:
+            return ["url", "container"]
         skip = {"memory"} if backend.name == "postgres" else {"memory", "embedded"}
         return [name for name in self._registry.providers if name not in skip]
 

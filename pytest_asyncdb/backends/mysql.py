@@ -82,6 +82,14 @@ class _MySQLFamily(Backend):
     create_grant = r"GRANT ALL ON `asyncdb\_%`.* TO '{user}'"
     probe = "DO 0"  # aiomysql ignores the status that comes with rows
 
+    own_settings = frozenset({"port", "bind_address", "socket", "datadir", "event_scheduler"})
+
+    def set_at_start(self, name: str, value: str) -> Sequence[str]:
+        return (f"--{name.replace('_', '-')}={value}",)
+
+    def setting_query(self, name: str) -> str:
+        return f"SELECT @@global.{name.replace('-', '_')}"
+
     def create_database(self, name: str) -> Sequence[str]:
         return (f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4",)
 

@@ -1,15 +1,15 @@
 """PostgreSQL as data: drivers, server programs, image, and the SQL that makes databases.
 
-``servers/`` runs the programs and images, ``isolation/`` keeps tests apart. Private names of
-asyncpg and psycopg stand here only, each with what needs it.
+``servers/`` runs the programs and images, ``isolation/`` keeps tests apart; the drivers are in
+``postgres_drivers.py``.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from pytest_asyncdb.abc import (
     Backend,
@@ -17,7 +17,6 @@ from pytest_asyncdb.abc import (
     ContainerRecipe,
     Copier,
     DatabaseRef,
-    Driver,
     LocalPlace,
     LocalRecipe,
     Restorer,
@@ -26,9 +25,7 @@ from pytest_asyncdb.abc import (
 )
 from pytest_asyncdb.backends import postgres_settings
 from pytest_asyncdb.backends.postgres_copy import FREE_TO_DROP, properties
-
-if TYPE_CHECKING:
-    import asyncio
+from pytest_asyncdb.backends.postgres_drivers import Asyncpg, Psycopg
 
 #: A server that is removed after the run needs no durability:
 #: https://www.postgresql.org/docs/current/non-durability.html
@@ -49,119 +46,6 @@ _LOCKS = 0x61736462
 _TUNING = "no fsync, no full-page writes"
 
 
-class _PostgresDriver(Driver):
-    """What asyncpg and psycopg have in common."""
-
-    def adapt(self, adapted: Any) -> None:
-        adapted.autocommit = True
-
-    def close_cursor(self, cursor: Any) -> bool:
-        cursor.close()
-        return True
-
-    async def run(self, connection: Any, statements: Sequence[str]) -> Sequence[Any]:
-        await connection.execute("; ".join(statements))
-        return ()
-
-    async def cancel(
-        self,
-        connection: Any,
-        statement: asyncio.Future[Any],
-        side: Callable[[str], Coroutine[Any, Any, None]],
-    ) -> None:
-        statement.cancel()  # both cancel it on the server, and wait until that is done
-
-    def error_code(self, error: BaseException) -> int | str | None:
-        return getattr(error, "sqlstate", None)
-
-
-class Asyncpg(_PostgresDriver):
-    """https://magicstack.github.io/asyncpg/."""
-
-    name = "asyncpg"
-    module = "asyncpg"
-    extra = "asyncpg"
-    cursor_awaits = False
-
-    takes_turns = False
-
-    def in_progress(self, begun: bool) -> Exception | None:
-        from asyncpg import InterfaceError
-
-        said = "cannot perform operation: another operation is in progress"
-        return InterfaceError(said) if begun else None
-
-    def ended_stream(self) -> Exception | None:
-        from asyncpg import NoActiveSQLTransactionError
-
-        error: Exception = NoActiveSQLTransactionError(
-            "cursor cannot be used outside of a transaction"
-        )
-        return error
-
-    async def ask(self, connection: Any, query: str) -> Sequence[tuple[Any, ...]]:
-        return [tuple(row) for row in await connection.fetch(query)]
-
-    async def reset_session(
-        self, connection: Any, first: Sequence[str], then: Sequence[str]
-    ) -> bool:
-        # No public name. Without it the next transaction would be a savepoint.
-        connection._top_xact = None
-        return await super().reset_session(connection, first, then)
-
-    def in_transaction(self, connection: Any) -> bool | None:
-        return bool(connection.is_in_transaction())
-
-    def is_closed(self, connection: Any) -> bool:
-        return bool(connection.is_closed())
-
-    def socket(self, connection: Any) -> Any:
-        # No public name. Without it, a connection that the server has closed is noticed only when
-        # it is used, and the test fails.
-        return connection._transport.get_extra_info("socket")
-
-
-class Psycopg(_PostgresDriver):
-    """https://www.psycopg.org/psycopg3/docs/."""
-
-    name = "psycopg"
-    module = "psycopg"
-    extra = "psycopg"
-
-    def ended_stream(self) -> Exception | None:
-        from psycopg.errors import InvalidCursorName
-
-        return InvalidCursorName("the cursor does not exist: its transaction has ended")
-
-    async def run(self, connection: Any, statements: Sequence[str]) -> Sequence[Any]:
-        await super().run(connection, statements)
-        if "ROLLBACK" in statements and hasattr(connection, "_prepared"):
-            # No public name. psycopg's own rollback() does this too: without it, statements that
-            # come in every test are prepared again and again, a round trip each.
-            connection._prepared.clear()
-        return ()
-
-    async def reset_session(
-        self, connection: Any, first: Sequence[str], then: Sequence[str]
-    ) -> bool:
-        if not (connection.autocommit or self.in_transaction(connection)):
-            then = ["ROLLBACK", *then]  # of the transaction that run() begins
-        return await super().reset_session(connection, first, then)
-
-    async def ask(self, connection: Any, query: str) -> Sequence[tuple[Any, ...]]:
-        cursor = await connection.execute(query)
-        return await cursor.fetchall()  # type: ignore[no-any-return]
-
-    def in_transaction(self, connection: Any) -> bool | None:
-        return connection.info.transaction_status.name in ("INTRANS", "INERROR", "ACTIVE")
-
-    def is_closed(self, connection: Any) -> bool:
-        return bool(connection.closed)
-
-    def socket(self, connection: Any) -> Any:
-        return connection.fileno()
-
-
 #: Every glibc and musl has C.UTF-8; macOS does not.
 _LOCALE = "C.UTF-8" if sys.platform == "linux" else "en_US.UTF-8"
 #: Shared memory in files, which are removed with the data folder; in /dev/shm it would stay.
@@ -171,8 +55,9 @@ _MEMORY = "dynamic_shared_memory_type=mmap"
 def _log_in(version: str, *settings: str) -> tuple[str, ...]:
     """Arguments of initdb for a fast log-in: hashing the password 4096 times takes 5 to 10 ms of
     each connection, and does not make a random password safer. From 16 on with *settings*."""
-    number = re.match(r"\d+", version)  # a tag of an image may be "latest"
-    if number is not None and int(number[0]) < 16:
+    # The tag of an image may be "latest", "pg17", or "0.8.0-pg17".
+    number = re.search(r"pg(\d+)", version) or re.match(r"(\d+)", version)
+    if number is not None and int(number[1]) < 16:
         return ("--auth-host=md5",)
     settings = ("scram_iterations=1", *settings)
     return ("--auth-host=scram-sha-256", *(f"--set={setting}" for setting in settings))
@@ -284,6 +169,15 @@ class Postgres(Backend):
     )
     free_connections_query = _FREE_CONNECTIONS
     free_to_drop_query = FREE_TO_DROP
+    own_settings = frozenset(
+        {"port", "listen_addresses", "unix_socket_directories", "data_directory", "hba_file"}
+    )
+    extensions_query = "SELECT name FROM pg_available_extensions ORDER BY name"
+    extension_images: ClassVar[Mapping[str, str]] = {
+        "vector": "pgvector/pgvector:pg17",
+        "postgis": "postgis/postgis:17-3.5",
+        "timescaledb": "timescale/timescaledb:latest-pg17",
+    }
     local = LocalRecipe(
         programs=("postgres", "initdb"),
         folders=(
@@ -313,6 +207,15 @@ class Postgres(Backend):
         maintenance="postgres",
         tuning=f"data in memory, {_TUNING}",
     )
+
+    def set_at_start(self, name: str, value: str) -> Sequence[str]:
+        return ("-c", f"{name}={value}")
+
+    def setting_query(self, name: str) -> str:
+        return f"SELECT current_setting('{name}', true)"
+
+    def create_extension(self, name: str) -> str | None:
+        return f'CREATE EXTENSION IF NOT EXISTS "{name}" CASCADE'
 
     def local_settings(self, statement: str, parameters: Any) -> Sequence[str]:
         return postgres_settings.local_settings(statement, parameters)

@@ -69,9 +69,11 @@ class ContainerProvider(ServerProvider):
         problem = ping(engine)
         if problem is not None:
             raise ProviderUnavailable(f"no Docker engine answers at {engine}: {problem}")
-        tag = spec.version or recipe.tag
-        image = f"{recipe.image}:{tag}"
+        image = recipe.image_of(spec.version)
+        tag = spec.version or image.rpartition(":")[2]
         reason, at_hand = f"Docker answers at {engine}", has_image(engine, image)
+        if recipe.images:
+            reason = f"image {image}; {reason}"
         return Candidate(self.name, reason, tag, recipe.tuning, image, at_hand=at_hand)
 
     def load(self, found: Candidate, backend: Backend) -> None:

@@ -1,0 +1,125 @@
+"""asyncpg and psycopg, and the private names of theirs that the plugin needs, each with what needs
+it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_asyncdb.abc import Driver
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+class _PostgresDriver(Driver):
+    """What asyncpg and psycopg have in common."""
+
+    def adapt(self, adapted: Any) -> None:
+        adapted.autocommit = True
+
+    def close_cursor(self, cursor: Any) -> bool:
+        cursor.close()
+        return True
+
+    async def run(self, connection: Any, statements: Sequence[str]) -> Sequence[Any]:
+        await connection.execute("; ".join(statements))
+        return ()
+
+    async def cancel(
+        self,
+        connection: Any,
+        statement: asyncio.Future[Any],
+        side: Callable[[str], Coroutine[Any, Any, None]],
+    ) -> None:
+        statement.cancel()  # both cancel it on the server, and wait until that is done
+
+    def error_code(self, error: BaseException) -> int | str | None:
+        return getattr(error, "sqlstate", None)
+
+
+class Asyncpg(_PostgresDriver):
+    """https://magicstack.github.io/asyncpg/."""
+
+    name = "asyncpg"
+    module = "asyncpg"
+    extra = "asyncpg"
+    cursor_awaits = False
+
+    takes_turns = False
+
+    def in_progress(self, begun: bool) -> Exception | None:
+        from asyncpg import InterfaceError
+
+        said = "cannot perform operation: another operation is in progress"
+        return InterfaceError(said) if begun else None
+
+    def ended_stream(self) -> Exception | None:
+        from asyncpg import NoActiveSQLTransactionError
+
+        error: Exception = NoActiveSQLTransactionError(
+            "cursor cannot be used outside of a transaction"
+        )
+        return error
+
+    async def ask(self, connection: Any, query: str) -> Sequence[tuple[Any, ...]]:
+        return [tuple(row) for row in await connection.fetch(query)]
+
+    async def reset_session(
+        self, connection: Any, first: Sequence[str], then: Sequence[str]
+    ) -> bool:
+        # No public name. Without it the next transaction would be a savepoint.
+        connection._top_xact = None
+        return await super().reset_session(connection, first, then)
+
+    def in_transaction(self, connection: Any) -> bool | None:
+        return bool(connection.is_in_transaction())
+
+    def is_closed(self, connection: Any) -> bool:
+        return bool(connection.is_closed())
+
+    def socket(self, connection: Any) -> Any:
+        # No public name. Without it, a connection that the server has closed is noticed only when
+        # it is used, and the test fails.
+        return connection._transport.get_extra_info("socket")
+
+
+class Psycopg(_PostgresDriver):
+    """https://www.psycopg.org/psycopg3/docs/."""
+
+    name = "psycopg"
+    module = "psycopg"
+    extra = "psycopg"
+
+    def ended_stream(self) -> Exception | None:
+        from psycopg.errors import InvalidCursorName
+
+        return InvalidCursorName("the cursor does not exist: its transaction has ended")
+
+    async def run(self, connection: Any, statements: Sequence[str]) -> Sequence[Any]:
+        await super().run(connection, statements)
+        if "ROLLBACK" in statements and hasattr(connection, "_prepared"):
+            # No public name. psycopg's own rollback() does this too: without it, statements that
+            # come in every test are prepared again and again, a round trip each.
+            connection._prepared.clear()
+        return ()
+
+    async def reset_session(
+        self, connection: Any, first: Sequence[str], then: Sequence[str]
+    ) -> bool:
+        if not (connection.autocommit or self.in_transaction(connection)):
+            then = ["ROLLBACK", *then]  # of the transaction that run() begins
+        return await super().reset_session(connection, first, then)
+
+    async def ask(self, connection: Any, query: str) -> Sequence[tuple[Any, ...]]:
+        cursor = await connection.execute(query)
+        return await cursor.fetchall()  # type: ignore[no-any-return]
+
+    def in_transaction(self, connection: Any) -> bool | None:
+        return connection.info.transaction_status.name in ("INTRANS", "INERROR", "ACTIVE")
+
+    def is_closed(self, connection: Any) -> bool:
+        return bool(connection.closed)
+
+    def socket(self, connection: Any) -> Any:
+        return connection.fileno()
