@@ -19,6 +19,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 import pytest
+import sqlalchemy
 from fix_observer import Observer, observer_of
 from fix_suite import EACH_DRIVER
 from sqlalchemy.engine import URL
@@ -140,6 +141,7 @@ class Servers:
     def two_phase_target(self, word: str) -> Target:
         """The same for PostgreSQL, whose server may not allow prepared transactions: else skip."""
         target = self.target(word)
+        skip_without_two_phase(target)
         if target.observer.query("SHOW max_prepared_transactions") == [("0",)]:
             pytest.skip("this server allows no prepared transactions")
         return target
@@ -149,6 +151,12 @@ class Servers:
             return self._source.get(_spec(name))
         except AsyncdbError as error:
             return error
+
+
+def skip_without_two_phase(target: Target) -> None:
+    """Skip the test if this SQLAlchemy cannot prepare a transaction on *target*."""
+    if target.driver == "asyncpg" and sqlalchemy.__version__ == "2.0.50":
+        pytest.skip("SQLAlchemy 2.0.50 prepares no transaction on asyncpg; 2.0.51 does")
 
 
 @pytest.fixture(scope="session")

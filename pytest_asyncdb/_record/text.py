@@ -9,6 +9,7 @@ import textwrap
 WIDTH = 80
 #: A statement that contains one of these words may carry a secret among its string literals.
 SECRET = re.compile(r"passw|pwd|secret|token|api_?key|credential|identified\s+by", re.IGNORECASE)
+_ADAPTED = re.compile(r"<class '(?:\w+\.)*(\w+)'>: (.*)")
 _LITERAL = re.compile(r"'(?:[^']|'')*(?:'|$)")
 
 
@@ -17,7 +18,10 @@ def error_text(error: BaseException) -> str:
     while isinstance(original := getattr(error, "orig", None), BaseException):
         error = original
     first = (str(error).splitlines() or [""])[0]
-    return f"the driver said: {type(error).__name__}: {shorten(first, 200)}"
+    # SQLAlchemy 2.0's adapters put the class of the driver's error into the text.
+    adapted = _ADAPTED.match(first)
+    kind, message = adapted.groups() if adapted else (type(error).__name__, first)
+    return f"the driver said: {kind}: {shorten(message, 200)}"
 
 
 def one_line(statement: str, width: int = 80) -> str:

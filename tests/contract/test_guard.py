@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from fix_project import MODELS, Project
-from fix_servers import WORDS, Servers, Target
+from fix_servers import WORDS, Servers, Target, skip_without_two_phase
 from fix_suite import EACH_DRIVER
 
 pytestmark = pytest.mark.everyday(*EACH_DRIVER)
@@ -183,6 +183,7 @@ TWO_PHASE = {
 def test_two_phase_transactions_are_refused(project: Project, servers: Servers, word: str) -> None:
     """A prepared transaction outlives its connection. SQLite has none."""
     target = servers.target(word)
+    skip_without_two_phase(target)
     project.tests(
         """
         async def test_it(asyncdb_engine):

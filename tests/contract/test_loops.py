@@ -208,8 +208,12 @@ def test_anyio_with_and_without_pytest_asyncio(
         project.run(target, "-p", "anyio", "-p", "no:asyncio").passed(6)
 
 
-def test_uvloop_by_loop_factories(project: Project, target: Target) -> None:
+def test_uvloop_by_loop_factories(
+    project: Project, target: Target, pytestconfig: pytest.Config
+) -> None:
     """pytest-asyncio's own way to choose loops: each test on asyncio's and on uvloop's."""
+    if not hasattr(pytestconfig.hook, "pytest_asyncio_loop_factories"):
+        pytest.skip("this pytest-asyncio has no loop factories")
     project.write(
         "conftest.py",
         """

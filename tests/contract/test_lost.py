@@ -435,7 +435,12 @@ SAID = {
         "ConnectionDoesNotExistError: connection was closed in the middle of operation: "
         "terminating connection due to administrator command"
     ],
-    "psycopg": ["AdminShutdown: terminating connection due to administrator command"],
+    "psycopg": [
+        "AdminShutdown: terminating connection due to administrator command",
+        # 3.2:
+        "OperationalError: consuming input failed: "
+        "terminating connection due to administrator command",
+    ],
     "asyncmy": [_AWAY, _LOST],  # whether it wrote or read when it noticed
     "aiomysql": [_AWAY, _LOST],
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import sqlalchemy
 from fix_project import Project
 from fix_servers import Target
 
@@ -76,6 +77,8 @@ MORE = {
     "asyncmy": (345, 345),
     "aiomysql": (345, 345),
 }
+if sqlalchemy.__version__ < "2.1":
+    MORE["aiosqlite"] = (375, 310)  # its adapter awaits once more to close a cursor
 
 
 def test_a_statement_calls_few_functions_more_than_on_a_plain_engine(
