@@ -125,14 +125,20 @@ def asyncdb_migrate(request: pytest.FixtureRequest) -> Callable[..., Any] | None
 
 
 @pytest.fixture(scope="session")
-def asyncdb_seed() -> Callable[..., Any] | None:
-    """An async function that fills the new database, given a session; default None.
+def asyncdb_seed(request: pytest.FixtureRequest) -> Callable[..., Any] | None:
+    """An async function that fills the new database, given a session.
 
-    Scope: session. It runs once for each run and server, and every test starts with its rows. A
+    Scope: session. Default: it runs the SQL files that the ini option ``asyncdb_seed`` names;
+    without them None. It runs once for each run and server, and every test starts with its rows. A
     module or class may override it; a list of functions is a list of layers, each of which runs
     once: ``return [asyncdb_seed, more]``.
     """
-    return None
+    paths = request.config.stash[RUN].settings.seed
+    if not paths:
+        return None
+    from pytest_asyncdb._databases.seed_files import SeedFiles
+
+    return SeedFiles(paths)
 
 
 # For tests.
@@ -193,7 +199,7 @@ def _asyncdb_view(
                 metadata,
                 asyncdb_migrate,
                 as_seeds(asyncdb_seed),
-                inputs=run.settings.inputs,
+                inputs=(*run.settings.inputs, *run.settings.seed),
                 extensions=run.settings.extension_names,
             )
         view = run.view(

@@ -129,6 +129,13 @@ OPTIONS = (
         "ini",
     ),
     Option(
+        "seed",
+        "SQL files that fill the tables, as patterns relative to rootdir; of one pattern in the "
+        "order of their names",
+        "ini",
+        listed=True,
+    ),
+    Option(
         "inputs",
         "files and folders that asyncdb_migrate and asyncdb_seed read or import, as patterns "
         "relative to rootdir: when one changes, --asyncdb-reuse builds the databases again",

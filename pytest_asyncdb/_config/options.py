@@ -55,6 +55,8 @@ class Settings(NamedTuple):
     migrations: Sourced[Path | None]
     #: The files that ``asyncdb_inputs`` names.
     inputs: tuple[Path, ...]
+    #: The SQL files that ``asyncdb_seed`` names.
+    seed: tuple[Path, ...]
     app_engines: Sourced[str]
     #: What happens when an engine connects to another database than the test's.
     other_engines: Sourced[str]
@@ -108,7 +110,8 @@ def read_settings(
         urls=_urls(config, registry, environment),
         providers=_providers(values.pop("server"), registry),
         migrations=_migrations(config, values.pop("migrations")),
-        inputs=_inputs(config, values.pop("inputs")),
+        inputs=_files(config, values.pop("inputs")),
+        seed=_files(config, values.pop("seed")),
         report=_check_report(values.pop("report")),
         **values,
     )
@@ -163,10 +166,10 @@ def _providers(written: Sourced[str], registry: Registry) -> dict[str, Sourced[s
     return providers
 
 
-def _inputs(config: pytest.Config, written: Sourced[str]) -> tuple[Path, ...]:
-    """The files that match the patterns of ``asyncdb_inputs``."""
+def _files(config: pytest.Config, written: Sourced[str]) -> tuple[Path, ...]:
+    """The files that match the patterns, those of one pattern in the order of their names."""
     found: list[Path] = []
-    for pattern in written.value.split():
+    for pattern in written.value.replace(",", " ").split():
         matches = sorted(config.rootpath.glob(pattern))
         if not matches:
             raise errors.ConfigError(

@@ -100,3 +100,45 @@ def test_an_error_in_the_second_statement_is_one_of_the_seed(
     project.tests(TESTS)
     outcome = project.run(target).had(errors=1)
     assert "asyncdb_seed failed on" in outcome.text
+
+
+def test_files_that_the_ini_file_names_are_run(project: Project, target: Target) -> None:
+    """In the order of their names, whatever their statements hold, and below layers of functions."""
+    project.write("seeds/2_more.sql", "DELETE FROM posts WHERE id = 1 -- 50%%\n")
+    project.write("seeds/1_first.sql", f"{SQL}-- the end; 100%\n")
+    project.ini(asyncdb_seed="seeds/*.sql")
+    project.write(
+        "conftest.py",
+        """
+        import pytest
+        from app.models import User
+
+
+        @pytest.fixture(scope="session")
+        def asyncdb_seed(asyncdb_seed):
+            async def more(session):
+                session.add(User(id=3, name="d"))
+
+            return [asyncdb_seed, more]
+        """,
+    )
+    project.tests(
+        """
+        async def test_it(asyncdb_session):
+            assert await names(asyncdb_session) == ["a; commit; b", "c", "d"]
+        """
+    )
+    rows = {
+        "users": [(1, "a; commit; b"), (2, "c"), (3, "d")],
+        "posts": [(2, 2, "12:30, 5% d")],
+    }
+    project.run(target, expected=rows).passed(1)
+
+
+def test_a_file_that_fails_is_named(project: Project, target: Target) -> None:
+    project.write("seeds/first.sql", "INSERT INTO users (id, name) VALUES (1, 'a');")
+    project.write("seeds/second.sql", "INSERT INTO users (id, name) VALUES (1, 'a');")
+    project.ini(asyncdb_seed="seeds/first.sql, seeds/second.sql")
+    project.tests(TESTS)
+    outcome = project.run(target).had(errors=1)
+    assert f"the seed {project.path}/seeds/second.sql failed (asyncdb_seed)" in outcome.text
