@@ -24,6 +24,8 @@ _QUERY, _RESET = 0x03, 0x1F
 _VOLATILE = (
     *("timestamp", "rand_seed1", "rand_seed2", "statement_id"),
     *("character_set_database", "collation_database"),
+    # The account's limit, which MariaDB shows until the session is reset.
+    "max_user_connections",
 )
 
 

@@ -165,6 +165,13 @@ class SandboxConnection(Checkout):
         outer.units.succeeded(unit, text, whole)
         return result
 
+    def run_async(self, function: Callable[[Any], Any]) -> Any:
+        """As SQLAlchemy's adapters have it; it gives *function* the driver's connection, in this
+        unit of work: what *function* does to the outer transaction is noticed."""
+        self.touch(function)
+        call = Call(self.work, user_places())
+        return self.run("run_async()", lambda _: self.adapted.run_async(function), False, call)
+
     def _free_connection(self) -> None:
         """Let the streams of other checkouts not lose their rows to what is sent next."""
         if self.taken.driver.one_result:

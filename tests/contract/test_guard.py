@@ -221,6 +221,38 @@ def test_two_phase_transactions_are_refused(project: Project, servers: Servers, 
 
 
 #: The models with a foreign key that is checked at COMMIT.
+@pytest.mark.everyday("mysql+asyncmy", "mariadb+aiomysql")
+@pytest.mark.parametrize("first", ["", "commit"])
+@pytest.mark.parametrize("word", WORDS[3:])
+def test_ddl_by_the_drivers_own_connection_is_noticed(
+    project: Project, servers: Servers, word: str, first: str
+) -> None:
+    """Also if it is the first thing on the connection, before any statement of SQLAlchemy."""
+    target = servers.target(word)
+    project.tests(
+        f"""
+        import inspect
+
+        async def create(own):
+            cursor = own.cursor()
+            cursor = await cursor if inspect.isawaitable(cursor) else cursor
+            await cursor.execute("CREATE PROCEDURE more() SELECT 1")
+            await cursor.close()
+
+        async def test_it(asyncdb_session):
+            if {first!r}:
+                await asyncdb_session.commit()
+            connection = await asyncdb_session.connection()
+            await connection.run_sync(
+                lambda sync: sync.connection.dbapi_connection.run_async(create)
+            )
+        """,
+        NEXT,
+    )
+    outcome = project.run(target).had(failed=1, passed=1)
+    assert "the test's outer transaction was ended under it" in outcome.text
+
+
 DEFERRED = MODELS.replace(
     'ForeignKey("users.id")', 'ForeignKey("users.id", deferrable=True, initially="DEFERRED")'
 )

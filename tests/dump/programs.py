@@ -208,14 +208,14 @@ DDL = {
     "mysql": {
         **_DDL,
         "truncate": "TRUNCATE log",
-        "counter": "ALTER TABLE log AUTO_INCREMENT = {0}0",
+        "new counter": "ALTER TABLE log AUTO_INCREMENT = {0}0",
         "trigger": _TRIGGER_MYSQL,
-        "procedure": "CREATE PROCEDURE more{0}() SELECT 1",
+        "new procedure": "CREATE PROCEDURE more{0}() SELECT 1",
         "event": "CREATE EVENT more{0} ON SCHEDULE EVERY 1 DAY DO DELETE FROM log",
         "collation": "ALTER DATABASE COLLATE utf8mb4_bin",
     },
 }
-DDL["mariadb"] = {**DDL["mysql"], "sequence": "ALTER SEQUENCE numbers INCREMENT {0}"}
+DDL["mariadb"] = {**DDL["mysql"], "alter sequence": "ALTER SEQUENCE numbers INCREMENT {0}"}
 
 
 #: What the next test sees of its session, as one row; the second one may fail.

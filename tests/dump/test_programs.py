@@ -48,6 +48,7 @@ def test_random_programs_leave_nothing(servers: Servers, target: Target, strateg
     """Catalogs, rows, and the session of the next test's connection are those of the start."""
     backend = target.backend
     words = {**ROWS, **STATE[backend], **DDL[backend]}
+    assert len(words) == len(ROWS) + len(STATE[backend]) + len(DDL[backend])
     program = Program(backend, words, f"{os.getpid()}")
     with (
         contextlib.ExitStack() as connections,
