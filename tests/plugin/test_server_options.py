@@ -14,7 +14,7 @@ mysql: sql_mode=ANSI_QUOTES,NO_ZERO_DATE, default-time-zone=+09:00; mariadb: def
 """
 
 #: For each backend a query, and its answer with these settings.
-ASKED = {
+QUERIES = {
     "postgres": (
         "SELECT current_setting('timezone') || ' ' || current_setting('datestyle')",
         "Asia/Tokyo ISO, DMY",
@@ -50,7 +50,7 @@ def test_servers_start_with_the_settings(project: Project, servers: Servers, wor
     backend, provider = word.split("-")
     servers.need(backend, "embedded" if word == "postgres-local" else provider)
     project.ini(asyncdb_server_settings=SETTINGS.replace("\n", "\n  "))
-    query, answer = ASKED[backend]
+    query, answer = QUERIES[backend]
     project.tests(TEST.format(query=query, answer=answer))
     run(project, f"--asyncdb={backend}", f"--asyncdb-server={provider}").assert_outcomes(passed=1)
 
@@ -58,7 +58,7 @@ def test_servers_start_with_the_settings(project: Project, servers: Servers, wor
 def test_without_the_line_the_settings_are_others(project: Project, servers: Servers) -> None:
     """Control."""
     servers.need("postgres", "embedded")
-    query, answer = ASKED["postgres"]
+    query, answer = QUERIES["postgres"]
     project.tests(TEST.format(query=query, answer=answer))
     run(project, "--asyncdb=postgres", "--asyncdb-server=local").assert_outcomes(failed=1)
 
