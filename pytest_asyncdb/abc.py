@@ -485,6 +485,10 @@ class Backend(abc.ABC):
     container: ContainerRecipe | None = None
     #: Settings of a server that the plugin needs for itself, with ``_`` for ``-``.
     own_settings: ClassVar[frozenset[str]] = frozenset()
+    #: A query for the names of the extensions that the server has.
+    extensions_query: ClassVar[str] = ""
+    #: Images that have an extension, by its name.
+    extension_images: ClassVar[Mapping[str, str]] = {}
     #: For ``reset`` and ``copy``: the statement that begins a transaction before the first
     #: statement that writes; None: the driver begins transactions.
     begin_at_write: ClassVar[str | None] = None
@@ -561,11 +565,6 @@ class Backend(abc.ABC):
         """A statement that creates an extension in a database unless it is there; None: databases
         have no extensions."""
         return None
-
-    #: A query for the names of the extensions that the server has.
-    extensions_query: ClassVar[str] = ""
-    #: Images that have an extension, by its name.
-    extension_images: ClassVar[Mapping[str, str]] = {}
 
     def begin(self, isolation_level: str | None) -> str:
         """The statement that begins the outer transaction.

@@ -188,7 +188,7 @@ def _asyncdb_view(
         _refuse_trio(request)
         marking = read_markers(node, run.registry)
         if not marking.schema:
-            plan = SchemaPlan(empty=True, extensions=run.settings.extension_names)
+            plan = SchemaPlan(empty=True, extensions=run.settings.extensions)
         elif asyncdb_metadata is NOT_GIVEN and asyncdb_migrate is None:
             raise messages.no_metadata()
         else:
@@ -200,7 +200,7 @@ def _asyncdb_view(
                 asyncdb_migrate,
                 as_seeds(asyncdb_seed),
                 inputs=(*run.settings.inputs, *run.settings.seed),
-                extensions=run.settings.extension_names,
+                extensions=run.settings.extensions,
             )
         view = run.view(
             asyncdb_backend.spec,

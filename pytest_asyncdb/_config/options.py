@@ -6,7 +6,6 @@ Nothing here imports SQLAlchemy.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +14,13 @@ from pytest_asyncdb import errors
 from pytest_asyncdb._config.ini_file import ini_name, read_line, refuse_unknown_lines
 from pytest_asyncdb._config.option_table import OPTIONS, PROVIDERS, Option
 from pytest_asyncdb._config.server_options import parse_images, parse_server_settings
-from pytest_asyncdb._config.specs import parse_spec, parse_specs, unknown_word
+from pytest_asyncdb._config.specs import (
+    parse_spec,
+    parse_specs,
+    split_words,
+    unknown_word,
+    versioned,
+)
 from pytest_asyncdb._config.urls import add_url, check_host
 from pytest_asyncdb._databases.fingerprint import files_in
 from pytest_asyncdb.abc import BackendSpec, Sourced
@@ -43,7 +48,7 @@ class Settings(NamedTuple):
     #: Settings by name of the servers that the run starts, by backend.
     server_settings: Mapping[str, Sourced[Mapping[str, str]]]
     #: Extensions that each database has (PostgreSQL).
-    extensions: Sourced[str]
+    extensions: tuple[str, ...]
     allow_hosts: Sourced[str]
     isolation: Sourced[str]
     missing: Sourced[str]
@@ -72,17 +77,13 @@ class Settings(NamedTuple):
         """Are the outcomes of tests collected?"""
         return len(self.specs) > 1 or bool(self.report.value)
 
-    @property
-    def extension_names(self) -> tuple[str, ...]:
-        return tuple(self.extensions.value.replace(",", " ").split())
-
     def provider(self, backend: str) -> Sourced[str]:
         """The provider that the user wants for *backend*: a name, or ``auto``."""
         return self.providers.get(backend, self.providers["*"])
 
     def url(self, spec: BackendSpec) -> Sourced[str] | None:
         """The URL that the user gave for *spec*: for its version, else for its backend."""
-        return self.urls.get(f"{spec.backend}@{spec.version}", self.urls.get(spec.backend))
+        return self.urls.get(versioned(spec), self.urls.get(spec.backend))
 
 
 def read_settings(
@@ -107,6 +108,7 @@ def read_settings(
         specs=specs,
         images=parse_images(values.pop("image"), specs, registry),
         server_settings=parse_server_settings(values.pop("server_settings"), registry),
+        extensions=tuple(values.pop("extensions").value.replace(",", " ").split()),
         urls=_urls(config, registry, environment),
         providers=_providers(values.pop("server"), registry),
         migrations=_migrations(config, values.pop("migrations")),
@@ -157,7 +159,7 @@ def _providers(written: Sourced[str], registry: Registry) -> dict[str, Sourced[s
     """Parse ``[BACKEND=]PROVIDER``, separated by commas."""
     providers = {"*": Sourced("auto", "default")}
     allowed = list(dict.fromkeys([*PROVIDERS, *registry.providers]))
-    for word in filter(None, map(str.strip, re.split(r"[,\n]", written.value))):
+    for word in split_words(written.value):
         name, _, provider = word.rpartition("=")
         if provider not in allowed:
             raise unknown_word("server provider", provider, written.source, PROVIDERS)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._config.specs import parse_spec
+from pytest_asyncdb._config.specs import parse_spec, split_words, versioned
 from pytest_asyncdb.abc import BackendSpec, Sourced, is_tagged
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def parse_images(
         ConfigError: The backend is unknown, has no image, or is not said.
     """
     images: dict[str, Sourced[str]] = {}
-    for word in filter(None, map(str.strip, re.split(r"[,\n]", written.value))):
+    for word in split_words(written.value):
         name, _, image = word.rpartition("=")
         key = (
             parse_spec(name, written.source, registry)
@@ -40,25 +40,19 @@ def parse_images(
             label = registry.backend(key.backend).label
             text = f"{label} has no image ({written.source})"
             raise errors.ConfigError(text, [], ["name a backend that runs in a container"])
-        images[key.backend + (f"@{key.version}" if key.version else "")] = Sourced(
-            image, written.source
-        )
+        images[versioned(key)] = Sourced(image, written.source)
     for spec in specs:
         given = images.get(spec.backend)
-        if spec.version and given and is_tagged(given.value) and str(_key(spec)) not in images:
+        if spec.version and given and is_tagged(given.value) and versioned(spec) not in images:
             raise errors.ConfigError(
                 f"{given.value} is one version, and the run asks for {spec} ({given.source})",
                 [f"The version was asked for by: {spec.source}"],
                 [
-                    f"say that it is this version: {_key(spec)}={given.value}",
+                    f"say that it is this version: {versioned(spec)}={given.value}",
                     f"or leave out the tag, which then is {spec.version}",
                 ],
             )
     return images
-
-
-def _key(spec: BackendSpec) -> str:
-    return f"{spec.backend}@{spec.version}"
 
 
 def _only(word: str, source: str, specs: Sequence[BackendSpec], registry: Registry) -> BackendSpec:

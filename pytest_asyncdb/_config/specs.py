@@ -36,6 +36,16 @@ def unknown_word(
     )
 
 
+def split_words(text: str) -> list[str]:
+    """The words of a value, separated by commas or lines."""
+    return [word for part in re.split(r"[,\n]", text) if (word := part.strip())]
+
+
+def versioned(spec: BackendSpec) -> str:
+    """The key of what the user gives for a backend, or for one version of it."""
+    return spec.backend + (f"@{spec.version}" if spec.version else "")
+
+
 def parse_spec(
     word: str,
     source: str,
@@ -73,7 +83,7 @@ def parse_specs(written: Sourced[str], registry: Registry) -> tuple[BackendSpec,
         ConfigError: A backend or driver is unknown, or there is no word.
     """
     words: list[str] = []
-    for word in filter(None, map(str.strip, re.split(r"[,\n]", written.value))):
+    for word in split_words(written.value):
         words += registry.backends if word == "all" else [word]
     if not words:
         raise errors.ConfigError(

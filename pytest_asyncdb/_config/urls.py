@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._config.specs import parse_spec, unknown_word
+from pytest_asyncdb._config.specs import parse_spec, unknown_word, versioned
 from pytest_asyncdb.abc import Sourced
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def add_url(
         hint = f"write {scheme}+{drivers[0]}://, since tests use an async engine"
         raise unknown_word(f"async driver for {scheme}", driver, source, drivers, hint)
     _check_userinfo(rest, source)
-    urls[spec.backend + (f"@{spec.version}" if spec.version else "")] = Sourced(url, source)
+    urls[versioned(spec)] = Sourced(url, source)
 
 
 def _check_userinfo(rest: str, source: str) -> None:

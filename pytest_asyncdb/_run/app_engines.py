@@ -88,11 +88,7 @@ class AppEngine:
             value = NAMING.load(value, self._source)
         found = value
         if callable(value) and not isinstance(value, (*kinds, sessionmaker)):
-            try:
-                value = value()
-            except Exception as error:
-                error.add_note(f"called for asyncdb_app_engines={self.word!r} ({self._source})")
-                raise
+            value = NAMING.call(value, self.word, self._source)
         if isinstance(value, (async_scoped_session, scoped_session)):
             value = value.session_factory
         if value is not None and not isinstance(value, kinds):

@@ -219,10 +219,9 @@ class OwnedServers:
 
     def _managed_limit(self, spec: BackendSpec) -> int:
         given = self._settings.server_settings.get(spec.backend)
-        for name in ("max_connections", "max-connections") if given is not None else ():
-            if given is not None and given.value.get(name, "").isdecimal():
-                return int(given.value[name]) - _ADMINISTRATORS
-        return MANAGED_LIMIT
+        values = given.value if given is not None else {}
+        limit = values.get("max_connections", values.get("max-connections", ""))
+        return int(limit) - _ADMINISTRATORS if limit.isdecimal() else MANAGED_LIMIT
 
     def _end_lease(self, lease: Lease) -> None:
         try:

@@ -49,7 +49,7 @@ class Naming(NamedTuple):
                 raise self._missing(part, value, word, source)
             value = getattr(value, part)
             if part != step:
-                value = self._call(value, word, source)
+                value = self.call(value, word, source)
         return value
 
     def _missing(self, part: str, owner: Any, word: str, source: str) -> errors.AsyncdbError:
@@ -61,7 +61,8 @@ class Naming(NamedTuple):
             remedy = f"if it belongs to what the function returns, call that: {place}().{part}"
         return self.error(text, [], [remedy])
 
-    def _call(self, function: Any, word: str, source: str) -> Any:
+    def call(self, function: Any, word: str, source: str) -> Any:
+        """What a function of the user returns; its error says where it was called."""
         try:
             return function()
         except Exception as error:
