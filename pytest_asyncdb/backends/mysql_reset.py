@@ -117,7 +117,8 @@ class MySQLRestorer(Restorer):
             try:
                 await self._sql.script([*statements, *restarts] or ["DO 0"])
             except Exception:
-                # A lock of another session, or a trigger that forbids it.
+                # A lock of another session or of MySQL's own thread that updates histograms, or a
+                # trigger that forbids it.
                 return False
             if not self._schema.names("TRIGGER"):
                 return True

@@ -34,7 +34,7 @@ class Turns:
     statement comes before them.
     """
 
-    __slots__ = ("_checkout", "_collision", "_executing", "_waiting", "tasks")
+    __slots__ = ("_checkout", "_collision", "_ending", "_executing", "_held", "_waiting", "tasks")
 
     def __init__(self, checkout: Shared) -> None:
         self._checkout = checkout
@@ -43,6 +43,8 @@ class Turns:
         #: One of them is running it.
         self._executing = False
         self._waiting: list[asyncio.Future[None]] = []
+        #: A task is ending the transaction, and (*held*) comes before the statements that wait.
+        self._ending = self._held = False
         #: What the waiting ones raise; None: they go on waiting.
         self._collision: Exception | None = None
 
@@ -59,7 +61,7 @@ class Turns:
         self.tasks += 1
         try:
             checkout.work.host.suspend()
-            while self._executing and self._collision is None:
+            while (self._executing or self._held) and self._collision is None:
                 self._wait()
             if self._collision is not None:
                 self._raise(self._collision)
@@ -75,6 +77,7 @@ class Turns:
         """The statement of :meth:`enter` has ended."""
         self.tasks -= 1
         self._executing = False
+        self._held = self._ending
         self._wake()
 
     def before_end(self, begun: bool) -> None:
@@ -91,15 +94,20 @@ class Turns:
         error = driver.in_progress(begun) if self.tasks and not driver.takes_turns else None
         if error is not None and self._executing:
             self._raise(error)
-        if begun or (self.tasks and driver.takes_turns):
-            self._collision = error
-            self._wake()
-            try:
+        try:
+            if begun or (self.tasks and driver.takes_turns):
+                self._collision = error
+                self._ending = driver.ends_first
+                self._wake()
                 checkout.work.host.suspend()
-            finally:
                 self._collision = None
-        while self._executing and driver.takes_turns:
-            self._wait()
+            while self._executing and driver.takes_turns:
+                self._wait()
+        finally:
+            self._collision = None
+            held, self._ending, self._held = self._held, False, False
+            if held:
+                self._wake()
 
     def _wait(self) -> None:
         from sqlalchemy.util.concurrency import await_only

@@ -318,15 +318,23 @@ class Stage:
             warnings.simplefilter("ignore")  # the drivers, of cancelled connections
             return play, self.runner.run(run())
 
-    def compare(self, program: list[Step], cold: bool = False) -> bool:
-        """Run *program* on both; False where the sandbox said that its units overlap."""
+    def compare(self, program: list[Step], cold: bool = False, runs: int = 1) -> bool:
+        """Run *program* on both; False where the sandbox said that its units overlap.
+
+        Args:
+            runs: How often the real one runs at most, until its result is the sandbox's.
+        """
         sandboxed, rows = self.sandboxed(program, self.exclusive)
         if sandboxed.conflicts:
             return False
-        real, expected = self.real(program, cold)
         # Which of several tasks comes first is nobody's promise.
-        assert sorted(sandboxed.log, key=_place) == sorted(real.log, key=_place)
-        assert rows == expected
+        found = sorted(sandboxed.log, key=_place), rows
+        real = None
+        for _ in range(runs):
+            if real != found:
+                play, expected = self.real(program, cold)
+                real = sorted(play.log, key=_place), expected
+        assert found == real
         return True
 
 
@@ -469,6 +477,9 @@ def test_tasks_on_one_session_end_as_on_a_real_pool(stage: Stage) -> None:
     An end of the transaction at the same time is left out: what a plain engine makes of it depends
     on the time. So are statements that fail on MySQL and MariaDB, where a plain engine may wait for
     ever. tests/truth has those of which the answer is certain.
+
+    When a flush fails, its rollback meets the statements of other tasks, and a plain engine's
+    result differs from run to run on PostgreSQL: the sandbox's is one of those that it has.
     """
     compared = []
     stage.strategy.turn = 0.2  # type: ignore[misc]  # a unit that a task leaves open is in the way
@@ -483,10 +494,17 @@ def test_tasks_on_one_session_end_as_on_a_real_pool(stage: Stage) -> None:
     )
     @given(TASKS)
     def check(program: list[Step]) -> None:
-        compared.append(stage.compare(program, cold=True))
+        compared.append(stage.compare(program, cold=True, runs=100))
 
     check()
     assert sum(compared) > len(compared) / 2
+
+
+def test_a_rollback_comes_before_the_statements_that_wait(stage: Stage) -> None:
+    """On SQLite, the third task's INSERT then finds its key free."""
+    statements = [("add", -1, 0), ("ping", -1), ("insert", -1, 1)]
+    begin = [("open", 0, "session"), ("insert", -1, 0), ("insert", -1, 1)]
+    assert stage.compare([*begin, ("together", 0, statements)], cold=True, runs=100)
 
 
 def _program(text: str) -> list[Step]:

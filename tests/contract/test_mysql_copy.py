@@ -108,7 +108,10 @@ ONLY = {
 SEED_ONLY = {
     "mysql": [
         "ANALYZE TABLE `we``ird %s 'n\"ame` UPDATE HISTOGRAM ON `a``b %d ''` WITH 4 BUCKETS",
-        "ANALYZE TABLE users UPDATE HISTOGRAM ON name, kind WITH 3 BUCKETS AUTO UPDATE",
+        "ANALYZE TABLE users UPDATE HISTOGRAM ON name, kind WITH 3 BUCKETS",
+        # The server's thread for such a histogram can hold the locks of its table until another
+        # session's lock wait ends (MySQL 9.7). So it is one of a table that no test writes to.
+        "ANALYZE TABLE t2 UPDATE HISTOGRAM ON a WITH 2 BUCKETS AUTO UPDATE",
     ],
     "mariadb": [
         "INSERT INTO past (id, a) VALUES (1, 1), (2, 2), (3, 3)",
