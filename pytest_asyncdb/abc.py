@@ -777,6 +777,11 @@ class Sql(Protocol):
         """Run several statements, in one round trip if the driver can; see
         :meth:`Driver.run`."""
 
+    async def settle(self, statements: Sequence[str]) -> None:
+        """Run statements that set the session, now and on each connection that replaces a lost
+        one."""
+        await self.script(statements)
+
     async def answer(self, statements: Sequence[str]) -> Sequence[tuple[Any, ...]]:
         """Run statements, and return the rows of the last one. The driver must return the rows of
         several statements, if there are several."""

@@ -31,6 +31,7 @@ class AutocommitConnection(Sql):
         self._driver = driver
         self._connection: AsyncConnection | None = None
         self._driver_connection: Any = None
+        self._settings: Sequence[str] = ()
 
     async def fetch(self, query: str) -> list[tuple[Any, ...]]:
         connection = await self._open()
@@ -39,6 +40,10 @@ class AutocommitConnection(Sql):
     async def script(self, statements: Sequence[str]) -> Sequence[Sequence[tuple[Any, ...]]]:
         await self._open()
         return await self._driver.run(self._driver_connection, statements) if statements else ()
+
+    async def settle(self, statements: Sequence[str]) -> None:
+        await self.script(statements)
+        self._settings = statements
 
     def beside(self, database: str) -> AutocommitConnection:
         """A connection to another database of the same server."""
@@ -77,4 +82,6 @@ class AutocommitConnection(Sql):
         self._connection = await engine.connect()
         raw = await self._connection.get_raw_connection()
         self._driver_connection = raw.driver_connection
+        if self._settings:
+            await self._driver.run(self._driver_connection, self._settings)
         return self._connection

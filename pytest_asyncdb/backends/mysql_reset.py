@@ -42,7 +42,7 @@ class MySQLRestorer(Restorer):
         self._others = [INNODB]
 
     async def remember(self) -> None:
-        await self._sql.script([SETTLE, _SESSION])
+        await self._sql.settle([SETTLE, _SESSION])
         try:
             await self._sql.fetch(INNODB)
         except Exception:

@@ -33,6 +33,9 @@ from pytest_asyncdb.backends.postgres_catalogs import (
     UNSEEN,
 )
 
+#: Also switches off the checks of foreign keys.
+_NO_TRIGGERS = "SELECT set_config('session_replication_role', 'replica', false)"
+
 
 @dataclasses.dataclass
 class _Table:
@@ -78,15 +81,20 @@ class PostgresRestorer(Restorer):
     async def remember(self) -> None:
         from sqlalchemy.exc import DBAPIError
 
-        ((self._ours, superuser, *_),) = await self._sql.fetch(
+        ((self._ours, superuser),) = await self._sql.fetch(
             "SELECT (txid_current() % (2 ^ 32)::bigint)::text, "
-            "current_setting('is_superuser') = 'on', "
-            f"set_config('lock_timeout', '{PATIENCE}', false), {TEXT_SETTINGS.format('false')}"
+            "current_setting('is_superuser') = 'on'"
         )
+        settings = [
+            f"SELECT set_config('lock_timeout', '{PATIENCE}', false), "
+            + TEXT_SETTINGS.format("false")
+        ]
         # Once and for all: after each change of the role the server plans every statement again.
         with contextlib.suppress(DBAPIError):  # the account may not switch triggers off
-            await self._sql.fetch("SELECT set_config('session_replication_role', 'replica', false)")
+            await self._sql.fetch(_NO_TRIGGERS)
+            settings.append(_NO_TRIGGERS)
             self._replica = True
+        await self._sql.settle(settings)
         self._schema = OF_SCHEMA
         with contextlib.suppress(Exception):  # the extension plpgsql was dropped
             if superuser:

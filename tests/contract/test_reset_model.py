@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from fix_databases import worker_database
 from fix_servers import Servers, Target
-from fix_suite import EXAMPLES
+from fix_suite import EACH_DRIVER, EXAMPLES
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import ForeignKey, String, text
@@ -213,6 +213,33 @@ def test_random_programs_are_put_back(stage: tuple[Reset, WorkerDatabase], targe
 
     check()
     assert sum(kept) > len(kept) / 3
+
+
+@pytest.mark.parametrize(
+    "target",
+    EACH_DRIVER[1:],
+    indirect=True,
+    ids=[word.replace("+", "-") for word in EACH_DRIVER[1:]],
+)
+def test_the_restorer_may_lose_its_connection(
+    stage: tuple[Reset, WorkerDatabase], target: Target
+) -> None:
+    """The next one has the same settings; PostgreSQL's loses what it remembers in temporary tables,
+    so that the database is replaced."""
+    strategy, database = stage
+    expected = look(target, database)
+    before = database.url
+    strategy.restoration  # noqa: B018
+    for connection in target.observer.connections(str(before.database)):
+        target.observer.kill(connection)
+    while target.observer.connections(str(before.database)):
+        pass
+    view = strategy.view(ViewRequest("lost"))
+    play = Play(target, view)
+    asyncio.run(play.run([(0, "person", 1), (0, "commit", 1)], ends=True))
+    assert view.close() == []
+    assert look(target, database) == expected
+    assert target.backend == "postgres" or database.url == before
 
 
 def look(target: Target, database: WorkerDatabase) -> Any:
