@@ -44,6 +44,9 @@ EACH_BACKEND = ("sqlite", "postgres+asyncpg", "mysql+aiomysql", "mariadb+asyncmy
 #: How many examples Hypothesis makes for each word.
 EXAMPLES = int(os.environ.get("ASYNCDB_TEST_EXAMPLES", "200" if COMPLETE else "15"))
 
+#: A test of many examples in parts that different workers run; the first one runs every day.
+PARTS = [0, *(pytest.param(number, marks=pytest.mark.complete) for number in range(1, 8))]
+
 # Inner runs and servers are hundreds of processes, each of which would compile its modules again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 

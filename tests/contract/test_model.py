@@ -28,8 +28,8 @@ import pytest
 from fix_databases import RUN, worker_database
 from fix_observer import Observer, Rows
 from fix_servers import Servers, Target
-from fix_suite import EACH_DRIVER, EXAMPLES
-from hypothesis import HealthCheck, Phase, event, given, settings
+from fix_suite import EACH_DRIVER, EXAMPLES, PARTS
+from hypothesis import HealthCheck, Phase, event, given, seed, settings
 from hypothesis import strategies as st
 from sqlalchemy import Integer, delete, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
@@ -471,7 +471,8 @@ TASKS = st.builds(
 
 
 @pytest.mark.complete
-def test_tasks_on_one_session_end_as_on_a_real_pool(stage: Stage) -> None:
+@pytest.mark.parametrize("part", PARTS)
+def test_tasks_on_one_session_end_as_on_a_real_pool(stage: Stage, part: int) -> None:
     """What tasks do at once to one or two sessions or connections, exceptions included.
 
     An end of the transaction at the same time is left out: what a plain engine makes of it depends
@@ -484,9 +485,9 @@ def test_tasks_on_one_session_end_as_on_a_real_pool(stage: Stage) -> None:
     compared = []
     stage.strategy.turn = 0.2  # type: ignore[misc]  # a unit that a task leaves open is in the way
 
+    @seed(part)
     @settings(
-        max_examples=EXAMPLES * 50,
-        derandomize=True,
+        max_examples=EXAMPLES * 50 // len(PARTS),
         database=None,
         deadline=None,
         suppress_health_check=list(HealthCheck),

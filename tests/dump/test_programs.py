@@ -10,8 +10,8 @@ import pytest
 from dump.programs import DDL, DRIVER, DUMP, ENDS, EXPECTED, ROWS, SCHEMA, STATE, Program, Step
 from dump.stage import REPORTED, Stage, open_stage
 from fix_servers import Servers, Target
-from fix_suite import COMPLETE, EXAMPLES
-from hypothesis import HealthCheck, Phase, event, given, settings
+from fix_suite import COMPLETE, EXAMPLES, PARTS
+from hypothesis import HealthCheck, Phase, event, given, seed, settings
 from hypothesis import strategies as st
 
 from pytest_asyncdb import build_engine
@@ -43,8 +43,11 @@ def programs(backend: str) -> st.SearchStrategy[tuple[list[Step], bool]]:
 
 
 @pytest.mark.everyday("sqlite", ("postgres+asyncpg", "rollback"), ("postgres+asyncpg", "reset"))
+@pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_random_programs_leave_nothing(servers: Servers, target: Target, strategy: str) -> None:
+def test_random_programs_leave_nothing(
+    servers: Servers, target: Target, strategy: str, part: int
+) -> None:
     """Catalogs, rows, and the session of the next test's connection are those of the start."""
     backend = target.backend
     words = {**ROWS, **STATE[backend], **DDL[backend]}
@@ -58,9 +61,9 @@ def test_random_programs_leave_nothing(servers: Servers, target: Target, strateg
         connections.callback(look.close)
         expected = look()
 
+        @seed(part)
         @settings(
-            max_examples=EXAMPLES * SHARE[strategy] if COMPLETE else EXAMPLES,
-            derandomize=True,
+            max_examples=EXAMPLES * SHARE[strategy] // len(PARTS) if COMPLETE else EXAMPLES,
             database=None,
             deadline=None,
             suppress_health_check=list(HealthCheck),
