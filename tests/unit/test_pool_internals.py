@@ -125,6 +125,7 @@ def test_the_entry_of_a_connection_is_found() -> None:
     connection = engine.raw_connection()
     assert entries == [entry_of(connection)]
     connection.close()
+    engine.dispose()
 
 
 def test_the_pools_of_a_test_are_freed_with_it() -> None:

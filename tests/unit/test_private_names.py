@@ -94,6 +94,7 @@ def test_every_checkout_is_seen_before_it_happens() -> None:
     engine.connect().close()
     stop_outer()
     engine.connect().close()
+    engine.dispose()
     assert outer == [engine]
     assert seen == [engine, derived, engine], (
         "Engine.raw_connection is not called for every checkout any more: "
