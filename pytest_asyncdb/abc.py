@@ -922,6 +922,8 @@ class View(abc.ABC):
     kept: DatabaseRef | Exception | None = None
     #: See :attr:`Restorer.unseen`: why the database is replaced after the test.
     unseen: Sequence[str] = ()
+    #: What the seeds returned, one after the other, pickled.
+    seeded: Sequence[bytes] = ()
     #: Does each connection of the engine have its own transaction?
     independent: ClassVar[bool]
 

@@ -131,7 +131,7 @@ def asyncdb_seed(request: pytest.FixtureRequest) -> Callable[..., Any] | None:
     Scope: session. Default: it runs the SQL files that the ini option ``asyncdb_seed`` names;
     without them None. It runs once for each run and server, and every test starts with its rows. A
     module or class may override it; a list of functions is a list of layers, each of which runs
-    once: ``return [asyncdb_seed, more]``.
+    once: ``return [asyncdb_seed, more]``. What it returns is ``asyncdb.seeded``.
     """
     paths = request.config.stash[RUN].settings.seed
     if not paths:
@@ -173,6 +173,7 @@ def _asyncdb_view(
     asyncdb_engine_options: Mapping[str, Any],
     asyncdb_migrate: Callable[..., Any] | None,
     asyncdb_seed: Callable[..., Any] | None,
+    asyncdb_session_options: Mapping[str, Any],
     asyncdb_app_engines: Any,
 ) -> Iterator[View]:
     """The test's view of its database; internal to pytest-asyncdb."""
@@ -201,6 +202,9 @@ def _asyncdb_view(
                 as_seeds(asyncdb_seed),
                 inputs=(*run.settings.inputs, *run.settings.seed),
                 extensions=run.settings.extensions,
+                session_options=_options(
+                    asyncdb_session_options, "asyncdb_session_options", "bind", "binds"
+                ),
             )
         view = run.view(
             asyncdb_backend.spec,

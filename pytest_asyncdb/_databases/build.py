@@ -129,31 +129,42 @@ async def build_schema(engine: AsyncEngine, backend: Backend, plan: SchemaPlan) 
         raise messages.schema_failed(backend.label, what, error) from error
 
 
-async def fill(engine: AsyncEngine, backend: Backend, seeds: Sequence[Callable[..., Any]]) -> None:
+async def fill(
+    engine: AsyncEngine,
+    backend: Backend,
+    seeds: Sequence[Callable[..., Any]],
+    session_options: Mapping[str, Any],
+) -> list[bytes]:
     """Run the user's seeds, each in its own session and transaction.
+
+    Returns:
+        What each of them returned, pickled.
 
     Raises:
         SchemaError: With the error that a seed raised.
     """
-    from sqlalchemy import event
-    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.ext.asyncio import async_sessionmaker
 
-    def refuse(session: object, instance: object) -> None:
-        # SQLAlchemy takes the object for stored already, so it would insert nothing.
-        raise messages.seed_reuses_object(backend.label, type(instance).__name__)
+    from pytest_asyncdb._databases.seed_objects import take_again
+    from pytest_asyncdb._databases.seed_values import pickled
+
+    sessions = async_sessionmaker(engine, **{"expire_on_commit": False, **session_options})
+    returned = []
 
     for seed in seeds:
         try:
-            async with AsyncSession(engine, expire_on_commit=False) as session:
-                event.listen(session.sync_session, "detached_to_persistent", refuse)
+            async with sessions() as session:
+                take_again(session.sync_session, backend.label)
                 result = seed(session)
                 if inspect.isawaitable(result):
-                    await result
+                    result = await result
                 await session.commit()
+                returned.append(await pickled(session, result))
         except errors.SchemaError:
             raise
         except Exception as error:
             raise messages.seed_failed(backend.label, error) from error
+    return returned
 
 
 async def _create_schemas(connection: AsyncConnection, schemas: Sequence[str]) -> None:

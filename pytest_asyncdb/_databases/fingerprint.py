@@ -1,15 +1,18 @@
 """The fingerprint of a plan: equal in every process that would build the same template.
 
 Two xdist workers hold the same metadata and functions at different addresses, so what these are
-made of is hashed: the DDL, and of functions the code with the values that it encloses. For a
-template that stays for later runs the contents of files are hashed as well: the modules of these
-functions, the folder of the migrations, and what ``asyncdb_inputs`` names. What a function imports
-or reads beyond that is not seen.
+made of is hashed: the DDL, and of functions the code with the values that it encloses or finds in
+its module. For a template that stays for later runs the contents of files are hashed as well: the
+modules of these functions, the folder of the migrations, and what ``asyncdb_inputs`` names. What a
+function imports or reads beyond that is not seen.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import decimal
+import enum
 import functools
 import hashlib
 import importlib.metadata
@@ -17,6 +20,8 @@ import os
 import re
 import sys
 import types
+import uuid
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +37,15 @@ if TYPE_CHECKING:
 _UNKNOWN = "unknown object "
 #: What ``repr`` writes for an object without a better description.
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+#: Types whose ``repr`` says everything.
+_PLAIN = (
+    *(bool, int, float, complex, str, bytes, type(None), type(...), os.PathLike, enum.Enum),
+    *(datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID),
+)
+#: By the code of a function: what its names stood for at first, before a seed changed it.
+_GLOBALS: weakref.WeakKeyDictionary[types.CodeType, list[str]] = weakref.WeakKeyDictionary()
+#: By the state of a mapped object: its description before a seed stored it.
+_MAPPED: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 #: Folders whose files are made from others.
 _GENERATED = "__pycache__"
 
@@ -157,8 +171,7 @@ class Description:
     def describe(self, value: Any) -> str:
         """Functions are described by their code and what it encloses; an object of which
         nothing is known by its address, which no other process shares."""
-        plain = (bool, int, float, complex, str, bytes, type(None), type(...), os.PathLike)
-        if isinstance(value, plain):
+        if isinstance(value, _PLAIN):
             return repr(value)
         if id(value) in self._around:  # a function that calls itself, a list that holds itself
             return f"the same as {self._around.index(id(value))}"
@@ -188,6 +201,11 @@ class Description:
             return f"{getattr(value, '__module__', '')}.{value.__name__}"
         if isinstance(value, functools.partial):
             return self.describe([value.func, value.args, value.keywords])
+        if (state := getattr(value, "_sa_instance_state", None)) is not None:
+            if state not in _MAPPED:
+                columns = {k: v for k, v in vars(value).items() if v is not state}
+                _MAPPED[state] = f"{self._class(value)} {self.describe(columns)}"
+            return _MAPPED[state]
         is_ddl = isinstance(getattr(value, "statement", None), str)  # SQLAlchemy's DDL
         if is_ddl or dataclasses.is_dataclass(value):
             return f"{self._class(value)} {self.describe(vars(value))}"
@@ -201,6 +219,10 @@ class Description:
             except ValueError:  # the name is bound later, to a value that is not known yet
                 enclosed.append(f"{_UNKNOWN}unbound")
         defaults = (function.__defaults__, function.__kwdefaults__)
+        if function.__code__ not in _GLOBALS:
+            used = [self.describe(one) for one in _globals(function, function.__code__)]
+            _GLOBALS[function.__code__] = [words for words in used if _UNKNOWN not in words]
+        enclosed += _GLOBALS[function.__code__]
         return f"{self.describe(function.__code__)} {self.describe(defaults)} {enclosed}"
 
     def _class(self, value: Any) -> str:
@@ -211,3 +233,18 @@ class Description:
         file = getattr(sys.modules.get(name), "__file__", None)
         if file is not None:
             self.files.add(file)
+
+
+def _globals(function: types.FunctionType, code: types.CodeType) -> Iterator[Any]:
+    """What the names in *code* stand for in the function's module: its values, mapped objects, and
+    functions of the module itself."""
+    for name in code.co_names:
+        value = function.__globals__.get(name)
+        if not isinstance(value, (type, types.ModuleType, types.BuiltinFunctionType)) and (
+            getattr(value, "__module__", None) == function.__module__
+            or not isinstance(value, types.FunctionType)
+        ):
+            yield value
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from _globals(function, inner)

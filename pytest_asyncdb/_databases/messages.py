@@ -203,13 +203,22 @@ def seed_failed(label: str, error: BaseException) -> errors.SchemaError:
 
 
 def seed_reuses_object(label: str, model: str) -> errors.SchemaError:
-    """``asyncdb_seed`` adds an object that it has already added to another database.
+    """``asyncdb_seed`` adds an object that a session has stored or loaded which was not a seed's.
 
     Args:
         model: The object's class.
     """
     return errors.SchemaError(
-        f"asyncdb_seed adds the same {model} object to a second database, {label}",
-        ["SQLAlchemy takes it for stored already, so it would be missing there."],
-        ["create new objects in each call of the seed, not at import"],
+        f"asyncdb_seed adds a {model} object that another session has stored or loaded ({label})",
+        ["SQLAlchemy takes it for stored already, so it would be missing in the test's database."],
+        ["create the object in the seed"],
+    )
+
+
+def not_copied(reason: str) -> errors.SchemaError:
+    """A value that ``asyncdb_seed`` has returned cannot be pickled."""
+    return errors.SchemaError(
+        "asyncdb.seeded: what asyncdb_seed returns cannot be copied for each test",
+        [f"pickle said: {reason}"],
+        ["return plain values, dataclasses or mapped objects, or a dict or list of these"],
     )

@@ -37,6 +37,8 @@ class SchemaPlan:
         seeds: Fill the tables, one after the other; each is a layer on those before it.
         empty: Nothing is built at all (``schema=False``).
         extensions: Extensions that the database has, also an empty one.
+        session_options: Arguments for the sessions of the seeds; plans that differ in nothing else
+            are equal.
         inputs: Files that decide what *migrate* and *seeds* do (``asyncdb_inputs``).
     """
 
@@ -46,6 +48,7 @@ class SchemaPlan:
     empty: bool = False
     inputs: tuple[Path, ...] = ()
     extensions: tuple[str, ...] = ()
+    session_options: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
     @property
     def base(self) -> SchemaPlan | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import pickle
 import time
 from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,6 +27,7 @@ from pytest_asyncdb._databases.build import (
 from pytest_asyncdb._databases.connection import AutocommitConnection
 from pytest_asyncdb._databases.fingerprint import fingerprint, lasting_fingerprint
 from pytest_asyncdb._databases.kept_databases import kept_folder, kept_name
+from pytest_asyncdb._databases.seed_values import layers
 from pytest_asyncdb._databases.templates import KEPT_PREFIX, Claims, KeptTemplates
 from pytest_asyncdb.abc import Backend, Closing, Copier, DatabaseRef, Driver, Server
 
@@ -48,10 +50,12 @@ class Template:
     Args:
         database: The database.
         copier: Gives the statements that copy it.
+        seeded: What its seeds returned, one after the other, pickled.
     """
 
     database: DatabaseRef
     copier: Copier
+    seeded: tuple[bytes, ...] = ()
 
 
 @dataclasses.dataclass(eq=False)
@@ -100,17 +104,17 @@ class Provisioner:
                 base = None if plan.base is None else self.template(plan.base, options)
                 if self.in_process or self.claims is None:
                     name = f"{self.prefix}_t{next(self._numbers)}"
-                    made = self._build(name, base, plan, options)
+                    made, seeded = self._build(name, base, plan, options)
                 elif self._kept_templates and (
                     lasting := lasting_fingerprint(plan, dialect, options)
                 ):
-                    made = self._obtain(self._kept_templates, lasting, base, plan, options)
+                    made, seeded = self._obtain(self._kept_templates, lasting, base, plan, options)
                 else:
                     server = self.server
                     of_server = f"{server.user}@{server.host}:{server.port} {key}"
-                    made = self._obtain(self.claims, of_server, base, plan, options)
+                    made, seeded = self._obtain(self.claims, of_server, base, plan, options)
                 copier = self.run(self.backend.copier(self._maintenance, made.name, self.server))
-                self._templates[key] = Template(made, copier)
+                self._templates[key] = Template(made, copier, seeded)
             except errors.AsyncdbError as error:
                 self._templates[key] = error  # raised again for the next tests
         template = self._templates[key]
@@ -198,20 +202,20 @@ class Provisioner:
         base: Template | None,
         plan: SchemaPlan,
         options: Mapping[str, Any],
-    ) -> DatabaseRef:
+    ) -> tuple[DatabaseRef, tuple[bytes, ...]]:
         """The template that the processes which share *claims* call *key*."""
         while (claim := claims.claim(key)).mine:
             try:
-                self._build(claim.name, base, plan, options)
+                _, seeded = self._build(claim.name, base, plan, options)
             except BaseException as error:
                 claims.settle(key, str(error))
                 raise
-            claims.settle(key, None)
-        return DatabaseRef(claim.name, self._url(claim.name))
+            claims.settle(key, None, pickle.dumps(seeded))
+        return DatabaseRef(claim.name, self._url(claim.name)), layers(claim.seeded)
 
     def _build(
         self, name: str, base: Template | None, plan: SchemaPlan, options: Mapping[str, Any]
-    ) -> DatabaseRef:
+    ) -> tuple[DatabaseRef, tuple[bytes, ...]]:
         """Build the template called *name*; all of it or nothing."""
         keeper: Closing | None = None
         url = self._url(name)
@@ -223,12 +227,13 @@ class Provisioner:
             elif not self.in_process:
                 self._create(name)
             keeper = self.backend.hold(url, None if base is None else base.database.url)
-            self.host.run(self._fill(url, base is None, plan, options))
+            returned = self.host.run(self._fill(url, base is None, plan, options))
         except BaseException:
             with contextlib.suppress(Exception):  # the first error says more
                 self.run(self.drop(DatabaseRef(name, url, keeper)))
             raise
-        return DatabaseRef(name, url, keeper)
+        seeded = (*returned,) if base is None else (*base.seeded, *returned)
+        return DatabaseRef(name, url, keeper), seeded
 
     def _create(self, name: str) -> None:
         backend, server = self.backend, self.server
@@ -241,7 +246,7 @@ class Provisioner:
 
     async def _fill(
         self, url: URL, bare: bool, plan: SchemaPlan, options: Mapping[str, Any]
-    ) -> None:
+    ) -> list[bytes]:
         engine = building_engine(url, options)
         has_schema = bare and not plan.empty
         seeds = plan.seeds if bare else plan.seeds[-1:]
@@ -259,10 +264,11 @@ class Provisioner:
                 await build_schema(engine, self.backend, plan)
             await self._stop_events(url)
             built = time.perf_counter()
-            await fill(engine, self.backend, seeds)
+            returned = await fill(engine, self.backend, seeds, plan.session_options)
             await self._stop_events(url)
             took = built - begun, time.perf_counter() - built
             self.built.append((took[0] if has_schema else None, took[1] if seeds else None))
+            return returned
         finally:
             await engine.dispose()
 

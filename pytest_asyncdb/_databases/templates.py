@@ -22,7 +22,8 @@ from pytest_asyncdb._system.file_lock import lock
 KEPT_PREFIX = "asyncdb_template_"
 #: The number of kept templates that stay although no process uses them.
 _RETENTION = 8
-#: What the file of a kept template holds when the template is complete.
+#: How the file of a kept template begins when the template is complete; what its seeds returned
+#: follows.
 _COMPLETE = b"complete"
 
 
@@ -32,10 +33,12 @@ class Claim(NamedTuple):
     Args:
         name: The template database's name.
         mine: The template does not exist, and the process that asked has to build it.
+        seeded: What its builder has settled it with.
     """
 
     name: str
     mine: bool
+    seeded: bytes = b""
 
 
 class Claims(Protocol):
@@ -44,8 +47,12 @@ class Claims(Protocol):
     def claim(self, key: str) -> Claim:
         """The template for *key*; waits while another process builds it."""
 
-    def settle(self, key: str, error: str | None) -> None:
-        """End a claim: the template is complete, or building it failed with *error*."""
+    def settle(self, key: str, error: str | None, seeded: bytes = b"") -> None:
+        """End a claim: the template is complete, or building it failed with *error*.
+
+        Args:
+            seeded: What its seeds returned, for the next ones that claim it.
+        """
 
 
 class TemplateBook:
@@ -57,9 +64,9 @@ class TemplateBook:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
-        #: For each template its name, its builder, and whether it is complete: False if the
+        #: For each template its name, its builder, and what it was settled with: None if the
         #: builder has died, a SchemaError if building it failed.
-        self._entries: dict[Any, tuple[str, Any, concurrent.futures.Future[bool]]] = {}
+        self._entries: dict[Any, tuple[str, Any, concurrent.futures.Future[bytes | None]]] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
@@ -76,14 +83,14 @@ class TemplateBook:
                     self._entries[key] = name, builder, concurrent.futures.Future()
                     return Claim(name, mine=True)
                 name, _, complete = self._entries[key]
-            if complete.result():
-                return Claim(name, mine=False)
+            if (seeded := complete.result()) is not None:
+                return Claim(name, mine=False, seeded=seeded)
 
-    def settle(self, key: Any, error: str | None) -> None:
+    def settle(self, key: Any, error: str | None, seeded: bytes = b"") -> None:
         """The builder of *key* is done, or has failed with *error*."""
         complete = self._entries[key][2]
         if error is None:
-            complete.set_result(True)
+            complete.set_result(seeded)
         else:
             complete.set_exception(errors.SchemaError(error))
 
@@ -93,7 +100,7 @@ class TemplateBook:
             for key, (_, its_builder, complete) in list(self._entries.items()):
                 if its_builder is builder and not complete.done():
                     del self._entries[key]
-                    complete.set_result(False)
+                    complete.set_result(None)
 
 
 class KeptTemplates:
@@ -130,12 +137,13 @@ class KeptTemplates:
                 self._locks[key] = building
                 return Claim(name, mine=True)
             os.close(building)
-        return Claim(name, mine=False)
+        return Claim(name, mine=False, seeded=path.read_bytes()[len(_COMPLETE) :])
 
-    def settle(self, key: str, error: str | None) -> None:
+    def settle(self, key: str, error: str | None, seeded: bytes = b"") -> None:
         """See :class:`Claims`. Afterwards the template must be claimed again."""
         file = self._locks.pop(key)
         if error is None:
+            os.pwrite(file, seeded, len(_COMPLETE))
             os.pwrite(file, _COMPLETE, 0)
         os.close(file)
 

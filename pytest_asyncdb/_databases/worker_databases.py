@@ -62,6 +62,11 @@ class WorkerDatabase(Database):
         finally:
             run(sql.close())
 
+    @property
+    def seeded(self) -> tuple[bytes, ...]:
+        """What the seeds returned, one after the other, pickled."""
+        return self._template.seeded
+
     def reference(self) -> URL:
         if self._reference is None:
             self._reference = self._copy()

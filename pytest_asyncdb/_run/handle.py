@@ -87,6 +87,21 @@ class Asyncdb:
         return self._view.url
 
     @property
+    def seeded(self) -> Any:
+        """What ``asyncdb_seed`` has returned, the test's own copy of it.
+
+        Such as ids, dataclasses, or mapped objects, which are detached; a dict or list of these.
+        Every process gets what belongs to the rows of its database. Of several seeds that return
+        a dict it is one dict, else a list.
+
+        Raises:
+            SchemaError: It cannot be pickled.
+        """
+        from pytest_asyncdb._databases.seed_values import unpickled
+
+        return unpickled(self._view.seeded)
+
+    @property
     def statements(self) -> list[Statement]:
         """The statements that the test has run so far, in order; of more than 10,000 the last ones.
 

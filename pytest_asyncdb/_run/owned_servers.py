@@ -91,9 +91,9 @@ class OwnedServers:
         """The template for *key*; see :class:`TemplateBook`."""
         return self.templates.claim(key, self)
 
-    def settle(self, key: str, error: str | None) -> None:
+    def settle(self, key: str, error: str | None, seeded: bytes = b"") -> None:
         """Report that the template for *key* is complete, or could not be built."""
-        self.templates.settle(key, error)
+        self.templates.settle(key, error, seeded)
 
     def close(self) -> None:
         """Drop the run's databases on external servers, and stop managed ones. May be called

@@ -148,7 +148,9 @@ class Run:
                 self._strategies[key] = strategy(database, self.host)
                 database.prepare()
                 self.timer.prepared()
-            return self._strategies[key].view(request)
+            view = self._strategies[key].view(request)
+            view.seeded = self._databases[key].seeded
+            return view
 
     def _provisioner(self, spec: BackendSpec) -> Provisioner:
         if spec not in self._provisioners:

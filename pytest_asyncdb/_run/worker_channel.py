@@ -55,13 +55,13 @@ class ChannelServers:
     def claim(self, key: str) -> Claim:
         return Claim(**self._ask(errors.SchemaError, "claim", key))
 
-    def settle(self, key: str, error: str | None) -> None:
-        self._ask(errors.SchemaError, "settle", key, error)
+    def settle(self, key: str, error: str | None, seeded: bytes = b"") -> None:
+        self._ask(errors.SchemaError, "settle", key, error, seeded)
 
     def close(self) -> None:
         self._channel.close()
 
-    def _ask(self, kind: type[errors.AsyncdbError], *request: str | None) -> dict[str, Any]:
+    def _ask(self, kind: type[errors.AsyncdbError], *request: str | bytes | None) -> dict[str, Any]:
         self._channel.send(request)
         answer: dict[str, Any] = self._channel.receive(_PATIENCE)
         if "error" in answer:

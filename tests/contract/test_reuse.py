@@ -359,6 +359,21 @@ def test_what_was_only_touched_has_not_changed(reuse: Reuse) -> None:
 
 
 @on_postgres
+def test_what_the_seed_returned_stays_with_the_template(reuse: Reuse) -> None:
+    """A later run, which does not call the seed, gets the value of the run that did."""
+    value = 'f"{names[0]} at {uuid.uuid4()}"'
+    seed = SEED.replace("import pathlib", "import pathlib\nimport uuid")
+    seed = seed.replace("    return seed\n", f"        return {value}\n\n    return seed\n")
+    reuse.project.write("conftest.py", seed)
+    reuse.project.tests("async def test_it(asyncdb):\n    print('seeded:', asyncdb.seeded)\n")
+    first, second = (
+        re.findall(r"seeded: (ada at \S+)", reuse.run().passed(1).text) for _ in range(2)
+    )
+    assert first == second != []
+    assert reuse.built == 1
+
+
+@on_postgres
 def test_a_seed_that_nobody_can_compare_runs_in_each_run(reuse: Reuse) -> None:
     """An object without words might be another one tomorrow."""
     call = (

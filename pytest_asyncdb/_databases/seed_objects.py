@@ -1,0 +1,86 @@
+"""Objects that the seeds of several databases add, such as those that a module makes at import."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from pytest_asyncdb._databases import messages
+from pytest_asyncdb._databases.seed_values import mapped_objects
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+#: By the state of a mapped object: its attributes before a seed stored it for the first time.
+_BEFORE: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
+
+
+def take_again(session: Session, backend: str) -> None:
+    """Let *session* insert objects that a seed has stored in another database before.
+
+    SQLAlchemy takes them for stored already, so it would insert nothing.
+    """
+    from sqlalchemy import event
+
+    def remember(session: Session, instance: Any) -> None:
+        values = {name: _copied(value) for name, value in vars(instance).items()}
+        _BEFORE.setdefault(values.pop(_STATE), values)
+
+    def insert(session: Session, instance: Any) -> None:
+        if _state(instance) not in _BEFORE:  # a session that is not the seed's has stored it
+            raise messages.seed_reuses_object(backend, type(instance).__name__)
+        _make_new(session, instance)
+        session.add(instance)
+
+    event.listen(session, "transient_to_pending", remember)
+    event.listen(session, "detached_to_persistent", insert)
+
+
+def _make_new(session: Session, first: Any) -> None:
+    """Let an object, and those that are related to it, be as before a seed stored them: without an
+    id that the other database has given."""
+    from sqlalchemy.orm import make_transient
+
+    found = [first]
+    for one in found:  # grows
+        found += [
+            other
+            for other in mapped_objects(_relationships(one))
+            if _state(other).key is not None and _state(other) in _BEFORE
+            if all(other is not known for known in found)
+        ]
+    for one in found:
+        if one in session:
+            session.expunge(one)
+        make_transient(one)
+        values = {_STATE: _state(one), **_BEFORE[_state(one)]}
+        for name in _relationships(one):
+            del values[name]
+        vars(one).clear()
+        vars(one).update(values)
+    for one in found:
+        for name, value in _relationships(one).items():
+            if vars(one).get(name) is not value:  # the other end may have set it
+                setattr(one, name, value)
+
+
+_STATE = "_sa_instance_state"
+
+
+def _state(instance: Any) -> Any:
+    return getattr(instance, _STATE, None)
+
+
+def _relationships(instance: Any) -> dict[str, Any]:
+    """Those that had a value."""
+    state = _state(instance)
+    names = state.mapper.relationships.keys()
+    return {name: value for name, value in _BEFORE[state].items() if name in names}
+
+
+def _copied(value: Any) -> Any:
+    """A collection of related objects as the one it is derived from, without its events."""
+    for kind in (list, set, dict):
+        if isinstance(value, kind) and hasattr(value, "_sa_adapter"):
+            return kind(value)
+    return value

@@ -1,0 +1,82 @@
+"""What the seeds return, kept with the template and copied for each test.
+
+The values are pickled in the process that builds the template, so that every worker, and a later
+run that uses the template again, gets those of the rows that are there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_asyncdb._databases import messages
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+
+@dataclasses.dataclass(frozen=True)
+class _NotPickled:
+    """Stands for a value that cannot be copied; *reason* is told to the test that asks for it."""
+
+    reason: str
+
+
+async def pickled(session: AsyncSession, value: Any) -> bytes:
+    """The value that a seed has returned, with the columns that the database has filled in.
+
+    Args:
+        session: The seed's, after its commit.
+    """
+    from sqlalchemy import inspect
+
+    for one in mapped_objects(value):
+        state = inspect(one)
+        left = state.expired_attributes.intersection(state.mapper.column_attrs.keys())
+        if left and one in session:
+            await session.refresh(one, left)
+    try:
+        return pickle.dumps(value)
+    except Exception as error:
+        return pickle.dumps(_NotPickled(f"{type(error).__name__}: {error}"))
+
+
+def layers(data: bytes) -> tuple[bytes, ...]:
+    """What a process of this user has pickled: one of the run, or an earlier run on its server."""
+    found: tuple[bytes, ...] = pickle.loads(data)  # noqa: S301
+    return found
+
+
+def unpickled(returned: Sequence[bytes]) -> Any:
+    """A new copy of what the seeds have returned: of one its value, of several mappings one dict,
+    else a list. None is left out.
+
+    Raises:
+        SchemaError: A value cannot be copied.
+    """
+    try:
+        values = [pickle.loads(one) for one in returned]  # noqa: S301
+    except Exception as error:
+        values = [_NotPickled(f"{type(error).__name__}: {error}")]
+    for value in values:
+        if isinstance(value, _NotPickled):
+            raise messages.not_copied(value.reason)
+    found = [value for value in values if value is not None]
+    if len(found) > 1 and all(isinstance(value, Mapping) for value in found):
+        return {key: one for value in found for key, one in value.items()}
+    return found if len(found) > 1 else next(iter(found), None)
+
+
+def mapped_objects(value: Any) -> Iterator[Any]:
+    """The mapped objects in *value*, a container or one of them."""
+    if hasattr(value, "_sa_instance_state"):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from mapped_objects(list(value.values()))
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for one in value:
+            yield from mapped_objects(one)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield from mapped_objects(list(vars(value).values()))
