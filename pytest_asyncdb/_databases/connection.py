@@ -6,6 +6,7 @@ never get it.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,9 @@ from pytest_asyncdb.abc import Driver, Sql
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncConnection
+
+#: Seconds in which a connection must close, if the server does not answer any more.
+_CLOSE = 5.0
 
 
 class AutocommitConnection(Sql):
@@ -54,7 +58,8 @@ class AutocommitConnection(Sql):
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(Exception):  # the server may have closed it
-                await connection.close()
+                async with asyncio.timeout(_CLOSE):
+                    await connection.close()
 
     async def __aenter__(self) -> AutocommitConnection:
         return self

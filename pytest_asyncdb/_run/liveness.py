@@ -59,9 +59,7 @@ async def _query(server: Server, backend: Backend, driver: Driver) -> None:
         async with asyncio.timeout(ANSWER):
             await sql.fetch(backend.version_query())
     finally:
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(ANSWER):
-                await sql.close()
+        await sql.close()
 
 
 class Liveness:

@@ -135,4 +135,6 @@ async def dead_databases(sql: AutocommitConnection, backend: Backend) -> AsyncIt
                 for name in names:
                     yield name
         finally:
-            await sql.fetch(backend.release_lock(run))
+            # Also where the end of the run has cancelled this, since the server is silent.
+            async with asyncio.timeout(_ANSWER):
+                await sql.fetch(backend.release_lock(run))

@@ -6,18 +6,25 @@ The network is taken away in the middle of a run: the way to the server is a pro
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import selectors
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 from fix_chaos import TESTS_OF_MANY, Chaos, Run, at_moments, moments
 from fix_servers import Servers, Target
 from sqlalchemy.engine import URL
+
+from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb._run import run_lock
+from pytest_asyncdb.abc import BackendSpec
+from pytest_asyncdb.errors import AsyncdbError
 
 pytestmark = pytest.mark.usefixtures("untouched")
 
@@ -164,6 +171,25 @@ def test_the_network_is_taken_away_when_the_server_has_answered_once(
         assert run.end() == 1, run.text
         run.says_that_the_server_is_gone(target.backend, "url", begun=0)
         run.leaves_nothing(target)
+
+
+@pytest.mark.parametrize("seed", range(len(WORDS)), ids=WORDS)
+def test_a_silent_server_does_not_keep_the_end_of_a_run(
+    target: Target, servers: Servers, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection that holds the run's lock ends with the run, whatever the network does."""
+    monkeypatch.setattr(run_lock, "_ANSWER", 0.2)
+    registry = Registry()
+    backend = registry.backend(target.backend)
+    driver = registry.driver(BackendSpec(target.backend, target.driver), None)
+    server = dataclasses.replace(servers.server(target.backend), host="127.0.0.1", port=proxy.port)
+    lease = run_lock.Lease("0ddba11a", server, backend, driver)
+    lease.take()
+    proxy.tell("hole")
+    begun = time.monotonic()
+    with pytest.raises(AsyncdbError, match="databases of this run are still on"):
+        lease.close()
+    assert time.monotonic() - begun < 30
 
 
 SEED = """
