@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, 
 if TYPE_CHECKING:
     import asyncio
 
-    from sqlalchemy.engine import URL, Connection
+    from sqlalchemy.engine import URL, Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from pytest_asyncdb._engines.host_loop import HostLoop as HostLoop
@@ -934,6 +934,11 @@ class View(abc.ABC):
         Raises:
             IsolationConflict: On entry, if it is not possible now; nothing has changed.
         """
+
+    @property
+    @abc.abstractmethod
+    def sync_engine(self) -> Engine:
+        """The same as :attr:`engine` for sync code, in any thread and on any event loop."""
 
     @abc.abstractmethod
     def reference(self) -> URL:

@@ -16,17 +16,24 @@ from pytest_asyncdb import errors
 from pytest_asyncdb._run import messages
 from pytest_asyncdb._run.app_engines import app_engines, session_options
 from pytest_asyncdb._run.collection import spec_of
+from pytest_asyncdb._run.fixture_checks import (
+    checked_options,
+    checked_session_options,
+    is_known,
+    refuse_trio,
+)
 from pytest_asyncdb._run.stash import ITEM, RUN, state_of
 from pytest_asyncdb._run.unparametrised import choose
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
+    from sqlalchemy.engine import URL, Engine
     from sqlalchemy.ext.asyncio import (
         AsyncConnection,
         AsyncEngine,
         AsyncSession,
         async_sessionmaker,
     )
+    from sqlalchemy.orm import Session
 
     from pytest_asyncdb._run.app_engines import AppEngine
     from pytest_asyncdb._run.handle import Asyncdb, AsyncdbBackend
@@ -96,8 +103,8 @@ def asyncdb_session_options(
 def asyncdb_app_engines(request: pytest.FixtureRequest) -> Any:
     """The application's own engines, which connect to the test's database during a test.
 
-    Scope: session. An ``AsyncEngine``, an ``async_sessionmaker``, a function that returns
-    one, ``module:attribute`` of any of them, or a list of these; a text that begins with ``-``
+    Scope: session. An engine, a sessionmaker, sync or async, a function that returns one,
+    ``module:attribute`` of any of them, or a list of these; a text that begins with ``-``
     names an engine that keeps its own database. Default: what the ini option
     ``asyncdb_app_engines`` names. Costs some microseconds for each test and engine.
     """
@@ -186,7 +193,7 @@ def _asyncdb_view(
     run.timer.setting_up()
     node = request.node
     with plain_errors(run.settings.missing.value):
-        _refuse_trio(request)
+        refuse_trio(request)
         marking = read_markers(node, run.registry)
         if not marking.schema:
             plan = SchemaPlan(empty=True, extensions=run.settings.extensions)
@@ -202,14 +209,12 @@ def _asyncdb_view(
                 as_seeds(asyncdb_seed),
                 inputs=(*run.settings.inputs, *run.settings.seed),
                 extensions=run.settings.extensions,
-                session_options=_options(
-                    asyncdb_session_options, "asyncdb_session_options", "bind", "binds"
-                ),
+                session_options=checked_session_options(asyncdb_session_options),
             )
         view = run.view(
             asyncdb_backend.spec,
             plan,
-            _options(asyncdb_engine_options, "asyncdb_engine_options", "url"),
+            checked_options(asyncdb_engine_options, "asyncdb_engine_options", "url"),
             isolation := marking.isolation or run.settings.isolation.value,
             ViewRequest(
                 node.nodeid,
@@ -220,7 +225,7 @@ def _asyncdb_view(
     try:
         with plain_errors():
             entries = _app_engines(request, asyncdb_app_engines)
-            run.redirector.begin(view.engine, entries, node.nodeid, view.watch)
+            run.redirector.begin(view, entries, node.nodeid)
     except BaseException:
         view.close()
         raise
@@ -237,7 +242,7 @@ def _asyncdb_view(
         view.keeping = False
         test.kept = False, why
     breaches = [*view.close(), *tasks.close()]
-    breaches = [b for b in breaches if not _is_known(b, test.failure)]
+    breaches = [b for b in breaches if not is_known(b, test.failure)]
     if view.kept is not None:
         test.kept = run.keep(view.kept, asyncdb_backend.spec, node.nodeid)
     run.timer.ended(str(asyncdb_backend), isolation)
@@ -305,7 +310,7 @@ def asyncdb_sessionmaker(
     from sqlalchemy.ext.asyncio import async_sessionmaker
 
     with plain_errors():
-        options = _options(asyncdb_session_options, "asyncdb_session_options", "bind", "binds")
+        options = checked_session_options(asyncdb_session_options)
     return async_sessionmaker(_asyncdb_view.engine, **options)
 
 
@@ -323,6 +328,39 @@ def asyncdb_session(
     yield session
     with _asyncdb_view.closing():
         session.sync_session.close()
+
+
+@pytest.fixture
+def asyncdb_sync_engine(_asyncdb_view: View) -> Engine:
+    """A sync ``Engine`` on the test's database, for the sync parts of an application.
+
+    Scope: test. Works in sync and async tests and in threads; needs no other driver. In
+    ``rollback`` its work is in the test's outer transaction, beside that of ``asyncdb_engine``. A
+    statement holds the event loop of its thread, as that of a sync driver does.
+    """
+    return _asyncdb_view.sync_engine
+
+
+@pytest.fixture
+def asyncdb_sync_session(
+    _asyncdb_view: View, asyncdb_session_options: Mapping[str, Any]
+) -> Iterator[Session]:
+    """A sync ``Session`` on the test's database; its work is gone after the test.
+
+    Scope: test. As ``asyncdb_sync_engine``. Options: those of ``asyncdb_session_options``; an async
+    class stands for its ``sync_session_class``.
+    """
+    from sqlalchemy.orm import Session, sessionmaker
+
+    with plain_errors():
+        options = checked_session_options(asyncdb_session_options)
+    options = {**options}
+    own = getattr(options.pop("class_", None), "sync_session_class", Session)
+    options["class_"] = options.pop("sync_session_class", own)
+    session = sessionmaker(_asyncdb_view.sync_engine, **options)()
+    yield session
+    with _asyncdb_view.closing():
+        session.close()
 
 
 @pytest.fixture
@@ -350,16 +388,6 @@ def _app_engines(request: pytest.FixtureRequest, given: Any) -> tuple[AppEngine,
     return app_engines(given, source)
 
 
-def _options(value: Any, fixture: str, *refused: str) -> Mapping[str, Any]:
-    """The value of a fixture for options, checked."""
-    if not isinstance(value, Mapping):
-        raise messages.not_a_mapping(fixture, type(value).__name__)
-    for name in refused:
-        if name in value:
-            raise messages.refused_option(fixture, name)
-    return value
-
-
 def _prefetch(node: Any, spec: BackendSpec, isolation: str) -> int:
     """How many databases to prepare ahead: some, if the next test needs one of the same kind."""
     from pytest_asyncdb._config.markers import read_markers
@@ -369,23 +397,3 @@ def _prefetch(node: Any, spec: BackendSpec, isolation: str) -> int:
         return 0
     marking = read_markers(item, run.registry)
     return 2 if (marking.isolation or run.settings.isolation.value) == isolation else 0
-
-
-def _refuse_trio(request: pytest.FixtureRequest) -> None:
-    if request.node.get_closest_marker("trio") is not None:
-        raise messages.on_trio(request.node.nodeid, "@pytest.mark.trio", "mark it asyncio or anyio")
-    if "anyio_backend" not in request.fixturenames:
-        return
-    value = request.getfixturevalue("anyio_backend")
-    if (value if isinstance(value, str) else value[0]) == "trio":
-        remedy = "override anyio_backend to return 'asyncio'"
-        raise messages.on_trio(request.node.nodeid, "anyio_backend", remedy)
-
-
-def _is_known(breach: BaseException, error: BaseException | None) -> bool:
-    """Did the test itself fail with this breach, or with an error that reports it?"""
-    while error is not None:
-        if error is breach or str(breach) in getattr(error, "__notes__", ()):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NAMING = Naming(
     "asyncdb_app_engines",
     "app.db:engine",
-    "an AsyncEngine or an async_sessionmaker",
+    "an engine or a sessionmaker",
     errors.ConfigError,
 )
 
@@ -32,8 +32,8 @@ class AppEngine:
 
     Args:
         given: ``module:attribute``, such as ``app.db:get_db().engine``, with ``-`` before it if the
-            engine keeps its own database; or an AsyncEngine, an async_sessionmaker, a function that
-            returns one of them.
+            engine keeps its own database; or an engine, a sessionmaker, a function that returns one
+            of them.
         source: Where it was given, for errors.
     """
 
@@ -74,20 +74,18 @@ class AppEngine:
         return [root_engine(one) for one in found if isinstance(one, Engine)]
 
     def value(self) -> Any:
-        """An AsyncEngine, an async_sessionmaker, or None if it is not created yet; a foreign one
-        may be a sync engine or sessionmaker."""
+        """An engine, a sessionmaker, or None if it is not created yet."""
         from sqlalchemy.engine import Engine
         from sqlalchemy.ext.asyncio import AsyncEngine, async_scoped_session, async_sessionmaker
         from sqlalchemy.orm import scoped_session, sessionmaker
 
         kinds: tuple[type, ...] = (AsyncEngine, async_sessionmaker, async_scoped_session)
-        if self.foreign:
-            kinds = (*kinds, Engine, sessionmaker, scoped_session)
+        kinds = (*kinds, Engine, sessionmaker, scoped_session)
         value = self.given
         if isinstance(value, str):
             value = NAMING.load(value, self._source)
         found = value
-        if callable(value) and not isinstance(value, (*kinds, sessionmaker)):
+        if callable(value) and not isinstance(value, kinds):
             value = NAMING.call(value, self.word, self._source)
         if isinstance(value, (async_scoped_session, scoped_session)):
             value = value.session_factory
@@ -140,9 +138,6 @@ def name_of(engine: Engine) -> str | None:
         for module, loaded in list(sys.modules.items()):
             for name, value in list(getattr(loaded, "__dict__", {}).items()):
                 # Not isinstance(): it would evaluate lazy proxies.
-                if issubclass(type(value), kind):
-                    entry = AppEngine(value, "")
-                    entry.foreign = True  # sync ones, too
-                    if entry.matches(engine):
-                        return f"{module}:{name}"
+                if issubclass(type(value), kind) and AppEngine(value, "").matches(engine):
+                    return f"{module}:{name}"
     return None

@@ -75,11 +75,11 @@ def not_an_app_engine(
     """
     remedies = [f"name what is in it: {' or '.join(paths)}"] if paths else []
     return errors.ConfigError(
-        f"asyncdb_app_engines={word!r} is not an AsyncEngine but {found} ({source})",
-        ["Only engines of sqlalchemy.ext.asyncio can be redirected."],
+        f"asyncdb_app_engines={word!r} is not an engine but {found} ({source})",
+        ["Only engines of SQLAlchemy can be redirected."],
         [
             *remedies,
-            "name an AsyncEngine, an async_sessionmaker, or a function that returns one; "
+            "name an AsyncEngine, an Engine, a sessionmaker, or a function that returns one; "
             "or leave it out",
         ],
     )

@@ -24,7 +24,6 @@ class OtherEngine(NamedTuple):
     Args:
         url: Its URL without the password.
         name: ``module:attribute`` of the application that leads to it, if it was found.
-        is_async: Could it be redirected?
         test: The node id of the test, or :data:`COLLECTION`.
         place: The line of the user's code; empty: it is not known.
         fixture: The fixture that was being set up, as :func:`running_fixture` says it.
@@ -32,7 +31,6 @@ class OtherEngine(NamedTuple):
 
     url: str
     name: str | None
-    is_async: bool
     test: str
     place: str
     fixture: str | None
@@ -71,9 +69,7 @@ class OtherEngines:
             self._names[url] = name_of(engine)
         test = getattr(started_in(), "test", self.test)
         place = "".join(lines_of(user_position()[1][:1]))
-        other = OtherEngine(
-            url, self._names[url], engine.dialect.is_async, test, place, running_fixture()
-        )
+        other = OtherEngine(url, self._names[url], test, place, running_fixture())
         if self._option.value == "refuse":
             seen = [f"test: {test}"]
             seen += [f"fixture: {other.fixture}"] if other.fixture else []
@@ -82,17 +78,14 @@ class OtherEngines:
             if test == self.test:
                 self.refused.append(error)
             raise error
-        if all(other[:4] != one[:4] for one in self.seen):
+        if all(other[:3] != one[:3] for one in self.seen):
             self.seen.append(other)
 
     def remedies(self, other: OtherEngine) -> list[str]:
         """What to do about *other*."""
         option = "asyncdb_app_engines = " + f"{self._named}, " * bool(self._named)
-        redirect = f"write in the ini file: {option}{other.name or 'module:attribute'}"
-        if not other.is_async:
-            redirect = "run the sync code on the test's session: await session.run_sync(function)"
         return [
-            f"to redirect it, {redirect}",
+            f"to redirect it, write in the ini file: {option}{other.name or 'module:attribute'}",
             f"to leave it alone: {option}-{other.name or other.url}",
             *messages.spare_fixture(other.fixture),
         ]

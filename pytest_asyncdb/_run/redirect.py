@@ -30,7 +30,8 @@ from pytest_asyncdb._run.runs import is_of_a_run
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
-    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from pytest_asyncdb.abc import View
 
 
 @contextlib.contextmanager
@@ -90,9 +91,8 @@ class Redirector:
         self._entries = entries
         self._where = "No test is running yet."
         self._lock = threading.RLock()
-        #: The engine of the running test; None: no test's database is open.
-        self._target: Engine | None = None
-        self._other_connection: Callable[[], None]
+        #: The running test's; None: no test's database is open.
+        self._view: View | None = None
         #: Engines that are redirected already, reported, or left alone.
         self._known: set[Engine] = set()
         self._undo = contextlib.ExitStack()
@@ -104,28 +104,19 @@ class Redirector:
         self.others.test = test
         self._known = set()
 
-    def begin(
-        self,
-        target: AsyncEngine,
-        entries: Sequence[AppEngine],
-        test: str,
-        other_connection: Callable[[], None],
-    ) -> None:
-        """Redirect *entries* to *target* until :meth:`end`, also those that are created later.
-
-        Args:
-            other_connection: Called before an engine that is not redirected connects to the
-                test's database.
+    def begin(self, view: View, entries: Sequence[AppEngine], test: str) -> None:
+        """Redirect *entries* to the database of *view* until :meth:`end`, also those that are
+        created later.
 
         Raises:
             ConfigError: An entry is not an engine.
         """
         with self._lock:
             self._entries, self._where = entries, f"test: {test}, which has ended"
-            self._target, self._other_connection = target.sync_engine, other_connection
-            self._known = {target.sync_engine}
+            self._view = view
+            self._known = {view.engine.sync_engine}
             try:
-                self._redirect(target.sync_engine)
+                self._redirect(view)
             except BaseException:
                 self.end()
                 raise
@@ -133,7 +124,7 @@ class Redirector:
     def end(self) -> None:
         """Give every engine its own pool, dialect and URL again. May be called twice."""
         with self._lock:
-            self._target = None
+            self._view = None
             self._known = set()
             self._undo.close()
 
@@ -142,11 +133,13 @@ class Redirector:
         self.end()
         self._stop_watching()
 
-    def _redirect(self, target: Engine) -> None:
+    def _redirect(self, view: View) -> None:
         for entry in self._entries:
             for engine in () if entry.foreign else entry.engines():
                 if engine not in self._known:
                     self._known.add(engine)
+                    is_async = engine.dialect.is_async
+                    target = view.engine.sync_engine if is_async else view.sync_engine
                     self._undo.enter_context(_redirected(engine, target))
 
     def _connecting(self, engine: Engine) -> None:
@@ -157,9 +150,9 @@ class Redirector:
         if OURS in engine.get_execution_options() or (of_a_run and self._is_own()):
             return
         with self._lock:
-            target = self._target
-            if target is not None and root not in self._known and root.dialect.is_async:
-                self._redirect(target)
+            view = self._view
+            if view is not None and root not in self._known:
+                self._redirect(view)
             if root in self._known:
                 return
         if not (self.active or of_a_run):
@@ -173,9 +166,9 @@ class Redirector:
                 raise error
             if word is not None and not of_a_run:
                 raise messages.used_outside(word, shown_url(root), self._where, running_fixture())
-            if target is not None and root.url[3:6] == target.url[3:6]:  # host, port, database
-                self._other_connection()
-        elif named is None and (target is not None or not in_memory(root.url)):
+            if view is not None and root.url[3:6] == view.url[3:6]:  # host, port, database
+                view.watch()
+        elif named is None and (view is not None or not in_memory(root.url)):
             self.others.connects(root)
         if not of_a_run:
             self._known.add(root)

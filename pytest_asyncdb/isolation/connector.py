@@ -7,12 +7,11 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_asyncdb._engines.build_engine import build_engine, without_pool
+from pytest_asyncdb._engines.build_engine import OURS, build_engine, without_pool
 from pytest_asyncdb._engines.pool_internals import CheckoutPool
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Dialect
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.engine import URL, Dialect, Engine
 
     from pytest_asyncdb._engines.host_loop import HostLoop
     from pytest_asyncdb.abc import Database
@@ -61,7 +60,9 @@ class Connector:
         self.dialect: Dialect = self.engine.dialect
         #: Restores what connecting has set; None: no connection has been opened yet.
         self.settings: Sequence[str] | None = None
-        self._facade: Dialect | None = None
+        #: The dialects of the tests' engines.
+        self._facade: Any = None
+        self._sync_facade: Any = None
         self.hide_parameters: bool = self.engine.sync_engine.hide_parameters
         #: The compiled statements are shared by the engines of all tests.
         self._execution_options = {
@@ -78,16 +79,17 @@ class Connector:
         positional, named = dialect.create_connect_args(url)
         return dialect.connect(*positional, **{**named, **self._connect_args})
 
-    def test_engine(self, check_out: Callable[..., Any], pools: list[CheckoutPool]) -> AsyncEngine:
-        """An engine for one test, whose pool gets its connections from *check_out*, see
-        ``CheckoutPool``, and is added to *pools*.
+    def test_engine(
+        self, check_out: Callable[..., Any], pools: list[CheckoutPool], is_async: bool = True
+    ) -> Engine:
+        """An engine for one test: that inside of an AsyncEngine, or one for sync code.
 
-        Costs no round trip, but needs one connection to have been opened: it initialises the
-        dialect. SQLAlchemy's ``Engine`` is made directly, since ``create_engine`` would ask the
-        server again.
+        Its pool gets its connections from *check_out*, see ``CheckoutPool``, and is added to
+        *pools*. Costs no round trip, but needs one connection to have been opened: it initialises
+        the dialect. SQLAlchemy's ``Engine`` is made directly, since ``create_engine`` would ask
+        the server again.
         """
         from sqlalchemy.engine import Engine
-        from sqlalchemy.ext.asyncio import AsyncEngine
 
         if self._facade is None:
             facade: Any = copy.copy(self.dialect)
@@ -99,23 +101,25 @@ class Connector:
             facade.set_readonly = lambda checkout, value: checkout.set_read_only(value)
             facade.get_readonly = lambda checkout: checkout.read_only
             self._facade = facade
-        pool = CheckoutPool(check_out, pools, dialect=self._facade, events=self._pool_events)
-        return AsyncEngine(
-            Engine(
-                pool,
-                self._facade,
-                self.url,
-                echo=self.engine.echo,
-                hide_parameters=self.hide_parameters,
-                query_cache_size=0,
-                execution_options=self._execution_options,
-            )
+            self._sync_facade = sync = copy.copy(facade)
+            sync.is_async = False
+        options = self._execution_options if is_async else {**self._execution_options, OURS: True}
+        dialect = self._facade if is_async else self._sync_facade
+        pool = CheckoutPool(check_out, pools, dialect=dialect, events=self._pool_events)
+        return Engine(
+            pool,
+            dialect,
+            self.url,
+            echo=self.engine.echo,
+            hide_parameters=self.hide_parameters,
+            query_cache_size=0,
+            execution_options=options,
         )
 
     def lead_to(self, url: URL) -> None:
         """Further connections are to another copy of the template."""
         before, self.url = self.url, url
-        for dialect in (self.dialect, self._facade):
+        for dialect in (self.dialect, self._facade, self._sync_facade):
             # On MySQL and MariaDB it is the database, where reflection looks for tables.
             if dialect is not None and dialect.default_schema_name == before.database:
                 dialect.default_schema_name = url.database

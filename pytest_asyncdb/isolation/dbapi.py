@@ -97,6 +97,10 @@ class Checkout(abc.ABC):
         """``commit`` or ``rollback``."""
 
     @abc.abstractmethod
+    def terminate(self) -> None:
+        """SQLAlchemy gives the checkout up."""
+
+    @abc.abstractmethod
     def set_level(self, level: str | None) -> None:
         """Answer ``execution_options(isolation_level=…)``; None: back to the engine's."""
 

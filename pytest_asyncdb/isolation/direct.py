@@ -23,7 +23,8 @@ from pytest_asyncdb.isolation.direct_pool import DirectPool
 from pytest_asyncdb.isolation.started_tasks import task_name
 from pytest_asyncdb.isolation.turns import Turns
 from pytest_asyncdb.isolation.two_phase import Prepared
-from pytest_asyncdb.isolation.work import Call, Owner, Work, WorkView
+from pytest_asyncdb.isolation.work import Call, Owner, Work
+from pytest_asyncdb.isolation.work_view import WorkView
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

@@ -17,7 +17,7 @@ from pytest_asyncdb.isolation.connector import Connector
 from pytest_asyncdb.isolation.outer_transaction import OuterTransaction
 from pytest_asyncdb.isolation.restoring import SharedDatabaseStrategy
 from pytest_asyncdb.isolation.sandbox import SandboxConnection
-from pytest_asyncdb.isolation.work import WorkView
+from pytest_asyncdb.isolation.work_view import WorkView
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

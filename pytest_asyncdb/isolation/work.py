@@ -1,26 +1,22 @@
-"""What one test does on its connections, in every strategy, and the view that shows it: the calls
-that are running, the cursors that are open, what broke the isolation."""
+"""What one test does on its connections, in every strategy: the calls that are running, the cursors
+that are open, what broke the isolation."""
 
 from __future__ import annotations
 
 import abc
 import contextlib
-import itertools
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_asyncdb._engines.asyncio_internals import running_task
 from pytest_asyncdb._engines.host_loop import CANCEL_PATIENCE
-from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
 from pytest_asyncdb._record.statement_log import Place, StatementLog
-from pytest_asyncdb.abc import View
 from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.started_tasks import late, started_in, task_name
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
     from sqlalchemy.pool import ConnectionPoolEntry
 
     from pytest_asyncdb import errors
@@ -112,6 +108,8 @@ class Work(abc.ABC):
         self.entries: list[ConnectionPoolEntry] = []
         #: The pools of the test's engine and of those that are redirected to it.
         self.pools: list[CheckoutPool] = []
+        #: Called when they are released.
+        self.at_end: list[Callable[[], object]] = []
         _WORKS.add(self)
 
     def in_transaction(self, besides: BackingConnection) -> Sequence[Owner]:
@@ -167,47 +165,5 @@ class Work(abc.ABC):
             if entry.in_use:
                 entry.invalidate()
         self.pools.clear()  # they refer to each other
-
-
-class WorkView(View):
-    """A view that shows a test's work.
-
-    Args:
-        connect: Makes the DBAPI connection of a checkout, given *work*, the checkout's number and
-            its pool.
-    """
-
-    def __init__(self, work: Work, connect: Callable[[Any, int, CheckoutPool], Any]) -> None:
-        numbers = itertools.count(1)
-
-        def check_out(entry: Any, pool: CheckoutPool) -> object:
-            if (error := late()) is not None:
-                raise error
-            work.check_open("connect")  # else the pool would wait for the connection's return
-            if in_greenlet():
-                work.host.suspend()  # as an engine that opens a connection does
-            work.entries.append(entry)
-            entry.dbapi_connection = checkout = connect(work, next(numbers), pool)
-            checkout.connected(entry)
-            return checkout
-
-        self.work = work
-        #: Another connection may write to the database, also after the test.
-        self.watched = False
-        self.engine = work.connector.test_engine(check_out, work.pools)
-        self.url = work.connector.url
-        self.log = work.log
-
-    def watch(self) -> None:
-        self.watched = True
-
-    def reference(self) -> URL:
-        return self.work.connector.database.reference()
-
-    @contextlib.contextmanager
-    def closing(self) -> Iterator[None]:
-        self.work.deferring, self.work.keeping = True, self.keeping
-        try:
-            yield
-        finally:
-            self.work.deferring = False
+        for end in self.at_end:
+            end()

@@ -562,37 +562,27 @@ def test_without_app_engines_the_password_is_hidden_all_the_same(
             """
             asyncdb_app_engines='app.db:engin': there is no 'engin' in app.db (did you mean 'engine'?) (asyncdb_app_engines in pytest.ini)
 
-            To fix this: name an AsyncEngine or an async_sessionmaker of that module
+            To fix this: name an engine or a sessionmaker of that module
             """,
         ),
         (
             "app.db:number",
             """
-            asyncdb_app_engines='app.db:number' is not an AsyncEngine but int (asyncdb_app_engines in pytest.ini)
+            asyncdb_app_engines='app.db:number' is not an engine but int (asyncdb_app_engines in pytest.ini)
 
-            Only engines of sqlalchemy.ext.asyncio can be redirected.
+            Only engines of SQLAlchemy can be redirected.
 
-            To fix this: name an AsyncEngine, an async_sessionmaker, or a function that returns one; or leave it out
-            """,
-        ),
-        (
-            "app.db:sync",
-            """
-            asyncdb_app_engines='app.db:sync' is not an AsyncEngine but Engine (asyncdb_app_engines in pytest.ini)
-
-            Only engines of sqlalchemy.ext.asyncio can be redirected.
-
-            To fix this: name an AsyncEngine, an async_sessionmaker, or a function that returns one; or leave it out
+            To fix this: name an AsyncEngine, an Engine, a sessionmaker, or a function that returns one; or leave it out
             """,
         ),
         (
             "app.db:later",
             """
-            asyncdb_app_engines='app.db:later' is not an AsyncEngine but coroutine (asyncdb_app_engines in pytest.ini)
+            asyncdb_app_engines='app.db:later' is not an engine but coroutine (asyncdb_app_engines in pytest.ini)
 
-            Only engines of sqlalchemy.ext.asyncio can be redirected.
+            Only engines of SQLAlchemy can be redirected.
 
-            To fix this: name an AsyncEngine, an async_sessionmaker, or a function that returns one; or leave it out
+            To fix this: name an AsyncEngine, an Engine, a sessionmaker, or a function that returns one; or leave it out
             """,
         ),
         (
@@ -620,13 +610,13 @@ def test_without_app_engines_the_password_is_hidden_all_the_same(
         (
             "app.db:get_database",
             """
-            asyncdb_app_engines='app.db:get_database' is not an AsyncEngine but Database (asyncdb_app_engines in pytest.ini)
+            asyncdb_app_engines='app.db:get_database' is not an engine but Database (asyncdb_app_engines in pytest.ini)
 
-            Only engines of sqlalchemy.ext.asyncio can be redirected.
+            Only engines of SQLAlchemy can be redirected.
 
             To fix this, do one of:
               - name what is in it: app.db:get_database().engine or app.db:get_database().maker
-              - name an AsyncEngine, an async_sessionmaker, or a function that returns one; or leave it out
+              - name an AsyncEngine, an Engine, a sessionmaker, or a function that returns one; or leave it out
             """,
         ),
     ],

@@ -152,17 +152,9 @@ def test_an_engine_that_connects_in_any_test_is_reported_once(
         """
     )
     outcome = app.run(sqlite, "-n0").passed(2)
-    url, name, redirect = {
-        "async": (
-            "sqlite+aiosqlite:///other.db",
-            "app.other:engine",
-            "write in the ini file: asyncdb_app_engines = app.other:engine",
-        ),
-        "sync": (
-            "sqlite:///sync.db",
-            "app.other:sync",
-            "run the sync code on the test's session: await session.run_sync(function)",
-        ),
+    url, name = {
+        "async": ("sqlite+aiosqlite:///other.db", "app.other:engine"),
+        "sync": ("sqlite:///sync.db", "app.other:sync"),
     }[which]
     line = {
         "async": app.place("async with engine.connect() as connection:", "use", "app/other.py"),
@@ -172,7 +164,7 @@ def test_an_engine_that_connects_in_any_test_is_reported_once(
         f"""
         asyncdb: in 2 tests an engine connected that is not redirected: {url}
         first in test_it.py::test_of_no_database, at {line}
-        to redirect it, {redirect}
+        to redirect it, write in the ini file: asyncdb_app_engines = {name}
         to leave it alone: asyncdb_app_engines = -{name}
         """
     )
@@ -361,7 +353,7 @@ def test_a_fixture_with_an_engine_of_its_own_is_named(
     if option == "report":
         outcome.passed(1).shows(
             f"""
-            to redirect it, run the sync code on the test's session: await session.run_sync(function)
+            to redirect it, write in the ini file: asyncdb_app_engines = app.other:sync
             to leave it alone: asyncdb_app_engines = -app.other:sync
             {remedy}
             """
@@ -378,7 +370,7 @@ def test_a_fixture_with_an_engine_of_its_own_is_named(
         Nothing was sent to sqlite:///sync.db.
 
         To fix this, do one of:
-          - to redirect it, run the sync code on the test's session: await session.run_sync(function)
+          - to redirect it, write in the ini file: asyncdb_app_engines = app.other:sync
           - to leave it alone: asyncdb_app_engines = -app.other:sync
           - {remedy}
         """

@@ -186,7 +186,7 @@ def test_a_level_that_the_backend_does_not_have_is_the_same_error_as_in_producti
     [
         ("asyncdb_metadata", "asyncdb_metadata is not a MetaData but {}"),
         ("asyncdb_seed", "asyncdb_seed is not a function but {}"),
-        ("asyncdb_app_engines", "asyncdb_app_engines='{}' is not an AsyncEngine but {}"),
+        ("asyncdb_app_engines", "asyncdb_app_engines='{}' is not an engine but {}"),
     ],
 )
 @pytest.mark.parametrize("value", ["(one for one in [])", "{}"])

@@ -1,0 +1,46 @@
+"""Checks of a test before its database is opened and after it is closed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pytest_asyncdb._run import messages
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def checked_options(value: Any, fixture: str, *refused: str) -> Mapping[str, Any]:
+    """The value of a fixture for options, checked."""
+    if not isinstance(value, Mapping):
+        raise messages.not_a_mapping(fixture, type(value).__name__)
+    for name in refused:
+        if name in value:
+            raise messages.refused_option(fixture, name)
+    return value
+
+
+def checked_session_options(value: Any) -> Mapping[str, Any]:
+    """The value of ``asyncdb_session_options``, checked."""
+    return checked_options(value, "asyncdb_session_options", "bind", "binds")
+
+
+def refuse_trio(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("trio") is not None:
+        raise messages.on_trio(request.node.nodeid, "@pytest.mark.trio", "mark it asyncio or anyio")
+    if "anyio_backend" not in request.fixturenames:
+        return
+    value = request.getfixturevalue("anyio_backend")
+    if (value if isinstance(value, str) else value[0]) == "trio":
+        remedy = "override anyio_backend to return 'asyncio'"
+        raise messages.on_trio(request.node.nodeid, "anyio_backend", remedy)
+
+
+def is_known(breach: BaseException, error: BaseException | None) -> bool:
+    """Did the test itself fail with this breach, or with an error that reports it?"""
+    while error is not None:
+        if error is breach or str(breach) in getattr(error, "__notes__", ()):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

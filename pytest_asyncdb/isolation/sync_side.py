@@ -1,0 +1,137 @@
+"""The checkouts of a test for sync code, such as a sync ``Session``, Celery's tasks or factories.
+
+Each call of the DBAPI runs in a task of a loop that its thread has for this, as if the code awaited
+it; the loop that runs the test stands still meanwhile, as with a sync driver.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pytest_asyncdb._engines.asyncio_internals import pause, resume, running_loop
+from pytest_asyncdb.isolation.dbapi import Checkout, Cursor
+
+if TYPE_CHECKING:
+    from pytest_asyncdb._engines.host_loop import HostLoop
+
+#: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
+__tracebackhide__ = True
+
+T = TypeVar("T")
+
+
+class SyncSide:
+    """Calls code of SQLAlchemy's adapters from sync code, in any thread and within any loop."""
+
+    def __init__(self, host: HostLoop) -> None:
+        self._host = host
+        self._of_thread = threading.local()
+        self._loops: list[asyncio.AbstractEventLoop] = []
+
+    def call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """The result of *function*, which may await. Blocks."""
+        from sqlalchemy.util import greenlet_spawn
+
+        loop, task = pause()
+        context = contextvars.copy_context()
+        own = self._loop()
+        name = task.get_name() if task is not None else threading.current_thread().name
+        try:
+            work = greenlet_spawn(function, *args, **kwargs)
+            result: T = own.run_until_complete(own.create_task(work, name=name, context=context))
+            return result
+        finally:
+            resume(loop, task)
+            for variable in context:  # such as the units of work that are open here
+                if variable.get(None) is not context[variable]:
+                    variable.set(context[variable])
+
+    @property
+    def is_inside(self) -> bool:
+        """Does the plugin's own loop run here? Then the garbage collector has made the call."""
+        return running_loop() is self._host.loop
+
+    def close(self) -> None:
+        """May be called twice."""
+        loops, self._loops = self._loops, []
+        self._of_thread = threading.local()
+        for loop in loops:
+            if not loop.is_running():
+                loop.close()
+
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        """The loop of this thread; another one while that runs."""
+        found: asyncio.AbstractEventLoop | None = getattr(self._of_thread, "loop", None)
+        if found is None or found.is_running():
+            found = self._of_thread.loop = asyncio.new_event_loop()
+            self._loops.append(found)
+        return found
+
+
+class SyncConnection:
+    """The DBAPI connection that a sync engine's pool holds."""
+
+    def __init__(self, side: SyncSide, checkout: Checkout) -> None:
+        self.__dict__.update(_side=side, _checkout=checkout)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._checkout, name)
+        if not callable(value) or isinstance(value, type):
+            return value
+        return functools.partial(self._side.call, value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._side.call(setattr, self._checkout, name, value)
+
+    def cursor(self, *args: Any, **kwargs: Any) -> SyncCursor:
+        return SyncCursor(self._side, Cursor(self._checkout, args, kwargs))
+
+    def rollback(self) -> None:
+        if self._side.is_inside:
+            self._checkout.terminate()
+        else:
+            self._side.call(self._checkout.rollback)
+
+
+class SyncCursor:
+    """The DBAPI cursor of a sync engine."""
+
+    def __init__(self, side: SyncSide, cursor: Cursor) -> None:
+        self.__dict__.update(_side=side, _cursor=cursor)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._cursor, name, value)
+
+    def __iter__(self) -> Any:
+        while (row := self.fetchone()) is not None:
+            yield row
+
+    def execute(self, operation: Any, parameters: Any = None) -> Any:
+        return self._side.call(self._cursor.execute, operation, parameters)
+
+    def executemany(self, operation: Any, parameters: Any) -> Any:
+        return self._side.call(self._cursor.executemany, operation, parameters)
+
+    def fetchone(self) -> Any:
+        return self._fetch("fetchone")
+
+    def fetchmany(self, *size: int) -> Any:
+        return self._fetch("fetchmany", *size)
+
+    def fetchall(self) -> Any:
+        return self._fetch("fetchall")
+
+    def _fetch(self, name: str, *args: Any) -> Any:
+        fetch = getattr(self._cursor, name)
+        return self._side.call(fetch, *args) if self._cursor.server_side else fetch(*args)
+
+    def close(self) -> None:
+        self._side.call(self._cursor.close)
