@@ -18,7 +18,7 @@ import asyncpg
 import psycopg
 import pymysql
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.exc import InvalidRequestError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from pytest_asyncdb import errors
@@ -268,7 +268,8 @@ LATER = {"sqlite": (), "postgres": (), "mysql": _LATER_MYSQL, "mariadb": _LATER_
 
 #: What the plugin, SQLAlchemy and the drivers raise in an application that goes on.
 EXPECTED = (
-    *(DBAPIError, InvalidRequestError, errors.AsyncdbError),
+    # A StatementError is a DBAPIError, or has an error of ours for what happened before.
+    *(StatementError, InvalidRequestError, errors.AsyncdbError),
     *(sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, psycopg.Error),
     *(pymysql.err.Error, asyncmy.errors.Error),
 )
