@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._run import messages
 from pytest_asyncdb._run.app_engines import app_engines, session_options
 from pytest_asyncdb._run.collection import spec_of
 from pytest_asyncdb._run.fixture_checks import (
@@ -40,10 +39,6 @@ if TYPE_CHECKING:
     from pytest_asyncdb.abc import BackendSpec, View
 
 
-#: The value of ``asyncdb_metadata`` if no tables are named.
-NOT_GIVEN = object()
-
-
 @contextlib.contextmanager
 def plain_errors(missing: str = "error") -> Iterator[None]:
     """Turn the plugin's errors into failures without a traceback, or missing servers into skips."""
@@ -63,16 +58,20 @@ def plain_errors(missing: str = "error") -> Iterator[None]:
 def asyncdb_metadata(request: pytest.FixtureRequest) -> Any:
     """The tables: a ``MetaData``, a declarative base, or a list of these.
 
-    Scope: session. Default: what the ini option ``asyncdb_metadata`` names. A conftest in a
-    subfolder may override it for its tests, which then use another database. None: no tables.
+    Scope: session. Of several databases it is a dict of their names to these, the first of
+    which is that of the other fixtures. Default: what the ini option ``asyncdb_metadata`` names. A
+    conftest in a subfolder may override it for its tests, which then use another database. None:
+    no tables.
     """
+    from pytest_asyncdb._databases.plan import MAIN, load_metadata
+    from pytest_asyncdb._run.open_views import NOT_GIVEN
+
     written = request.config.stash[RUN].settings.metadata
     if not written.value:
         return NOT_GIVEN
-    from pytest_asyncdb._databases.plan import load_metadata
-
     with plain_errors():
-        return load_metadata(written)
+        found = load_metadata(written)
+    return found[MAIN] if [*found] == [MAIN] else found
 
 
 @pytest.fixture(scope="session")
@@ -185,7 +184,7 @@ def _asyncdb_view(
 ) -> Iterator[View]:
     """The test's view of its database; internal to pytest-asyncdb."""
     from pytest_asyncdb._config.markers import read_markers
-    from pytest_asyncdb._databases.plan import SchemaPlan, as_metadata, as_seeds, refuse_generator
+    from pytest_asyncdb._run.open_views import open_views, read_plans
     from pytest_asyncdb.abc import ViewRequest
     from pytest_asyncdb.isolation.started_tasks import StartedTasks
 
@@ -195,25 +194,17 @@ def _asyncdb_view(
     with plain_errors(run.settings.missing.value):
         refuse_trio(request)
         marking = read_markers(node, run.registry)
-        if not marking.schema:
-            plan = SchemaPlan(empty=True, extensions=run.settings.extensions)
-        elif asyncdb_metadata is NOT_GIVEN and asyncdb_migrate is None:
-            raise messages.no_metadata()
-        else:
-            given = None if asyncdb_metadata is NOT_GIVEN else asyncdb_metadata
-            metadata = as_metadata(given, "the fixture asyncdb_metadata")
-            refuse_generator(asyncdb_migrate, "asyncdb_migrate")
-            plan = SchemaPlan(
-                metadata,
-                asyncdb_migrate,
-                as_seeds(asyncdb_seed),
-                inputs=(*run.settings.inputs, *run.settings.seed),
-                extensions=run.settings.extensions,
-                session_options=checked_session_options(asyncdb_session_options),
-            )
-        view = run.view(
+        views = open_views(
+            run,
             asyncdb_backend.spec,
-            plan,
+            read_plans(
+                run,
+                marking.schema,
+                asyncdb_metadata,
+                asyncdb_migrate,
+                asyncdb_seed,
+                checked_session_options(asyncdb_session_options),
+            ),
             checked_options(asyncdb_engine_options, "asyncdb_engine_options", "url"),
             isolation := marking.isolation or run.settings.isolation.value,
             ViewRequest(
@@ -222,15 +213,18 @@ def _asyncdb_view(
                 reset_sequences=marking.reset_sequences,
             ),
         )
+    view = next(iter(views.values()))
     try:
         with plain_errors():
             entries = _app_engines(request, asyncdb_app_engines)
-            run.redirector.begin(view, entries, node.nodeid)
+            run.redirector.begin(views, entries, node.nodeid)
     except BaseException:
-        view.close()
+        for one in views.values():
+            one.close()
         raise
     test = state_of(node)
-    test.view, test.log = view, (view.log, f"{asyncdb_backend}, {isolation}")
+    test.view, test.views = view, views
+    test.log = view.log, f"{asyncdb_backend}, {isolation}"
     tasks = StartedTasks(node.nodeid, run.late.append)
     run.timer.ready()
     with tasks.of_test(node):
@@ -241,7 +235,8 @@ def _asyncdb_view(
     if view.keeping and (why := run.why_not_kept(asyncdb_backend.spec)) is not None:
         view.keeping = False
         test.kept = False, why
-    breaches = [*view.close(), *tasks.close()]
+    breaches = [breach for one in views.values() for breach in one.close()]
+    breaches += tasks.close()
     breaches = [b for b in breaches if not is_known(b, test.failure)]
     if view.kept is not None:
         test.kept = run.keep(view.kept, asyncdb_backend.spec, node.nodeid)
@@ -369,6 +364,7 @@ def asyncdb(
     asyncdb_backend: AsyncdbBackend,
     _asyncdb_view: View,
     asyncdb_metadata: Any,
+    asyncdb_session_options: Mapping[str, Any],
 ) -> Asyncdb:
     """A handle of the test's database: connections, checkpoints, changes, schema differences.
 
@@ -376,10 +372,12 @@ def asyncdb(
     """
     from pytest_asyncdb._run.handle import Asyncdb
 
-    run = request.config.stash[RUN]
-    _asyncdb_view.expect_checkpoints()
-    metadata = None if asyncdb_metadata is NOT_GIVEN else asyncdb_metadata
-    return Asyncdb(run, asyncdb_backend, _asyncdb_view, request.node.nodeid, metadata)
+    run, views = request.config.stash[RUN], state_of(request.node).views
+    with plain_errors():
+        options = checked_session_options(asyncdb_session_options)
+    for view in views.values():
+        view.expect_checkpoints()
+    return Asyncdb(run, asyncdb_backend, request.node.nodeid, views, asyncdb_metadata, options)
 
 
 def _app_engines(request: pytest.FixtureRequest, given: Any) -> tuple[AppEngine, ...]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,11 @@ METADATA = Naming(
 )
 
 
+#: The name of a test's only database, and of the first one if that has no other name.
+MAIN = "main"
+_NAME = re.compile(r"([A-Za-z_]\w*)=")
+
+
 @dataclasses.dataclass(frozen=True)
 class SchemaPlan:
     """What shapes a database; equal plans share one.
@@ -39,6 +45,7 @@ class SchemaPlan:
         extensions: Extensions that the database has, also an empty one.
         session_options: Arguments for the sessions of the seeds; plans that differ in nothing else
             are equal.
+        database: Which of a test's databases it is; two of the same shape are two.
         inputs: Files that decide what *migrate* and *seeds* do (``asyncdb_inputs``).
     """
 
@@ -46,6 +53,7 @@ class SchemaPlan:
     migrate: Callable[..., Any] | None = None
     seeds: tuple[Callable[..., Any], ...] = ()
     empty: bool = False
+    database: str = MAIN
     inputs: tuple[Path, ...] = ()
     extensions: tuple[str, ...] = ()
     session_options: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
@@ -56,10 +64,62 @@ class SchemaPlan:
         return dataclasses.replace(self, seeds=self.seeds[:-1]) if len(self.seeds) > 1 else None
 
 
+def split_name(word: str) -> tuple[str | None, str]:
+    """The database that a word of an option names, as in ``audit=app.audit:Base``, and the rest."""
+    found = _NAME.match(word)
+    return (found[1], word[found.end() :]) if found else (None, word)
+
+
+def by_database(value: Any, names: Collection[str] = (MAIN,), fixture: str = "") -> dict[str, Any]:
+    """A fixture's value for each database: a mapping of their names, or the value of the first.
+
+    Args:
+        names: The names that there are.
+
+    Raises:
+        ConfigError: It has a name that there is not.
+    """
+    if not isinstance(value, Mapping) or not value:
+        return {next(iter(names)): value}
+    for name in value:
+        if name not in names:
+            raise unknown_database(str(name), names, f"the fixture {fixture}")
+    return dict(value)
+
+
+def unknown_database(name: str, names: Collection[str], source: str) -> errors.ConfigError:
+    return errors.ConfigError(
+        f"there is no database {name!r} ({source})",
+        [f"asyncdb_metadata names: {', '.join(names)}."],
+        [f"name it there: asyncdb_metadata = {next(iter(names))}=app.models:Base, {name}=…"],
+    )
+
+
 def mapped(schema: str | None, options: Mapping[str, Any]) -> str | None:
     """Where ``schema_translate_map`` in execution options leads a table's schema."""
     found: str | None = (options.get("schema_translate_map") or {}).get(schema, schema)
     return found
+
+
+def refuse_equal_tables(metadata: Iterable[MetaData]) -> None:
+    """Refuse two tables of one name, of which only the first would be created.
+
+    Raises:
+        MetadataError: There are such.
+    """
+    seen: dict[str, MetaData] = {}
+    for one in metadata:
+        for name in one.tables:
+            if seen.setdefault(name, one) is not one:
+                raise errors.MetadataError(
+                    f"asyncdb_metadata has two tables {name!r}, in two declarative bases",
+                    ["One database cannot have both; create_all would leave out the second."],
+                    [
+                        "give each base a database of its own: "
+                        "asyncdb_metadata = main=app.models:Base, other=app.other:Base",
+                        "rename one of them",
+                    ],
+                )
 
 
 def as_seeds(value: Any) -> tuple[Callable[..., Any], ...]:
@@ -96,14 +156,19 @@ def refuse_generator(function: Callable[..., Any] | None, fixture: str) -> None:
         )
 
 
-def load_metadata(written: Sourced[str]) -> tuple[MetaData, ...]:
+def load_metadata(written: Sourced[str]) -> dict[str, tuple[MetaData, ...]]:
     """Import the metadata that the ini file names: ``module:attribute``, comma-separated.
+
+    Returns:
+        Those of each database. A word without a name belongs to the first one.
 
     Raises:
         MetadataError: It cannot be imported, or has no tables.
     """
-    found: tuple[MetaData, ...] = ()
-    for word in written.value.replace(",", " ").split():
+    words = [split_name(word) for word in written.value.replace(",", " ").split()]
+    first = next((name for name, _ in words if name is not None), MAIN)
+    found: dict[str, tuple[MetaData, ...]] = {first: ()}
+    for name, word in words:
         value = METADATA.load(word, written.source)
         if value is None:
             raise errors.MetadataError(
@@ -124,7 +189,7 @@ def load_metadata(written: Sourced[str]) -> tuple[MetaData, ...]:
                     "app.users:Base, app.orders:Base"
                 ],
             )
-        found += loaded
+        found[name or first] = (*found.get(name or first, ()), *loaded)
     return found
 
 
@@ -144,7 +209,7 @@ def as_metadata(value: Any, source: str, what: str = "asyncdb_metadata") -> tupl
     if value is None:
         return ()
     if isinstance(value, str):
-        return load_metadata(Sourced(value, source))
+        return tuple(m for one in load_metadata(Sourced(value, source)).values() for m in one)
     metadata = getattr(value, "metadata", value)
     if isinstance(metadata, MetaData):
         return (metadata,)

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._databases.plan import split_name
 from pytest_asyncdb._engines.sqlalchemy_internals import root_engine
 from pytest_asyncdb._run import messages
 from pytest_asyncdb._system.import_string import Naming
@@ -35,13 +36,15 @@ class AppEngine:
             engine keeps its own database; or an engine, a sessionmaker, a function that returns one
             of them.
         source: Where it was given, for errors.
+        database: The name of the database that it leads to; None: the first.
     """
 
-    def __init__(self, given: Any, source: str) -> None:
+    def __init__(self, given: Any, source: str, database: str | None = None) -> None:
+        self.database = database
         self.foreign = isinstance(given, str) and given.startswith(FOREIGN)
         self.given = given.removeprefix(FOREIGN) if isinstance(given, str) else given
         self.word = self.given if isinstance(given, str) else type(given).__name__
-        self._source = source
+        self.source = source
 
     @property
     def is_loaded(self) -> bool:
@@ -83,10 +86,10 @@ class AppEngine:
         kinds = (*kinds, Engine, sessionmaker, scoped_session)
         value = self.given
         if isinstance(value, str):
-            value = NAMING.load(value, self._source)
+            value = NAMING.load(value, self.source)
         found = value
         if callable(value) and not isinstance(value, kinds):
-            value = NAMING.call(value, self.word, self._source)
+            value = NAMING.call(value, self.word, self.source)
         if isinstance(value, (async_scoped_session, scoped_session)):
             value = value.session_factory
         if value is not None and not isinstance(value, kinds):
@@ -96,16 +99,24 @@ class AppEngine:
             call = "" if value is found else "()"
             paths = [f"{self.word}{call}.{name}" for name in inside]
             kind = type(value).__name__
-            raise messages.not_an_app_engine(self.word, self._source, kind, paths)
+            raise messages.not_an_app_engine(self.word, self.source, kind, paths)
         return value
 
 
 def app_engines(given: Any, source: str) -> tuple[AppEngine, ...]:
-    """The entries in a value of ``asyncdb_app_engines``: words, an object, or a list of these."""
+    """The entries in a value of ``asyncdb_app_engines``: words, an object, a list of these, or a
+    mapping of the databases' names to these."""
     if isinstance(given, str):
-        return tuple(AppEngine(word, source) for word in given.replace(",", " ").split())
+        words = [split_name(word) for word in given.replace(",", " ").split()]
+        return tuple(AppEngine(word, source, name) for name, word in words)
     if given is None:
         return ()
+    if isinstance(given, Mapping) and given:
+        return tuple(
+            AppEngine(one.given, source, str(name))
+            for name, part in given.items()
+            for one in app_engines(part, source)
+        )
     if isinstance(given, Collection) and not isinstance(given, Mapping):
         return tuple(one for part in given for one in app_engines(part, source))
     return (AppEngine(given, source),)

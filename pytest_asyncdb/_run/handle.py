@@ -5,15 +5,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._run import messages
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.engine import URL, Engine
+    from sqlalchemy.ext.asyncio import (
+        AsyncConnection,
+        AsyncEngine,
+        AsyncSession,
+        async_sessionmaker,
+    )
 
     from pytest_asyncdb._record.row_changes import TableChanges
     from pytest_asyncdb._record.statement_count import Count
@@ -65,15 +70,50 @@ class Asyncdb:
     """The handle of a test's database; the value of the fixture ``asyncdb``."""
 
     def __init__(
-        self, run: Run, backend: AsyncdbBackend, view: View, test: str, metadata: Any
+        self,
+        run: Run,
+        backend: AsyncdbBackend,
+        test: str,
+        views: Mapping[str, View],
+        metadata: Any,
+        session_options: Mapping[str, Any],
+        name: str | None = None,
     ) -> None:
         self.backend = backend
         self._run = run
-        self._view = view
+        self._views = views
+        self._name = name or next(iter(views))
+        self._view = views[self._name]
         self._test = test
         #: The rows of a database that no test has changed.
         self._before: dict[str, Any] | None = None
         self._metadata = metadata
+        self._session_options = session_options
+
+    def database(self, name: str) -> Asyncdb:
+        """The handle of another one of the test's databases, which ``asyncdb_metadata`` names.
+
+        Raises:
+            ConfigError: There is none of that name.
+        """
+        from pytest_asyncdb._databases.plan import unknown_database
+
+        if name not in self._views:
+            raise unknown_database(name, self._views, "asyncdb.database()")
+        rest = self._views, self._metadata, self._session_options, name
+        return Asyncdb(self._run, self.backend, self._test, *rest)
+
+    @property
+    def sessionmaker(self) -> async_sessionmaker[AsyncSession]:
+        """An ``async_sessionmaker`` on the database, as ``asyncdb_sessionmaker``."""
+        from sqlalchemy.ext.asyncio import async_sessionmaker
+
+        return async_sessionmaker(self._view.engine, **self._session_options)
+
+    @property
+    def sync_engine(self) -> Engine:
+        """An ``Engine`` for sync code, as ``asyncdb_sync_engine``."""
+        return self._view.sync_engine
 
     @property
     def engine(self) -> AsyncEngine:
@@ -209,9 +249,13 @@ class Asyncdb:
         from pytest_asyncdb._databases.migrations import require_alembic
         from pytest_asyncdb._databases.plan import as_metadata
         from pytest_asyncdb._databases.schema_diff import differences
+        from pytest_asyncdb._run.open_views import NOT_GIVEN
 
         require_alembic("asyncdb.schema_differences()")
-        metadata = as_metadata(self._metadata, "the fixture asyncdb_metadata")
+        given = self._metadata
+        given = given[self._name] if isinstance(given, Mapping) else given
+        given = None if given is NOT_GIVEN else given
+        metadata = as_metadata(given, "the fixture asyncdb_metadata")
         if not metadata:
             raise errors.MetadataError(
                 "asyncdb.schema_differences() compares the models with the database, "

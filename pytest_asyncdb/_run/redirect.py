@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pytest_asyncdb._databases.plan import unknown_database
 from pytest_asyncdb._engines.build_engine import OURS
 from pytest_asyncdb._engines.sqlalchemy_internals import (
     connect_isolation_level,
@@ -91,8 +92,8 @@ class Redirector:
         self._entries = entries
         self._where = "No test is running yet."
         self._lock = threading.RLock()
-        #: The running test's; None: no test's database is open.
-        self._view: View | None = None
+        #: The running test's, by the names of its databases; the first is for entries without one.
+        self._views: Mapping[str, View] = {}
         #: Engines that are redirected already, reported, or left alone.
         self._known: set[Engine] = set()
         self._undo = contextlib.ExitStack()
@@ -104,19 +105,19 @@ class Redirector:
         self.others.test = test
         self._known = set()
 
-    def begin(self, view: View, entries: Sequence[AppEngine], test: str) -> None:
-        """Redirect *entries* to the database of *view* until :meth:`end`, also those that are
+    def begin(self, views: Mapping[str, View], entries: Sequence[AppEngine], test: str) -> None:
+        """Redirect *entries* to the databases of *views* until :meth:`end`, also those that are
         created later.
 
         Raises:
-            ConfigError: An entry is not an engine.
+            ConfigError: An entry is not an engine, or names no database.
         """
         with self._lock:
             self._entries, self._where = entries, f"test: {test}, which has ended"
-            self._view = view
-            self._known = {view.engine.sync_engine}
+            self._views = views
+            self._known = {view.engine.sync_engine for view in views.values()}
             try:
-                self._redirect(view)
+                self._redirect()
             except BaseException:
                 self.end()
                 raise
@@ -124,7 +125,7 @@ class Redirector:
     def end(self) -> None:
         """Give every engine its own pool, dialect and URL again. May be called twice."""
         with self._lock:
-            self._view = None
+            self._views = {}
             self._known = set()
             self._undo.close()
 
@@ -133,8 +134,11 @@ class Redirector:
         self.end()
         self._stop_watching()
 
-    def _redirect(self, view: View) -> None:
+    def _redirect(self) -> None:
         for entry in self._entries:
+            name = entry.database or next(iter(self._views))
+            if (view := self._views.get(name)) is None:
+                raise unknown_database(name, self._views, entry.source)
             for engine in () if entry.foreign else entry.engines():
                 if engine not in self._known:
                     self._known.add(engine)
@@ -150,9 +154,9 @@ class Redirector:
         if OURS in engine.get_execution_options() or (of_a_run and self._is_own()):
             return
         with self._lock:
-            view = self._view
-            if view is not None and root not in self._known:
-                self._redirect(view)
+            views = self._views
+            if views and root not in self._known:
+                self._redirect()
             if root in self._known:
                 return
         if not (self.active or of_a_run):
@@ -166,9 +170,10 @@ class Redirector:
                 raise error
             if word is not None and not of_a_run:
                 raise messages.used_outside(word, shown_url(root), self._where, running_fixture())
-            if view is not None and root.url[3:6] == view.url[3:6]:  # host, port, database
-                view.watch()
-        elif named is None and (view is not None or not in_memory(root.url)):
+            for view in views.values():
+                if root.url[3:6] == view.url[3:6]:  # host, port, database
+                    view.watch()
+        elif named is None and (views or not in_memory(root.url)):
             self.others.connects(root)
         if not of_a_run:
             self._known.add(root)

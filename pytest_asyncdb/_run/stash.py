@@ -5,6 +5,7 @@ Not in ``fixtures.py``: pytest imports that module itself, to rewrite its assert
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +24,7 @@ class TestState:
     """What is known of a test while it runs; pytest keeps the item itself until the end of the
     run."""
 
-    __slots__ = ("failure", "kept", "log", "lost", "next", "only", "view")
+    __slots__ = ("failure", "kept", "log", "lost", "next", "only", "view", "views")
 
     def __init__(self) -> None:
         #: The exception with which it failed, so that a breach is not reported twice.
@@ -41,6 +42,8 @@ class TestState:
         self.only: BackendSpec | None = None
         #: Its view of its database.
         self.view: View | None = None
+        #: Those of all its databases, by name; the first is *view*.
+        self.views: Mapping[str, View] = {}
 
 
 _STATE: pytest.StashKey[TestState] = pytest.StashKey()

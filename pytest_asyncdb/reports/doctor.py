@@ -127,7 +127,9 @@ def _application(run: Run) -> Iterator[Finding]:
     if named:
         dialects = {spec.backend: run.backend(spec).dialect for spec in settings.specs}
         try:
-            problems = portability.problems(load_metadata(settings.metadata), dialects)
+            found = load_metadata(settings.metadata)
+            metadata = tuple(m for one in found.values() for m in one)
+            problems = portability.problems(metadata, dialects)
         except Exception:
             return  # it is among the findings above
         for problem in problems:

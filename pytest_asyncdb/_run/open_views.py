@@ -1,0 +1,91 @@
+"""Opens the views of a test: one for each database that ``asyncdb_metadata`` names."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pytest_asyncdb._databases.plan import (
+    MAIN,
+    SchemaPlan,
+    as_metadata,
+    as_seeds,
+    by_database,
+    refuse_equal_tables,
+    refuse_generator,
+)
+from pytest_asyncdb._run import messages
+
+if TYPE_CHECKING:
+    from pytest_asyncdb._run.run import Run
+    from pytest_asyncdb.abc import BackendSpec, View, ViewRequest
+
+#: The value of ``asyncdb_metadata`` if no tables are named.
+NOT_GIVEN = object()
+
+
+def read_plans(
+    run: Run,
+    schema: bool,
+    metadata: Any,
+    migrate: Any,
+    seed: Any,
+    session_options: Mapping[str, Any],
+) -> dict[str, SchemaPlan]:
+    """What shapes each of a test's databases, by name; the first is that of the fixtures.
+
+    Args:
+        schema: The databases are not empty.
+        metadata: The value of the fixture ``asyncdb_metadata``, as the next ones of theirs.
+
+    Raises:
+        AsyncdbError: One of the values is wrong.
+    """
+    names = [str(name) for name in metadata] if isinstance(metadata, Mapping) else []
+    names = names or [MAIN]
+    extensions = run.settings.extensions
+    if not schema:
+        return {
+            name: SchemaPlan(empty=True, database=name, extensions=extensions) for name in names
+        }
+    if metadata is NOT_GIVEN and migrate is None:
+        raise messages.no_metadata()
+    given = by_database(None if metadata is NOT_GIVEN else metadata, names)
+    migrations = by_database(migrate, names, "asyncdb_migrate")
+    seeds = by_database(seed, names, "asyncdb_seed")
+    plans = {}
+    for name in names:
+        tables = as_metadata(given[name], "the fixture asyncdb_metadata")
+        builds: Callable[..., Any] | None = migrations.get(name)
+        refuse_generator(builds, "asyncdb_migrate")
+        if builds is None:
+            refuse_equal_tables(tables)
+        plans[name] = SchemaPlan(
+            tables,
+            builds,
+            as_seeds(seeds.get(name)),
+            database=name,
+            inputs=(*run.settings.inputs, *run.settings.seed),
+            extensions=extensions,
+            session_options=session_options,
+        )
+    return plans
+
+
+def open_views(
+    run: Run,
+    spec: BackendSpec,
+    plans: Mapping[str, SchemaPlan],
+    engine_options: Mapping[str, Any],
+    isolation: str,
+    request: ViewRequest,
+) -> dict[str, View]:
+    """All of them, or none and the error."""
+    views: dict[str, View] = {}
+    with contextlib.ExitStack() as stack:
+        for name, plan in plans.items():
+            views[name] = run.view(spec, plan, engine_options, isolation, request)
+            stack.callback(views[name].close)
+        stack.pop_all()
+    return views
