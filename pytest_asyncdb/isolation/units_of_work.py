@@ -260,11 +260,14 @@ class UnitsOfWork:
                 raise
             level = top.levels[-1]
             self.backing.script([f"ROLLBACK TO SAVEPOINT {level.name}"])
-            lost = top.inner_commits != level.inner_commits
+            if top.inner_commits != level.inner_commits:
+                self.note(messages.UNDID_COMMIT)
+            elif top.outer_writes != level.outer_writes:
+                self.note(messages.WROTE_MEANWHILE)
             top.return_to(level)
             top.must_roll_back = True
-            if lost:
-                raise self.conflict(messages.UNDID_COMMIT) from error
+            if self.overlap is not None:
+                raise self.overlap from error
             self.backing.script(statements)
 
     # The end of a unit.

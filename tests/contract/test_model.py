@@ -593,6 +593,9 @@ def test_what_the_model_has_found(stage: Stage, name: str) -> None:
 
 #: Programs that no order of savepoints can express.
 OVERLAPPING = {
+    "a_write_below_a_unit_that_fails_again": (
+        "A+, A read, B=, B insert 0, B insert 0, A insert 2, B delete 0, A insert 2"
+    ),
     "a_rollback_below_a_writer": "A+, A insert 0, B+, B insert 1, A rollback, B commit",
     "a_rollback_around_a_commit": "A+, A insert 0, B+, B insert 1, B commit, A rollback",
     "a_rollback_above_a_writer": "A+, A read, B+, B insert 1, A insert 0, B rollback, A commit",
