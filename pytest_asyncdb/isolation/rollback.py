@@ -52,6 +52,8 @@ class Rollback(SharedDatabaseStrategy):
             backing = BackingConnection(Connector(self._database, self._host, self._database.url))
             backing.connect()  # initialises the dialect
             self._backing = backing
+            if self._database.backend.restores_whole:  # SQLite cannot be read after a write
+                self.restoration  # noqa: B018
         return _RollbackView(self, self._backing, request.test)
 
     def close(self) -> None:

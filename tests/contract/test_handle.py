@@ -342,3 +342,18 @@ def test_rollback_has_no_connections_to_give(project: Project, target: Target) -
         To fix this: mark the test @pytest.mark.asyncdb(isolation="reset")
         """
     )
+
+
+def test_the_url_in_the_middle_of_a_test(project: Project, target: Target, strategy: str) -> None:
+    """Also after the test has written, when SQLite lets no other connection read."""
+    project.tests(
+        """
+        @pytest.mark.parametrize("number", range(2))
+        async def test_it(asyncdb, asyncdb_session, number):
+            await add(asyncdb_session, "ada")
+            assert asyncdb.url.drivername == asyncdb.engine.url.drivername
+            await asyncdb_session.commit()
+            assert await names(asyncdb_session) == ["ada"]
+        """
+    )
+    project.run(target, f"--asyncdb-isolation={strategy}").passed(2)
