@@ -20,6 +20,7 @@ from pytest_asyncdb._run.fixture_checks import (
     checked_session_options,
     is_known,
     refuse_trio,
+    sqlmodel_session,
 )
 from pytest_asyncdb._run.stash import ITEM, RUN, state_of
 from pytest_asyncdb._run.unparametrised import choose
@@ -91,11 +92,13 @@ def asyncdb_session_options(
     """Arguments for ``async_sessionmaker``; default: those of the application's own.
 
     Scope: session. The application's own is the first sessionmaker that
-    ``asyncdb_app_engines`` names; if it names none, ``expire_on_commit=False``.
+    ``asyncdb_app_engines`` names; if it names none, ``expire_on_commit=False``, and SQLModel's
+    session if ``asyncdb_metadata`` in the ini file names SQLModel.
     """
     with plain_errors():
         own = session_options(_app_engines(request, asyncdb_app_engines))
-    return {"expire_on_commit": False} if own is None else own
+        written = request.config.stash[RUN].settings.metadata
+        return {"expire_on_commit": False, **sqlmodel_session(written)} if own is None else own
 
 
 @pytest.fixture(scope="session")

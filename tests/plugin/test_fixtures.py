@@ -69,6 +69,7 @@ def test_a_folder_may_have_tables_of_its_own(project: Project, target: Target) -
 
 
 def test_several_metadata_are_built_together(project: Project, target: Target) -> None:
+    """With one of SQLModel, sessions are SQLModel's."""
     project.write(
         "app/more.py",
         """
@@ -88,10 +89,15 @@ def test_several_metadata_are_built_together(project: Project, target: Target) -
             asyncdb_session.add(User(name="ada"))
             await asyncdb_session.commit()
             assert await asyncdb_session.scalar(select(func.count(Note.id))) == 1
+            assert (await asyncdb_session.exec(select(Note))).one()[0].text == "hello"
+
+        def test_sync(asyncdb_sync_session):
+            from app.more import Note
+            assert asyncdb_sync_session.exec(select(Note)).all() == []
         """
     )
     expected = {"note": [], "posts": [], "users": []}
-    project.run(target, expected=expected).passed(1)
+    project.run(target, expected=expected).passed(2)
 
 
 def test_schema_false_gives_an_empty_database(project: Project, target: Target) -> None:
