@@ -64,7 +64,12 @@ class Checkout(abc.ABC):
     #: SQLAlchemy's pool has closed it.
     closed = False
 
+    #: What taking the connection has raised; Python takes it for a missing attribute.
+    failed: AttributeError | None = None
+
     def __getattr__(self, name: str) -> Any:
+        if self.failed is not None:
+            raise self.failed
         value = getattr(self.adapted, name)
         if not name.startswith((*_ORDINARY, "_")):
             self.touch(value)

@@ -156,7 +156,7 @@ class DirectConnection(Checkout):
         self.autocommit = work.connector.autocommit
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("taken", "autocommit", "read_only", "closed"):
+        if name in ("taken", "autocommit", "read_only", "closed", "failed"):
             self.__dict__[name] = value
         else:
             self.backing.touched = True
@@ -165,7 +165,12 @@ class DirectConnection(Checkout):
     @property
     def backing(self) -> BackingConnection:
         if self.taken is None:
-            self.taken = self.work.take(self.number, self.pool)
+            self.failed = None
+            try:
+                self.taken = self.work.take(self.number, self.pool)
+            except AttributeError as error:  # a listener's
+                self.failed = error
+                raise
         return self.taken
 
     @property
