@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from fix_project import Project
 from fix_servers import Target
-from fix_suite import EACH_DRIVER
 
 pytestmark = pytest.mark.filterwarnings("default::ResourceWarning")
 
@@ -169,13 +168,14 @@ def app(project: Project) -> Project:
     return project
 
 
-@pytest.mark.everyday(*EACH_DRIVER)
+@pytest.mark.everyday("sqlite", "postgres+asyncpg", "mysql+aiomysql")
 def test_each_has_its_own_transaction(app: Project, target: Target) -> None:
     """Commits, rollbacks and what is left behind."""
     app.tests(TESTS)
     app.run_apart(target).passed(8 * 3 * 2)
 
 
+@pytest.mark.everyday("sqlite", "postgres+asyncpg")
 def test_each_has_its_own_seed_and_migration(app: Project, target: Target) -> None:
     app.write(
         "conftest.py",

@@ -10,7 +10,7 @@ from fix_suite import EACH_DRIVER
 
 pytestmark = [
     pytest.mark.filterwarnings("default::ResourceWarning"),
-    pytest.mark.everyday(*EACH_DRIVER),
+    pytest.mark.everyday("sqlite", "postgres+asyncpg", "mysql+aiomysql"),
 ]
 
 HELP = """
@@ -256,6 +256,7 @@ async def test_tasks_go_on_while_a_thread_waits(session, asyncdb_sync_engine, st
 """
 
 
+@pytest.mark.everyday(*EACH_DRIVER)
 def test_sync_tests(project: Project, target: Target) -> None:
     project.tests(HELP, SYNC)
     project.run_apart(target).passed(3 * (2 * 14 + 1))
@@ -332,7 +333,8 @@ async def test_async(asyncdb_session, strategy):
 
 @pytest.mark.parametrize("word", ["app.db:Sync", "app.db:Scoped", "app.db:sync_engine"])
 @pytest.mark.everyday(
-    *[(word, "app.db:Sync") for word in EACH_DRIVER],
+    ("postgres+asyncpg", "app.db:Sync"),
+    ("mysql+aiomysql", "app.db:Sync"),
     ("sqlite", "app.db:Scoped"),
     ("sqlite", "app.db:sync_engine"),
 )

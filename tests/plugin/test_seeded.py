@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from fix_project import Project
 from fix_servers import Target
-from fix_suite import EACH_DRIVER
 
 #: Ids that nobody could guess, an id that the database gives, and a mapped object.
 SEED = """
@@ -62,13 +61,14 @@ async def test_it(asyncdb, asyncdb_session, number, strategy):
 """
 
 
-@pytest.mark.everyday(*EACH_DRIVER)
+@pytest.mark.everyday("sqlite", "postgres+psycopg", "mysql+aiomysql")
 def test_what_the_seed_returned_is_there_for_every_test(project: Project, target: Target) -> None:
     project.write("conftest.py", SEED)
     project.tests(TESTS)
     project.run_apart(target).passed(9)
 
 
+@pytest.mark.everyday("postgres+asyncpg")
 def test_every_worker_gets_what_belongs_to_its_rows(project: Project, target: Target) -> None:
     """On a server one worker has run the seed for all."""
     project.write("conftest.py", SEED)
@@ -76,6 +76,7 @@ def test_every_worker_gets_what_belongs_to_its_rows(project: Project, target: Ta
     project.run_apart(target, "-n", "2").passed(9)
 
 
+@pytest.mark.everyday("sqlite")
 def test_the_values_of_layers(project: Project, target: Target) -> None:
     """Mappings become one, other values a list; None is none."""
     project.write(
@@ -184,6 +185,7 @@ def test_a_value_that_cannot_be_copied_fails_the_test_that_asks(
     )
 
 
+@pytest.mark.everyday("postgres+asyncpg")
 def test_ids_that_a_module_makes_at_import(project: Project, target: Target) -> None:
     """Each worker has imported other ones, and finds its own in its database."""
     project.write(
@@ -225,6 +227,7 @@ def test_ids_that_a_module_makes_at_import(project: Project, target: Target) -> 
     project.run_apart(target, words, "-n", "2").passed(8)
 
 
+@pytest.mark.everyday("sqlite", "mysql+aiomysql")
 def test_objects_that_a_module_makes_at_import_are_stored_in_each_database(
     project: Project, target: Target
 ) -> None:
