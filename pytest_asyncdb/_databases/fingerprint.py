@@ -42,8 +42,9 @@ _PLAIN = (
     *(bool, int, float, complex, str, bytes, type(None), type(...), os.PathLike, enum.Enum),
     *(datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID),
 )
-#: By the code of a function: what its names stood for at first, before a seed changed it.
-_GLOBALS: weakref.WeakKeyDictionary[types.CodeType, list[str]] = weakref.WeakKeyDictionary()
+#: By the id of a function's code, with that: what its names stood for before a seed changed it. Not
+#: by the code, as code of two modules may be equal.
+_GLOBALS: dict[int, tuple[types.CodeType, list[str]]] = {}
 #: By the state of a mapped object: its description before a seed stored it.
 _MAPPED: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 #: Folders whose files are made from others.
@@ -219,11 +220,12 @@ class Description:
             except ValueError:  # the name is bound later, to a value that is not known yet
                 enclosed.append(f"{_UNKNOWN}unbound")
         defaults = (function.__defaults__, function.__kwdefaults__)
-        if function.__code__ not in _GLOBALS:
-            used = [self.describe(one) for one in _globals(function, function.__code__)]
-            _GLOBALS[function.__code__] = [words for words in used if _UNKNOWN not in words]
-        enclosed += _GLOBALS[function.__code__]
-        return f"{self.describe(function.__code__)} {self.describe(defaults)} {enclosed}"
+        code = function.__code__
+        if id(code) not in _GLOBALS:
+            used = [self.describe(one) for one in _globals(function, code)]
+            _GLOBALS[id(code)] = code, [words for words in used if _UNKNOWN not in words]
+        enclosed += _GLOBALS[id(code)][1]
+        return f"{self.describe(code)} {self.describe(defaults)} {enclosed}"
 
     def _class(self, value: Any) -> str:
         self._note_module(type(value).__module__)

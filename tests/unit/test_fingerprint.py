@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,28 @@ def test_the_values_that_a_seed_encloses_count() -> None:
 
     assert seeded(make("ada")) == seeded(make("ada"))
     assert seeded(make("ada")) != seeded(make("bob"))
+
+
+def seed_of(value: object) -> tuple[dict[str, object], Any]:
+    """A seed of a module of its own, and the module's names; the code is always the same."""
+    names: dict[str, object] = {"__name__": "conftest", "VALUE": value, "other": object()}
+    exec("def make():\n    return VALUE\n\ndef seed(session):\n    return make(), other", names)
+    return names, names["seed"]
+
+
+def test_the_values_of_its_module_that_a_seed_names_count() -> None:
+    """Also by way of a function of the module; an object without words does not."""
+    number = uuid.uuid4()
+    equal = [seeded(seed_of(number)[1]) for _ in range(2)]
+    assert equal[0] == equal[1]
+    assert seeded(seed_of(uuid.uuid4())[1]) != equal[0]
+
+
+def test_what_a_seed_changes_in_its_module_does_not_count() -> None:
+    names, seed = seed_of([])
+    before = seeded(seed)
+    names["VALUE"].append(1)  # type: ignore[attr-defined]
+    assert seeded(seed) == before
 
 
 def test_what_a_named_file_holds_counts(tmp_path: Path) -> None:
