@@ -5,6 +5,7 @@ The network is taken away in the middle of a run: the way to the server is a pro
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import os
@@ -22,8 +23,10 @@ from fix_servers import Servers, Target
 from sqlalchemy.engine import URL
 
 from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb._databases.connection import AutocommitConnection
 from pytest_asyncdb._run import run_lock
-from pytest_asyncdb.abc import BackendSpec
+from pytest_asyncdb._run.runs import new_id, prefix_of
+from pytest_asyncdb.abc import Backend, BackendSpec, Driver, Server
 from pytest_asyncdb.errors import AsyncdbError
 
 pytestmark = pytest.mark.usefixtures("untouched")
@@ -173,22 +176,51 @@ def test_the_network_is_taken_away_when_the_server_has_answered_once(
         run.leaves_nothing(target)
 
 
+def through_proxy(target: Target, servers: Servers, proxy: Proxy) -> tuple[Backend, Driver, Server]:
+    """For code of the plugin that this process runs."""
+    registry = Registry()
+    server = dataclasses.replace(servers.server(target.backend), host="127.0.0.1", port=proxy.port)
+    driver = registry.driver(BackendSpec(target.backend, target.driver), None)
+    return registry.backend(target.backend), driver, server
+
+
 @pytest.mark.parametrize("seed", range(len(WORDS)), ids=WORDS)
 def test_a_silent_server_does_not_keep_the_end_of_a_run(
     target: Target, servers: Servers, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection that holds the run's lock ends with the run, whatever the network does."""
     monkeypatch.setattr(run_lock, "_ANSWER", 0.2)
-    registry = Registry()
-    backend = registry.backend(target.backend)
-    driver = registry.driver(BackendSpec(target.backend, target.driver), None)
-    server = dataclasses.replace(servers.server(target.backend), host="127.0.0.1", port=proxy.port)
-    lease = run_lock.Lease("0ddba11a", server, backend, driver)
+    backend, driver, server = through_proxy(target, servers, proxy)
+    lease = run_lock.Lease(new_id(), server, backend, driver)
     lease.take()
     proxy.tell("hole")
     begun = time.monotonic()
     with pytest.raises(AsyncdbError, match="databases of this run are still on"):
         lease.close()
+    assert time.monotonic() - begun < 30
+
+
+@pytest.mark.parametrize("seed", range(len(WORDS)), ids=WORDS)
+def test_a_silent_server_does_not_keep_the_lock_of_a_dead_run(
+    target: Target, servers: Servers, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of a run may cancel the dropping of dead runs' databases at any moment."""
+    monkeypatch.setattr(run_lock, "_ANSWER", 0.2)
+    backend, driver, server = through_proxy(target, servers, proxy)
+    listed = f"SELECT '{prefix_of(new_id())}main_1'"
+    monkeypatch.setattr(backend, "list_databases", lambda: listed)  # those of other tests stay
+
+    async def cancel() -> None:
+        url = backend.url(server, driver.name, None)
+        async with AutocommitConnection(url, driver) as sql:
+            names = run_lock.dead_databases(sql, backend)
+            assert await anext(names)
+            proxy.tell("hole")
+            with contextlib.suppress(TimeoutError):
+                await names.aclose()
+
+    begun = time.monotonic()
+    asyncio.run(asyncio.wait_for(cancel(), 40))
     assert time.monotonic() - begun < 30
 
 
