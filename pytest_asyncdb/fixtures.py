@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._run.app_engines import app_engines, session_options
+from pytest_asyncdb._run.app_engines import app_engines, session_options, sqlmodel_session
 from pytest_asyncdb._run.collection import spec_of
 from pytest_asyncdb._run.fixture_checks import (
     checked_options,
     checked_session_options,
     is_known,
     refuse_trio,
-    sqlmodel_session,
 )
 from pytest_asyncdb._run.stash import ITEM, RUN, state_of
 from pytest_asyncdb._run.unparametrised import choose

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._databases import messages
-from pytest_asyncdb._databases.plan import mapped
+from pytest_asyncdb._databases.plan import mapped, refuse_equal_tables
 from pytest_asyncdb._engines.build_engine import build_engine, without_pool
 from pytest_asyncdb._record.sql_text import several_statements
 
@@ -108,8 +108,11 @@ async def build_schema(engine: AsyncEngine, backend: Backend, plan: SchemaPlan) 
     """Build the schema in an empty database.
 
     Raises:
+        MetadataError: There are two tables of one name.
         SchemaError: With the error of the server or the migration; or a table is not in it.
     """
+    if plan.migrate is None:
+        refuse_equal_tables(plan.metadata)
     options = engine.get_execution_options()
     tables = [table for metadata in plan.metadata for table in metadata.tables.values()]
     schemas = {name: table for table in tables if (name := mapped(table.schema, options))}

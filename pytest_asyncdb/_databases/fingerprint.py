@@ -26,6 +26,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_asyncdb._engines.sqlalchemy_internals import mapped_state, mapped_values
+
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
     from sqlalchemy.engine import Dialect
@@ -202,10 +204,10 @@ class Description:
             return f"{getattr(value, '__module__', '')}.{value.__name__}"
         if isinstance(value, functools.partial):
             return self.describe([value.func, value.args, value.keywords])
-        if (state := getattr(value, "_sa_instance_state", None)) is not None:
+        if (state := mapped_state(value)) is not None:
             if state not in _MAPPED:
-                columns = {k: v for k, v in vars(value).items() if v is not state}
-                _MAPPED[state] = f"{self._class(value)} {self.describe(columns)}"
+                values = self.describe(mapped_values(value))
+                _MAPPED[state] = f"{self._class(value)} {values}"
             return _MAPPED[state]
         is_ddl = isinstance(getattr(value, "statement", None), str)  # SQLAlchemy's DDL
         if is_ddl or dataclasses.is_dataclass(value):

@@ -43,10 +43,10 @@ class SchemaPlan:
         seeds: Fill the tables, one after the other; each is a layer on those before it.
         empty: Nothing is built at all (``schema=False``).
         extensions: Extensions that the database has, also an empty one.
-        session_options: Arguments for the sessions of the seeds; plans that differ in nothing else
-            are equal.
         database: Which of a test's databases it is; two of the same shape are two.
         inputs: Files that decide what *migrate* and *seeds* do (``asyncdb_inputs``).
+        session_options: Arguments for the sessions of the seeds; plans that differ in nothing else
+            are equal.
     """
 
     metadata: tuple[MetaData, ...] = ()
@@ -70,7 +70,7 @@ def split_name(word: str) -> tuple[str | None, str]:
     return (found[1], word[found.end() :]) if found else (None, word)
 
 
-def by_database(value: Any, names: Collection[str] = (MAIN,), fixture: str = "") -> dict[str, Any]:
+def by_database(value: Any, names: Collection[str], fixture: str) -> dict[str, Any]:
     """A fixture's value for each database: a mapping of their names, or the value of the first.
 
     Args:

@@ -7,6 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._databases import messages
 from pytest_asyncdb._databases.seed_values import mapped_objects
+from pytest_asyncdb._engines.sqlalchemy_internals import (
+    mapped_state,
+    mapped_values,
+    replace_values,
+    without_events,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -23,11 +29,12 @@ def take_again(session: Session, backend: str) -> None:
     from sqlalchemy import event
 
     def remember(session: Session, instance: Any) -> None:
-        values = {name: _copied(value) for name, value in vars(instance).items()}
-        _BEFORE.setdefault(values.pop(_STATE), values)
+        values = mapped_values(instance).items()
+        before = {name: without_events(value) for name, value in values}
+        _BEFORE.setdefault(mapped_state(instance), before)
 
     def insert(session: Session, instance: Any) -> None:
-        if _state(instance) not in _BEFORE:  # a session that is not the seed's has stored it
+        if mapped_state(instance) not in _BEFORE:  # a session that is not the seed's has stored it
             raise messages.seed_reuses_object(backend, type(instance).__name__)
         _make_new(session, instance)
         session.add(instance)
@@ -46,41 +53,24 @@ def _make_new(session: Session, first: Any) -> None:
         found += [
             other
             for other in mapped_objects(_relationships(one))
-            if _state(other).key is not None and _state(other) in _BEFORE
+            if mapped_state(other).key is not None and mapped_state(other) in _BEFORE
             if all(other is not known for known in found)
         ]
     for one in found:
         if one in session:
             session.expunge(one)
         make_transient(one)
-        values = {_STATE: _state(one), **_BEFORE[_state(one)]}
-        for name in _relationships(one):
-            del values[name]
-        vars(one).clear()
-        vars(one).update(values)
+        related = _relationships(one)
+        before = _BEFORE[mapped_state(one)].items()
+        replace_values(one, {name: value for name, value in before if name not in related})
     for one in found:
         for name, value in _relationships(one).items():
             if vars(one).get(name) is not value:  # the other end may have set it
                 setattr(one, name, value)
 
 
-_STATE = "_sa_instance_state"
-
-
-def _state(instance: Any) -> Any:
-    return getattr(instance, _STATE, None)
-
-
 def _relationships(instance: Any) -> dict[str, Any]:
     """Those that had a value."""
-    state = _state(instance)
+    state = mapped_state(instance)
     names = state.mapper.relationships.keys()
     return {name: value for name, value in _BEFORE[state].items() if name in names}
-
-
-def _copied(value: Any) -> Any:
-    """A collection of related objects as the one it is derived from, without its events."""
-    for kind in (list, set, dict):
-        if isinstance(value, kind) and hasattr(value, "_sa_adapter"):
-            return kind(value)
-    return value

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._databases import messages
+from pytest_asyncdb._engines.sqlalchemy_internals import mapped_state
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -30,10 +31,8 @@ async def pickled(session: AsyncSession, value: Any) -> bytes:
     Args:
         session: The seed's, after its commit.
     """
-    from sqlalchemy import inspect
-
     for one in mapped_objects(value):
-        state = inspect(one)
+        state = mapped_state(one)
         left = state.expired_attributes.intersection(state.mapper.column_attrs.keys())
         if left and one in session:
             await session.refresh(one, left)
@@ -71,7 +70,7 @@ def unpickled(returned: Sequence[bytes]) -> Any:
 
 def mapped_objects(value: Any) -> Iterator[Any]:
     """The mapped objects in *value*, a container or one of them."""
-    if hasattr(value, "_sa_instance_state"):
+    if mapped_state(value) is not None:
         yield value
     elif isinstance(value, Mapping):
         yield from mapped_objects(list(value.values()))

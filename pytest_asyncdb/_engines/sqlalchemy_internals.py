@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 #: Marks the greenlets in which SQLAlchemy may await. Without it every statement that runs in a
 #: pooled greenlet raises MissingGreenlet, and finalizers cannot be told from calls.
 GREENLET_MARK = "__sqlalchemy_greenlet_provider__"
+#: The attribute of a mapped object with its state. Without it objects that a module makes at import
+#: are missing in the databases of further backends.
+_STATE = "_sa_instance_state"
 
 
 def in_greenlet() -> bool:
@@ -119,6 +122,31 @@ class _Arming:
 
         raw_connection.asyncdb_watched = True  # type: ignore[attr-defined]
         engine.raw_connection = raw_connection
+
+
+def mapped_state(value: Any) -> Any:
+    """The state of a mapped object; None: it is none. ``inspect()`` would connect for an engine."""
+    return getattr(value, _STATE, None)
+
+
+def mapped_values(instance: Any) -> dict[str, Any]:
+    """What a mapped object holds, without its state."""
+    return {name: value for name, value in vars(instance).items() if name != _STATE}
+
+
+def replace_values(instance: Any, values: Mapping[str, Any]) -> None:
+    """Let a mapped object hold *values* and nothing else, without events."""
+    for name in mapped_values(instance):
+        del vars(instance)[name]
+    vars(instance).update(values)
+
+
+def without_events(value: Any) -> Any:
+    """A collection of related objects as the one that it is derived from; else *value*."""
+    for kind in (list, set, dict):
+        if isinstance(value, kind) and hasattr(value, "_sa_adapter"):
+            return kind(value)
+    return value
 
 
 def root_engine(engine: Engine) -> Engine:

@@ -9,13 +9,15 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._databases.plan import split_name
+from pytest_asyncdb._databases.plan import as_metadata, split_name
 from pytest_asyncdb._engines.sqlalchemy_internals import root_engine
 from pytest_asyncdb._run import messages
 from pytest_asyncdb._system.import_string import Naming
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
+
+    from pytest_asyncdb.abc import Sourced
 
 NAMING = Naming(
     "asyncdb_app_engines",
@@ -132,6 +134,19 @@ def session_options(entries: Sequence[AppEngine]) -> dict[str, Any] | None:
             options = {k: v for k, v in value.kw.items() if k not in ("bind", "binds")}
             return {"class_": value.class_, **options}
     return None
+
+
+def sqlmodel_session(written: Sourced[str]) -> dict[str, Any]:
+    """The options that make a session SQLModel's own, which has ``exec()``, if the metadata that
+    the ini file names is SQLModel's."""
+    model: Any = getattr(sys.modules.get("sqlmodel"), "SQLModel", None)
+    if model is None or not written.value:
+        return {}
+    if all(model.metadata is not one for one in as_metadata(written.value, written.source)):
+        return {}
+    from sqlmodel.ext.asyncio.session import AsyncSession
+
+    return {"class_": AsyncSession}
 
 
 def shown_url(engine: Engine) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,6 @@ from pytest_asyncdb._run import messages
 
 if TYPE_CHECKING:
     import pytest
-
-    from pytest_asyncdb.abc import Sourced
 
 
 def checked_options(value: Any, fixture: str, *refused: str) -> Mapping[str, Any]:
@@ -27,20 +24,6 @@ def checked_options(value: Any, fixture: str, *refused: str) -> Mapping[str, Any
 def checked_session_options(value: Any) -> Mapping[str, Any]:
     """The value of ``asyncdb_session_options``, checked."""
     return checked_options(value, "asyncdb_session_options", "bind", "binds")
-
-
-def sqlmodel_session(written: Sourced[str]) -> dict[str, Any]:
-    """The options that make a session SQLModel's own, which has ``exec()``, if the metadata is
-    SQLModel's."""
-    from pytest_asyncdb._databases.plan import load_metadata
-
-    found = load_metadata(written).values() if written.value else ()
-    model: Any = getattr(sys.modules.get("sqlmodel"), "SQLModel", None)
-    if not any(getattr(model, "metadata", None) is one for part in found for one in part):
-        return {}
-    from sqlmodel.ext.asyncio.session import AsyncSession
-
-    return {"class_": AsyncSession}
 
 
 def refuse_trio(request: pytest.FixtureRequest) -> None:

@@ -247,13 +247,12 @@ class Asyncdb:
             MetadataError: There is no ``asyncdb_metadata``.
         """
         from pytest_asyncdb._databases.migrations import require_alembic
-        from pytest_asyncdb._databases.plan import as_metadata
+        from pytest_asyncdb._databases.plan import as_metadata, by_database
         from pytest_asyncdb._databases.schema_diff import differences
         from pytest_asyncdb._run.open_views import NOT_GIVEN
 
         require_alembic("asyncdb.schema_differences()")
-        given = self._metadata
-        given = given[self._name] if isinstance(given, Mapping) else given
+        given = by_database(self._metadata, self._views, "asyncdb_metadata")[self._name]
         given = None if given is NOT_GIVEN else given
         metadata = as_metadata(given, "the fixture asyncdb_metadata")
         if not metadata:

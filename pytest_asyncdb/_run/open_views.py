@@ -12,7 +12,6 @@ from pytest_asyncdb._databases.plan import (
     as_metadata,
     as_seeds,
     by_database,
-    refuse_equal_tables,
     refuse_generator,
 )
 from pytest_asyncdb._run import messages
@@ -51,18 +50,15 @@ def read_plans(
         }
     if metadata is NOT_GIVEN and migrate is None:
         raise messages.no_metadata()
-    given = by_database(None if metadata is NOT_GIVEN else metadata, names)
+    given = by_database(None if metadata is NOT_GIVEN else metadata, names, "asyncdb_metadata")
     migrations = by_database(migrate, names, "asyncdb_migrate")
     seeds = by_database(seed, names, "asyncdb_seed")
     plans = {}
     for name in names:
-        tables = as_metadata(given[name], "the fixture asyncdb_metadata")
         builds: Callable[..., Any] | None = migrations.get(name)
         refuse_generator(builds, "asyncdb_migrate")
-        if builds is None:
-            refuse_equal_tables(tables)
         plans[name] = SchemaPlan(
-            tables,
+            as_metadata(given[name], "the fixture asyncdb_metadata"),
             builds,
             as_seeds(seeds.get(name)),
             database=name,

@@ -79,8 +79,6 @@ class PostgresRestorer(Restorer):
         self._replica = False
 
     async def remember(self) -> None:
-        from sqlalchemy.exc import DBAPIError
-
         ((self._ours, superuser),) = await self._sql.fetch(
             "SELECT (txid_current() % (2 ^ 32)::bigint)::text, "
             "current_setting('is_superuser') = 'on'"
@@ -90,11 +88,11 @@ class PostgresRestorer(Restorer):
             + TEXT_SETTINGS.format("false")
         ]
         # Once and for all: after each change of the role the server plans every statement again.
-        with contextlib.suppress(DBAPIError):  # the account may not switch triggers off
-            await self._sql.fetch(_NO_TRIGGERS)
-            settings.append(_NO_TRIGGERS)
+        try:
+            await self._sql.settle([*settings, _NO_TRIGGERS])
             self._replica = True
-        await self._sql.settle(settings)
+        except Exception:  # the driver's own: the account may not switch triggers off
+            await self._sql.settle(settings)
         self._schema = OF_SCHEMA
         with contextlib.suppress(Exception):  # the extension plpgsql was dropped
             if superuser:

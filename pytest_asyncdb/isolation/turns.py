@@ -100,7 +100,6 @@ class Turns:
                 self._ending = driver.ends_first
                 self._wake()
                 checkout.work.host.suspend()
-                self._collision = None
             while self._executing and driver.takes_turns:
                 self._wait()
         finally:

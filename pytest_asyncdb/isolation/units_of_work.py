@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pytest_asyncdb._record.sql_text import cannot_end_transaction, only_reads
 from pytest_asyncdb.isolation import local_settings, messages
-from pytest_asyncdb.isolation.unit import Unit, savepoint_statement
+from pytest_asyncdb.isolation.unit import Level, Unit, savepoint_statement
 
 if TYPE_CHECKING:
     from pytest_asyncdb import errors
@@ -229,12 +229,12 @@ class UnitsOfWork:
             return False
         if verb != "rollback" or level is None:
             return True
-        lost_commits = unit.inner_commits != level.inner_commits
-        if not lost_commits and unit.outer_writes == level.outer_writes:
+        lost = _undone_with(unit, level)
+        if lost is None:
             return True
         if unit.wrote == level.wrote and not self._failed():
             return False  # nothing of its own to undo; what is inside stays
-        self.note(messages.UNDID_COMMIT if lost_commits else messages.WROTE_MEANWHILE)
+        self.note(lost)
         return True
 
     def _failed(self) -> bool:
@@ -260,14 +260,11 @@ class UnitsOfWork:
                 raise
             level = top.levels[-1]
             self.backing.script([f"ROLLBACK TO SAVEPOINT {level.name}"])
-            if top.inner_commits != level.inner_commits:
-                self.note(messages.UNDID_COMMIT)
-            elif top.outer_writes != level.outer_writes:
-                self.note(messages.WROTE_MEANWHILE)
+            self.note(lost := _undone_with(top, level))
             top.return_to(level)
             top.must_roll_back = True
-            if self.overlap is not None:
-                raise self.overlap from error
+            if lost is not None:
+                raise self.conflict(lost) from error
             self.backing.script(statements)
 
     # The end of a unit.
@@ -380,3 +377,10 @@ class UnitsOfWork:
             return []
         names = [below.savepoint for below in moved]
         return [f"RELEASE SAVEPOINT {names[0]}", *(f"SAVEPOINT {name}" for name in names)]
+
+
+def _undone_with(unit: Unit, level: Level) -> str | None:
+    """What a rollback of *unit* to *level* undoes besides its own work."""
+    if unit.inner_commits != level.inner_commits:
+        return messages.UNDID_COMMIT
+    return messages.WROTE_MEANWHILE if unit.outer_writes != level.outer_writes else None

@@ -109,7 +109,7 @@ def _servers(run: Run) -> Iterator[Finding]:
 
 def _application(run: Run) -> Iterator[Finding]:
     from pytest_asyncdb._databases.migrations import AlembicMigration
-    from pytest_asyncdb._databases.plan import load_metadata
+    from pytest_asyncdb._databases.plan import as_metadata, load_metadata
 
     settings = run.settings
     path, named = settings.migrations.value, settings.metadata.value
@@ -127,8 +127,7 @@ def _application(run: Run) -> Iterator[Finding]:
     if named:
         dialects = {spec.backend: run.backend(spec).dialect for spec in settings.specs}
         try:
-            found = load_metadata(settings.metadata)
-            metadata = tuple(m for one in found.values() for m in one)
+            metadata = as_metadata(named, settings.metadata.source)
             problems = portability.problems(metadata, dialects)
         except Exception:
             return  # it is among the findings above

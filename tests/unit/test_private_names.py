@@ -10,13 +10,17 @@ import re
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import ForeignKey, create_engine, inspect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 import pytest_asyncdb
 from pytest_asyncdb._engines.sqlalchemy_internals import (
     connect_isolation_level,
+    mapped_state,
+    mapped_values,
     root_engine,
     watch_checkouts,
+    without_events,
 )
 from pytest_asyncdb._run.pytest_internals import has_function_scope, running_fixture
 
@@ -25,6 +29,17 @@ PRIVATE = re.compile(
     r"\b(?:config|item|node|request|session|metafunc|definition|collector|manager)\._[a-z]\w*"
     r"|\b(?:from|import) _pytest\b|\b_pyfuncitem\b"
 )
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Node(Base):
+    __tablename__ = "node"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("node.id"))
+    children: Mapped[list[Node]] = relationship()
 
 
 def test_fixture_scopes_are_found(request: pytest.FixtureRequest, tmp_path: Path) -> None:
@@ -53,6 +68,17 @@ def test_the_doctor_can_configure_pytest() -> None:
     """pytest's ``Config._do_configure``."""
     gone = "pytest has no Config._do_configure any more: change _run/pytest_internals.py"
     assert hasattr(pytest.Config, "_do_configure"), gone
+
+
+def test_the_values_of_a_mapped_object_are_found() -> None:
+    """SQLAlchemy's ``_sa_instance_state``, and ``_sa_adapter`` of its collections."""
+    node = Node(id=1, children=[Node(id=2)])
+    gone = "SQLAlchemy has {} no more: change _engines/sqlalchemy_internals.py"
+    assert mapped_state(node) is inspect(node), gone.format("_sa_instance_state")
+    assert mapped_state("no mapped object") is None
+    assert mapped_values(node).keys() == {"id", "children"}
+    plain = without_events(node.children)
+    assert type(node.children) is not type(plain) is list, gone.format("_sa_adapter")
 
 
 def test_the_root_of_a_derived_engine_is_found() -> None:
