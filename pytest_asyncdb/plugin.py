@@ -54,6 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(run.close)  # pytest_unconfigure is not called if another plugin fails here
     if run.owned is not None:
         _end_on_sigterm(config)
+    config.pluginmanager.register(_Notes(), "asyncdb-notes")
     # xdist's workers send the outcomes to the controller.
     if run.settings.compares and run.worker == "main" and not run.settings.doctor:
         from pytest_asyncdb.reports.matrix import Matrix
@@ -92,7 +93,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     from pytest_asyncdb.reports import header
 
     run = config.stash[RUN]
-    return header.header(run) if run.worker == "main" else []
+    return header.header(run, config.option.verbose > 0) if run.worker == "main" else []
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -173,22 +174,46 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     if call.when == "call" and call.excinfo is not None:
         state_of(item).failure = call.excinfo.value
-    report = yield
-    from pytest_asyncdb.reports import item_report
+    from pytest_asyncdb.reports import item_report, tracebacks
 
+    error = call.excinfo.value if call.excinfo is not None else None
+    with tracebacks.shortened(None if item.config.option.fulltrace else error):
+        report = yield
     item_report.complete(report, item, call)
     if call.when == "teardown" and (run := item.config.stash[RUN]).is_child:
         run.close()
     return report
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    from pytest_asyncdb.reports import header
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(
+    terminalreporter: Any, config: pytest.Config
+) -> Generator[None, object, object]:
+    """Before pytest prints the failures, and after its short summary."""
+    from pytest_asyncdb.reports.item_report import BRIEF
+    from pytest_asyncdb.reports.repeated import show_once
 
-    run = config.stash[RUN]
-    reports = [r for found in terminalreporter.stats.values() for r in found]
-    for line in header.notes(run, reports):
-        terminalreporter.write_line(line)
+    for word in ("error", "failed"):
+        show_once(terminalreporter.stats.get(word, ()), config.option.tbstyle in BRIEF)
+    result = yield
+    matrix = config.pluginmanager.get_plugin("asyncdb-matrix")
+    if matrix is not None and (line := matrix.last_line()):
+        terminalreporter.write_line(line, yellow=True)
+    return result
+
+
+class _Notes:
+    """Between the failures and pytest's short summary."""
+
+    def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
+        from pytest_asyncdb.reports import header
+
+        reports = [r for found in terminalreporter.stats.values() for r in found]
+        lines = header.notes(config.stash[RUN], reports)
+        if lines:
+            terminalreporter.section("asyncdb", yellow=True)
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.hookimpl(trylast=True)

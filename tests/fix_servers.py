@@ -138,6 +138,14 @@ class Servers:
         url = self._registry.backend(backend).url(server, driver, None)
         return Target(word, url, observer_of(url))
 
+    def arguments(self, *words: str) -> list[str]:
+        """Of a run on several backends, with the URLs of their servers."""
+        targets = [self.target(word) for word in words]
+        hosts = ",".join(sorted({str(t.server.host) for t in targets if t.server}))
+        urls = [f"--asyncdb-url={t.backend}={t.url}" for t in targets if t.server]
+        allow = [f"--asyncdb-allow-hosts={hosts}"] if hosts else []
+        return [f"--asyncdb={','.join(words)}", *urls, *allow]
+
     def two_phase_target(self, word: str) -> Target:
         """The same for PostgreSQL, whose server may not allow prepared transactions: else skip."""
         target = self.target(word)

@@ -117,6 +117,13 @@ OPTIONS = (
     Option("doctor", "check installation and configuration, run no test", "flag"),
     Option("stats", "show the times of servers, schemas, set-up and teardown", "flag"),
     Option(
+        "sql",
+        "statements in the report of a failed test: none, the last five on a line each, or all",
+        metavar="no|short|all",
+        default="short",
+        choices=("no", "short", "all"),
+    ),
+    Option(
         "metadata",
         "the tables: module:attribute of a MetaData or declarative base, separated by commas",
         "ini",

@@ -71,6 +71,8 @@ class Settings(NamedTuple):
     report: Sourced[str]
     #: Show all times at the end?
     stats: bool
+    #: Which statements the report of a failed test shows: ``no``, ``short`` or ``all``.
+    sql: Sourced[str]
 
     @property
     def compares(self) -> bool:

@@ -103,6 +103,10 @@ def too_few_connections(
     )
 
 
+#: For PostgreSQL's "type … does not exist".
+_EXTENSION = ("if an extension has it, name that in the ini file: asyncdb_extensions = NAME",)
+
+
 def schema_failed(label: str, what: str, error: BaseException) -> errors.SchemaError:
     """The schema could not be built on a backend.
 
@@ -111,11 +115,16 @@ def schema_failed(label: str, what: str, error: BaseException) -> errors.SchemaE
     """
     if isinstance(error, errors.AsyncdbError):
         return errors.SchemaError(str(error))
-    cure = "make the models portable to" if what == "create_all" else "make the migrations run on"
+    original = getattr(error, "orig", None)
+    portable = any(cls.__name__ == "CompileError" for cls in type(error).__mro__)
+    cure = "make the models portable to" if portable else f"make {what} run on"
     return errors.SchemaError(
         f"{what} failed on {label}",
         [f"{type(error).__name__}: {str(error).strip()}", *getattr(error, "__notes__", ())],
-        [f"{cure} {label}, or keep their tests off it: @pytest.mark.asyncdb(exclude=…)"],
+        [
+            *(_EXTENSION if getattr(original, "sqlstate", None) == "42704" else ()),
+            f"{cure} {label}, or keep their tests off it: @pytest.mark.asyncdb(exclude=…)",
+        ],
     )
 
 

@@ -45,6 +45,15 @@ _SAVEPOINT = re.compile(
 )
 
 
+_INSERT = re.compile(r"insert\s+(?:or\s+\w+\s+|ignore\s+)?into\s+([^\s(]+)", re.IGNORECASE)
+
+
+def inserted_into(statement: str) -> str | None:
+    """The table of an INSERT, without its schema and quotes; None: it is none."""
+    match = _INSERT.match(first_words(statement))
+    return match[1].rpartition(".")[2].strip('"`') if match else None
+
+
 def first_words(statement: str) -> str:
     """*statement* without leading white space and comments."""
     match = _COMMENTS.match(statement)

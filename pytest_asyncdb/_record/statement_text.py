@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_asyncdb._record.statement_log import Step, line_of
-from pytest_asyncdb._record.text import SECRET, counted, cut, duration, masked, wrap
+from pytest_asyncdb._record.text import (
+    SECRET,
+    WIDTH,
+    counted,
+    cut_middle,
+    duration,
+    masked,
+    wrap,
+)
 
 #: Characters of a statement or of its parameters, and of one value.
 _LONG, _VALUE = 600, 60
 
 
-def step_lines(step: Step, connections: Mapping[int | None, str], hidden: bool) -> list[str]:
-    """One entry of the log, indented by its depth.
+def step_lines(
+    step: Step, connections: Mapping[int | None, str], hidden: bool, short: bool
+) -> list[str]:
+    """One entry of the log, indented by its depth; on one line if that holds it.
 
     Args:
         connections: Names of connections by their numbers; empty: they are not shown.
         hidden: Leave the parameters out.
+        short: Cut the statement in the middle so that it takes one line.
     """
     entry = step.entry
     first = f"{step.number or '':>4}  " + "  " * step.depth
@@ -26,16 +40,24 @@ def step_lines(step: Step, connections: Mapping[int | None, str], hidden: bool) 
         return [first + " -- ".join([entry, *where])]
     indent = " " * len(first)
     sql, secret = masked(entry.sql)
-    lines = wrap(cut(sql, _LONG), first)
+    text = cut_middle(sql, _LONG)
     if step.parameters and not hidden:
-        lines += wrap(cut(_parameters(step.parameters, secret, entry.many), _LONG), indent)
+        text += " " + cut_middle(_parameters(step.parameters, secret, entry.many), _LONG)
     facts = [duration(entry.seconds), *where]
+    if entry.error is not None:
+        facts.insert(0, entry.error)
     if entry.rows is not None:
         facts.insert(0, counted(entry.rows, "row"))
     if entry.places:
-        facts.append(line_of(entry.places[0]))
-    lines += wrap(f"-- {', '.join(facts)}", indent)
-    return lines if entry.error is None else [*lines, *wrap(f"-- {entry.error}", indent)]
+        facts.append(line_of(entry.places[0]).partition(" in ")[0])
+    end = f"-- {', '.join(facts)}"
+    if short:  # two lines at most, unless the path is long
+        text = cut_middle(text, 2 * (WIDTH - len(first)) - len(end) - 20)
+    lines = wrap(text, first, break_words=short)
+    if len(lines[-1]) + 1 + len(end) <= WIDTH:
+        lines[-1] += f" {end}"
+        return lines
+    return lines + wrap(end, indent)
 
 
 def _parameters(parameters: Any, secret: bool, many: bool) -> str:
@@ -54,7 +76,7 @@ def _parameters(parameters: Any, secret: bool, many: bool) -> str:
 
 
 def value_text(value: Any, secret: bool, width: int = _VALUE) -> str:
-    """``repr()`` of *value*, shortened.
+    """*value* as in SQL, dates and times in ISO form, else its ``repr()``; shortened.
 
     Args:
         secret: Mask it if it is text. Text that names a secret, such as JSON with a password, is
@@ -63,6 +85,9 @@ def value_text(value: Any, secret: bool, width: int = _VALUE) -> str:
     if isinstance(value, str | bytes | bytearray) and (secret or SECRET.search(str(value))):
         return "***"
     try:
-        return cut(repr(value), width)
+        if isinstance(value, datetime.date | datetime.time):
+            return value.isoformat()
+        exact = isinstance(value, decimal.Decimal | uuid.UUID)
+        return cut_middle(str(value) if exact else repr(value), width)
     except Exception as error:  # __repr__ of the user's own type
         return f"<{type(value).__name__}: {type(error).__name__} in repr()>"

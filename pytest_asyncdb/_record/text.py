@@ -38,19 +38,34 @@ def cut(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
-def wrap(text: str, first: str = "", rest: str | None = None, width: int = WIDTH) -> list[str]:
-    """*text* as lines of at most *width* columns; longer words are not broken.
+def cut_middle(text: str, width: int) -> str:
+    """*text* without its middle: a statement's beginning says what it does, its end on what."""
+    if len(text) <= width:
+        return text
+    end = (width - 1) // 2
+    return f"{text[: width - 1 - end]}…{text[-end:]}"
+
+
+def wrap(
+    text: str,
+    first: str = "",
+    rest: str | None = None,
+    width: int = WIDTH,
+    break_words: bool = False,
+) -> list[str]:
+    """*text* as lines of at most *width* columns.
 
     Args:
         first: The beginning of the first line.
         rest: The beginning of the other lines; None: spaces, as many as *first* is long.
+        break_words: Break words that are longer than a line.
     """
     return textwrap.wrap(
         text,
         width,
         initial_indent=first,
         subsequent_indent=" " * len(first) if rest is None else rest,
-        break_long_words=False,
+        break_long_words=break_words,
         break_on_hyphens=False,
     )
 

@@ -198,6 +198,15 @@ class BackingConnection:
         with contextlib.suppress(Exception):
             self.host.run(self._end_calls(), PATIENCE)
 
+    def give_up(self) -> None:
+        """End the session's transaction and locks, and close the connection. Blocks.
+
+        A server that is only told that a connection is closed may keep its locks for a while.
+        """
+        with contextlib.suppress(Exception):
+            self.host.run(self.clean(), CANCEL_PATIENCE)
+        self.discard()
+
     def discard(self) -> None:
         """Close the connection, whatever its state; the next use opens a new one. Blocks."""
         fairy, self._fairy, self._raw = self._fairy, None, None

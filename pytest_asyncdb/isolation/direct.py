@@ -195,7 +195,7 @@ class DirectConnection(Checkout):
         if self.taken is not None:
             self.work.log.ended("ROLLBACK", self.number)
             if in_greenlet():  # else it is closed with the test: a finalizer must not wait
-                self.taken.discard()
+                self.taken.give_up()
         self._give_back(usable=False)
 
     def _give_back(self, usable: bool) -> None:

@@ -17,6 +17,13 @@ CAUSES = {
     "other": "",
 }
 _BY_CODE = {code: cause for cause, codes in CAUSES.items() for code in codes.split()}
+#: Packages whose exceptions are known.
+_DATABASE = frozenset(
+    {
+        *("sqlalchemy", "sqlite3", "aiosqlite", "asyncpg", "psycopg", "psycopg_pool"),
+        *("asyncmy", "aiomysql", "pymysql"),
+    }
+)
 #: For exceptions without a known code, by the name of their class.
 _BY_CLASS = {
     "IntegrityError": "constraint",
@@ -77,6 +84,11 @@ def chain(error: BaseException) -> Iterator[Any]:
         waiting += getattr(one, "exceptions", ())
         if package(one) == "sqlalchemy":
             suppressed.append(one.__context__)
+
+
+def is_of_database(error: BaseException) -> bool:
+    """Is its class SQLAlchemy's or a driver's? An application may use the same names of classes."""
+    return package(error) in _DATABASE
 
 
 def package(error: BaseException) -> str:

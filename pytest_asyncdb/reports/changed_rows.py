@@ -23,28 +23,38 @@ _SHOWN = 10
 _MOST, _SECONDS = 5000, 5.0
 
 
-def of_failure(view: View, run: Run) -> Iterator[tuple[str, str]]:
-    """Title and text of the section; nothing for a test that only read."""
+def of_failure(
+    view: View, run: Run, room: int | None, told: Mapping[str, int]
+) -> Iterator[tuple[str, str]]:
+    """Title and text of the section; nothing for a test that only read.
+
+    Args:
+        room: Number of lines; None: as many as it takes.
+        told: The number of INSERTs that the report shows, by table: their rows are only counted.
+    """
     log = view.log
     kept = log.statements
     if len(kept) == log.number and all(only_reads(statement.sql) for statement in kept):
         return
     try:
-        text = _look(view, run)
+        lines = _look(view, run, told)
     except errors.AsyncdbError:
         return  # no untouched database, or no connection left
     except Exception as error:
         message = str(error).partition("\n")[0]
-        text = "\n".join(wrap(f"they could not be read: {type(error).__name__}: {message}"))
-    if text:
-        yield "asyncdb: changed rows", text
+        lines = wrap(f"they could not be read: {type(error).__name__}: {message}")
+    if room is not None and len(lines) > room:
+        tables = [line for line in lines if not line.startswith(" ")]
+        lines = [*tables[: room - 1], "the rows: --asyncdb-sql=all"]
+    if lines:
+        yield "asyncdb: changed rows", "\n".join(lines)
 
 
-def _look(view: View, run: Run) -> str:
+def _look(view: View, run: Run, told: Mapping[str, int]) -> list[str]:
     read = functools.partial(row_changes.read_tables, most=_MOST, seconds=_SECONDS)
     after = view.read(read)
     if after is None:
-        return ""
+        return []
     reference = view.reference()
     if reference not in run.untouched:
         run.untouched[reference] = run.host.run(row_changes.read_untouched(reference, read))
@@ -52,25 +62,31 @@ def _look(view: View, run: Run) -> str:
     left_out = row_changes.left_out(before, after)
     found = row_changes.differences(before, after)
     seen = "committed " if view.independent else ""
-    return render(found, left_out, seen, 0 if view.log.hidden else _SHOWN)
+    return render(found, left_out, seen, 0 if view.log.hidden else _SHOWN, told)
 
 
 def render(
-    changes: Mapping[str, TableChanges], left_out: Mapping[str, str], seen: str, shown: int
-) -> str:
-    """The text of the section.
+    changes: Mapping[str, TableChanges],
+    left_out: Mapping[str, str],
+    seen: str,
+    shown: int,
+    told: Mapping[str, int],
+) -> list[str]:
+    """The lines of the section.
 
     Args:
         left_out: Tables that were not compared, each with the reason.
         seen: ``committed `` if only committed rows were compared, else empty.
         shown: Number of rows of a table that are shown; 0: rows are only counted.
+        told: As for :func:`of_failure`.
     """
     lines = []
     for table, rows_of in changes.items():
         counts = {word: len(getattr(rows_of, word)) for word in ("inserted", "updated", "deleted")}
         lines.append(f"{table}: {', '.join(f'{n} {word}' for word, n in counts.items() if n)}")
+        known = told.get(table.rpartition(".")[2], 0) >= len(rows_of.inserted)
         rows = [
-            *(("  + ", _row(row)) for row in rows_of.inserted),
+            *(("  + ", _row(row)) for row in rows_of.inserted if not known),
             *(("  ~ ", _update(*rows)) for rows in rows_of.updated),
             *(("  - ", _row(row)) for row in rows_of.deleted),
         ]
@@ -83,7 +99,7 @@ def render(
     lines += [
         line for table, why in left_out.items() for line in wrap(f"{table}: not compared: {why}")
     ]
-    return "\n".join(lines)
+    return lines
 
 
 def _row(row: Row) -> str:

@@ -21,15 +21,28 @@ if TYPE_CHECKING:
 _SHOWN = 10
 
 
-def header(run: Run) -> list[str]:
-    """One line for each backend: version, driver, provider and why, tuning, strategy."""
-    lines = []
+def header(run: Run, details: bool) -> list[str]:
+    """One line for each backend: version, driver, provider, strategy.
+
+    Args:
+        details: Also why the server comes from there, how it is tuned, and versions.
+    """
+    lines, strategy = [], run.settings.isolation.value
     for spec in run.settings.specs:
         try:
-            lines.append(f"asyncdb: {backend_line(run, spec)}, {run.settings.isolation.value}")
+            line = f"{backend_line(run, spec)}, {strategy}"
+            lines.append(f"asyncdb: {line if details else short_line(run, spec)}")
         except errors.AsyncdbError as error:
             lines.append(f"asyncdb: {spec}: {error.headline}")
     return lines
+
+
+def short_line(run: Run, spec: BackendSpec) -> str:
+    """Server, driver, provider, strategy; AsyncdbError: one is not available."""
+    provider, found = run.choice.find(spec)
+    server = " ".join(filter(None, [run.backend(spec).label, found.version or spec.version]))
+    words = (server, run.driver(spec).name, provider.name, run.settings.isolation.value)
+    return " · ".join(words)
 
 
 def backend_line(run: Run, spec: BackendSpec) -> str:

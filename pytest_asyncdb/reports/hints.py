@@ -10,12 +10,7 @@ import re
 from typing import NamedTuple
 
 from pytest_asyncdb._record.text import wrap
-from pytest_asyncdb.reports.causes import chain, code_of, package
-
-#: Packages whose exceptions are known; an application may use the same class names and words.
-_DATABASE = re.compile(
-    "sqlalchemy|sqlite3|aiosqlite|asyncpg|psycopg|psycopg_pool|asyncmy|aiomysql|pymysql"
-)
+from pytest_asyncdb.reports.causes import chain, code_of, is_of_database, package
 
 
 class Hint(NamedTuple):
@@ -35,7 +30,7 @@ class Hint(NamedTuple):
     python: str | None = None
 
     def fits(self, error: BaseException) -> bool:
-        if _DATABASE.fullmatch(package(error)):
+        if is_of_database(error):
             pattern = self.database
         else:
             pattern = self.python if package(error) == "builtins" else None
@@ -45,11 +40,25 @@ class Hint(NamedTuple):
 
 HINTS = (
     Hint(
-        "each connection to an in-memory SQLite database has a database of its own, and the tables "
-        "were created on another one; or the table was never created",
-        "on an engine of your own: use asyncdb_engine instead, whose connections share one "
-        "database; else check that asyncdb_metadata or the migrations contain this table",
-        r"no such table: ",
+        "this connection's database has no such table: neither asyncdb_metadata nor the migrations "
+        "create it, or the engine is your own, with another database (in memory, each "
+        "connection to SQLite has one)",
+        "check that asyncdb_metadata or the migrations contain the table, whose module must be "
+        "imported, and use asyncdb_engine, or name your engine in asyncdb_app_engines",
+        r"no such table: |^\w+ (42P01|1146):",
+    ),
+    Hint(
+        "a row refers to a row that does not exist; the plugin makes SQLite check foreign keys as "
+        "servers do, which SQLite by itself does not",
+        "add the other row first; to switch the checks off on SQLite, let asyncdb_engine_options "
+        'return {"foreign_keys": False}',
+        r"FOREIGN KEY constraint failed",
+    ),
+    Hint(
+        "the server has refused the password; str() of SQLAlchemy's URL has *** in its place",
+        "give the engine the URL itself, as asyncdb_url is, or "
+        "url.render_as_string(hide_password=False)",
+        r"^\w+ (28P01|1045):|password authentication failed for user",
     ),
     Hint(
         "another transaction holds a lock that this statement needs, and did not end in time; "
@@ -100,6 +109,13 @@ HINTS = (
         r"remaining connection slots are reserved|exceeded the 'max_(user_)?connections",
     ),
     Hint(
+        "asyncdb_seed and asyncdb_migrate run once, before there is a test whose database they "
+        "could use",
+        "let the fixture return a function, which gets a session or connection: async def "
+        "seed(session), and return seed in asyncdb_seed",
+        python=r"^Failed -: ScopeMismatch: (.|\n)*def asyncdb_(seed|migrate)\([^)]*asyncdb_",
+    ),
+    Hint(
         "a fixture that lives longer than one test requests something that one test owns: its "
         "event loop, or its database",
         'give that fixture a loop as long as its scope, such as loop_scope="session" beside '
@@ -108,6 +124,25 @@ HINTS = (
         python=r"^Failed -: ScopeMismatch: You tried to access the (\w+ scoped fixture "
         r"_(function|class|module|package)_scoped_runner|function scoped fixture "
         r"(asyncdb_\w+|_asyncdb_view))",
+    ),
+    Hint(
+        "pytest-asyncio is in its strict mode, in which it runs only what is marked for it",
+        "asyncio_mode = auto in the ini file; or @pytest.mark.asyncio on the test, and "
+        "@pytest_asyncio.fixture on the fixture",
+        python=r"^Failed -: (async def functions are not natively supported|"
+        r"'.*' requested an async fixture '\w+', with no plugin or hook that handled it)",
+    ),
+    Hint(
+        "an await is missing: the call has returned a coroutine instead of its result",
+        "await the call, in parentheses if something follows: (await session.execute(…)).all()",
+        python=r"^(AttributeError|TypeError) -: 'coroutine' object (has no attribute|is not)",
+    ),
+    Hint(
+        "an id that the database has made is not the one in the test: a rollback does not give "
+        "back the ids of earlier rows",
+        "compare with the id of the object; or start the ids of each test at 1: "
+        "@pytest.mark.asyncdb(reset_sequences=True)",
+        python=r"^AssertionError -: assert (\d+) == \d+\n +\+  where \1 = .*\bid$",
     ),
 )
 

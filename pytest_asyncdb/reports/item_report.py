@@ -7,9 +7,12 @@ for the matrix), ``asyncdb_kept``, ``asyncdb_only``, ``asyncdb_other_engines``, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pytest_asyncdb._record.sql_text import inserted_into
+from pytest_asyncdb._record.statement_log import Statement
 from pytest_asyncdb._record.statement_text import step_lines
 from pytest_asyncdb._record.text import counted, duration
 from pytest_asyncdb._run.collection import BACKEND, spec_of
@@ -22,10 +25,14 @@ if TYPE_CHECKING:
     from pytest_asyncdb._run.run import Run
     from pytest_asyncdb._run.stash import TestState
 
-#: Number of statements that are shown: the last ones.
-_SHOWN = 20
+#: Number of statements that are shown, the last ones, and of lines that they take at most.
+_SHOWN, _LINES = 5, 7
+#: Number of lines of the changed rows, and of both sections together.
+_ROWS, _TOGETHER = 3, 12
 #: Number of lock timeouts that are shown.
 _WAITS = 3
+#: Styles of ``--tb`` that have no room for sections.
+BRIEF = ("line", "no")
 _ENDS = ("COMMIT", "ROLLBACK")
 
 
@@ -45,7 +52,8 @@ def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo
         test.lost = test.lost or lost is not None
         if lost is not None and str(lost) not in str(error):
             report.sections.append(("asyncdb", str(lost)))
-        report.sections += _sections(error, test, None if lost else run, call.when)
+        if item.config.option.tbstyle not in BRIEF:
+            report.sections += _sections(error, test, run, call.when, lost is not None)
     if spec is not None and run.settings.compares:
         from pytest_asyncdb.reports import outcome
 
@@ -78,45 +86,61 @@ def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo
 
 
 def _sections(
-    error: BaseException, test: TestState, run: Run | None, when: str
+    error: BaseException, test: TestState, run: Run, when: str, lost: bool
 ) -> Iterator[tuple[str, str]]:
     """Titles and texts of the sections for a failed test.
 
     Args:
-        run: None if the test's server is gone, which explains the error.
+        lost: The test's server is gone, which explains the error.
     """
     from pytest_asyncdb.reports import changed_rows, hints
 
+    inserted: Mapping[str, int] = {}
+    everything, room = run.settings.sql.value == "all", _TOGETHER
     if test.log is not None:
         log, where = test.log
-        if log.number:
-            yield "asyncdb: SQL", statements(log, where)
+        if log.number and run.settings.sql.value != "no":
+            lines, inserted = statements(log, where, everything)
+            room -= len(lines)
+            yield "asyncdb: SQL", "\n".join(lines)
         for text in log.waits[-_WAITS:]:
             yield "asyncdb: locks", text
-    if run is not None and (hint := hints.find(error)) is not None:
+    if not lost and (hint := hints.find(error)) is not None:
         yield "asyncdb: hint", hints.render(hint)
-    if run is not None and when != "teardown" and test.view is not None:
-        yield from changed_rows.of_failure(test.view, run)
+    if not lost and when != "teardown" and test.view is not None:
+        limits = (None, {}) if everything else (max(room, _ROWS), inserted)
+        yield from changed_rows.of_failure(test.view, run, *limits)
 
 
-def statements(log: StatementLog, where: str) -> str:
-    """The text of the section with the statements.
+def statements(
+    log: StatementLog, where: str, everything: bool
+) -> tuple[list[str], Mapping[str, int]]:
+    """The lines of the section with the statements, and the number of shown INSERTs by table.
 
     Args:
         where: Backend and strategy.
+        everything: Show all statements, each as a whole.
     """
-    lines = [f"{where}: {counted(log.number, 'statement')}, {duration(log.seconds)}"]
     steps = log.steps()
-    if log.number > _SHOWN:
-        first = [index for index, step in enumerate(steps) if step.number][-_SHOWN:][0]
-        if first and steps[first - 1].entry == "BEGIN":  # it stays with its statements
-            first -= 1
-        steps = steps[first:]
-        lines.append(f"      {log.number - _SHOWN} before these")
+    numbered = [index for index, step in enumerate(steps) if step.number]
+    if not everything and len(numbered) > _SHOWN:
+        steps = steps[numbered[-_SHOWN] :]
     connections = _connections(steps)
-    for step in steps:
-        lines += step_lines(step, connections, log.hidden)
-    return "\n".join(lines)
+    lines: list[str] = []
+    shown, inserted = 0, Counter[str]()
+    for step in reversed(steps):
+        new = step_lines(step, connections, log.hidden, not everything)
+        if not everything and len(lines) + len(new) > _LINES:
+            break
+        lines[:0] = new
+        if isinstance(step.entry, Statement):
+            shown += 1
+            table = None if step.entry.many else inserted_into(step.entry.sql)
+            inserted.update([table] if table else [])
+    head = [f"{where}: {counted(log.number, 'statement')}, {duration(log.seconds)}"]
+    if shown < log.number:
+        head.append(f"      {log.number - shown} before these")
+    return head + lines, inserted
 
 
 def _connections(steps: Sequence[Step]) -> dict[int | None, str]:

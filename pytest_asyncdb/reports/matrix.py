@@ -62,8 +62,22 @@ class Matrix:
         self.path.write_text(text, encoding="utf-8")
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        for line in self.lines():
+        lines = self.lines()
+        if lines:
+            terminalreporter.section(f"asyncdb: {self._number()} between backends", yellow=True)
+        for line in lines:
             terminalreporter.write_line(line)
+
+    def last_line(self) -> str:
+        """What matters most, below pytest's short summary; empty: no test differs, no report."""
+        differ = any(self.differences().values())
+        text = f"{self._number()} between backends" if differ else "report"
+        path = f": {self.path}" if self.path is not None else ""
+        return f"asyncdb: {text}{path}" if differ or path else ""
+
+    def _number(self) -> str:
+        number = sum(map(len, self.differences().values()))
+        return f"{counted(number, 'test')} {'differs' if number == 1 else 'differ'}"
 
     @property
     def left_out(self) -> list[str]:
@@ -103,33 +117,29 @@ class Matrix:
     def lines(self) -> list[str]:
         """The section of the terminal's summary; empty if no test differs."""
         differences = self.differences()
-        number = sum(map(len, differences.values()))
-        if not number:
-            return []
-        verb = "differs" if number == 1 else "differ"
-        lines = [f"asyncdb: {counted(number, 'test')} {verb} between backends"]
+        lines = []
         for name, tests in differences.items():
-            lines.append(f"  {name} ({len(tests)})")
+            lines.append(f"{name} ({len(tests)})")
             for test in tests[:_SHOWN]:
                 lines += self._test(test)
             if len(tests) > _SHOWN:
-                lines.append(f"    and {len(tests) - _SHOWN} more: --asyncdb-report=x.html")
-        if self.left_out:
-            lines += _wrap(f"not compared, no test was set up: {', '.join(self.left_out)}", 2)
+                lines.append(f"  and {len(tests) - _SHOWN} more: --asyncdb-report=FILE.html")
+        if lines and self.left_out:
+            lines += _wrap(f"not compared, no test was set up: {', '.join(self.left_out)}", 0)
         return lines
 
     def _test(self, test: str) -> list[str]:
         """Where it passed, and the error of each backend where it failed, side by side."""
         cells = self.tests[test]
         good = [backend for backend, cell in cells.items() if cell["outcome"] == "passed"]
-        lines = [*_wrap(test, 4), *_wrap(f"passed on {', '.join(good)}", 6)]
+        lines = [*_wrap(test, 2), *_wrap(f"passed on {', '.join(good)}", 4)]
         for backend, cell in cells.items():
             if cell["outcome"] not in _BAD:
                 continue
             error = cell["error"]
-            lines += _wrap(f"failed on {backend}" + (f": {summary(error)}" if error else ""), 6)
+            lines += _wrap(f"failed on {backend}" + (f": {summary(error)}" if error else ""), 4)
             if error and error["statement"]:
-                lines += _wrap(error["statement"], 8)
+                lines += _wrap(error["statement"], 6)
         return lines
 
 

@@ -587,7 +587,7 @@ def test_a_server_that_is_gone_is_told_once(
     servers.need("postgres", "local")
     target = dataclasses.replace(servers.target("sqlite"), word="postgres")
     project.tests(GONE.replace("{asks}", str(asks)))
-    options = ("--asyncdb-server=local", f"--asyncdb-isolation={strategy}", "-rN", "--tb=line")
+    options = ("--asyncdb-server=local", f"--asyncdb-isolation={strategy}", "-rN", "--tb=short")
     outcome = project.run_apart(target, *options)
     outcome.result.assert_outcomes(**({"failed": 1} if asks else {"passed": 1, "errors": 1}))
     text = re.sub(r"\b\d{4,5}\b", "#", outcome.text).replace("provider embedded", "provider local")

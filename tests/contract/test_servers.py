@@ -166,8 +166,11 @@ def traces(server: Server) -> Traces:
                 data = next(path for path in words if "/pytest-asyncdb-" in path)
                 found.folder = Path(data.partition("=")[2] or data).parent
                 supervisor = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                for pid in (supervisor, int(entry.name), *descendants(int(entry.name))):
+                for pid in (supervisor, int(entry.name)):
                     found.processes.append(os.pidfd_open(pid))
+                for pid in descendants(int(entry.name)):
+                    with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                        found.processes.append(os.pidfd_open(pid))
     assert found.folder is not None
     assert found.folder.name.startswith("pytest-asyncdb-")
     assert found.folder.stat().st_mode & 0o777 == 0o700
@@ -175,7 +178,11 @@ def traces(server: Server) -> Traces:
 
 
 def descendants(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    """A server starts and ends processes at any time."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return []
     return [found for child in map(int, children) for found in (child, *descendants(child))]
 
 

@@ -255,6 +255,43 @@ LOCKS = {
 LOCKS["mariadb"] = LOCKS["mysql"]
 
 
+@pytest.mark.everyday("postgres+psycopg")
+def test_a_connection_that_is_given_up_keeps_no_lock(project: Project, target: Target) -> None:
+    """A server that is only told that a connection is closed keeps its locks for a while, as the
+    control shows."""
+    if target.server is None:
+        pytest.skip("SQLite has no such locks")
+    project.tests(
+        f"LOCK, LOOK, _ = {LOCKS[target.backend]!r}",
+        """
+        from pytest_asyncdb import build_engine
+
+        async def times_seen(engine):
+            seen = 0
+            async with engine.connect() as other:
+                for _ in range(50):
+                    connection = await engine.connect()
+                    await connection.execute(text(LOCK))
+                    await connection.invalidate()
+                    seen += await other.scalar(text(LOOK))
+                    await connection.close()
+                    while await other.scalar(text(LOOK)):
+                        pass
+            return seen
+
+        async def test_it(asyncdb_engine):
+            assert await times_seen(asyncdb_engine) == 0
+
+        async def test_control(asyncdb_url, asyncdb_backend):
+            engine = build_engine(asyncdb_url)
+            seen = await times_seen(engine)
+            await engine.dispose()
+            assert seen > 0 or asyncdb_backend.driver == "asyncpg"  # it waits for the server
+        """,
+    )
+    project.run(target, "--asyncdb-isolation=copy").passed(2)
+
+
 @pytest.mark.everyday("postgres+asyncpg")
 def test_a_lock_of_the_server_ends_with_its_test(project: Project, target: Target) -> None:
     """Before the next test of any worker, also if the test fails, times out, gives its connection up

@@ -24,6 +24,9 @@ def asyncdb_seed():
 """
 SEEDED = {"posts": [], "users": [(1, "ada"), (2, "bob")]}
 
+#: Shows all rows.
+ALL = "--asyncdb-sql=all"
+
 ALL_KINDS = """
 async def test_it(asyncdb_session):
     await asyncdb_session.execute(text("UPDATE users SET name = 'eve' WHERE id = 1"))
@@ -62,7 +65,7 @@ def test_a_failed_test_shows_the_rows_it_changed(
 ) -> None:
     project.write("conftest.py", SEED)
     project.tests(ALL_KINDS)
-    outcome = project.run(target, f"--asyncdb-isolation={strategy}", expected=SEEDED)
+    outcome = project.run(target, ALL, f"--asyncdb-isolation={strategy}", expected=SEEDED)
     outcome.had(failed=1, passed=1)
     assert section(outcome) == [
         "posts: 1 inserted",
@@ -77,7 +80,7 @@ def test_a_failed_test_shows_the_rows_it_changed(
 def test_rows_of_an_open_transaction_are_seen(project: Project, target: Target) -> None:
     """In rollback, where they are in the test's one transaction."""
     project.tests(NOT_COMMITTED)
-    outcome = project.run(target).had(failed=1)
+    outcome = project.run(target, ALL).had(failed=1)
     assert section(outcome) == ["users: 1 inserted", "  + id=7, name='cyd'"]
 
 
@@ -91,7 +94,7 @@ def test_of_real_transactions_only_committed_rows_are_seen(
 ) -> None:
     """And what the section says does not pretend more."""
     project.tests(NOT_COMMITTED)
-    outcome = project.run(target, f"--asyncdb-isolation={strategy}").had(failed=1)
+    outcome = project.run(target, ALL, f"--asyncdb-isolation={strategy}").had(failed=1)
     if target.backend == "sqlite":  # which lets nobody else read meanwhile
         assert section(outcome) == ["users: 1 inserted", "  + id=7, name='cyd'"]
     else:
@@ -127,7 +130,7 @@ def test_a_failed_transaction_stays_what_it_is(project: Project, target: Target)
             await session.execute(insert(User).values(id=1, name="eve"))
         """
     )
-    outcome = project.run(target).had(failed=1)
+    outcome = project.run(target, ALL).had(failed=1)
     assert section(outcome) == ["users: 1 inserted", "  + id=1, name='ada'"]
 
 
@@ -160,7 +163,7 @@ def test_work_that_goes_on_is_not_disturbed(project: Project, target: Target) ->
             assert False
         """
     )
-    outcome = project.run(target).had(failed=1)
+    outcome = project.run(target, ALL).had(failed=1)
     assert section(outcome) == [
         "users: 2 inserted",
         "  + id=1, name='ada'",
@@ -178,7 +181,7 @@ def test_a_stream_is_left_alone(project: Project, target: Target) -> None:
             assert False
         """
     )
-    text = project.run(target).had(failed=1).text
+    text = project.run(target, ALL).had(failed=1).text
     assert "could not be read" not in text
     assert "asyncdb: SQL" in text
 
@@ -200,7 +203,7 @@ def test_nothing_is_said_of_tests_that_pass_or_only_read(
             assert await names(asyncdb_session) == ["ada"]
         """
     )
-    outcome = project.run(target, "-rA", f"--asyncdb-isolation={strategy}")
+    outcome = project.run(target, ALL, "-rA", f"--asyncdb-isolation={strategy}")
     assert "changed rows" not in outcome.had(passed=1, failed=1).text
 
 
@@ -216,13 +219,13 @@ def test_a_fixture_that_fails_shows_them_too(project: Project, servers: Servers)
             pass
         """
     )
-    outcome = project.run(servers.target("sqlite")).had(errors=1)
+    outcome = project.run(servers.target("sqlite"), ALL).had(errors=1)
     assert section(outcome) == ["users: 1 inserted", "  + id=1, name='ada'"]
 
 
 def test_workers_send_them(project: Project, servers: Servers) -> None:
     project.tests(NOT_COMMITTED)
-    outcome = project.run_apart(servers.target("sqlite"), "-n1")
+    outcome = project.run_apart(servers.target("sqlite"), ALL, "-n1")
     outcome.result.assert_outcomes(failed=1)
     assert section(outcome) == ["users: 1 inserted", "  + id=7, name='cyd'"]
 
@@ -235,7 +238,7 @@ def test_the_first_ten_are_shown(project: Project, servers: Servers) -> None:
             assert False
         """
     )
-    found = section(project.run(servers.target("sqlite")).had(failed=1))
+    found = section(project.run(servers.target("sqlite"), ALL).had(failed=1))
     assert found[0] == "users: 12 inserted"
     assert found[1:11] == [f"  + id={n}, name='u{n}'" for n in range(1, 11)]
     assert found[11:] == ["  and 2 more"]
@@ -250,7 +253,7 @@ def test_large_tables_are_left_out(project: Project, servers: Servers) -> None:
             assert False
         """
     )
-    assert section(project.run(servers.target("sqlite")).had(failed=1)) == [
+    assert section(project.run(servers.target("sqlite"), ALL).had(failed=1)) == [
         "posts: 1 inserted",
         "  + id=1, user_id=1, text='his'",
         "users: not compared: more than 5000 rows",
@@ -290,7 +293,7 @@ def test_secrets_are_masked(project: Project, target: Target) -> None:
             pytest.fail("no", pytrace=False)
         """
     )
-    outcome = project.run(target).had(failed=1)
+    outcome = project.run(target, ALL).had(failed=1)
     assert section(outcome) == ["users: 1 inserted", "  + id=1, name='ada', password=***"]
     assert "hunter2" not in outcome.text
 
@@ -316,7 +319,7 @@ def test_hidden_parameters_stay_hidden(project: Project, target: Target) -> None
             pytest.fail("no", pytrace=False)
         """
     )
-    outcome = project.run(target).had(failed=1)
+    outcome = project.run(target, ALL).had(failed=1)
     assert section(outcome) == ["users: 1 inserted"]
     assert "INSERT INTO users" in outcome.text
     assert "hunter2" not in outcome.text

@@ -43,7 +43,7 @@ def extension(project: Project) -> Project:
 
 def test_a_driver_without_a_distribution_has_no_version_in_the_header(extension: Project) -> None:
     """The run and its header work; the version of a module is found by its distribution only."""
-    result = extension.pytester.runpytest_inprocess("-p", "no:randomly", "--asyncdb=lite")
+    result = extension.pytester.runpytest_inprocess("-p", "no:randomly", "-v", "--asyncdb=lite")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["asyncdb: lite: Lite 3.*, aiosqlite, memory (in this process)*"])
 
@@ -51,7 +51,7 @@ def test_a_driver_without_a_distribution_has_no_version_in_the_header(extension:
 def test_a_backend_that_inherits_schemes_leaves_urls_to_its_parent(extension: Project) -> None:
     """A URL for it begins with its name: ``pgvector=postgresql://…``."""
     url = "postgresql://app@127.0.0.1:1/app"
-    arguments = ("-p", "no:randomly", "--collect-only", "--asyncdb=postgres,pgvector")
+    arguments = ("-p", "no:randomly", "--collect-only", "-v", "--asyncdb=postgres,pgvector")
     result = extension.pytester.runpytest_inprocess(
         *arguments, f"--asyncdb-url={url}", f"--asyncdb-url=pgvector={url}"
     )

@@ -54,15 +54,65 @@ async def owned(asyncdb_url):
 
 #: By the first words of what it means: on which drivers, and the test that fails with it.
 PROVOKED = {
-    "each connection to an in-memory": (
+    "this connection's database has no": (
+        WORDS,
+        """
+        async def test_it(asyncdb_session):
+            await asyncdb_session.execute(text("SELECT * FROM userz"))
+        """,
+    ),
+    "a row refers to a row": (
         ["sqlite"],
         """
-        async def test_it():
-            engine = create_async_engine("sqlite+aiosqlite://", poolclass=NullPool)
-            async with engine.begin() as connection:
-                await connection.run_sync(Base.metadata.create_all)
-            async with engine.begin() as connection:
-                await connection.execute(select(User))
+        async def test_it(asyncdb_session):
+            await asyncdb_session.execute(insert(Post).values(user_id=7, text="his"))
+        """,
+    ),
+    "the server has refused the password": (
+        ["postgres+asyncpg", "postgres+psycopg", "mysql+aiomysql", "mysql+asyncmy"],
+        """
+        async def test_it(asyncdb_url):
+            async with owned(str(asyncdb_url)) as engine, engine.connect():
+                pass
+        """,
+    ),
+    "asyncdb_seed and asyncdb_migrate run once": (
+        ["sqlite"],
+        """
+        @pytest.fixture(scope="session")
+        def asyncdb_seed(asyncdb_session):
+            asyncdb_session.add(User(name="ada"))
+
+        def test_it(asyncdb_session):
+            pass
+        """,
+    ),
+    "pytest-asyncio is in its strict mode": (
+        ["sqlite"],
+        """
+        async def test_it(asyncdb_session):
+            pass
+        """,
+    ),
+    "an await is missing": (
+        WORDS,
+        """
+        async def test_it(asyncdb_session):
+            assert asyncdb_session.execute(select(User)).all() == []
+        """,
+    ),
+    "an id that the database has made": (
+        WORDS[1:],
+        """
+        async def test_it(asyncdb_session):
+            async with asyncdb_session.begin_nested() as nested:
+                asyncdb_session.add(User(name="ada"))
+                await asyncdb_session.flush()
+                await nested.rollback()
+            bob = User(name="bob")
+            asyncdb_session.add(bob)
+            await asyncdb_session.flush()
+            assert bob.id == 1
         """,
     ),
     "another transaction holds a lock": (
@@ -167,6 +217,32 @@ PROVOKED = {
 }
 #: The same hints for what else drivers say: also what, as a pattern.
 AGAIN = [
+    (
+        "this connection's database has no",
+        ["sqlite"],
+        "no such table: users",
+        """
+        async def test_it():
+            engine = create_async_engine("sqlite+aiosqlite://", poolclass=NullPool)
+            async with engine.begin() as connection:
+                await connection.run_sync(Base.metadata.create_all)
+            async with engine.begin() as connection:
+                await connection.execute(select(User))
+        """,
+    ),
+    (
+        "pytest-asyncio is in its strict mode",
+        ["sqlite"],
+        "requested an async fixture 'ada'",
+        """
+        @pytest.fixture
+        async def ada(asyncdb_session):
+            return 1
+
+        def test_it(ada):
+            pass
+        """,
+    ),
     (
         "another transaction holds a lock",
         ["sqlite"],
@@ -325,7 +401,8 @@ def test_the_known_error_gets_its_hint(
     project.ini(filterwarnings="ignore")
     project.tests(OWN, code)
     target = servers.target(word)
-    outcome = project.run(target)
+    strict = ("--asyncio-mode=strict",) if "strict mode" in means else ()
+    outcome = project.run(target, *strict)
     (hint,) = [hint for hint in HINTS if hint.means.startswith(means)]
     text = f"It means: {hint.means} To fix this: {hint.change}"
     assert hint_of(outcome) == text, outcome.text
@@ -344,7 +421,7 @@ async def test_it(asyncdb_url):
 """
 #: Where the server is the inner run's own, and what is said.
 FULL = {
-    "postgres+asyncpg": ("local", "TooManyConnectionsError: sorry, too many clients already"),
+    "postgres+asyncpg": ("local", "sorry, too many clients already"),
     "postgres+psycopg": ("local", "FATAL:  sorry, too many clients already"),
     "mariadb+asyncmy": ("local", "(1040, 'Too many connections')"),
     "mysql+asyncmy": ("container", "(1040, 'Too many connections')"),

@@ -85,15 +85,24 @@ def test_without_the_plugin_no_trace_is_left(project: Project) -> None:
     result.assert_outcomes(errors=1)
 
 
-def test_the_header_names_versions_driver_provider_reason_and_tuning(
-    project: Project, servers: Servers
-) -> None:
-    """Before a server is started; one that is not ours is not tuned."""
+def test_the_header_has_a_short_line_for_each_backend(project: Project, servers: Servers) -> None:
+    """Before a server is started; with ``-v`` also the reason, the tuning and versions."""
     url = servers.target("mariadb+asyncmy").url
-    result = project.pytester.runpytest_inprocess(
+    arguments = (
         "--asyncdb=sqlite,postgres+psycopg,mariadb+asyncmy",
         *("--asyncdb-server=postgres=local", f"--asyncdb-url={url}"),
     )
+    result = project.pytester.runpytest_inprocess(*arguments)
+    header = [line for line in result.outlines if line.startswith("asyncdb: ")]
+    lines = [
+        r"SQLite 3\.\S+ · aiosqlite · memory · rollback",
+        r"PostgreSQL \S+ · psycopg · (embedded|local) · rollback",
+        r"MariaDB · asyncmy · url · rollback",
+    ]
+    assert len(header) == len(lines)
+    for found, line in zip(header, lines, strict=True):
+        assert re.fullmatch(f"asyncdb: {line}", found)
+    result = project.pytester.runpytest_inprocess(*arguments, "-v")
     header = [line for line in result.outlines if line.startswith("asyncdb: ")]
     lines = [
         r"sqlite: SQLite 3\.\S+, aiosqlite \S+, memory \(in this process\), rollback",

@@ -273,14 +273,6 @@ def body(name: str, text: str) -> str:
     return f"{mark}async def test_{name}({fixture}):\n{start}{lines}\n"
 
 
-def arguments(servers: Servers, *words: str) -> list[str]:
-    targets = [servers.target(word) for word in words]
-    hosts = ",".join(sorted({str(t.server.host) for t in targets if t.server}))
-    urls = [f"--asyncdb-url={t.backend}={t.url}" for t in targets if t.server]
-    allow = [f"--asyncdb-allow-hosts={hosts}"] if hosts else []
-    return [f"--asyncdb={','.join(words)}", *urls, *allow]
-
-
 def run(project: Project, *more: str, apart: bool = False) -> pytest.RunResult:
     words = [*WITHOUT, "--color=no", *more]
     if apart:
@@ -290,16 +282,13 @@ def run(project: Project, *more: str, apart: bool = False) -> pytest.RunResult:
 
 def section(result: pytest.RunResult) -> list[str]:
     """The lines of the summary about differences."""
-    lines = result.outlines
-    starts = [n for n, line in enumerate(lines) if re.match(r"asyncdb: \d+ tests? differ", line)]
-    if not starts:
+    lines = [line.strip("= ") if line.startswith("===") else line for line in result.outlines]
+    titles = (n for n, line in enumerate(lines) if re.match(r"asyncdb: \d+ tests? differ", line))
+    start = next(titles, None)
+    if start is None:
         return []
-    found = lines[starts[0] : starts[0] + 1]
-    for line in lines[starts[0] + 1 :]:
-        if not line.startswith("  "):
-            break
-        found.append(line)
-    return found
+    end = next(n for n in range(start, len(lines)) if lines[n] == "short test summary info")
+    return lines[start:end]
 
 
 def content(project: Project) -> dict[str, Any]:
@@ -317,7 +306,7 @@ def corpus(project: Project) -> Project:
 @pytest.mark.complete
 def test_each_divergence_is_reported_with_its_cause(corpus: Project, servers: Servers) -> None:
     """None is missed; each fails where it should, for the reason that it should."""
-    result = run(corpus, *arguments(servers, *BACKENDS), "--asyncdb-report=x.json")
+    result = run(corpus, *servers.arguments(*BACKENDS), "--asyncdb-report=x.json")
     report = content(corpus)
     found = {t["test"].rpartition("test_")[2]: t for t in report["tests"]}
     seen = {
@@ -433,7 +422,7 @@ def test_a_project_whose_tests_agree_gets_no_report(project: Project, servers: S
     """Nothing is printed; a test that fails everywhere does not differ either."""
     project.write("app/models.py", MODELS)
     project.write("test_it.py", HEAD + PORTABLE)
-    words = arguments(servers, *BACKENDS)
+    words = servers.arguments(*BACKENDS)
     result = run(project, *words)
     result.assert_outcomes(passed=401)
     assert "asyncdb: " not in "\n".join(result.outlines).partition("collected")[2]
@@ -467,24 +456,27 @@ def two(project: Project) -> Project:
 
 def test_the_section_says_what_differs(two: Project, servers: Servers) -> None:
     """Whole, with the values and the statement."""
-    result = run(two, *arguments(servers, "sqlite", "postgres+asyncpg"), "-k", "b and two")
+    result = run(two, *servers.arguments("sqlite", "postgres+asyncpg"), "-k", "b and two")
     assert section(result) == [
         "asyncdb: 1 test differs between backends",
-        "  values (1)",
-        "    test_it.py::test_two[b]",
-        "      passed on postgres+asyncpg",
-        "      failed on sqlite: assert 1 is True where 1 = scalar()",
-        "        SELECT 1 = 1",
+        "values (1)",
+        "  test_it.py::test_two[b]",
+        "    passed on postgres+asyncpg",
+        "    failed on sqlite: assert 1 is True where 1 = scalar()",
+        "      SELECT 1 = 1",
     ]
+    assert result.outlines[-2] == "asyncdb: 1 test differs between backends"
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")])
 def test_the_page_has_every_test_escaped(two: Project, servers: Servers, workers: tuple) -> None:
     """And so it is with xdist's workers; the JSON is the same but for times."""
-    words = arguments(servers, "sqlite", "postgres+asyncpg")
+    words = servers.arguments("sqlite", "postgres+asyncpg")
     result = run(two, *words, "--asyncdb-report=deep/x.html", *workers, apart=bool(workers))
     result.assert_outcomes(passed=4, failed=2)
     assert section(result)[0] == "asyncdb: 2 tests differ between backends"
+    path = two.path / "deep" / "x.html"
+    assert f"asyncdb: 2 tests differ between backends: {path}" in result.outlines
     page = (two.path / "deep" / "x.html").read_text(encoding="utf-8")
     names = ["test_it.py::test_same", "test_it.py::test_two[b]"]
     names += ["test_it.py::test_two[<script>alert('&')</script>]"]
@@ -516,7 +508,7 @@ def test_no_password_gets_into_a_report(two: Project, servers: Servers) -> None:
         )
         + body("url", '        assert s.bind.dialect.name == "sqlite", "x://ada:hunter3@h/x"'),
     )
-    words = arguments(servers, "sqlite", "postgres+asyncpg")
+    words = servers.arguments("sqlite", "postgres+asyncpg")
     result = run(two, *words, "--asyncdb-report=x.json")
     text = (two.path / "x.json").read_text(encoding="utf-8")
     assert len(content(two)["tests"]) == 2

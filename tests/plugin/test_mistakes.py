@@ -406,7 +406,7 @@ def test_an_allowed_host_is_taken(
 ) -> None:
     """As far as the header: nothing is connected to where no test runs."""
     monkeypatch.setenv("ASYNCDB_POSTGRES_URL", FOREIGN)
-    arguments = ["--asyncdb=postgres", "--collect-only"]
+    arguments = ["--asyncdb=postgres", "--collect-only", "-v"]
     if way == "flag":
         arguments.append(f"--asyncdb-allow-hosts={pattern}")
     elif way == "environment":

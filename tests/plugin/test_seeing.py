@@ -84,9 +84,9 @@ def test_a_failed_test_shows_its_statements(
     text = " ".join("\n".join(lines[1:]).split())
     assert re.search(
         r"^BEGIN 1 INSERT INTO users \(name\) VALUES \S+( RETURNING users\.id)? \[('ada'|name='ada')\] "
-        r"-- (1 row, )?# ms, test_it\.py:\d+ in test_it "
+        r"-- (1 row, )?# ms, test_it\.py:\d+ "
         r"COMMIT BEGIN 2 SELECT users\.name FROM users ORDER BY users\.name "
-        r"-- (\d rows?, )?# ms, test_it\.py:\d+ in names$",
+        r"-- (\d rows?, )?# ms, test_it\.py:\d+$",
         text,
     ), text
 
@@ -94,11 +94,11 @@ def test_a_failed_test_shows_its_statements(
 def test_a_passed_test_shows_nothing(project: Project, target: Target) -> None:
     project.tests(FAILING.replace('"bob"', '"ada"'))
     outcome = project.run(target, "-rA").passed(1)
-    assert "asyncdb: SQL" not in outcome.text
+    assert "- asyncdb: SQL -" not in outcome.text
 
 
 def test_a_statement_that_failed_says_so(project: Project, target: Target) -> None:
-    """The driver's error is named below the statement that it is about."""
+    """The driver's error is named beside the statement that it is about."""
     project.tests(
         """
         async def test_it(asyncdb_session):
@@ -107,13 +107,9 @@ def test_a_statement_that_failed_says_so(project: Project, target: Target) -> No
     )
     found = section(project.run(target).had(failed=1)).splitlines()
     assert found[1:3] == ["      BEGIN", "   1    SELECT no_such_column FROM users"]
-    assert re.fullmatch(r"        -- # ms, test_it\.py:\d+ in test_it", found[3])
-    said = {
-        "asyncpg": "UndefinedColumnError",
-        "psycopg": "UndefinedColumn",
-        "aiosqlite": "OperationalError",
-    }
-    assert found[4] == f"        -- {said.get(target.driver, 'OperationalError')}"
+    said = {"asyncpg": "UndefinedColumnError", "psycopg": "UndefinedColumn"}
+    error = said.get(target.driver, "OperationalError")
+    assert re.fullmatch(rf"        -- {error}, # ms, test_it\.py:\d+", found[3])
 
 
 def test_texts_of_statements_about_secrets_are_masked(project: Project, target: Target) -> None:
@@ -200,9 +196,9 @@ async def test_it(asyncdb_sessionmaker, asyncdb_engine):
 
 
 def without_facts(outcome: Outcome) -> list[str]:
-    """The section's lines without the head, and without parameters, rows, times and places."""
+    """The section's lines without the head, and without rows, times and places."""
     found = section(outcome).splitlines()[1:]
-    return [line for line in found if not line.strip().startswith(("-- ", "["))]
+    return [re.sub(r" -- .*# ms.*", "", line) for line in found]
 
 
 @pytest.mark.parametrize("strategy", ["rollback", "reset"])
@@ -211,7 +207,8 @@ def test_statements_stand_as_deep_as_their_transaction(
 ) -> None:
     """As the user sees it: BEGIN, SAVEPOINT, and back; the same in every strategy."""
     project.tests(NESTED)
-    outcome = project.run(target, f"--asyncdb-isolation={strategy}").had(failed=1)
+    arguments = (f"--asyncdb-isolation={strategy}", "--asyncdb-sql=all")
+    outcome = project.run(target, *arguments).had(failed=1)
     assert without_facts(outcome) == [
         "      BEGIN",
         "   1    SELECT 1",
@@ -244,7 +241,7 @@ def test_connections_are_told_apart_where_two_are_in_transactions(
         "      COMMIT -- connection 1",
         "   3  SELECT 3",
     ]
-    facts = [line for line in section(outcome).splitlines() if line.strip().startswith("-- ")]
+    facts = [line for line in section(outcome).splitlines() if "# ms, " in line]
     assert [re.findall(r"connection \d", line) for line in facts] == [
         ["connection 1"],
         ["connection 2"],
@@ -252,7 +249,8 @@ def test_connections_are_told_apart_where_two_are_in_transactions(
     ]
 
 
-def test_the_last_ones_are_shown_and_the_others_counted(project: Project, servers: Servers) -> None:
+def test_the_last_five_are_shown_and_the_others_counted(project: Project, servers: Servers) -> None:
+    """On a line each where it holds them; --asyncdb-sql=all shows all of them, =no none."""
     project.tests(
         """
         async def test_it(asyncdb_session):
@@ -267,14 +265,20 @@ def test_the_last_ones_are_shown_and_the_others_counted(project: Project, server
             assert False
         """
     )
-    lines = section(project.run(servers.target("sqlite")).had(failed=1)).splitlines()
-    assert lines[:4] == [
+    target = servers.target("sqlite")
+    lines = section(project.run(target).had(failed=1)).splitlines()
+    assert [re.sub(r"py:\d+", "py:#", line) for line in lines] == [
         "sqlite, rollback: 72 statements, # ms",
-        "      52 before these",
-        "  53    SELECT 1 + ?",
-        "        [10]",
+        "      67 before these",
+        *(f"  {n}    SELECT 1 + ? [{n - 43}] -- # ms, test_it.py:#" for n in range(68, 73)),
     ]
-    assert lines[-3:-1] == ["  72    SELECT 1 + ?", "        [29]"]
+    lines = section(project.run(target, "--asyncdb-sql=all").had(failed=1)).splitlines()
+    assert [int(found[1]) for line in lines if (found := re.match(r" *(\d+)  ", line))] == [
+        *range(1, 73)
+    ]
+    assert "hunter2" not in "".join(lines)
+    for way in ("--asyncdb-sql=no", "--tb=line", "--tb=no"):
+        assert "- asyncdb: SQL -" not in project.run(target, way).had(failed=1).text
 
 
 def test_many_statements_do_not_add_up(
@@ -295,6 +299,9 @@ def test_many_statements_do_not_add_up(
                     await asyncdb_connection.execute(text("SELECT 'hunter2'"))
         """
     )
+    place = project.place(
+        """await asyncdb_connection.execute(text("SELECT 'hunter2'"))""", "test_it"
+    )
     outcome = project.run(servers.target("sqlite"), "--tb=auto").had(failed=1)
     assert "AssertionError: 60 statements, at most 59 expected" in outcome.text
     assert re.search(
@@ -302,8 +309,8 @@ def test_many_statements_do_not_add_up(
     ), outcome.text
     assert section(outcome).splitlines()[:3] == [
         "sqlite, rollback: 260 statements, # ms",
-        "      240 before these",
-        " 241    SELECT 'hunter2'",
+        "      255 before these",
+        f" 256    SELECT 'hunter2' -- # ms, {place.split()[0]}",
     ]
 
 
@@ -380,15 +387,81 @@ def test_a_block_that_fails_keeps_its_own_error(project: Project, servers: Serve
     assert "expected" not in outcome.text
 
 
+LONG = """
+async def test_it(asyncdb_session):
+    statement = text("SELECT :when, :number, :key, :word, id, name FROM users WHERE name = :word")
+    parameters = {
+        "when": datetime.datetime(2026, 1, 2, 3, 4, 5),
+        "number": decimal.Decimal("1.50"),
+        "key": uuid.UUID(int=7),
+        "word": "ada " * 50,
+    }
+    await asyncdb_session.execute(statement, parameters)
+    assert False
+"""
+
+
+@pytest.mark.everyday("postgres+psycopg")
+def test_a_long_statement_is_cut_in_the_middle(project: Project, servers: Servers) -> None:
+    """Its values are shown as SQL would have them, dates in ISO form."""
+    project.tests("import datetime, decimal, uuid", LONG)
+    target = servers.target("postgres+psycopg")
+    lines = section(project.run(target).had(failed=1)).splitlines()
+    assert len(lines) <= 5
+    assert lines[2].startswith("   1    SELECT %(when)s")
+    assert re.search(
+        r"…[ad ]+'\] -- (1 row, |0 rows, )?# ms, test_it\.py:\d+$", " ".join(lines[2:])
+    ), lines
+    whole = section(project.run(target, "--asyncdb-sql=all").had(failed=1))
+    text = " ".join(whole.split())
+    assert "[when=2026-01-02T03:04:05, number=1.50, " in text
+    assert "key=00000000-0000-0000-0000-000000000007, word='ada" in text
+    assert "…" in text  # of a value of 200 characters
+
+
 @pytest.mark.everyday(
     ("sqlite", "rollback"), ("postgres+asyncpg", "reset"), ("postgres+asyncpg", "copy")
 )
 @pytest.mark.parametrize("strategy", ["rollback", "reset", "copy"])
-def test_our_frames_are_not_in_the_way(project: Project, target: Target, strategy: str) -> None:
-    """The traceback of a driver's error goes from the test through SQLAlchemy to the driver."""
+def test_the_traceback_of_a_database_error_has_the_users_lines(
+    project: Project, target: Target, strategy: str
+) -> None:
+    """Not those of SQLAlchemy, the driver and the plugin, and not the driver's error, which is in
+    SQLAlchemy's; --full-trace shows all."""
     project.tests(BROKEN)
     arguments = (f"--asyncdb-isolation={strategy}", "--tb=short")
     outcome = project.run(target, *arguments).had(failed=1)
-    assert "sqlalchemy/engine/" in outcome.text
-    assert "pytest_asyncdb/" not in outcome.text
-    assert "pytest_asyncdb/" in project.run(target, *arguments, "--full-trace").text
+    assert (
+        outcome.text.count("nowhere") == 4
+    )  # the line, the message, its [SQL: …], and our section
+    for word in ("sqlalchemy/", "pytest_asyncdb/", "greenlet", "direct cause"):
+        assert word not in outcome.text
+    whole = project.run(target, *arguments, "--full-trace").text
+    for word in ("sqlalchemy/engine/", "pytest_asyncdb/", "direct cause"):
+        assert word in whole
+
+
+def test_other_errors_keep_their_tracebacks(project: Project, servers: Servers) -> None:
+    """Those of the user's code that SQLAlchemy calls, and causes that the user has given."""
+    project.tests(
+        """
+        from sqlalchemy import event
+
+        async def test_listener(asyncdb_engine, asyncdb_session):
+            @event.listens_for(asyncdb_engine.sync_engine, "before_cursor_execute")
+            def broken(*arguments):
+                raise KeyError("mine")
+            await asyncdb_session.execute(text("SELECT 1"))
+
+        async def test_cause(asyncdb_session):
+            try:
+                await asyncdb_session.execute(text("SELECT * FROM nowhere"))
+            except DBAPIError as error:
+                raise LookupError("mine, too") from error
+        """
+    )
+    text = project.run(servers.target("sqlite"), "--tb=short").had(failed=2).text
+    assert "sqlalchemy/engine/" in text  # pytest's own way with an error that is no database's
+    assert "in broken" in text
+    assert text.count("The above exception was the direct cause") == 1
+    assert "LookupError: mine, too" in text

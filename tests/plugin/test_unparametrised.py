@@ -156,8 +156,8 @@ def test_a_subtest_is_reported_with_its_backend(project: Project, both: Target) 
     result.stdout.fnmatch_lines(
         [
             "postgres+asyncpg, rollback: 4 statements*",
-            "asyncdb: 1 test differs between backends",
-            "      failed on postgres+asyncpg: *",
+            "*asyncdb: 1 test differs between backends*",
+            "    failed on postgres+asyncpg: *",
         ]
     )
 

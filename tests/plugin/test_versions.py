@@ -50,7 +50,9 @@ def test_several_versions_in_one_run(project: Project, workers: tuple[str, ...])
         pytest.skip(f"one version of PostgreSQL is here: {versions}")
     project.tests(SAYS)
     specs = ",".join(f"postgres@{version}" for version in versions)
-    result = project.pytester.runpytest_subprocess(*QUIET, f"--asyncdb={specs}", "-rP", *workers)
+    result = project.pytester.runpytest_subprocess(
+        *QUIET, f"--asyncdb={specs}", "-v", "-rP", *workers
+    )
     result.assert_outcomes(passed=3 * len(versions))
     ran = re.findall(r"^ran on (\d+) at (\d+)$", str(result.stdout), re.MULTILINE)
     assert {version for version, _ in ran} == set(versions)
@@ -73,7 +75,7 @@ def test_one_version_by_url_and_another_one(project: Project, servers: Servers) 
     project.tests(SAYS)
     specs = f"postgres@{given},postgres@{other}"
     result = project.pytester.runpytest_subprocess(
-        *QUIET, f"--asyncdb={specs}", f"--asyncdb-url=postgres@{given}={url}", "-rP"
+        *QUIET, f"--asyncdb={specs}", f"--asyncdb-url=postgres@{given}={url}", "-v", "-rP"
     )
     result.assert_outcomes(passed=6)
     result.stdout.re_match_lines(
@@ -128,7 +130,7 @@ def test_what_is_here_comes_before_a_download(
                 registry.add_provider(name.lower(), f"{__name__}:{name}")
 
     result = project.pytester.runpytest_inprocess(
-        f"--asyncdb=postgres@{version}", "--collect-only", plugins=[Plugin()]
+        f"--asyncdb=postgres@{version}", "--collect-only", "-v", plugins=[Plugin()]
     )
     result.stdout.fnmatch_lines([f"asyncdb: postgres@{version}: *, {taken} (*"])
 

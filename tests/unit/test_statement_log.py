@@ -70,10 +70,12 @@ def test_a_range_of_statements_is_what_is_kept_of_it(monkeypatch: pytest.MonkeyP
     assert texts == [["SELECT 8", "SELECT 9", "SELECT 10"], ["SELECT 9"], []]
 
 
-def test_a_text_that_is_cut_shows_no_secret() -> None:
+@pytest.mark.parametrize("everything", [False, True])
+def test_a_text_that_is_cut_shows_no_secret(everything: bool) -> None:
     """The word that names it may follow the cut, and so may the end of the literal."""
     secret = "hunter2" * 100
     log = filled(f"SELECT '{secret}' AS password")
-    text = item_report.statements(log, "sqlite, rollback")
+    lines, _ = item_report.statements(log, "sqlite, rollback", everything)
+    text = "\n".join(lines)
     assert "hunter2" not in text
     assert "SELECT '***'" in text

@@ -1,0 +1,82 @@
+"""Failures that the terminal shows once: of one test on several backends, and of one set-up.
+
+The reports are changed when pytest is about to print them; JUnit's file has been given each whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from pytest_asyncdb._record.text import shorten, wrap
+from pytest_asyncdb._run.collection import BACKEND
+from pytest_asyncdb.reports.outcome import summary
+
+if TYPE_CHECKING:
+    import pytest
+
+#: Characters of an error that is named again.
+_LONG = 150
+
+
+class Repeated:
+    """Takes the place of ``report.longrepr``."""
+
+    def __init__(self, longrepr: Any, lines: list[str]) -> None:
+        self.reprcrash = getattr(longrepr, "reprcrash", None)  # pytest's lines for each failure
+        self.lines = lines
+
+    def toterminal(self, writer: Any) -> None:
+        for line in self.lines:
+            writer.line(line)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+def show_once(reports: Iterable[pytest.TestReport], brief: bool) -> None:
+    """Name a failure that was shown before instead of showing it again.
+
+    Args:
+        reports: Those of failed tests, in the order in which pytest prints them.
+        brief: pytest prints one line for each failure.
+    """
+    shown: dict[Hashable, pytest.TestReport] = {}
+    also_on: dict[str, list[str]] = {}
+    for report in reports:
+        backend = dict(report.user_properties).get(BACKEND)
+        if backend is None:
+            continue
+        outcome = getattr(report, "asyncdb", {})
+        key = _of_test(report, outcome) or (report.when, str(report.longrepr))
+        first = shown.setdefault(key, report)
+        if first is report:
+            continue
+        if "error" in outcome and key[0] == outcome["test"]:
+            also_on.setdefault(first.nodeid, []).append(str(backend))
+            preposition, where = "on", str(dict(first.user_properties)[BACKEND])
+            error = summary(outcome["error"])
+        else:
+            preposition, where = "in", first.nodeid
+            error = str(first.longrepr).strip().partition("\n")[0]
+        text = f"the same as {preposition} {where}: {shorten(error, _LONG)}"
+        lines = [] if brief else wrap(text)
+        report.longrepr = Repeated(report.longrepr, lines)  # type: ignore[assignment]
+        report.sections = [one for one in report.sections if not one[0].startswith("asyncdb")]
+    for first in shown.values():
+        if first.nodeid in also_on and not brief:
+            text = f"also on {', '.join(also_on[first.nodeid])}: the same error"
+            title, above = first.sections.pop() if first.sections else ("asyncdb", "")
+            first.sections.append((title, f"{above}\n{text}".lstrip("\n")))
+
+
+def _of_test(report: pytest.TestReport, outcome: dict[str, Any]) -> tuple[Hashable, ...]:
+    """What the failures of one test have in common if it fails in the same way; empty: unknown.
+
+    A server's error is the same if its kind is: each DBMS has its own words for it.
+    """
+    error, crash = outcome.get("error"), getattr(report.longrepr, "reprcrash", None)
+    if error is None or crash is None:
+        return ()
+    what = error["cause"] if error["code"] else error["message"]
+    return outcome["test"], report.when, crash.path, crash.lineno, error["type"], what

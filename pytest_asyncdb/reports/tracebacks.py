@@ -1,0 +1,73 @@
+"""Tracebacks of database errors with the user's lines only.
+
+pytest leaves out the frames of modules that ask for it, which SQLAlchemy and the drivers do not.
+``--full-trace`` shows all frames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from types import TracebackType
+
+from pytest_asyncdb.reports.causes import chain, is_of_database
+
+#: Packages and modules whose frames are left out.
+_LEFT_OUT = frozenset(
+    {
+        *("sqlalchemy", "greenlet", "contextlib", "pytest_asyncdb"),
+        *("aiosqlite", "asyncpg", "psycopg", "psycopg_pool", "asyncmy", "aiomysql", "pymysql"),
+    }
+)
+
+
+@contextlib.contextmanager
+def shortened(error: BaseException | None) -> Iterator[None]:
+    """Show pytest the user's lines of a database error, and the driver's error only as a part of
+    SQLAlchemy's message."""
+    errors = [] if error is None else list(chain(error))
+    if not any(is_of_database(one) for one in errors):
+        yield
+        return
+    hidden = []
+    for one in errors:
+        _shorten(one)
+        cause = one.__cause__
+        is_driver_error = cause is not None and cause is getattr(one, "orig", None)
+        if is_driver_error and not _is_explained(cause):
+            hidden.append((one, cause, one.__suppress_context__))
+            one.__cause__, one.__suppress_context__ = None, True
+    try:
+        yield
+    finally:
+        for one, cause, suppress in hidden:
+            one.__cause__, one.__suppress_context__ = cause, suppress
+
+
+def _is_explained(error: BaseException | None) -> bool:
+    """Does the driver's error carry more than SQLAlchemy's repeats, such as the plugin's?"""
+    causes = [] if error is None else chain(error)
+    return any(getattr(one, "__notes__", None) or not is_of_database(one) for one in causes)
+
+
+def _shorten(error: BaseException) -> None:
+    """Unlink the frames that are left out; an error without a line of the user's keeps its own."""
+    first = error.__traceback__
+    kept = [one for one in _entries(first) if not _is_left_out(one)]
+    if first is None or not kept:
+        return
+    error.__traceback__ = kept[0]
+    # The first frame is pytest's own in an error of a test, which holds on to it.
+    for one, following in zip([first, *kept], [*kept, None], strict=True):
+        if one is not following:
+            one.tb_next = following
+
+
+def _entries(traceback: TracebackType | None) -> Iterator[TracebackType]:
+    while traceback is not None:
+        yield traceback
+        traceback = traceback.tb_next
+
+
+def _is_left_out(entry: TracebackType) -> bool:
+    return str(entry.tb_frame.f_globals.get("__name__")).partition(".")[0] in _LEFT_OUT
