@@ -147,6 +147,8 @@ class Server:
         seconds: How long the start took.
         connection_limit: How many connections the whole run may open; None: not known.
         kept: The folder of a server of the plugin that stays for later runs; else None.
+        behind_pooler: The server's own address, if the URL leads to a connection pooler, which
+            may give each transaction another session; empty: it does not.
     """
 
     backend: str
@@ -165,6 +167,7 @@ class Server:
     seconds: float = 0.0
     connection_limit: int | None = None
     kept: str | None = None
+    behind_pooler: str = ""
 
     def to_message(self) -> dict[str, Any]:
         """The server as plain data, for the channel between xdist's processes."""
@@ -326,6 +329,18 @@ class Driver(abc.ABC):
     extra: ClassVar[str]
     #: A statement ends a result whose rows are still to be read.
     one_result: ClassVar[bool] = False
+    #: SQLAlchemy's ``connect_args`` for a connection pooler, whose sessions do not keep prepared
+    #: statements for a connection.
+    pooler_arguments: ClassVar[Mapping[str, Any]] = {}
+
+    def connect_args(self, server: Server) -> dict[str, Any]:
+        """What connections to *server* need as SQLAlchemy's ``connect_args``."""
+        return dict(self.pooler_arguments) if server.behind_pooler else {}
+
+    def session_id(self, connection: Any) -> int | None:
+        """The id of the server's session, as whoever answered told it when connecting. Without a
+        round trip; None: the library does not know it."""
+        return None
 
     def adapt(self, adapted: Any) -> None:
         """Put SQLAlchemy's adapter of a new connection in a state in which it begins no
@@ -681,6 +696,17 @@ class Backend(abc.ABC):
         """
         return None
 
+    def hold_lock_in_transaction(self, run: str) -> Sequence[str]:
+        """Statements that begin a transaction which holds the same lock, for a session of a
+        connection pooler. The last one, by itself, says whether another session holds it. Empty:
+        the server has no such locks."""
+        return ()
+
+    def end_idle(self, database: str) -> Sequence[str]:
+        """Statements that end the account's sessions in *database*, which a connection pooler
+        keeps open, so that it can be copied."""
+        return ()
+
     def release_lock(self, run: str) -> str:
         """A query that releases the lock of :meth:`hold_lock`."""
         raise NotImplementedError
@@ -690,7 +716,9 @@ class Backend(abc.ABC):
         return ()
 
     def version_query(self) -> str:
-        """A query whose one value is the server's version."""
+        """A query whose first value is the server's version. Two more show whether there is a
+        connection pooler: the session's id, to compare with :meth:`Driver.session_id`, and the
+        server's own address."""
         return "SELECT version()"
 
     def version_of(self, text: str) -> str:
@@ -980,6 +1008,8 @@ class Isolation(abc.ABC):
 
     #: The word in ``--asyncdb-isolation`` and in the marker.
     name: ClassVar[str]
+    #: It works if each transaction may be in another session: see :attr:`Server.behind_pooler`.
+    through_pooler: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __init__(self, database: Database, host: HostLoop) -> None:

@@ -6,7 +6,7 @@ first test asks for it, and shares it among xdist's workers.
 ``ASYNCDB_TEST_REQUIRE`` names the servers that have to be there, as
 ``backend-provider`` words: ``postgres-embedded,mysql-container,mariadb-local``. A test
 that needs another one is skipped with the reason where it cannot be had; with a named one
-it fails; ``browser`` does the same for the HTML report. Of a backend's providers the first
+it fails; ``browser`` does the same for the HTML report, ``pgbouncer`` for the pooler. Of a backend's providers the first
 one named serves the tests. Without the variable ``ASYNCDB_POSTGRES_URL`` and its like are
 taken first.
 """
@@ -50,7 +50,8 @@ _PACKAGES = (
 def required() -> list[tuple[str, str]]:
     """What ``ASYNCDB_TEST_REQUIRE`` names, as pairs of backend and provider."""
     words = os.environ.get("ASYNCDB_TEST_REQUIRE", "").replace(",", " ").split()
-    parts = (word.partition("-") for word in words if word != "browser")  # test_page.py's
+    programs = {"browser", "pgbouncer"}  # those of test_page.py and fix_pooler.py
+    parts = (word.partition("-") for word in words if word not in programs)
     pairs = [(backend, provider) for backend, _, provider in parts]
     for backend, provider in pairs:
         if provider not in PREFERRED.get(backend, ()):

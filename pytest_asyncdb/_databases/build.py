@@ -24,8 +24,15 @@ if TYPE_CHECKING:
     from pytest_asyncdb.abc import Backend, Driver, Server, Sql
 
 
-def building_engine(url: URL, options: Mapping[str, Any]) -> AsyncEngine:
+def building_engine(
+    url: URL,
+    options: Mapping[str, Any],
+    connect_args: Mapping[str, Any] = {},
+) -> AsyncEngine:
     """An engine for building, with the user's options except those of the pool.
+
+    Args:
+        connect_args: What the server needs; the user's win.
 
     Raises:
         ConfigError: SQLAlchemy does not accept them, or the backend lacks the isolation level.
@@ -35,6 +42,7 @@ def building_engine(url: URL, options: Mapping[str, Any]) -> AsyncEngine:
     left = without_pool(options)
     level = left.pop("isolation_level", None)
     try:
+        left["connect_args"] = {**connect_args, **left.get("connect_args", {})}
         engine = build_engine(url, poolclass=NullPool, **left)
         for one in (level, engine.get_execution_options().get("isolation_level")):
             with contextlib.suppress(NotImplementedError):  # the dialect has no list

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._engines.build_engine import OURS, build_engine
-from pytest_asyncdb.abc import Driver, Sql
+from pytest_asyncdb.abc import Backend, Driver, Server, Sql
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -28,11 +28,13 @@ class AutocommitConnection(Sql):
     Args:
         url: The database.
         driver: The driver that the URL names.
+        connect_args: SQLAlchemy's.
     """
 
-    def __init__(self, url: URL, driver: Driver) -> None:
+    def __init__(self, url: URL, driver: Driver, connect_args: Mapping[str, Any] = {}) -> None:
         self._url = url
         self._driver = driver
+        self._connect_args = dict(connect_args)
         self._connection: AsyncConnection | None = None
         self._driver_connection: Any = None
         self._settings: Sequence[str] = ()
@@ -51,7 +53,8 @@ class AutocommitConnection(Sql):
 
     def beside(self, database: str) -> AutocommitConnection:
         """A connection to another database of the same server."""
-        return AutocommitConnection(self._url.set(database=database), self._driver)
+        url = self._url.set(database=database)
+        return AutocommitConnection(url, self._driver, self._connect_args)
 
     async def close(self) -> None:
         """May be called twice; the next statement opens a new connection."""
@@ -79,6 +82,7 @@ class AutocommitConnection(Sql):
         engine = build_engine(
             self._url,
             poolclass=NullPool,
+            connect_args=self._connect_args,
             isolation_level="AUTOCOMMIT",
             # Statements are sent as they are, also those with a "%"; and the redirection of
             # the application's engines ignores this one.
@@ -90,3 +94,9 @@ class AutocommitConnection(Sql):
         if self._settings:
             await self._driver.run(self._driver_connection, self._settings)
         return self._connection
+
+
+def maintenance(server: Server, backend: Backend, driver: Driver) -> AutocommitConnection:
+    """A connection to the maintenance database of *server*."""
+    url = backend.url(server, driver.name, None)
+    return AutocommitConnection(url, driver, driver.connect_args(server))

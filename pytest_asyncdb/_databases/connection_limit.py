@@ -7,7 +7,7 @@ a test that opens more connections than the server allows gets the server's own 
 from __future__ import annotations
 
 from pytest_asyncdb._databases import messages
-from pytest_asyncdb._databases.connection import AutocommitConnection
+from pytest_asyncdb._databases.connection import maintenance
 from pytest_asyncdb.abc import Backend, Driver, Server
 
 #: What a worker needs at least: a connection for the test, one that makes databases, and one
@@ -23,7 +23,7 @@ async def free_connections(server: Server, backend: Backend, driver: Driver) -> 
     """How many more connections the account may open; None: the server does not say."""
     if backend.free_connections_query is None:
         return None
-    async with AutocommitConnection(backend.url(server, driver.name, None), driver) as sql:
+    async with maintenance(server, backend, driver) as sql:
         ((number,),) = await sql.fetch(backend.free_connections_query)
         return None if number is None else int(number)
 

@@ -202,6 +202,19 @@ def template_in_use(label: str, error: BaseException) -> errors.SchemaError:
     )
 
 
+def not_routed(server: Server, error: BaseException) -> errors.ServerUnavailable:
+    """A connection pooler does not lead to a database that the plugin has created."""
+    return errors.ServerUnavailable(
+        f"the pooler does not lead to new databases ({server.reason})",
+        [error_text(error), f"it reaches the server at {server.behind_pooler}"],
+        [
+            'name the entry in the section [databases] of pgbouncer.ini "*", or add one',
+            f"give the server's own URL instead of the pooler's ({server.reason})",
+        ],
+        "Seen:",
+    )
+
+
 def seed_failed(label: str, error: BaseException) -> errors.SchemaError:
     """``asyncdb_seed`` raised."""
     return errors.SchemaError(

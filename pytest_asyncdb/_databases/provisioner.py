@@ -24,7 +24,7 @@ from pytest_asyncdb._databases.build import (
     take_scripts,
     try_options,
 )
-from pytest_asyncdb._databases.connection import AutocommitConnection
+from pytest_asyncdb._databases.connection import AutocommitConnection, maintenance
 from pytest_asyncdb._databases.fingerprint import fingerprint, lasting_fingerprint
 from pytest_asyncdb._databases.kept_databases import kept_folder, kept_name
 from pytest_asyncdb._databases.seed_values import layers
@@ -140,6 +140,8 @@ class Provisioner:
             return  # Backend.hold() copies
         try:
             create, *others = template.copier(name)
+            if self.server.behind_pooler:
+                await sql.script(self.backend.end_idle(template.database.name))
             await sql.script([create])
             # The user's settings come after the plugin's.
             await sql.script([*self.backend.limit_lock_waits_in(name), *others])
@@ -179,7 +181,7 @@ class Provisioner:
 
     def new_connection(self) -> AutocommitConnection:
         """Another connection to the maintenance database."""
-        return AutocommitConnection(self._url(None), self.driver)
+        return maintenance(self.server, self.backend, self.driver)
 
     def close(self) -> None:
         """Release what this process holds; the end of the run drops the databases. May be called
@@ -243,11 +245,21 @@ class Provisioner:
             if self.driver.error_code(error) not in backend.access_denied_codes:
                 raise
             raise messages.may_not_create(backend, server.user, server.reason, error) from error
+        if server.behind_pooler:
+            self.run(self._try_route(name))
+
+    async def _try_route(self, name: str) -> None:
+        """Connect to a new database, which the pooler may not know."""
+        async with self._maintenance.beside(name) as own:
+            try:
+                await own.fetch("SELECT 1")
+            except Exception as error:
+                raise messages.not_routed(self.server, error) from error
 
     async def _fill(
         self, url: URL, bare: bool, plan: SchemaPlan, options: Mapping[str, Any]
     ) -> list[bytes]:
-        engine = building_engine(url, options)
+        engine = building_engine(url, options, self.driver.connect_args(self.server))
         has_schema = bare and not plan.empty
         seeds = plan.seeds if bare else plan.seeds[-1:]
         begun = time.perf_counter()
@@ -296,7 +308,7 @@ async def drop(sql: AutocommitConnection, backend: Backend, server: Server, name
 
 async def drop_leftovers(server: Server, backend: Backend, driver: Driver, prefix: str) -> None:
     """Drop every database whose name begins with the prefix of a run."""
-    async with AutocommitConnection(backend.url(server, driver.name, None), driver) as sql:
+    async with maintenance(server, backend, driver) as sql:
         for (name,) in await sql.fetch(backend.list_databases()):
             if name.startswith(prefix):
                 await drop(sql, backend, server, name)

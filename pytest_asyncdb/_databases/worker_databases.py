@@ -54,7 +54,7 @@ class WorkerDatabase(Database):
     def restorer(self, copy: DatabaseRef | None = None) -> Iterator[Restorer]:
         run = self._provisioner.run
         database = copy or self._share()
-        sql = AutocommitConnection(database.url, self.driver)
+        sql = AutocommitConnection(database.url, self.driver, self.driver.connect_args(self.server))
         try:
             restorer = self.backend.restorer(sql, database, self._template.database)
             run(restorer.remember())

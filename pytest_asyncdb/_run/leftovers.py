@@ -20,7 +20,7 @@ from typing import NamedTuple
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._config.urls import add_url, check_host
 from pytest_asyncdb._databases import kept_databases
-from pytest_asyncdb._databases.connection import AutocommitConnection
+from pytest_asyncdb._databases.connection import maintenance
 from pytest_asyncdb._databases.provisioner import drop
 from pytest_asyncdb._run.run_lock import dead_databases
 from pytest_asyncdb.abc import BackendSpec, Server, Sourced
@@ -155,8 +155,7 @@ def _remove_kept(registry: Registry, record: kept_databases.Record) -> bool:
         driver = registry.driver(BackendSpec(server.backend, record.driver))
 
         async def dropping() -> None:
-            url = backend.url(server, driver.name, None)
-            async with asyncio.timeout(_DROP), AutocommitConnection(url, driver) as sql:
+            async with asyncio.timeout(_DROP), maintenance(server, backend, driver) as sql:
                 await drop(sql, backend, server, record.name)
 
         asyncio.run(dropping())
@@ -189,8 +188,8 @@ def _dropped(registry: Registry, name: str, url: Sourced[str], dry_run: bool) ->
 
     async def dropping(server: Server) -> list[str]:
         names = []
-        async with AutocommitConnection(backend.url(server, driver.name, None), driver) as sql:
-            async for database in dead_databases(sql, backend):
+        async with maintenance(server, backend, driver) as sql:
+            async for database in dead_databases(sql, backend, bool(server.behind_pooler)):
                 if not dry_run:
                     await drop(sql, backend, server, database)
                 names.append(database)

@@ -52,9 +52,9 @@ def ask(server: Server, backend: Backend, driver: Driver) -> AsyncdbError | None
 
 
 async def _query(server: Server, backend: Backend, driver: Driver) -> None:
-    from pytest_asyncdb._databases.connection import AutocommitConnection
+    from pytest_asyncdb._databases.connection import maintenance
 
-    sql = AutocommitConnection(backend.url(server, driver.name, None), driver)
+    sql = maintenance(server, backend, driver)
     try:
         async with asyncio.timeout(ANSWER):
             await sql.fetch(backend.version_query())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pytest_asyncdb import errors
+from pytest_asyncdb.abc import Server
 
 
 def server_unavailable(
@@ -40,6 +41,35 @@ def server_lost(
     what = "that was kept for later runs does not answer" if kept else "is gone"
     text = f"the {label} server {what} (provider {provider}, {where})"
     return errors.AsyncdbError(text, [seen], [remedy], "Seen:")
+
+
+def not_through_pooler(isolation: str, label: str, server: Server) -> errors.ServerUnavailable:
+    """A strategy needs sessions that stay, which a connection pooler does not give."""
+    return errors.ServerUnavailable(
+        f"{isolation!r} does not work through a connection pooler ({server.reason})",
+        [
+            "a pooler such as PgBouncer may run each transaction in another session of the server",
+            f"it reaches the {label} server at {server.behind_pooler}",
+        ],
+        [
+            f"give the server's own URL instead of the pooler's ({server.reason})",
+            "use 'rollback', which works through it: --asyncdb-isolation=rollback",
+        ],
+        "Seen:",
+    )
+
+
+def one_connection(server: Server, seconds: float) -> errors.ServerUnavailable:
+    """A connection pooler gives no second connection while one is in a transaction."""
+    return errors.ServerUnavailable(
+        f"the pooler gives one connection at a time ({server.reason})",
+        [f"waited {seconds:g} s for a second one to the database {server.maintenance!r}"],
+        [
+            "raise default_pool_size in pgbouncer.ini, or pool_size of the entry",
+            f"give the server's own URL instead of the pooler's ({server.reason})",
+        ],
+        "Seen:",
+    )
 
 
 def needs_independent(what: str, test: str) -> errors.IsolationConflict:

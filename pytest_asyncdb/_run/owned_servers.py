@@ -170,11 +170,11 @@ class OwnedServers:
 
     async def _compare_settings(self, spec: BackendSpec, server: Server) -> None:
         """Tell the user which settings of a server that is not ours are not those asked for."""
-        from pytest_asyncdb._databases.connection import AutocommitConnection
+        from pytest_asyncdb._databases.connection import maintenance
 
         backend, driver = self._registry.backend(spec.backend), self.choice.driver(spec)
         wanted, source = self._settings.server_settings[spec.backend]
-        async with AutocommitConnection(backend.url(server, driver.name, None), driver) as sql:
+        async with maintenance(server, backend, driver) as sql:
             for name, value in wanted.items():
                 try:
                     ((found,),) = await sql.fetch(backend.setting_query(name))

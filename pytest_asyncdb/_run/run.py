@@ -18,6 +18,7 @@ from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._record.timings import Timer
 from pytest_asyncdb._run.app_engines import app_engines
 from pytest_asyncdb._run.liveness import Liveness
+from pytest_asyncdb._run.messages import not_through_pooler
 from pytest_asyncdb._run.other_engines import OtherEngines
 from pytest_asyncdb._run.owned_servers import OwnedServers, print_progress
 from pytest_asyncdb._run.redirect import Redirector
@@ -143,6 +144,9 @@ class Run:
             key = (spec, plan, self._options.index(engine_options), isolation)
             if key not in self._strategies:
                 strategy = self.registry.isolation(isolation)
+                server = self.server(spec)
+                if server.behind_pooler and not strategy.through_pooler:
+                    raise not_through_pooler(isolation, self.backend(spec).label, server)
                 database = WorkerDatabase(self._provisioner(spec), plan, dict(engine_options))
                 self._databases[key] = database
                 self._strategies[key] = strategy(database, self.host)

@@ -13,16 +13,19 @@ import threading
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from pytest_asyncdb._databases.connection import AutocommitConnection
+from pytest_asyncdb._databases.connection import AutocommitConnection, maintenance
 from pytest_asyncdb._databases.provisioner import drop, drop_leftovers
 from pytest_asyncdb._databases.templates import expired_templates
 from pytest_asyncdb._run import liveness
+from pytest_asyncdb._run.messages import one_connection
 from pytest_asyncdb._run.runs import prefix_of, run_of
 from pytest_asyncdb.errors import AsyncdbError
 
 if TYPE_CHECKING:
     from pytest_asyncdb.abc import Backend, Driver, Server
 
+#: Seconds in which a pooler must give a second connection.
+_SECOND = 5.0
 #: At the end of the run: seconds for the server to answer, then to drop the databases.
 _ANSWER = 10.0
 _END = 60.0
@@ -89,27 +92,36 @@ class Lease:
 
     async def _hold(self) -> None:
         self._loop = asyncio.get_running_loop()
-        url = self._backend.url(self._server, self._driver.name, None)
-        async with AutocommitConnection(url, self._driver) as sql:
+        server, backend, driver = self._server, self._backend, self._driver
+        async with (
+            maintenance(server, backend, driver) as sql,
+            maintenance(server, backend, driver) as transaction,
+        ):
             async with asyncio.timeout(liveness.ANSWER):
-                if query := self._backend.hold_lock(self._run):
-                    await sql.script(self._backend.keep_session())
+                if server.behind_pooler:
+                    await transaction.script(backend.hold_lock_in_transaction(self._run))
+                    second = asyncio.create_task(sql.fetch(backend.version_query()))
+                    if not (await asyncio.wait([second], timeout=_SECOND))[0]:
+                        await transaction.close()  # the other one gets its connection then
+                        await second
+                        raise one_connection(server, _SECOND)
+                    await second
+                elif query := backend.hold_lock(self._run):
+                    await sql.script(backend.keep_session())
                     await sql.fetch(query)
             self._taken.set()
             dropping = asyncio.create_task(self._drop_dead(sql))
             await self._end.wait()
             async with asyncio.timeout(2 * _ANSWER):
                 await dropping
-                await sql.fetch(self._backend.version_query())
+                await sql.fetch(backend.version_query())
             async with asyncio.timeout(_END):
-                await drop_leftovers(
-                    self._server, self._backend, self._driver, prefix_of(self._run)
-                )
+                await drop_leftovers(server, backend, driver, prefix_of(self._run))
 
     async def _drop_dead(self, sql: AutocommitConnection) -> None:
         # The next run tries again what fails here.
         with contextlib.suppress(Exception):
-            async for name in dead_databases(sql, self._backend):
+            async for name in dead_databases(sql, self._backend, bool(self._server.behind_pooler)):
                 if self._end.is_set():
                     return
                 await drop(sql, self._backend, self._server, name)
@@ -119,14 +131,19 @@ class Lease:
                     await drop(sql, self._backend, self._server, name)
 
 
-async def dead_databases(sql: AutocommitConnection, backend: Backend) -> AsyncIterator[str]:
-    """The databases of dead runs; the lock of a run is held while its databases are yielded."""
+async def dead_databases(
+    sql: AutocommitConnection, backend: Backend, pooler: bool = False
+) -> AsyncIterator[str]:
+    """The databases of dead runs; the lock of a run is held while its databases are yielded, but
+    not through a connection pooler."""
     by_run: dict[str, list[str]] = {}
     for (name,) in await sql.fetch(backend.list_databases()):
         if run := run_of(name):
             by_run.setdefault(run, []).append(name)
     for run, names in by_run.items():
         query, sessions = backend.hold_lock(run), backend.sessions(prefix_of(run))
+        if pooler:
+            query = next(reversed(backend.hold_lock_in_transaction(run)), None)
         if query is None or not sessions:
             continue
         try:
@@ -137,4 +154,5 @@ async def dead_databases(sql: AutocommitConnection, backend: Backend) -> AsyncIt
         finally:
             # Also where the end of the run has cancelled this, since the server is silent.
             async with asyncio.timeout(_ANSWER):
-                await sql.fetch(backend.release_lock(run))
+                if not pooler:
+                    await sql.fetch(backend.release_lock(run))

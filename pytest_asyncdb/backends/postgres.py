@@ -280,6 +280,22 @@ class Postgres(Backend):
             "AND objsubid = 2 AND pid <> pg_backend_pid())"
         )
 
+    def hold_lock_in_transaction(self, run: str) -> Sequence[str]:
+        if (lock := self.hold_lock(run)) is None:
+            return ()
+        query = lock.replace("pg_try_advisory_lock", "pg_try_advisory_xact_lock")
+        return ("BEGIN", "SET LOCAL idle_in_transaction_session_timeout = 0", query)
+
+    def end_idle(self, database: str) -> Sequence[str]:
+        return (
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            f"WHERE datname = '{database}' AND usename = current_user",
+        )
+
+    def version_query(self) -> str:
+        address = "concat_ws(':', host(inet_server_addr()), inet_server_port())"
+        return f"SELECT version(), pg_backend_pid(), {address}"
+
     def release_lock(self, run: str) -> str:
         return f"SELECT pg_advisory_unlock({_lock(run)})"
 

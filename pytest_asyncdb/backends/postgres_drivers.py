@@ -3,8 +3,8 @@ it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_asyncdb.abc import Driver
 
@@ -45,8 +45,16 @@ class Asyncpg(_PostgresDriver):
     module = "asyncpg"
     extra = "asyncpg"
     cursor_awaits = False
-
+    # Without a name, asyncpg sends a statement again with each execution. SQLAlchemy would name it.
+    pooler_arguments: ClassVar[Mapping[str, Any]] = {
+        "statement_cache_size": 0,
+        "prepared_statement_cache_size": 0,
+        "prepared_statement_name_func": lambda: "",
+    }
     takes_turns = False
+
+    def session_id(self, connection: Any) -> int | None:
+        return connection.get_server_pid() or None
 
     def in_progress(self, begun: bool) -> Exception | None:
         from asyncpg import InterfaceError
@@ -90,6 +98,10 @@ class Psycopg(_PostgresDriver):
     name = "psycopg"
     module = "psycopg"
     extra = "psycopg"
+    pooler_arguments: ClassVar[Mapping[str, Any]] = {"prepare_threshold": None}
+
+    def session_id(self, connection: Any) -> int | None:
+        return connection.info.backend_pid or None
 
     def ended_stream(self) -> Exception | None:
         from psycopg.errors import InvalidCursorName

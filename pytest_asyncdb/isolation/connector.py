@@ -46,7 +46,8 @@ class Connector:
         level = level and level.replace("_", " ").upper()  # as SQLAlchemy reads it
         self.autocommit = level == "AUTOCOMMIT"
         self.isolation_level: str | None = None if self.autocommit else level
-        self._connect_args = options.pop("connect_args", {})
+        needed = self.driver.connect_args(database.server)
+        self._connect_args = {**needed, **options.pop("connect_args", {})}
         #: Listeners of the user, with the names of their events.
         self._pool_events = options.pop("pool_events", ())
         self.engine = build_engine(

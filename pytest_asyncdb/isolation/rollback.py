@@ -31,6 +31,7 @@ class Rollback(SharedDatabaseStrategy):
     """Everything of a test happens in one transaction that is rolled back."""
 
     name = "rollback"
+    through_pooler = True
     #: Seconds that a unit of work waits for another task's to end.
     turn: ClassVar[float] = 10.0
 
@@ -39,15 +40,18 @@ class Rollback(SharedDatabaseStrategy):
         self._backing: BackingConnection | None = None
         #: The restoration was made before any sequence had moved.
         self._knows_sequences = False
+        #: Each transaction may be in another session, and a restorer needs its own.
+        self.pooled = bool(database.server.behind_pooler)
 
     def view(self, request: ViewRequest) -> View:
         if request.reset_sequences and not self._database.backend.capabilities.sequences_roll_back:
             # A rollback does not reset sequences; their start is remembered on a new copy.
-            if not self._knows_sequences:
+            if self.pooled or not self._knows_sequences:
                 for problem in self.forget(request.test) if self._backing is not None else ():
                     raise problem
                 self._knows_sequences = True
-            self.restoration.reset_sequences()
+            if not self.pooled:
+                self.restoration.reset_sequences()
         if self._backing is None:
             backing = BackingConnection(Connector(self._database, self._host, self._database.url))
             backing.connect()  # initialises the dialect
@@ -80,7 +84,8 @@ class _RollbackView(WorkView):
         return self.work.read(work)
 
     def watch(self) -> None:
-        self._strategy.restoration  # noqa: B018  # made before another connection has written
+        if not self._strategy.pooled:
+            self._strategy.restoration  # noqa: B018  # made before another connection has written
         super().watch()
 
     def close(self) -> Sequence[BaseException]:
@@ -93,7 +98,8 @@ class _RollbackView(WorkView):
         breaches = work.close()
         if self.keeping and self.kept is None:
             self.kept = strategy.keep()
-        if self.keeping or work.lost is not None or work.stuck:
+        unseen = self.watched and strategy.pooled
+        if self.keeping or work.lost is not None or work.stuck or unseen:
             return [*breaches, *strategy.forget(work.test)]
         if self.watched:
             changed, more = strategy.put_back(work.test, sequences=False)

@@ -122,7 +122,7 @@ class ContainerProvider(ServerProvider):
                     server = dataclasses.replace(server, host=host, port=port)
                     # A try costs processor time that the server needs to start.
                     check = container.check
-                    said = wait_until_ready(server, backend, driver, _START, check, pause=0.1)
+                    said, _ = wait_until_ready(server, backend, driver, _START, check, pause=0.1)
                 version = backend.version_of(said)
                 if too_old(version, backend.oldest):
                     raise server_too_old(backend.label, version, backend.oldest, image)

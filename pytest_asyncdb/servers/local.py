@@ -163,7 +163,7 @@ class _Start:
             server = dataclasses.replace(self.server, host="127.0.0.1", port=port)
             self.supervisor.start(self.recipe.serve(self.place, port), self.recipe.stop)
             try:
-                text = wait_until_ready(server, self.backend, self.driver, _START, self._check)
+                text, _ = wait_until_ready(server, self.backend, self.driver, _START, self._check)
                 return dataclasses.replace(server, version=self.backend.version_of(text))
             except NotReady as error:
                 raise self._failure(str(error)) from error

@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_asyncdb._engines.build_engine import OURS, build_engine
 from pytest_asyncdb.abc import Server
@@ -40,6 +40,18 @@ class NotReady(Exception):
         self.error = error
 
 
+class Answer(NamedTuple):
+    """The answer of a server that is ready.
+
+    Args:
+        version: What it says is its version.
+        behind_pooler: See :class:`Server`.
+    """
+
+    version: str
+    behind_pooler: str
+
+
 def wait_until_ready(
     server: Server,
     backend: Backend,
@@ -48,7 +60,7 @@ def wait_until_ready(
     check: Callable[[], None] = lambda: None,
     final: Callable[[BaseException], bool] = lambda error: False,
     pause: float = 0.03,
-) -> str:
+) -> Answer:
     """Ask until the server answers; returns its answer to ``version_query()``.
 
     Runs an event loop of its own in the calling thread.
@@ -70,6 +82,7 @@ def wait_until_ready(
         engine = build_engine(
             backend.url(server, driver.name, None),
             poolclass=NullPool,
+            connect_args=dict(driver.pooler_arguments),  # it is not known yet whether there is one
             execution_options={OURS: True},  # tests of another backend may run meanwhile
         )
     except (ImportError, ArgumentError) as error:
@@ -80,13 +93,19 @@ def wait_until_ready(
         missing = isinstance(error, RuntimeError) and "cryptography" in str(error)
         return missing or isinstance(error, (ImportError, ArgumentError)) or final(error)
 
-    async def attempt() -> str:
+    async def attempt() -> Answer:
         async with engine.connect() as connection:
-            return str(await connection.scalar(text(backend.version_query())))
+            found = await connection.execute(text(backend.version_query()))
+            version, *session = found.one()
+            raw = await connection.get_raw_connection()
+            told = driver.session_id(raw.driver_connection)
+            # A pooler tells each client an id of its own, to know whose statement to cancel.
+            pooler = bool(session) and told is not None and told != session[0]
+            return Answer(str(version), (session[1] or "a Unix socket") if pooler else "")
 
-    async def attempts() -> str:
+    async def attempts() -> Answer:
         began = time.monotonic()
-        task: asyncio.Task[str] | None = None
+        task: asyncio.Task[Answer] | None = None
         last: BaseException = TimeoutError("the connection hangs")
         try:
             while (left := began + seconds - time.monotonic()) > 0:

@@ -88,7 +88,7 @@ class UrlProvider(ServerProvider):
         began = time.monotonic()
         try:
             with patience(progress, f"{backend.label}: waiting for the server of {given.source}"):
-                text = wait_until_ready(server, backend, driver, _ANSWER, final=_is_final)
+                text, pooler = wait_until_ready(server, backend, driver, _ANSWER, final=_is_final)
         except NotReady as error:
             raise _no_answer(error, given, url, backend) from None
         version = backend.version_of(text)
@@ -106,7 +106,8 @@ class UrlProvider(ServerProvider):
             raise ServerStartError(what, [seen], [remedy], "Seen:")
         if too_old(version, backend.oldest):
             raise server_too_old(backend.label, version, backend.oldest, given.source)
-        yield dataclasses.replace(server, version=version, seconds=time.monotonic() - began)
+        took = time.monotonic() - began
+        yield dataclasses.replace(server, version=version, seconds=took, behind_pooler=pooler)
 
 
 def _server(url: URL, found: Candidate, backend: Backend) -> Server:
