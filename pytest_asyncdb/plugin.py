@@ -20,8 +20,10 @@ from pytest_asyncdb._run.stash import ITEM, RUN, state_of
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     from pytest_asyncdb import fixtures, hookspecs
+    from pytest_asyncdb._run.progress import PROGRESS, Progress
 
     pluginmanager.add_hookspecs(hookspecs)
+    pluginmanager.register(Progress(), PROGRESS)
     # For "pytest_plugins" pytest would read the entry points of all packages once more.
     pluginmanager.register(fixtures, fixtures.__name__)
 

@@ -11,7 +11,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import importlib
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -239,8 +238,3 @@ def _import_for_threads() -> None:
     """
     for name in ("_run.run_lock", "_run.leftovers", "_databases.connection_limit"):
         importlib.import_module(f"pytest_asyncdb.{name}")
-
-
-def print_progress(line: str) -> None:
-    """Print a line for the user on the real stderr: pytest may capture ``sys.stderr``."""
-    print(f"asyncdb: {line}", file=sys.__stderr__, flush=True)

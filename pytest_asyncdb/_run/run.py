@@ -20,7 +20,8 @@ from pytest_asyncdb._run.app_engines import app_engines
 from pytest_asyncdb._run.liveness import Liveness
 from pytest_asyncdb._run.messages import not_through_pooler
 from pytest_asyncdb._run.other_engines import OtherEngines
-from pytest_asyncdb._run.owned_servers import OwnedServers, print_progress
+from pytest_asyncdb._run.owned_servers import OwnedServers
+from pytest_asyncdb._run.progress import PROGRESS, Progress
 from pytest_asyncdb._run.redirect import Redirector
 from pytest_asyncdb._run.runs import new_id, prefix_of
 from pytest_asyncdb._run.server_choice import ServerChoice
@@ -69,8 +70,10 @@ class Run:
         else:
             check_hosts(self.settings, os.environ)
             self.id = new_id()
+            progress: Progress | None = config.pluginmanager.get_plugin(PROGRESS)
+            assert progress is not None
             self.servers = self.owned = OwnedServers(
-                self.settings, registry, self.choice, print_progress, self.id
+                self.settings, registry, self.choice, progress, self.id
             )
         written = self.settings.app_engines
         #: The application's engines that the ini file names.

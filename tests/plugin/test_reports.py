@@ -231,3 +231,38 @@ def test_forty_failures_on_four_backends_fit(shop: Project, servers: Servers) ->
             assert len(lines) - sections[0] <= 15, lines
     result = shop.pytester.runpytest_inprocess(*words, "--tb=line")
     assert len(result.outlines) <= 150
+
+
+SLOW = """
+from pytest_asyncdb.servers.memory import MemoryProvider
+
+
+class Slow(MemoryProvider):
+    def obtain(self, found, spec, backend, driver, progress):
+        progress("the server takes long")
+        return super().obtain(found, spec, backend, driver, progress)
+
+
+def pytest_asyncdb_register(registry):
+    registry.add_provider("memory", f"{__name__}:Slow")
+"""
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "1")])
+def test_a_line_of_progress_is_no_output_of_a_test(project: Project, workers: tuple) -> None:
+    """It stands on a line of its own, also when dots of tests are on the terminal's."""
+    project.write("slow.py", SLOW)
+    project.tests(
+        """
+        def test_first():
+            pass
+
+        async def test_it(asyncdb_session):
+            assert False
+        """
+    )
+    arguments = (*WITHOUT, "-p", "slow", "--asyncdb=sqlite", "--capture=fd", *workers)
+    result = project.pytester.runpytest_subprocess(*arguments)
+    result.assert_outcomes(passed=1, failed=1)
+    assert "asyncdb: the server takes long" in result.errlines
+    assert "takes long" not in str(result.stdout)
