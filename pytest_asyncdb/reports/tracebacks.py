@@ -31,7 +31,7 @@ def shortened(error: BaseException | None) -> Iterator[None]:
         return
     hidden = []
     for one in errors:
-        _shorten(one)
+        _shorten(one)  # a driver's error may have no frame left, the test's own has pytest's
         cause = one.__cause__
         is_driver_error = cause is not None and cause is getattr(one, "orig", None)
         if is_driver_error and not _is_explained(cause):
@@ -51,12 +51,12 @@ def _is_explained(error: BaseException | None) -> bool:
 
 
 def _shorten(error: BaseException) -> None:
-    """Unlink the frames that are left out; an error without a line of the user's keeps its own."""
+    """Unlink the frames that are left out."""
     first = error.__traceback__
     kept = [one for one in _entries(first) if not _is_left_out(one)]
+    error.__traceback__ = kept[0] if kept else None
     if first is None or not kept:
         return
-    error.__traceback__ = kept[0]
     # The first frame is pytest's own in an error of a test, which holds on to it.
     for one, following in zip([first, *kept], [*kept, None], strict=True):
         if one is not following:
