@@ -592,7 +592,8 @@ class Backend(abc.ABC):
         return "BEGIN"
 
     def local_settings(self, statement: str, parameters: Any) -> Sequence[str]:
-        """The names of the settings that *statement* changes until the end of its transaction."""
+        """The names of the settings that *statement*, in whose text there is a "set", changes until
+        the end of its transaction."""
         return ()
 
     def keep_setting(self, name: str, slot: str) -> tuple[str, str]:

@@ -79,10 +79,8 @@ class HostLoop:
         """
         # The lock keeps other threads from starting the task: greenlets in it cannot move.
         with self._private.lock:
-            task = self._private.create_task(work)
-            self._turn(task, timeout)
-            while timeout is None and not task.done():
-                self._turn(task, None)  # the loop was stopped for a call that was interrupted
+            task = self._private.start(work, timeout)
+            self._set_timer()
             if not task.done():
                 for _ in range(2):  # psycopg asks the server to cancel, and waits for its answer
                     if not task.done():
@@ -157,8 +155,8 @@ class HostLoop:
         outer = asyncio.get_running_loop()
         if outer is self.loop:
             return await work
-        task = self._private.create_task(work)
-        self._turn(task, PATIENCE)
+        task = self._private.start(work, PATIENCE)
+        self._set_timer()
         if not task.done():
             try:
                 await self._parking.wait(task, outer)
@@ -221,15 +219,18 @@ class HostLoop:
             task.cancel()
         if left:
             settled = asyncio.gather(*left, return_exceptions=True)
-            self._turn(self._private.create_task(settled), CANCEL_PATIENCE)
+            self._private.start(settled, CANCEL_PATIENCE)
         self.run(self.loop.shutdown_asyncgens())
         self.loop.close()
 
     def _turn(self, task: asyncio.Task[Any], patience: float | None) -> None:
-        """Run the loop until *task* is done; parked calls would not notice what else is ready."""
-        parked = bool(self._parking.waiting)
-        self._private.turn(task, patience, again=parked)
-        if parked and (outer := running_loop()) is not None:
+        """Go on with *task*."""
+        self._private.turn(task, patience)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        """The private loop has run: its next timer may be another one for calls that wait."""
+        if self._private.waiting and (outer := running_loop()) is not None:
             self._parking.set_timer(outer)
 
     def _await(
@@ -240,25 +241,24 @@ class HostLoop:
         place: Place,
         awaitable: Awaitable[Any],
     ) -> Any:
-        inside = running_loop()
-        set_running_loop(outer)
-        try:
-            task = self._private.create_task(awaitable)
-            self._turn(task, patience if outer is not None else None)
-            if not task.done():
-                assert outer is not None  # without a caller's loop there is no limit
-                self._endings[task] = on_cancel
-                try:
-                    place.wait(self._parking.wait(task, outer))
-                except BaseException:
-                    if not task.done():
-                        self._end(task, on_cancel)
-                    raise
-                finally:
-                    del self._endings[task]
-            return task.result()
-        finally:
-            set_running_loop(inside)
+        task = self._private.start(awaitable, patience if outer is not None else None, at_once=True)
+        if outer is not None and self._private.waiting:
+            self._parking.set_timer(outer)
+        if not task.done():
+            assert outer is not None  # without a caller's loop there is no limit
+            inside = running_loop()
+            set_running_loop(outer)
+            self._endings[task] = on_cancel
+            try:
+                place.wait(self._parking.wait(task, outer))
+            except BaseException:
+                if not task.done():
+                    self._end(task, on_cancel)
+                raise
+            finally:
+                del self._endings[task]
+                set_running_loop(inside)
+        return task.result()
 
     def _end(self, task: asyncio.Task[Any], on_cancel: Ending | None) -> None:
         """End a call whose caller was cancelled; the connection should survive."""
@@ -266,7 +266,8 @@ class HostLoop:
             task.cancel()
         else:
             with self._private.lock:  # as in run()
-                self._turn(self._private.create_task(on_cancel(task)), CANCEL_PATIENCE)
+                self._private.start(on_cancel(task), CANCEL_PATIENCE)
+                self._set_timer()
         self._turn(task, CANCEL_PATIENCE)
         if task.done() and not task.cancelled():
             task.exception()  # retrieved: the caller sees its own cancellation

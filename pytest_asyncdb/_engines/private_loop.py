@@ -10,13 +10,20 @@ import asyncio
 import contextlib
 import os
 import selectors
+import sys
 import threading
 import time
+import types
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from pytest_asyncdb._engines.asyncio_internals import pause, resolve, resume
+from pytest_asyncdb._engines.asyncio_internals import (
+    SteppedLoop,
+    pause,
+    resolve,
+    resume,
+)
 
 #: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
 __tracebackhide__ = True
@@ -28,30 +35,35 @@ _POLL = 0.002
 
 
 class _Selector(selectors.DefaultSelector):
-    """A selector that stops its loop when that has been idle for long enough.
+    """A selector that notices when its loop has been idle for long enough.
 
     A loop calls ``select`` with a timeout of 0 while callbacks are ready, and with None or
     a positive one when it is about to block: the one public place to see that.
     """
 
-    #: Stops the loop.
-    stop: Callable[[], None]
-
     def __init__(self) -> None:
         super().__init__()
         #: ``time.monotonic()`` until which the loop may block; None: no limit.
         self.until: float | None = None
+        #: The loop was idle then.
+        self.idle = False
         #: Seconds until the loop's next timer, when it was last found idle.
         self.next_timer: float | None = None
+        self._skipped = False
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if (timeout is not None and timeout <= 0) or self.until is None:
+        if timeout is not None and timeout <= 0:
+            # What is ready is the start of a statement, or its end: nothing else has arrived.
+            self._skipped = not self._skipped
+            return [] if self._skipped else super().select(0)
+        self._skipped = False
+        if self.until is None:
             return super().select(timeout)
-        left = max(0.0, self.until - time.monotonic())
+        left = self.until - time.monotonic()  # less than 0 is no time, too
         events = super().select(left if timeout is None else min(left, timeout))
         if not events and time.monotonic() >= self.until:
             self.next_timer = timeout
-            self.stop()
+            self.idle = True
         return events
 
 
@@ -74,13 +86,12 @@ class PrivateLoop:
     def __init__(self) -> None:
         #: Its file descriptor is readable when something has arrived; Windows has none.
         self.selector = _Selector()
-        self.loop = asyncio.SelectorEventLoop(self.selector)
+        self.loop = SteppedLoop(self.selector)
         self.loop.set_debug(False)
-        self.selector.stop = self.loop.stop
         #: Held while the loop runs.
         self.lock = threading.RLock()
-        #: The task that the loop is being run for; its end stops the loop.
-        self._awaited: asyncio.Task[Any] | None = None
+        #: Number of calls that wait, by the loop on which they do.
+        self.waiting: dict[asyncio.AbstractEventLoop, int] = {}
         _LOOPS.add(self)
 
     def end_in_child(self) -> None:
@@ -99,49 +110,75 @@ class PrivateLoop:
         with contextlib.suppress(RuntimeError):  # it is running
             self.loop.close()
 
-    def create_task(self, work: Awaitable[T]) -> asyncio.Task[T]:
-        """A task for :meth:`turn`."""
-        return self.loop.create_task(self._stopping(work))
+    def start(
+        self, work: Awaitable[T], patience: float | None, at_once: bool = False
+    ) -> asyncio.Task[T]:
+        """Run *work* in a new task, until that is done or *patience* is over.
 
-    def turn(
-        self, task: asyncio.Task[Any] | None, patience: float | None, again: bool = False
-    ) -> None:
+        Args:
+            at_once: Its first step comes before what is ready and costs no step of the loop, unless
+                calls wait: then they keep their order.
+        """
+        if type(work) is not types.CoroutineType:
+            work = _awaited(work)
+        with self.lock:
+            if at_once and not self.waiting:
+                task, first = self.loop.make_task(work)
+            else:
+                task, first = self.loop.create_task(work), None
+            self._run(task, patience, first)
+        return task
+
+    def turn(self, task: asyncio.Task[Any] | None, patience: float | None) -> None:
         """Run the loop until *task* is done or *patience* is over.
 
         The caller's loop, if one runs in this thread, stands still meanwhile.
 
         Args:
-            task: A task of :meth:`create_task`; None: run what is ready.
+            task: A task of :meth:`start`; None: run what is ready.
             patience: Seconds; None: no limit.
-            again: Run also what became ready together with *task*.
         """
-        outer = pause()
+        with self.lock:
+            if task is None or not task.done():
+                self._run(task, patience)
+
+    def _run(
+        self,
+        task: asyncio.Task[Any] | None,
+        patience: float | None,
+        first: Callable[[], object] | None = None,
+    ) -> None:
+        """Run *first*, and then the loop, as ``run_forever()`` would."""
+        loop = self.loop
+        if loop.runs:
+            raise RuntimeError("the plugin's event loop is running already")
+        outer = pause(loop)
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(*loop.hooks)
+        loop.runs = True
         try:
-            with self.lock:
-                if task is not None and task.done():
-                    return
-                self.selector.until = None if patience is None else time.monotonic() + patience
-                self._awaited = task
-                try:
-                    self.loop.run_forever()
-                finally:
-                    self._awaited = None
-                if again:
-                    self.selector.until = 0.0
-                    self.loop.run_forever()
+            if first is not None:
+                first()
+            if task is None or not task.done():
+                self._step(task, None if patience is None else time.monotonic() + patience)
+            if self.waiting and task is not None:
+                self._step(None, 0.0)  # calls that wait would not notice what else is ready
         finally:
+            loop.runs = False
+            sys.set_asyncgen_hooks(*hooks)
             resume(*outer)
 
-    async def _stopping(self, work: Awaitable[T]) -> T:
-        """Await *work*, and stop the loop if it runs for that.
+    def _step(self, task: asyncio.Task[Any] | None, until: float | None) -> None:
+        selector, step = self.selector, self.loop.step
+        selector.until, selector.idle = until, False
+        while not selector.idle:
+            step()
+            if task is not None and task.done():
+                break
 
-        A done callback of the task would cost the loop another iteration.
-        """
-        try:
-            return await work
-        finally:
-            if self._awaited is not None and self._awaited is asyncio.current_task():
-                self.loop.stop()
+
+async def _awaited(work: Awaitable[T]) -> T:
+    return await work
 
 
 class Parking:
@@ -149,8 +186,7 @@ class Parking:
 
     def __init__(self, private: PrivateLoop) -> None:
         self._private = private
-        #: Number of calls that wait, by the loop on which they do.
-        self.waiting: dict[asyncio.AbstractEventLoop, int] = {}
+        self.waiting = private.waiting
         self._timers: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
 
     async def wait(self, task: asyncio.Task[Any], outer: asyncio.AbstractEventLoop) -> None:

@@ -58,8 +58,9 @@ def user_places(limit: int = 3, start: FrameType | None = None) -> list[Place]:
             if kind == "end":
                 return places
             if kind == "user":
-                places.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
-                if len(places) == limit:
+                places += [(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)]
+                limit -= 1
+                if not limit:
                     return places
             frame = frame.f_back
         current = current.parent

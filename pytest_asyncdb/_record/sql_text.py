@@ -11,7 +11,7 @@ import re
 
 #: For functions of a statement's text: SQLAlchemy compiles a statement once, and its text comes
 #: thousands of times.
-_remembered = functools.lru_cache(maxsize=500)
+remembered = functools.lru_cache(maxsize=500)
 
 _COMMENTS = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|/\*(?!!).*?\*/)+", re.DOTALL)
 
@@ -60,7 +60,7 @@ def first_words(statement: str) -> str:
     return statement[match.end() :] if match else statement
 
 
-@_remembered
+@remembered
 def ends_transaction(statement: str, implicit_commits: bool) -> str | None:
     """Why *statement* would end the outer transaction, as a clause; None: it does not seem to.
 
@@ -75,7 +75,7 @@ def ends_transaction(statement: str, implicit_commits: bool) -> str | None:
     return None
 
 
-@_remembered
+@remembered
 def cannot_end_transaction(statement: str) -> bool:
     """Does *statement* leave the transaction open? False if that is uncertain."""
     return ";" not in statement and _PLAIN.match(first_words(statement)) is not None
@@ -86,7 +86,7 @@ def several_statements(text: str) -> bool:
     return ";" in text and ";" in _OPAQUE.sub("", text).strip("; \t\r\n")
 
 
-@_remembered
+@remembered
 def only_queries(statement: str) -> bool:
     """Is *statement* a query? False if that is uncertain."""
     text = first_words(statement)
@@ -95,13 +95,19 @@ def only_queries(statement: str) -> bool:
     return text[:4].lower() != "with" or _CHANGE.search(text) is None
 
 
-@_remembered
+@remembered
 def only_reads(statement: str) -> bool:
     """Does *statement* leave no data to undo? False if that is uncertain."""
     return only_queries(statement) or _NO_DATA.match(first_words(statement)) is not None
 
 
-@_remembered
+@remembered
+def may_set(statement: str) -> bool:
+    """Can *statement* change a setting? False: it has no word for that."""
+    return "set" in statement.lower()
+
+
+@remembered
 def savepoint(statement: str) -> tuple[str, str] | None:
     """The verb (``savepoint``, ``release`` or ``rollback``) and the savepoint's name; None: it is
     no statement about a savepoint."""

@@ -61,6 +61,11 @@ class _MySQLDriver(Driver):
             "readexactly() called while another coroutine is already waiting for incoming data"
         )
 
+    def close_cursor(self, cursor: Any) -> bool:
+        # Both only read the results that are left, of which no public name knows.
+        result = cursor._cursor._result
+        return result is None or not result.has_next
+
     async def run(
         self, connection: Any, statements: Sequence[str]
     ) -> Sequence[Sequence[tuple[Any, ...]]]:

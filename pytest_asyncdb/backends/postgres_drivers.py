@@ -92,6 +92,10 @@ class Asyncpg(_PostgresDriver):
         return connection._transport.get_extra_info("socket")
 
 
+#: libpq's PQTRANS_ACTIVE, PQTRANS_INTRANS, and PQTRANS_INERROR.
+_IN_TRANSACTION = (1, 2, 3)
+
+
 class Psycopg(_PostgresDriver):
     """https://www.psycopg.org/psycopg3/docs/."""
 
@@ -128,7 +132,8 @@ class Psycopg(_PostgresDriver):
         return await cursor.fetchall()  # type: ignore[no-any-return]
 
     def in_transaction(self, connection: Any) -> bool | None:
-        return connection.info.transaction_status.name in ("INTRANS", "INERROR", "ACTIVE")
+        # By number: ``info`` makes an object and an enum's member for each question.
+        return connection.pgconn.transaction_status in _IN_TRANSACTION
 
     def is_closed(self, connection: Any) -> bool:
         return bool(connection.closed)

@@ -102,13 +102,13 @@ class Aiosqlite(Driver):
         return True  # SQLite has reset the statement after its last row
 
     def in_transaction(self, connection: Any) -> bool | None:
-        return bool(connection.in_transaction)
+        try:
+            return connection.in_transaction  # type: ignore[no-any-return]
+        except ValueError:  # "no active connection"
+            return None
 
     def is_closed(self, connection: Any) -> bool:
-        try:
-            return connection.in_transaction is None
-        except ValueError:  # "no active connection"
-            return True
+        return self.in_transaction(connection) is None
 
     async def cancel(
         self,

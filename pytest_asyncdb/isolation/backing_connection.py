@@ -108,7 +108,7 @@ class BackingConnection:
 
     def in_transaction(self) -> bool | None:
         """Is the connection in a transaction? None: the driver does not know."""
-        return self.driver.in_transaction(self.connection)
+        return self.driver.in_transaction(self._raw) if self._raw is not None else None
 
     def script(self, statements: Sequence[str]) -> None:
         """Run statements of the plugin, in one round trip if the driver can.

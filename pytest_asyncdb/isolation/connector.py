@@ -32,7 +32,6 @@ class Connector:
     """
 
     def __init__(self, database: Database, host: HostLoop, url: URL) -> None:
-        from sqlalchemy import event
         from sqlalchemy.pool import NullPool
         from sqlalchemy.util import LRUCache
 
@@ -57,8 +56,10 @@ class Connector:
             isolation_level=self.isolation_level,
             **options,
         )
-        event.listen(self.engine.sync_engine, "do_connect", self._connect)
         self.dialect: Dialect = self.engine.dialect
+        # A listener of "do_connect" would make SQLAlchemy look for listeners at each statement.
+        self._connect_first = self.dialect.connect
+        self.dialect.connect = self._connect  # type: ignore[method-assign]
         #: Restores what connecting has set; None: no connection has been opened yet.
         self.settings: Sequence[str] | None = None
         #: The dialects of the tests' engines.
@@ -71,14 +72,14 @@ class Connector:
             **self.engine.get_execution_options(),
         }
 
-    def _connect(self, dialect: Dialect, record: object, args: object, kwargs: object) -> Any:
+    def _connect(self, *args: Any, **kwargs: Any) -> Any:
         """Connect to the URL of the connection that is being opened, without asking the server
         again what the first connection has told the dialect."""
         url = OPENING.get(self.url)
-        if url is self._first_url:
-            return None  # SQLAlchemy connects
-        positional, named = dialect.create_connect_args(url)
-        return dialect.connect(*positional, **{**named, **self._connect_args})
+        if url is not self._first_url:
+            positional, named = self.dialect.create_connect_args(url)
+            args, kwargs = tuple(positional), {**named, **self._connect_args}
+        return self._connect_first(*args, **kwargs)
 
     def test_engine(
         self, check_out: Callable[..., Any], pools: list[CheckoutPool], is_async: bool = True

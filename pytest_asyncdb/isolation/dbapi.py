@@ -41,6 +41,9 @@ __tracebackhide__ = True
 HARMLESS = ("is_", "get_", "fileno", "character_set", "thread_id")
 #: Methods that do not change the driver's connection.
 _ORDINARY = ("execute", "fetch", "ping", "xid", "dbapi", "tpc_", *HARMLESS)
+_FETCHES = ("fetchone", "fetchmany", "fetchall")
+#: MySQL's drivers have -1 as an unsigned number of 64 bits for a stream.
+_NO_COUNT = 2**63
 #: Types of attributes through which nothing can be changed.
 _PLAIN = (str, int, float, bytes, tuple, type, type(None))
 
@@ -191,24 +194,28 @@ class Cursor:
             _cursor=None,
             _early={},
             _rows=None,
+            _fetched=False,  # its rows come without a call of the driver
         )
+
+    @property
+    def description(self) -> Any:
+        return None if self._cursor is None else self._cursor.description
 
     def __getattr__(self, name: str) -> Any:
         cursor = self._cursor
         if cursor is None:
             if name in self._early:
                 return self._early[name]
-            if name in ("description", "lastrowid"):
+            if name == "lastrowid":
                 return None
             if name == "rowcount":
                 return -1
             cursor = self._checkout.backing.call(self._open)
-        fetches = name in ("fetchone", "fetchmany", "fetchall")
+        fetches = name in _FETCHES
         if fetches and self._rows is not None:
             return getattr(self._rows, name)
         value = getattr(cursor, name)
-        # SQLAlchemy 2.0's cursors for psycopg do not say what they are; a call does no harm.
-        if fetches and not getattr(cursor, "server_side", True):
+        if fetches and self._fetched:
             return value
         if fetches or name in ("nextset", "setinputsizes", "callproc"):
             return lambda *args, **kwargs: self._checkout.backing.call(
@@ -259,7 +266,9 @@ class Cursor:
         arguments = () if parameters is None else (parameters,)
 
         def work(text: str) -> Any:
-            return getattr(self._open(), method)(text, *arguments)
+            cursor = self._open()
+            execute = cursor.execute if method == "execute" else cursor.executemany
+            return execute(text, *arguments)
 
         failed: BaseException | None = None
         places = user_places(1)
@@ -278,11 +287,11 @@ class Cursor:
             raise
         finally:
             seconds = time.perf_counter() - began
-            rows = getattr(self._cursor, "rowcount", -1) if failed is None else -1
+            rows = self._cursor.rowcount if failed is None and self._cursor is not None else -1
             checkout.work.log.add(
                 Statement(
                     operation,
-                    rows if rows >= 0 else None,
+                    rows if 0 <= rows < _NO_COUNT else None,
                     seconds,
                     method == "executemany",
                     None if failed is None else _class_name(failed),
@@ -295,13 +304,11 @@ class Cursor:
     def close(self) -> None:
         if not self._forget():
             return
-        backing, cursor = self._checkout.backing, self._cursor
-        # SQLAlchemy 2.0's cursors for psycopg do not say what they are.
-        fetched = not getattr(cursor, "server_side", True)
-        if fetched and backing.driver.close_cursor(cursor):
+        checkout, cursor = self._checkout, self._cursor
+        if self._fetched and checkout.work.connector.driver.close_cursor(cursor):
             return
         if in_greenlet():  # not in a finalizer: there the connection closes it
-            backing.call(cursor.close)
+            checkout.backing.call(cursor.close)
 
     async def _async_soft_close(self) -> None:
         """SQLAlchemy's name; see ``sqlalchemy_internals.soft_close``."""
@@ -320,18 +327,27 @@ class Cursor:
         """Note that the cursor is being closed; False: there is nothing to close."""
         if self._cursor is None or self._checkout.work.ended:
             return False
-        self._checkout.work.cursors.discard(self)
+        if self in self._checkout.work.cursors:
+            del self._checkout.work.cursors[self]
         return True
 
     def _open(self) -> Any:
-        if self._cursor is None:
+        cursor = self._cursor
+        if cursor is None:
             args, kwargs = self._how
-            cursor = self._checkout.adapted.cursor(*args, **kwargs)
-            for name, value in self._early.items():
-                setattr(cursor, name, value)
+            cursor = (self._checkout.taken or self._checkout.backing).adapted.cursor(
+                *args, **kwargs
+            )
+            if self._early:
+                for name, value in self._early.items():
+                    setattr(cursor, name, value)
             self.__dict__["_cursor"] = cursor
-            self._checkout.work.cursors.add(self)
-        return self._cursor
+            # SQLAlchemy 2.0's cursors for psycopg do not say what they are; a call does no harm.
+            if not getattr(cursor, "server_side", True):
+                self.__dict__["_fetched"] = True
+                self.__dict__["fetchall"] = cursor.fetchall
+            self._checkout.work.cursors[self] = None
+        return cursor
 
 
 class Rows:

@@ -71,7 +71,8 @@ class GuardedWork(Work):
             IsolationBreach: It has ended, or the connection has.
             IsolationConflict: The test has ended.
         """
-        super().check_open(statement)
+        if self.ended:  # asked here, too, since every statement comes here
+            super().check_open(statement)
         if self.lost is None and self.units.begun and not self.backing.is_open:
             self._lose(messages.LOST_CONNECTION, statement)
         if self.lost is not None:
@@ -91,7 +92,8 @@ class GuardedWork(Work):
         Raises:
             IsolationBreach: It has.
         """
-        if self.lost is None and self.backing.is_open and self.backing.in_transaction() is False:
+        backing = self.backing
+        if self.lost is None and backing.in_transaction() is False and backing.is_open:
             raise self.lose(statement)
 
     def lose(self, statement: str) -> errors.AsyncdbError:

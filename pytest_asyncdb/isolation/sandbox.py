@@ -10,6 +10,7 @@ from pytest_asyncdb import errors
 from pytest_asyncdb._engines.pool_internals import connect_listeners
 from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
 from pytest_asyncdb._record.call_sites import user_places
+from pytest_asyncdb._record.sql_text import may_set
 from pytest_asyncdb.isolation import local_settings
 from pytest_asyncdb.isolation.dbapi import HARMLESS, Checkout
 from pytest_asyncdb.isolation.turns import Turns
@@ -141,7 +142,8 @@ class SandboxConnection(Checkout):
 
     def _run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
         outer = self.work
-        self._free_connection()
+        if outer.cursors:
+            self._free_connection()
         if self.unit is None or not self.unit.open:
             self.unit = outer.push(read_only=self.read_only)
         unit = self.unit
@@ -151,7 +153,9 @@ class SandboxConnection(Checkout):
             text = _SAVEPOINT.sub(lambda match: f"asyncdb_{self.number}_{match[1]}", statement)
         if not outer.units.prepare(unit, text, whole):
             return None
-        keep = local_settings.watch(self.taken.backend, unit, text, call.parameters)
+        keep: list[str] = []
+        if may_set(text):
+            keep = local_settings.watch(self.taken.backend, unit, text, call.parameters)
         if keep:
             self.taken.script(keep)
         try:

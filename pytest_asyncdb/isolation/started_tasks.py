@@ -95,14 +95,16 @@ class StartedTasks:
 
     def use(self, task: Task, places: Sequence[Place]) -> None:
         """*task* runs a statement."""
-        key = weakref.ref(task)
-        if key not in self._used:
-            task.add_done_callback(self._done)
-            if not places and (other := user_task(task)) is not task:
-                self.use(other, places_of_task(other))
-                self._used[key] = None
-        if self._used.get(key, ()) is not None:
-            self._used[key] = places
+        key, used = weakref.ref(task), self._used
+        if key in used:
+            if used[key] is not None:
+                used[key] = places
+            return
+        task.add_done_callback(self._done)
+        used[key] = places
+        if not places and (other := user_task(task)) is not task:
+            self.use(other, places_of_task(other))
+            used[key] = None
 
     def forget(self, task: Task) -> None:
         """Another error is about *task*."""
@@ -133,9 +135,8 @@ class StartedTasks:
         self._leave(task, places)
 
 
-def started_in() -> StartedTasks | None:
-    """The tasks of the test that has started the running one."""
-    return _STARTED_IN.get()
+#: The tasks of the test that has started the running one.
+started_in = _STARTED_IN.get
 
 
 def late() -> errors.AsyncdbError | None:

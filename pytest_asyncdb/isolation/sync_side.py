@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_asyncdb._engines.asyncio_internals import pause, resume, running_loop
+from pytest_asyncdb._engines.asyncio_internals import pause, resume, running_loop, running_task
 from pytest_asyncdb.isolation.dbapi import Checkout, Cursor
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ class SyncSide:
         """The result of *function*, which may await. Blocks."""
         from sqlalchemy.util import greenlet_spawn
 
-        loop, task = pause()
+        task = running_task()
+        paused = pause()
         context = contextvars.copy_context()
         own = self._loop()
         name = task.get_name() if task is not None else threading.current_thread().name
@@ -46,7 +47,7 @@ class SyncSide:
             result: T = own.run_until_complete(own.create_task(work, name=name, context=context))
             return result
         finally:
-            resume(loop, task)
+            resume(*paused)
             for variable in context:  # such as the units of work that are open here
                 if variable.get(None) is not context[variable]:
                     variable.set(context[variable])

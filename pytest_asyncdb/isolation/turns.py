@@ -78,7 +78,8 @@ class Turns:
         self.tasks -= 1
         self._executing = False
         self._held = self._ending
-        self._wake()
+        if self._waiting:
+            self._wake()
 
     def before_end(self, begun: bool) -> None:
         """The application ends a transaction: let other tasks run, as a real connection does.

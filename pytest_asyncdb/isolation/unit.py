@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_asyncdb._record.sql_text import savepoint
+from pytest_asyncdb._record.sql_text import remembered, savepoint
 from pytest_asyncdb._record.statement_log import Place
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ class Unit:
                 self.must_roll_back = False
 
 
+@remembered
 def savepoint_statement(statement: str) -> tuple[str, str] | None:
     """The verb and the name in a statement about a savepoint of SQLAlchemy's, as ``sandbox.py``
     names it."""

@@ -70,7 +70,11 @@ class UnitsOfWork:
     @property
     def conflicting(self) -> errors.AsyncdbError | None:
         """The error for a statement, if it would see data that are not what they would be."""
-        return self.overlap or next((one.late for one in self.units if one.late is not None), None)
+        if self.overlap is None:
+            for unit in self.units:
+                if unit.late is not None:
+                    return unit.late
+        return self.overlap
 
     def note(self, problem: str | None) -> None:
         """Note that the data are not what they would be on connections of their own. The next
@@ -204,9 +208,10 @@ class UnitsOfWork:
         self._on_ended()
 
     def _above(self, unit: Unit) -> list[Unit]:
-        if self.top is unit or unit not in self.units:
+        units = self.units
+        if not units or units[-1] is unit or unit not in units:
             return []
-        return self.units[self.units.index(unit) + 1 :]
+        return units[units.index(unit) + 1 :]
 
     def _wrote(self, unit: Unit, above: Sequence[Unit]) -> None:
         unit.wrote += 1

@@ -47,10 +47,10 @@ class Call:
             test.use(self.task, places)
 
     def __enter__(self) -> None:
-        self.work.running.add(self)
+        self.work.running[self] = None
 
     def __exit__(self, *_: object) -> None:
-        self.work.running.discard(self)
+        del self.work.running[self]
 
 
 class Owner(NamedTuple):
@@ -91,11 +91,11 @@ class Work(abc.ABC):
         self.test = test
         self.log = StatementLog(connector.hide_parameters)
         #: The calls that are running.
-        self.running: set[Call] = set()
+        self.running: dict[Call, None] = {}
         #: What the test must be told at its end.
         self.breaches: list[BaseException] = []
         #: Cursors that are open: streams, and those of statements that were cancelled.
-        self.cursors: set[Any] = set()
+        self.cursors: dict[Any, None] = {}
         #: The test is over, or this is a forked child of its process.
         self.ended = False
         #: Why a statement is refused after that.
@@ -154,7 +154,7 @@ class Work(abc.ABC):
         that runs in the driver's thread, so it would stop the whole process.
         """
         for cursor in list(cursors):
-            self.cursors.discard(cursor)
+            self.cursors.pop(cursor, None)
             with contextlib.suppress(Exception):  # it ends with its transaction or connection
                 self.host.run(cursor.abandon(), CANCEL_PATIENCE)
 

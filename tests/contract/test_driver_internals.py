@@ -22,8 +22,8 @@ OF_CONNECTIONS = {
     "asyncmy": ["_transport", *MYSQL, "_init_command"],
     "aiomysql": ["_writer", *MYSQL, "init_command"],
 }
-#: And of its cursor class.
-OF_CURSORS = {"asyncmy": ["_show_warnings"], "aiomysql": ["_show_warnings"]}
+#: And of its cursors.
+OF_CURSORS = {driver: ["_show_warnings", "_result"] for driver in ("asyncmy", "aiomysql")}
 
 
 @pytest.mark.parametrize("word", [w for w in WORDS if w.partition("+")[2] in OF_CONNECTIONS])
@@ -39,13 +39,16 @@ def test_the_private_names_of_a_driver_exist(servers: Servers, word: str) -> Non
             async with engine.connect() as connection:
                 await connection.exec_driver_sql("SELECT 1")
                 raw = (await connection.get_raw_connection()).driver_connection
-                return [name for name in OF_CONNECTIONS[driver] if not hasattr(raw, name)]
+                gone = [name for name in OF_CONNECTIONS[driver] if not hasattr(raw, name)]
+                if driver in OF_CURSORS:
+                    cursor = importlib.import_module(f"{driver}.cursors").Cursor(raw)
+                    gone += [name for name in OF_CURSORS[driver] if not hasattr(cursor, name)]
+                    gone += [] if hasattr(raw._result, "has_next") else ["_result.has_next"]
+                return gone
         finally:
             await engine.dispose()
 
     gone = asyncio.run(missing())
-    assert not gone, f"{driver}'s connection has no {gone} any more: see its class in backends/"
-    if driver in OF_CURSORS:
-        cursor = importlib.import_module(f"{driver}.cursors").Cursor
-        gone = [name for name in OF_CURSORS[driver] if not hasattr(cursor, name)]
-        assert not gone, f"{driver}'s cursor has no {gone} any more: see backends/mysql_drivers"
+    assert not gone, (
+        f"{driver}'s connection or cursor has no {gone} any more: see its class in backends/"
+    )

@@ -401,6 +401,21 @@ async def test_it(asyncdb_session):
 """
 
 
+@pytest.mark.everyday("mysql+asyncmy")
+def test_a_stream_has_no_number_of_rows(project: Project, target: Target) -> None:
+    """MySQL's drivers have -1 as an unsigned number for it."""
+    project.tests(
+        """
+        async def test_it(asyncdb_session, asyncdb):
+            await add(asyncdb_session, "ada", "bob")
+            async for _ in await asyncdb_session.stream(select(User.name)):
+                pass
+            assert asyncdb.statements[-1].rows in (None, 0, 1, 2)
+        """
+    )
+    project.run(target).passed(1)
+
+
 @pytest.mark.everyday("postgres+psycopg")
 def test_a_long_statement_is_cut_in_the_middle(project: Project, servers: Servers) -> None:
     """Its values are shown as SQL would have them, dates in ISO form."""

@@ -43,6 +43,15 @@ def test_a_private_name_of_asyncio_is_there(module: str, name: str, breaks: str)
     assert there, f"{module}.{name} is gone; without it {breaks}"
 
 
+@pytest.mark.parametrize(
+    "name", ["_run_once", "_asyncgen_firstiter_hook", "_asyncgen_finalizer_hook"]
+)
+def test_a_private_name_of_asyncios_loops_is_there(name: str) -> None:
+    """``SteppedLoop`` needs them."""
+    there = hasattr(asyncio.SelectorEventLoop, name)
+    assert there, f"event loops have no {name} any more; without it no statement runs in place"
+
+
 def test_whoever_closes_a_loop_is_known_to_the_tasks_that_it_cancels() -> None:
     """By the frame of ``_cancel_all_tasks``, which a task's own end does not have."""
     closers = []
@@ -145,6 +154,7 @@ OURS = {"_connection", "_async_soft_close"}
 def test_private_names_are_used_in_these_modules_only() -> None:
     """In ``_engines`` and ``isolation`` an underscore of asyncio or of an adapter is a new one."""
     private = {"_set_running_loop", "_get_running_loop", "_enter_task", "_leave_task"}
+    private |= {"_run_once", "_asyncgen_firstiter_hook", "_asyncgen_finalizer_hook"}
     private |= {"_execute_mutex", "_handle_exception", "_rowbuffer", *OURS}
     found = set()
     for folder in ("_engines", "isolation"):

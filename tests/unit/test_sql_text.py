@@ -6,6 +6,7 @@ import pytest
 
 from pytest_asyncdb._record.sql_text import (
     ends_transaction,
+    may_set,
     only_queries,
     only_reads,
     savepoint,
@@ -83,6 +84,12 @@ def test_a_statement_reads_only_where_that_is_sure() -> None:
     assert only_reads("/* x */ show tables")
     assert not only_reads("WITH x AS (INSERT INTO t VALUES (1) RETURNING id) SELECT * FROM x")
     assert not only_reads("CALL fill()")
+
+
+def test_settings_have_a_word() -> None:
+    assert may_set("/* x */ Set LOCAL a = 1")
+    assert may_set("SELECT set_config('a', 'b', true)")
+    assert not may_set("SELECT 1")
 
 
 def test_a_query_begins_no_change() -> None:
