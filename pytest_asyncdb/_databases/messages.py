@@ -117,7 +117,8 @@ def schema_failed(label: str, what: str, error: BaseException) -> errors.SchemaE
         return errors.SchemaError(str(error))
     original = getattr(error, "orig", None)
     portable = any(cls.__name__ == "CompileError" for cls in type(error).__mro__)
-    cure = "make the models portable to" if portable else f"make {what} run on"
+    subject = what if what == "create_all" else "the migrations"
+    cure = "make the models portable to" if portable else f"make {subject} run on"
     return errors.SchemaError(
         f"{what} failed on {label}",
         [f"{type(error).__name__}: {str(error).strip()}", *getattr(error, "__notes__", ())],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,21 +23,25 @@ class Progress:
         self._stderr: int | None = None
         with contextlib.suppress(OSError):  # a process without stderr
             self._stderr = os.dup(2)
-        #: Number of characters on the terminal's current line, such as dots for tests.
-        self._column: Callable[[], int] = int
+        self._config: pytest.Config | None = None
 
     def pytest_configure(self, config: pytest.Config) -> None:
-        if config.pluginmanager.has_plugin("terminalreporter"):
-            writer = config.get_terminal_writer()
-            self._column = lambda: writer.width_of_current_line
+        self._config = config
 
     def __call__(self, line: str) -> None:
         """Print *line*, on a line of its own."""
         if self._stderr is None:
             return
-        text = f"{os.linesep if self._column() else ''}asyncdb: {line}{os.linesep}"
+        text = f"{os.linesep if self._is_within_line() else ''}asyncdb: {line}{os.linesep}"
         with contextlib.suppress(OSError):
             os.write(self._stderr, text.encode(errors="replace"))
+
+    def _is_within_line(self) -> bool:
+        """Do dots of tests stand on the terminal's line?"""
+        config = self._config
+        if config is None or not config.pluginmanager.has_plugin("terminalreporter"):
+            return False
+        return config.get_terminal_writer().width_of_current_line > 0
 
     def pytest_unconfigure(self) -> None:
         if self._stderr is not None:

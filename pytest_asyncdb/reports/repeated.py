@@ -44,15 +44,18 @@ def show_once(reports: Iterable[pytest.TestReport], brief: bool) -> None:
     shown: dict[Hashable, pytest.TestReport] = {}
     also_on: dict[str, list[str]] = {}
     for report in reports:
-        backend = dict(report.user_properties).get(BACKEND)
+        backend = dict(getattr(report, "user_properties", ())).get(BACKEND)  # not of a collector
         if backend is None:
             continue
         outcome = getattr(report, "asyncdb", {})
-        key = _of_test(report, outcome) or (report.when, str(report.longrepr))
-        first = shown.setdefault(key, report)
-        if first is report:
+        of_test, of_setup = _of_test(report, outcome), (report.when, str(report.longrepr))
+        first = shown.get(of_setup) or shown.get(of_test)
+        if first is None:
+            shown[of_setup] = report
+            if of_test is not None:
+                shown[of_test] = report
             continue
-        if "error" in outcome and key[0] == outcome["test"]:
+        if "error" in outcome and outcome["test"] == getattr(first, "asyncdb", outcome)["test"]:
             also_on.setdefault(first.nodeid, []).append(str(backend))
             preposition, where = "on", str(dict(first.user_properties)[BACKEND])
             error = summary(outcome["error"])
@@ -63,20 +66,20 @@ def show_once(reports: Iterable[pytest.TestReport], brief: bool) -> None:
         lines = [] if brief else wrap(text)
         report.longrepr = Repeated(report.longrepr, lines)  # type: ignore[assignment]
         report.sections = [one for one in report.sections if not one[0].startswith("asyncdb")]
-    for first in shown.values():
+    for first in dict.fromkeys(shown.values()):
         if first.nodeid in also_on and not brief:
             text = f"also on {', '.join(also_on[first.nodeid])}: the same error"
             title, above = first.sections.pop() if first.sections else ("asyncdb", "")
             first.sections.append((title, f"{above}\n{text}".lstrip("\n")))
 
 
-def _of_test(report: pytest.TestReport, outcome: dict[str, Any]) -> tuple[Hashable, ...]:
-    """What the failures of one test have in common if it fails in the same way; empty: unknown.
+def _of_test(report: pytest.TestReport, outcome: dict[str, Any]) -> Hashable:
+    """What the failures of one test have in common if it fails in the same way; None: unknown.
 
     A server's error is the same if its kind is: each DBMS has its own words for it.
     """
     error, crash = outcome.get("error"), getattr(report.longrepr, "reprcrash", None)
     if error is None or crash is None:
-        return ()
+        return None
     what = error["cause"] if error["code"] else error["message"]
     return outcome["test"], report.when, crash.path, crash.lineno, error["type"], what

@@ -75,7 +75,7 @@ def wait_until_ready(
         NotReady: No answer in time, or a final error.
     """
     from sqlalchemy import text
-    from sqlalchemy.exc import ArgumentError
+    from sqlalchemy.exc import ArgumentError, ProgrammingError
     from sqlalchemy.pool import NullPool
 
     try:
@@ -91,7 +91,10 @@ def wait_until_ready(
     def useless(error: BaseException) -> bool:
         # The last one: a package that a driver needs for some ways to log in.
         missing = isinstance(error, RuntimeError) and "cryptography" in str(error)
-        return missing or isinstance(error, (ImportError, ArgumentError)) or final(error)
+        # The server has answered: to a statement of a listener on the class Engine.
+        answered = isinstance(error, ProgrammingError)
+        never = isinstance(error, (ImportError, ArgumentError))
+        return missing or answered or never or final(error)
 
     async def attempt() -> Answer:
         async with engine.connect() as connection:

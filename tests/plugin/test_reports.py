@@ -209,11 +209,12 @@ def test_a_setup_error_of_several_tests_is_shown_once(project: Project, servers:
             pass
         """
     )
-    result = project.pytester.runpytest_inprocess(*WITHOUT, "--asyncdb=sqlite")
-    result.assert_outcomes(errors=3)
-    assert str(result.stdout).count("LookupError: no rows today") == 1
     again = "the same as in test_it.py::test_it[sqlite-0]: asyncdb_seed failed on SQLite"
-    assert result.outlines.count(again) == 2
+    for words in (["--asyncdb=sqlite"], servers.arguments("sqlite", "postgres+asyncpg")):
+        result = project.pytester.runpytest_inprocess(*WITHOUT, *words)
+        result.assert_outcomes(errors=3 * len(words[0].split(",")))
+        assert result.outlines.count("LookupError: no rows today") == len(words[0].split(","))
+        assert result.outlines.count(again) == 2
 
 
 @pytest.mark.complete
