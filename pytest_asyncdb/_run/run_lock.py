@@ -146,13 +146,21 @@ async def dead_databases(
             query = next(reversed(backend.hold_lock_in_transaction(run)), None)
         if query is None or not sessions:
             continue
+        release = None if pooler else backend.release_lock(run)
         try:
             ((held,),) = await sql.fetch(query)
             if held and not await sql.answer(sessions):
                 for name in names:
                     yield name
-        finally:
-            # Also where the end of the run has cancelled this, since the server is silent.
-            async with asyncio.timeout(_ANSWER):
-                if not pooler:
-                    await sql.fetch(backend.release_lock(run))
+        except BaseException:
+            with contextlib.suppress(Exception):  # a cancellation by the end of the run stays one
+                await _release(sql, release)
+            raise
+        await _release(sql, release)
+
+
+async def _release(sql: AutocommitConnection, query: str | None) -> None:
+    """Release the lock of a dead run; the server may be silent."""
+    if query is not None:
+        async with asyncio.timeout(_ANSWER):
+            await sql.fetch(query)

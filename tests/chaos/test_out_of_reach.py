@@ -16,6 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from fix_chaos import TESTS_OF_MANY, Chaos, Run, at_moments, moments
@@ -49,6 +50,7 @@ class Proxy:
         self._selector.register(self._listener, selectors.EVENT_READ, None)
         self._selector.register(self._awake, selectors.EVENT_READ, None)
         self._command = ""
+        self._obeyed = threading.Event()
         self._sockets: list[socket.socket] = []
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -56,7 +58,9 @@ class Proxy:
     def tell(self, command: str) -> None:
         """``close``: nobody listens any more. ``hole``: what is sent comes to nothing."""
         self._command = command
+        self._obeyed.clear()
         self._wake.send(b"x")
+        self._obeyed.wait(30)
 
     @property
     def used(self) -> bool:
@@ -75,8 +79,10 @@ class Proxy:
                                 self._selector.unregister(one)
                             one.close()
                     if self._command == "end":
+                        self._obeyed.set()
                         return
                     silent = self._command == "hole"
+                    self._obeyed.set()
                     break  # the other keys may be of sockets that are closed now
                 if key.fileobj is self._listener:
                     one, _ = self._listener.accept()
@@ -194,6 +200,55 @@ def test_a_silent_server_does_not_keep_the_end_of_a_run(
     lease = run_lock.Lease(new_id(), server, backend, driver)
     lease.take()
     proxy.tell("hole")
+    begun = time.monotonic()
+    with pytest.raises(AsyncdbError, match="databases of this run are still on"):
+        lease.close()
+    assert time.monotonic() - begun < 30
+
+
+@pytest.mark.parametrize("seed", range(len(WORDS)), ids=WORDS)
+def test_a_server_that_falls_silent_at_last_does_not_keep_the_end_of_a_run(
+    target: Target, servers: Servers, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the run's databases are dropped."""
+    monkeypatch.setattr(run_lock, "_END", 0.5)
+    backend, driver, server = through_proxy(target, servers, proxy)
+    drop = run_lock.drop_leftovers
+
+    async def fall_silent(*arguments: Any) -> None:
+        proxy.tell("hole")
+        await drop(*arguments)
+
+    monkeypatch.setattr(run_lock, "drop_leftovers", fall_silent)
+    lease = run_lock.Lease(new_id(), server, backend, driver)
+    lease.take()
+    begun = time.monotonic()
+    with pytest.raises(AsyncdbError, match="databases of this run are still on"):
+        lease.close()
+    assert time.monotonic() - begun < 30
+
+
+@pytest.mark.parametrize("seed", range(len(WORDS)), ids=WORDS)
+def test_a_server_that_falls_silent_early_does_not_keep_the_end_of_a_run(
+    target: Target, servers: Servers, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it is asked whether a dead run has databases."""
+    monkeypatch.setattr(run_lock, "_ANSWER", 0.2)
+    backend, driver, server = through_proxy(target, servers, proxy)
+    listed = f"SELECT '{prefix_of(new_id())}main_1'"
+    monkeypatch.setattr(backend, "list_databases", lambda: listed)
+    hold_lock, own, silent = backend.hold_lock, new_id(), threading.Event()
+
+    def fall_silent(run: str) -> str | None:
+        if run != own:
+            proxy.tell("hole")
+            silent.set()
+        return hold_lock(run)
+
+    monkeypatch.setattr(backend, "hold_lock", fall_silent)
+    lease = run_lock.Lease(own, server, backend, driver)
+    lease.take()
+    assert silent.wait(30)
     begun = time.monotonic()
     with pytest.raises(AsyncdbError, match="databases of this run are still on"):
         lease.close()
