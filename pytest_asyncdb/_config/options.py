@@ -87,6 +87,10 @@ class Settings(NamedTuple):
         """The URL that the user gave for *spec*: for its version, else for its backend."""
         return self.urls.get(versioned(spec), self.urls.get(spec.backend))
 
+    def image(self, spec: BackendSpec) -> Sourced[str] | None:
+        """The image that the user gave for *spec*: for its version, else for its backend."""
+        return self.images.get(versioned(spec), self.images.get(spec.backend))
+
 
 def read_settings(
     config: pytest.Config, registry: Registry, environment: Mapping[str, str]

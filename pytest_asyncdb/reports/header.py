@@ -38,11 +38,13 @@ def header(run: Run, details: bool) -> list[str]:
 
 
 def short_line(run: Run, spec: BackendSpec) -> str:
-    """Server, driver, provider, strategy; AsyncdbError: one is not available."""
+    """Server, driver, provider, the user's image, strategy; AsyncdbError: one is not available."""
     provider, found = run.choice.find(spec)
     server = " ".join(filter(None, [run.backend(spec).label, found.version or spec.version]))
-    words = (server, run.driver(spec).name, provider.name, run.settings.isolation.value)
-    return " · ".join(words)
+    place, image = provider.name, run.settings.image(spec)
+    if image is not None and image.value in found.reason:
+        place += f" of {image.value}"
+    return " · ".join((server, run.driver(spec).name, place, run.settings.isolation.value))
 
 
 def backend_line(run: Run, spec: BackendSpec) -> str:

@@ -42,7 +42,8 @@ def show_once(reports: Iterable[pytest.TestReport], brief: bool) -> None:
         brief: pytest prints one line for each failure.
     """
     shown: dict[Hashable, pytest.TestReport] = {}
-    also_on: dict[str, list[str]] = {}
+    #: By the ``id()`` of the first report, which has no hash.
+    also_on: dict[int, tuple[pytest.TestReport, list[str]]] = {}
     for report in reports:
         backend = dict(getattr(report, "user_properties", ())).get(BACKEND)  # not of a collector
         if backend is None:
@@ -56,7 +57,7 @@ def show_once(reports: Iterable[pytest.TestReport], brief: bool) -> None:
                 shown[of_test] = report
             continue
         if "error" in outcome and outcome["test"] == getattr(first, "asyncdb", outcome)["test"]:
-            also_on.setdefault(first.nodeid, []).append(str(backend))
+            also_on.setdefault(id(first), (first, []))[1].append(str(backend))
             preposition, where = "on", str(dict(first.user_properties)[BACKEND])
             error = summary(outcome["error"])
         else:
@@ -66,11 +67,10 @@ def show_once(reports: Iterable[pytest.TestReport], brief: bool) -> None:
         lines = [] if brief else wrap(text)
         report.longrepr = Repeated(report.longrepr, lines)  # type: ignore[assignment]
         report.sections = [one for one in report.sections if not one[0].startswith("asyncdb")]
-    for first in dict.fromkeys(shown.values()):
-        if first.nodeid in also_on and not brief:
-            text = f"also on {', '.join(also_on[first.nodeid])}: the same error"
-            title, above = first.sections.pop() if first.sections else ("asyncdb", "")
-            first.sections.append((title, f"{above}\n{text}".lstrip("\n")))
+    for first, backends in () if brief else also_on.values():
+        text = f"also on {', '.join(backends)}: the same error"
+        title, above = first.sections.pop() if first.sections else ("asyncdb", "")
+        first.sections.append((title, f"{above}\n{text}".lstrip("\n")))
 
 
 def _of_test(report: pytest.TestReport, outcome: dict[str, Any]) -> Hashable:

@@ -149,7 +149,9 @@ def test_another_image_runs_in_place_of_the_official_one(
         try:
             result = run(project, "--asyncdb=postgres", f"--asyncdb-image={image}")
             result.assert_outcomes(passed=1)
-            result.stdout.fnmatch_lines([f"*container (image {image};*"])
+            result.stdout.fnmatch_lines(
+                [f"asyncdb: PostgreSQL * · container of {image} · rollback"]
+            )
             word = f"--asyncdb-image=postgres@17={image}"
             run(project, "--asyncdb=postgres@17", word).assert_outcomes(passed=1)
         finally:
