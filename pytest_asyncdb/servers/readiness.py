@@ -35,9 +35,19 @@ class NotReady(Exception):
     """
 
     def __init__(self, seconds: float, error: BaseException) -> None:
-        super().__init__(f"no answer to a query within {seconds:.1f} s; {describe(error)}")
+        what = f"no answer to a query within {seconds:.1f} s"
+        if _is_answer(error):
+            what = "it refused a statement, perhaps of a listener on the class Engine"
+        super().__init__(f"{what}; {describe(error)}")
         self.seconds = seconds
         self.error = error
+
+
+def _is_answer(error: BaseException) -> bool:
+    """Has the server answered, although not to the plugin's query?"""
+    from sqlalchemy.exc import ProgrammingError
+
+    return isinstance(error, ProgrammingError)
 
 
 class Answer(NamedTuple):
@@ -75,7 +85,7 @@ def wait_until_ready(
         NotReady: No answer in time, or a final error.
     """
     from sqlalchemy import text
-    from sqlalchemy.exc import ArgumentError, ProgrammingError
+    from sqlalchemy.exc import ArgumentError
     from sqlalchemy.pool import NullPool
 
     try:
@@ -91,10 +101,8 @@ def wait_until_ready(
     def useless(error: BaseException) -> bool:
         # The last one: a package that a driver needs for some ways to log in.
         missing = isinstance(error, RuntimeError) and "cryptography" in str(error)
-        # The server has answered: to a statement of a listener on the class Engine.
-        answered = isinstance(error, ProgrammingError)
         never = isinstance(error, (ImportError, ArgumentError))
-        return missing or answered or never or final(error)
+        return missing or never or _is_answer(error) or final(error)
 
     async def attempt() -> Answer:
         async with engine.connect() as connection:

@@ -206,6 +206,7 @@ def test_a_silent_server_does_not_keep_the_end_of_a_run(
     assert time.monotonic() - begun < 30
 
 
+@pytest.mark.complete
 @pytest.mark.parametrize("seed", range(len(WORDS)), ids=WORDS)
 def test_a_server_that_falls_silent_at_last_does_not_keep_the_end_of_a_run(
     target: Target, servers: Servers, proxy: Proxy, monkeypatch: pytest.MonkeyPatch

@@ -6,6 +6,8 @@ engine of SQLAlchemy with the same listeners; the control is one without.
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from fix_project import Project
 from fix_servers import Servers, Target
@@ -411,3 +413,28 @@ def test_listeners_of_another_dbms_do_not_run(project: Project, servers: Servers
         """
     )
     project.run(servers.target("sqlite")).passed(1)
+
+
+def test_a_listener_of_all_engines_that_a_server_refuses_is_told_at_once(
+    project: Project, servers: Servers
+) -> None:
+    """The server has answered; to ask it for half a minute would not help."""
+    servers.need("postgres", "local")
+    project.write(
+        "conftest.py",
+        """
+        from sqlalchemy import Engine, event
+
+        @event.listens_for(Engine, "connect")
+        def pragmas(connection, record):
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA foreign_keys = ON")
+            cursor.close()
+        """,
+    )
+    project.tests("async def test_it(asyncdb_session): pass")
+    target = dataclasses.replace(servers.target("sqlite"), word="postgres+asyncpg")
+    outcome = project.run_apart(target, "--asyncdb-server=local", timeout=25)
+    outcome.result.assert_outcomes(errors=1)
+    assert "it refused a statement, perhaps of a listener on the class Engine; " in outcome.text
+    assert 'ProgrammingError: syntax error at or near "PRAGMA"' in outcome.text
