@@ -31,7 +31,7 @@ def step_lines(
     Args:
         connections: Names of connections by their numbers; empty: they are not shown.
         hidden: Leave the parameters out.
-        short: Cut the statement in the middle so that it takes one line.
+        short: Cut the statement in the middle so that the entry takes two lines.
     """
     entry = step.entry
     first = f"{step.number or '':>4}  " + "  " * step.depth

@@ -17,13 +17,10 @@ CAUSES = {
     "other": "",
 }
 _BY_CODE = {code: cause for cause, codes in CAUSES.items() for code in codes.split()}
+#: The packages of the drivers.
+DRIVERS = ("aiosqlite", "asyncpg", "psycopg", "psycopg_pool", "asyncmy", "aiomysql", "pymysql")
 #: Packages whose exceptions are known.
-_DATABASE = frozenset(
-    {
-        *("sqlalchemy", "sqlite3", "aiosqlite", "asyncpg", "psycopg", "psycopg_pool"),
-        *("asyncmy", "aiomysql", "pymysql"),
-    }
-)
+_DATABASE = frozenset({"sqlalchemy", "sqlite3", *DRIVERS})
 #: For exceptions without a known code, by the name of their class.
 _BY_CLASS = {
     "IntegrityError": "constraint",

@@ -30,8 +30,8 @@ def header(run: Run, details: bool) -> list[str]:
     lines, strategy = [], run.settings.isolation.value
     for spec in run.settings.specs:
         try:
-            line = f"{backend_line(run, spec)}, {strategy}"
-            lines.append(f"asyncdb: {line if details else short_line(run, spec)}")
+            line = f"{backend_line(run, spec)}, {strategy}" if details else short_line(run, spec)
+            lines.append(f"asyncdb: {line}")
         except errors.AsyncdbError as error:
             lines.append(f"asyncdb: {spec}: {error.headline}")
     return lines

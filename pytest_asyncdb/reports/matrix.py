@@ -64,20 +64,21 @@ class Matrix:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         lines = self.lines()
         if lines:
-            terminalreporter.section(f"asyncdb: {self._number()} between backends", yellow=True)
+            terminalreporter.section(f"asyncdb: {self._differ()}", yellow=True)
         for line in lines:
             terminalreporter.write_line(line)
 
     def last_line(self) -> str:
         """What matters most, below pytest's short summary; empty: no test differs, no report."""
-        differ = any(self.differences().values())
-        text = f"{self._number()} between backends" if differ else "report"
+        differ = self._differ()
         path = f": {self.path}" if self.path is not None else ""
-        return f"asyncdb: {text}{path}" if differ or path else ""
+        return f"asyncdb: {differ or 'report'}{path}" if differ or path else ""
 
-    def _number(self) -> str:
+    def _differ(self) -> str:
+        """How many tests differ; empty: none."""
         number = sum(map(len, self.differences().values()))
-        return f"{counted(number, 'test')} {'differs' if number == 1 else 'differ'}"
+        verb = "differs" if number == 1 else "differ"
+        return f"{counted(number, 'test')} {verb} between backends" if number else ""
 
     @property
     def left_out(self) -> list[str]:

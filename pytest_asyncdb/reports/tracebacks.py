@@ -10,15 +10,10 @@ import contextlib
 from collections.abc import Iterator
 from types import TracebackType
 
-from pytest_asyncdb.reports.causes import chain, is_of_database
+from pytest_asyncdb.reports.causes import DRIVERS, chain, is_of_database
 
 #: Packages and modules whose frames are left out.
-_LEFT_OUT = frozenset(
-    {
-        *("sqlalchemy", "greenlet", "contextlib", "pytest_asyncdb"),
-        *("aiosqlite", "asyncpg", "psycopg", "psycopg_pool", "asyncmy", "aiomysql", "pymysql"),
-    }
-)
+_LEFT_OUT = frozenset({"sqlalchemy", "greenlet", "contextlib", "pytest_asyncdb", *DRIVERS})
 
 
 @contextlib.contextmanager
