@@ -108,7 +108,12 @@ class Aiosqlite(Driver):
             return None
 
     def is_closed(self, connection: Any) -> bool:
-        return self.in_transaction(connection) is None
+        # Not in_transaction(), for which SQLite waits while a statement runs.
+        try:
+            connection.isolation_level  # noqa: B018
+        except ValueError:  # "no active connection"
+            return True
+        return False
 
     async def cancel(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -53,6 +54,9 @@ class BackingConnection:
         self._database = ""
         #: The driver's connection, while there is one.
         self._raw: Any = None
+        #: An entry for each call that runs on it; the lock is held to begin one.
+        self._calls: list[None] = []
+        self._calls_lock = threading.RLock()
         #: Pools of which this is a connection: their listeners of "connect" run on it.
         self.pools: Sequence[Pool] = ()
         #: The listeners that have run on it.
@@ -107,8 +111,14 @@ class BackingConnection:
         return self.driver.was_ended(self.connection)
 
     def in_transaction(self) -> bool | None:
-        """Is the connection in a transaction? None: the driver does not know."""
-        return self.driver.in_transaction(self._raw) if self._raw is not None else None
+        """Is the connection in a transaction? None: the driver does not know, or a call runs.
+
+        SQLite would answer after a statement that runs in the driver's thread, and never if that
+        statement calls Python code, because the question holds the GIL.
+        """
+        with self._calls_lock:
+            known = self._raw is not None and not self._calls
+            return self.driver.in_transaction(self._raw) if known else None
 
     def script(self, statements: Sequence[str]) -> None:
         """Run statements of the plugin, in one round trip if the driver can.
@@ -118,11 +128,15 @@ class BackingConnection:
         Raises:
             Exception: The driver's own, as the adapter's cursors raise it, or TimeoutError.
         """
+        with self._calls_lock:
+            self._calls.append(None)
         try:
             self.host.run(self._script(statements), PATIENCE)
         except Exception as error:
             raise_as_dbapi_error(self._fairy.dbapi_connection, error)
             raise
+        finally:
+            self._calls.pop()
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Call *work* with a connection of SQLAlchemy's that is this one, in whatever transaction
@@ -186,7 +200,12 @@ class BackingConnection:
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
         """Call the adapter's code from a SQLAlchemy greenlet on any loop."""
-        return self.host.call(function, *args, on_cancel=self.cancel)
+        with self._calls_lock:
+            self._calls.append(None)
+        try:
+            return self.host.call(function, *args, on_cancel=self.cancel)
+        finally:
+            self._calls.pop()
 
     async def cancel(self, statement: asyncio.Future[Any]) -> None:
         """End a running statement on the server; the connection stays open."""

@@ -243,7 +243,8 @@ class DirectConnection(Checkout):
         begin = self.work.connector.backend.begin_at_write
         if begin is None or self.autocommit or only_queries(statement):
             return work(statement)
-        if self.backing.in_transaction() is False:
+        backing = self.backing
+        if backing.driver.in_transaction(backing.connection) is False:
             cursor = self.adapted.cursor()
             cursor.execute(begin)
             cursor.close()

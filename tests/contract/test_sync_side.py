@@ -15,6 +15,7 @@ pytestmark = [
 
 HELP = """
 import gc
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy.orm import Session, sessionmaker
@@ -243,16 +244,20 @@ async def test_the_next_statement_of_the_task_still_works(session, asyncdb_sync_
 
 
 async def test_tasks_go_on_while_a_thread_waits(session, asyncdb_sync_engine, strategy):
-    def slow():
-        return store(asyncdb_sync_engine, "a")
+    began, go_on = threading.Event(), threading.Event()
 
-    ticks = 0
+    def slow():
+        with asyncdb_sync_engine.begin() as connection:
+            connection.execute(insert(User), {"name": "a"})
+            began.set()
+            assert go_on.wait(10)
+            return connection.scalars(select(User.name)).all()
+
     task = asyncio.ensure_future(asyncio.to_thread(slow))
-    while not task.done():
-        ticks += 1
+    while not began.is_set():
         await asyncio.sleep(0)
+    go_on.set()
     assert await task == ["a"]
-    assert ticks > 1
 """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fix_project import Project
-from fix_servers import Target
+from fix_servers import Servers, Target
 
 from pytest_asyncdb.isolation.rollback import Rollback
 
@@ -212,3 +212,48 @@ on connections of their own it would have survived.
 or do both in one session, asyncdb_session
         """
     )
+
+
+FUNCTION = """
+import threading
+
+
+async def test_it(asyncdb_sessionmaker):
+    began, go_on = threading.Event(), threading.Event()
+
+    def wait():
+        began.set()
+        return go_on.wait(10)
+
+    async def slow():
+        async with asyncdb_sessionmaker() as session:
+            raw = await (await session.connection()).get_raw_connection()
+            await raw.driver_connection.create_function("wait", 0, wait)
+            return await session.scalar(text("SELECT wait()"))
+
+    async def quick():
+        async with asyncdb_sessionmaker() as session:
+            return await names(session)
+
+    first = asyncio.create_task(slow())
+    while not began.is_set():
+        await asyncio.sleep(0)
+    second = asyncio.create_task(quick())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    go_on.set()
+    assert await first == 1
+    assert await second == []
+"""
+
+
+@pytest.mark.parametrize("strategy", ["rollback", "reset", "copy"])
+def test_sqlite_is_asked_nothing_while_it_runs_a_function_of_the_application(
+    project: Project, servers: Servers, strategy: str
+) -> None:
+    """SQLite 3.53 answers whether it is in a transaction only after the statement, which waits for
+    the GIL that the question holds."""
+    project.tests(FUNCTION)
+    project.run_apart(
+        servers.target("sqlite"), f"--asyncdb-isolation={strategy}", timeout=60
+    ).passed(1)
