@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
+import threading
 from collections.abc import Awaitable, Callable
 from importlib.metadata import metadata, requires
 from pathlib import Path
 
 import aiomysql.connection
+import aiosqlite
 import asyncmy.connection
 import pytest
 import sqlalchemy
@@ -151,6 +153,22 @@ def test_two_writers_of_a_file(tmp_path: Path) -> None:
                 await other.execute(text("INSERT INTO t VALUES (2)"))
 
     run(work, f"sqlite+aiosqlite:///{tmp_path / 'test.db'}", connect_args={"timeout": 0})
+
+
+def test_the_threads_of_aiosqlite() -> None:
+    """That of a connection of SQLAlchemy does not keep the process alive, another one does."""
+
+    async def work(engine: AsyncEngine) -> None:
+        before = {*threading.enumerate()}
+        async with aiosqlite.connect(":memory:"):
+            assert [thread.daemon for thread in {*threading.enumerate()} - before] == [False]
+
+    async def work_of_sqlalchemy(engine: AsyncEngine) -> None:
+        assert [thread.daemon for thread in {*threading.enumerate()} - at_first] == [True]
+
+    at_first = {*threading.enumerate()}
+    run(work_of_sqlalchemy)
+    run(work)
 
 
 def test_create_all_wants_run_sync() -> None:

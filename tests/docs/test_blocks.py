@@ -192,3 +192,12 @@ def test_the_readme_has_the_form_that_was_agreed() -> None:
     assert len(lines) <= 120
     assert any(line.startswith("```python") for line in lines[:14])
     assert sum("![" in line for line in lines) <= 2
+
+
+def test_the_links_of_the_readme_lead_to_pages() -> None:
+    """They are absolute, for the package index: each page of the documentation exists."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert not re.findall(r"\]\((?!https://)[^)]*\)", readme)
+    pages = re.findall(r"readthedocs\.io/en/latest/([\w/-]+)\.html", readme)
+    assert len(pages) > 10
+    assert [page for page in pages if not (ROOT / "docs" / f"{page}.md").exists()] == []
