@@ -11,8 +11,9 @@ An HTML comment above a block says how:
   project.
 - ``<!-- not run: because … -->``.
 
-``<!-- new project -->`` by itself begins an empty project. Every project has the package
-``app`` beside this file. A block of a language below without a comment is a failure.
+``<!-- new project -->`` by itself begins another project. A project has the package ``app``
+beside this file; after ``<!-- empty project -->`` it has only what the page shows. A block of a
+language below without a comment is a failure.
 """
 
 from __future__ import annotations
@@ -69,15 +70,15 @@ class Block:
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """The blocks of a page, and ``<!-- new project -->`` as a block without text."""
+    """The blocks of a page; ``<!-- new project -->`` and the like are blocks without text."""
     lines = page.read_text(encoding="utf-8").splitlines()
     directive, number = "", 0
     while number < len(lines):
         line = lines[number].strip()
         number += 1
         if match := re.fullmatch(r"<!--\s*(.*?)\s*-->", line):
-            if match[1] == "new project":
-                yield Block(page, number, "", "", "new project")
+            if match[1] in ("new project", "empty project"):
+                yield Block(page, number, "", "", match[1])
             else:
                 directive = match[1]
         elif match := re.fullmatch(r"(`{3,})(\S*).*", line):
@@ -102,17 +103,18 @@ class Project:
         self.number = 0
         self.renew()
 
-    def renew(self) -> None:
+    def renew(self, *, empty: bool = False) -> None:
         self.number += 1
         self.path = self.pytester.mkdir(f"project{self.number}")
-        shutil.copytree(Path(__file__).parent / "app", self.path / "app")
+        if not empty:
+            shutil.copytree(Path(__file__).parent / "app", self.path / "app")
         self.monkeypatch.chdir(self.path)
 
     def do(self, block: Block) -> None:
         kind, _, rest = block.directive.partition(":")
         rest = rest.strip()
-        if kind == "new project":
-            self.renew()
+        if kind in ("new project", "empty project"):
+            self.renew(empty=kind == "empty project")
         elif kind == "file":
             path = self.path / rest
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -190,3 +192,12 @@ def test_the_readme_has_the_form_that_was_agreed() -> None:
     assert len(lines) <= 120
     assert any(line.startswith("```python") for line in lines[:14])
     assert sum("![" in line for line in lines) <= 2
+
+
+def test_the_links_of_the_readme_lead_to_pages() -> None:
+    """They are absolute, for the package index: each page of the documentation exists."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert not re.findall(r"\]\((?!https://)[^)]*\)", readme)
+    pages = re.findall(r"readthedocs\.io/en/latest/([\w/-]+)\.html", readme)
+    assert len(pages) > 10
+    assert [page for page in pages if not (ROOT / "docs" / f"{page}.md").exists()] == []
