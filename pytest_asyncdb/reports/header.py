@@ -67,7 +67,8 @@ def short_line(run: Run, spec: BackendSpec) -> str:
     """
     provider, found = run.choice.find(spec)
     started = run.owned.started(spec) if run.owned is not None else None
-    version = started.version if started is not None else found.version or spec.version
+    known = (getattr(started, "version", None), found.version, spec.version)
+    version = next(filter(None, known), None)
     server = " ".join(filter(None, [run.backend(spec).label, version]))
     place, image = provider.name, run.settings.image(spec)
     if image is not None and image.value in found.reason:

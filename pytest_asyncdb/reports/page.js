@@ -166,9 +166,10 @@ function blockOf([backend, cell]) {
   for (const [title, text] of sections)
     if (title !== "hint") block.append(...sectionOf(TITLES[title] ?? title, text));
   if (error.traceback) {
-    const traceback = make("details", { class: "traceback" }, make("summary", {}, "Traceback"),
-      make("pre", { tabindex: "0" }, ...error.traceback.split("\n").map(lineOf)));
-    block.append(traceback);
+    // An error that explains itself comes without a traceback.
+    const title = error.traceback.startsWith(error.message) ? "Message" : "Traceback";
+    block.append(make("details", { class: "traceback" }, make("summary", {}, title),
+      make("pre", { tabindex: "0" }, ...error.traceback.split("\n").map(lineOf))));
   }
   return block;
 }

@@ -21,8 +21,8 @@ from pytest_asyncdb.reports.html import page as written
 pytestmark = pytest.mark.complete
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-#: Milliseconds in which a page of 2,000 tests on 6 backends is there, at best of three.
-OPENS = 1000
+#: Seconds of processor time in which a page of 2,000 tests on 6 backends is there.
+OPENS = 1.0
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +45,16 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
     said: list[str] = []
     pages: list[Page] = []
 
-    def open_page(file: Path, width: int = 1280, hash_: str = "", **how: Any) -> Page:
+    def open_page(
+        file: Path,
+        width: int = 1280,
+        hash_: str = "",
+        first: Callable[[Page], object] = lambda page: None,
+        **how: Any,
+    ) -> Page:
         page = browser.new_page(viewport={"width": width, "height": 800}, **how)
         pages.append(page)
+        first(page)
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.goto(file.as_uri() + hash_)
@@ -137,7 +144,7 @@ def test_the_page_of_a_run(report: Path, opened: Callable[..., Page]) -> None:
     assert page.title() == "1 of 10 tests differs between backends"
     assert names(page) == ORDER
     about = page.locator("#head .about").inner_text()
-    assert re.search(r"20\d\d.* · [\d.]+ m?s · Python 3\.\d+\.\d+ · pytest \d", about)
+    assert re.search(r"20\d\d.* · [\d.]+ (m?s|min \d+ s) · Python 3\.\d+\.\d+ · pytest \d", about)
     assert "asyncpg 0." in about
     sqlite, postgres = page.locator(".backend").all_inner_texts()
     assert re.search(
@@ -301,15 +308,22 @@ SHOWN = """() => new Promise(done => requestAnimationFrame(
 
 
 def test_it_opens_in_a_second(large: Callable[[int], Path], opened: Callable[..., Page]) -> None:
-    """The best of three, since the machine does other things, too."""
-    file, times = large(2000), []
+    """Of the processor, at best of three, since the machine does other things, too."""
+    file, sessions, times, tasks = large(2000), [], [], []
+
+    def measure(page: Page) -> None:
+        sessions.append(page.context.new_cdp_session(page))
+        sessions[-1].send("Performance.enable", {"timeDomain": "threadTicks"})
+
     for _ in range(3):
-        page = opened(file)
+        page = opened(file, first=measure)
         times.append(page.evaluate(SHOWN))
+        metrics = sessions[-1].send("Performance.getMetrics")["metrics"]
+        tasks.append(next(m["value"] for m in metrics if m["name"] == "TaskDuration"))
         assert page.locator(".test").count() == 2000
         page.close()
-    print(f"2,000 tests on 6 backends: median {statistics.median(times):.0f} ms")
-    assert min(times) < OPENS
+    print(f"2,000 tests on 6 backends: median {statistics.median(times):.0f} ms, tasks {tasks} s")
+    assert min(tasks) < OPENS
 
 
 def test_all_of_many_are_opened(large: Callable[[int], Path], opened: Callable[..., Page]) -> None:
@@ -409,6 +423,21 @@ def test_a_run_in_which_nothing_differs(
     assert page.locator("#bar").is_visible() is bool(number)
     assert not page.locator("#chips a", has_text="Differs").is_visible()
     assert page.locator("#head .cause").count() == 0
+
+
+def test_a_message_without_traceback(tmp_path: Path, opened: Callable[..., Page]) -> None:
+    """What the plugin says of a set-up is no traceback; a statement stands for missing SQL."""
+    found = content(1)
+    message = {"traceback": "assert 1 is True\n\nTo fix this: do it", "sections": []}
+    found["tests"][0]["on"][WORDS[5]]["error"] = {**ERROR, **message}
+    file = tmp_path / "x.html"
+    file.write_text(written(found), encoding="utf-8")
+    page = opened(file)
+    page.locator("#open").click()
+    page.locator(".block").nth(5).wait_for()
+    titles = page.locator(".block .traceback > summary").all_text_contents()
+    assert titles == ["Traceback", "Traceback", "Message"]
+    assert page.locator(".block.failed").nth(2).locator("h4 + pre").inner_text() == "SELECT 1 = 1"
 
 
 def test_the_content_is_the_json(large: Callable[[int], Path], opened: Callable[..., Page]) -> None:
