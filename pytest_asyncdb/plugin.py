@@ -63,8 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
         path = run.settings.report.value
         file = config.invocation_params.dir / path if path else None
-        matrix = Matrix([str(spec) for spec in run.settings.specs], file)
-        config.pluginmanager.register(matrix, "asyncdb-matrix")
+        config.pluginmanager.register(Matrix(run, file), "asyncdb-matrix")
 
 
 @pytest.hookimpl(tryfirst=True)

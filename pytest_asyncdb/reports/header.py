@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
@@ -27,20 +28,48 @@ def header(run: Run, details: bool) -> list[str]:
     Args:
         details: Also why the server comes from there, how it is tuned, and versions.
     """
+    if not details:
+        return [f"asyncdb: {line}" for line in servers(run).values()]
     lines, strategy = [], run.settings.isolation.value
     for spec in run.settings.specs:
         try:
-            line = f"{backend_line(run, spec)}, {strategy}" if details else short_line(run, spec)
-            lines.append(f"asyncdb: {line}")
+            lines.append(f"asyncdb: {backend_line(run, spec)}, {strategy}")
         except errors.AsyncdbError as error:
             lines.append(f"asyncdb: {spec}: {error.headline}")
     return lines
 
 
+def servers(run: Run) -> dict[str, str]:
+    """A short line for each backend, by its word."""
+    lines = {}
+    for spec in run.settings.specs:
+        try:
+            lines[str(spec)] = short_line(run, spec)
+        except errors.AsyncdbError as error:
+            lines[str(spec)] = f"{spec}: {error.headline}"
+    return lines
+
+
+def versions(run: Run) -> dict[str, str]:
+    """The versions of Python, the libraries and the drivers of the run."""
+    found = {"Python": platform.python_version()}
+    drivers = [run.driver(spec).module for spec in run.settings.specs]
+    for name in ("pytest", "pytest-asyncdb", "SQLAlchemy", *drivers):
+        if (number := version_of(name)) is not None:
+            found[name] = number
+    return found
+
+
 def short_line(run: Run, spec: BackendSpec) -> str:
-    """Server, driver, provider, the user's image, strategy; AsyncdbError: one is not available."""
+    """Server, driver, provider, the user's image, strategy; AsyncdbError: one is not available.
+
+    The version is the server's own word once it has started.
+    """
     provider, found = run.choice.find(spec)
-    server = " ".join(filter(None, [run.backend(spec).label, found.version or spec.version]))
+    started = run.owned.started(spec) if run.owned is not None else None
+    known = (getattr(started, "version", None), found.version, spec.version)
+    version = next(filter(None, known), None)
+    server = " ".join(filter(None, [run.backend(spec).label, version]))
     place, image = provider.name, run.settings.image(spec)
     if image is not None and image.value in found.reason:
         place += f" of {image.value}"

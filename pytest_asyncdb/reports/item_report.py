@@ -52,7 +52,7 @@ def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo
         test.lost = test.lost or lost is not None
         if lost is not None and str(lost) not in str(error):
             report.sections.append(("asyncdb", str(lost)))
-        if item.config.option.tbstyle not in BRIEF:
+        if item.config.option.tbstyle not in BRIEF or run.settings.report.value:
             report.sections += _sections(error, test, run, call.when, lost is not None)
     if spec is not None and run.settings.compares:
         from pytest_asyncdb.reports import outcome

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+import time
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._record.text import counted, shorten, wrap
 from pytest_asyncdb.reports.causes import CAUSES
-from pytest_asyncdb.reports.outcome import summary
+from pytest_asyncdb.reports.header import servers, versions
+from pytest_asyncdb.reports.outcome import details, summary, without_passwords
+
+if TYPE_CHECKING:
+    from pytest_asyncdb._run.run import Run
 
 #: Number of tests that the terminal shows for each cause.
 _SHOWN = 10
@@ -20,13 +26,16 @@ class Matrix:
     """A pytest plugin of the controller: collects outcomes, writes the report at the end.
 
     Args:
-        backends: The backends of the run, as the user wrote them.
         path: The file of the report, or None.
     """
 
-    def __init__(self, backends: Sequence[str], path: Path | None) -> None:
-        self.backends = list(backends)
+    def __init__(self, run: Run, path: Path | None) -> None:
+        self.run = run
+        #: The backends of the run, as the user wrote them.
+        self.backends = [str(spec) for spec in run.settings.specs]
         self.path = path
+        self._started = datetime.now().astimezone()
+        self._clock = time.perf_counter()
         #: Test → backend → outcome.
         self.tests: dict[str, dict[str, dict[str, Any]]] = {}
 
@@ -37,7 +46,7 @@ class Matrix:
         found = self.tests.setdefault(about["test"], {})
         backend = about["backend"]
         if report.when == "setup" or backend not in found:  # the first run, or a rerun
-            found[backend] = {"outcome": "passed", "seconds": {}, "error": None}
+            found[backend] = {"outcome": "passed", "seconds": {}, "reason": None, "error": None}
         cell = found[backend]
         cell["seconds"][report.when] = round(report.duration, 6)
         if report.failed and cell["outcome"] != "failed":
@@ -47,7 +56,10 @@ class Matrix:
         elif report.skipped:
             cell["outcome"] = "skipped"
         if report.failed and cell["error"] is None and "error" in about:
-            cell["error"] = {"when": report.when, **about["error"]}
+            more = details(report, about["error"]["masked"]) if self.path is not None else {}
+            cell["error"] = {"when": report.when, **about["error"], **more}
+        elif report.outcome != "passed" or hasattr(report, "wasxfail"):
+            cell["reason"] = cell["reason"] or _reason(report)
 
     def pytest_sessionfinish(self) -> None:
         if self.path is None:
@@ -59,7 +71,8 @@ class Matrix:
             text = page(self.content())
         else:
             text = json.dumps(self.content(), indent=1, ensure_ascii=False) + "\n"
-        self.path.write_text(text, encoding="utf-8")
+        # Half a surrogate pair, which UTF-8 does not have, becomes JSON's escape for it.
+        self.path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         lines = self.lines()
@@ -105,13 +118,17 @@ class Matrix:
         differences = self.differences()
         causes = {test: name for name, tests in differences.items() for test in tests}
         return {
-            "asyncdb_report": 3,
+            "asyncdb_report": 4,
+            "started": self._started.isoformat(timespec="seconds"),
+            "seconds": round(time.perf_counter() - self._clock, 3),
+            "versions": versions(self.run),
             "backends": self.backends,
+            "servers": servers(self.run),
             "left_out": self.left_out,
             "differences": differences,
             "tests": [
                 {"test": test, "cause": causes.get(test), "on": cells}
-                for test, cells in sorted(self.tests.items())
+                for test, cells in sorted(self.tests.items(), key=lambda item: _natural(item[0]))
             ],
         }
 
@@ -142,6 +159,17 @@ class Matrix:
             if error and error["statement"]:
                 lines += _wrap(error["statement"], 6)
         return lines
+
+
+def _natural(test: str) -> tuple[str, str]:
+    """A key that sorts ``test[2]`` before ``test[10]``."""
+    return re.sub(r"\d+", lambda number: number[0].zfill(20), test), test
+
+
+def _reason(report: Any) -> str:
+    """Why a test was skipped or expected to fail, or passed although it was."""
+    why = getattr(report, "wasxfail", report.longrepr)
+    return without_passwords(str(why[2] if isinstance(why, tuple) else why))
 
 
 def _wrap(text: str, indent: int) -> list[str]:

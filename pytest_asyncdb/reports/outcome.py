@@ -6,19 +6,28 @@ A test that passes costs two texts. No database is asked.
 from __future__ import annotations
 
 import re
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._record.statement_log import StatementLog
-from pytest_asyncdb._record.text import SECRET, cut
+from pytest_asyncdb._record.text import SECRET, cut, cut_middle
 from pytest_asyncdb.reports.causes import cause, chain, code_of
 
 if TYPE_CHECKING:
+    import pytest
+
     from pytest_asyncdb.abc import BackendSpec
 
 #: Characters of a message or a statement; of a message only the beginning is read.
 _LONG, _READ = 300, 10_000
+#: Characters of a traceback.
+_TRACEBACK = 20_000
 _PASSWORD = re.compile(r"(://[^:/@\s]*:)[^\s]+@")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+#: Of one line of a text that may end on another line.
+_BEGUN = re.compile(r"'[^']*(?:'|$)|\"[^\"]*(?:\"|$)")
+#: The beginning of a line of a traceback that says where an error went through.
+_PLACE = re.compile(r"[^\s'\"]+:\d+: (?:in )?[\w.<>]+|\s+File \"[^\"]+\", line \d+, in \S+")
 
 
 def outcome_of(
@@ -56,6 +65,27 @@ def summary(error: dict[str, Any]) -> str:
     return f"{error['type'].rpartition('.')[2]}: {error['message']}"
 
 
+def details(report: pytest.TestReport, masked: bool) -> dict[str, Any]:
+    """The plugin's sections of a failed test and its traceback, without secrets.
+
+    Args:
+        masked: The error names a secret: of the traceback only the places remain.
+    """
+    lines = report.longreprtext.splitlines()
+    if masked:
+        lines = [place[0] for place in map(_PLACE.match, lines) if place is not None]
+    else:
+        lines = [_BEGUN.sub("'***'", line) if SECRET.search(line) else line for line in lines]
+    return {
+        "sections": [
+            [title.removeprefix("asyncdb: "), without_passwords(text)]
+            for title, text in report.sections
+            if title.startswith("asyncdb")
+        ],
+        "traceback": cut_middle(without_passwords("\n".join(lines)), _TRACEBACK),
+    }
+
+
 def _error(error: BaseException, log: StatementLog | None) -> dict[str, Any]:
     text = _message(error)
     statement = log.statements[-1].sql if log is not None and log.number else None
@@ -64,9 +94,10 @@ def _error(error: BaseException, log: StatementLog | None) -> dict[str, Any]:
         if hasattr(one, "orig") and hasattr(one, "statement"):  # a DBAPIError of SQLAlchemy
             statement, code = one.statement or statement, code_of(one.orig)
             break
-    # SQLite's message "unrecognized token" names no secret.
-    hide = SECRET.search(f"{text} {statement}".replace("unrecognized token", "")) is not None
-    cls = type(error)
+    # The line of code, as in "assert password == …". SQLite's "unrecognized token" is no secret.
+    line = "".join(frame.line or "" for frame in traceback.extract_tb(error.__traceback__, -1))
+    named = SECRET.search(f"{text} {statement} {line}".replace("unrecognized token", ""))
+    hide, cls = named is not None, type(error)
     name = cls.__name__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__name__}"
     return {
         "cause": cause(name, code),
@@ -74,6 +105,7 @@ def _error(error: BaseException, log: StatementLog | None) -> dict[str, Any]:
         "message": _safe(text, hide),
         "code": code,
         "statement": None if statement is None else _safe(" ".join(statement.split()), hide),
+        "masked": hide,
     }
 
 
@@ -90,5 +122,10 @@ def _safe(text: str, hide: bool) -> str:
     Args:
         hide: Mask every quoted text.
     """
-    text = _PASSWORD.sub(r"\1***@", text)
+    text = without_passwords(text)
     return cut(_QUOTED.sub("'***'", text) if hide else text, _LONG)
+
+
+def without_passwords(text: str) -> str:
+    """*text* without passwords of URLs."""
+    return _PASSWORD.sub(r"\1***@", text)

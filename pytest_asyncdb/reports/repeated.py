@@ -48,6 +48,8 @@ def show_once(reports: Iterable[pytest.TestReport], brief: bool) -> None:
         backend = dict(getattr(report, "user_properties", ())).get(BACKEND)  # not of a collector
         if backend is None:
             continue
+        if brief:  # the sections are for --asyncdb-report
+            report.sections = [one for one in report.sections if not one[0].startswith("asyncdb: ")]
         outcome = getattr(report, "asyncdb", {})
         of_test, of_setup = _of_test(report, outcome), (report.when, str(report.longrepr))
         first = shown.get(of_setup) or shown.get(of_test)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from typing import Any
@@ -478,21 +477,52 @@ def test_the_page_has_every_test_escaped(two: Project, servers: Servers, workers
     path = two.path / "deep" / "x.html"
     assert f"asyncdb: 2 tests differ between backends: {path}" in result.outlines
     page = (two.path / "deep" / "x.html").read_text(encoding="utf-8")
-    names = ["test_it.py::test_same", "test_it.py::test_two[b]"]
-    names += ["test_it.py::test_two[<script>alert('&')</script>]"]
-    for name in names:
-        assert f"<summary>{html.escape(name)}</summary>" in page
-    assert (page.count("<tr"), page.count("<tr data-cause>")) == (4, 2)
+    names = ["test_it.py::test_same", "test_it.py::test_two[<script>alert('&')</script>]"]
+    names += ["test_it.py::test_two[b]"]
+    assert page.count("<script") == page.count("</script>") == 2
     assert "<script>alert" not in page
-    assert page.count('<td class="bad">') == 2
-    assert not re.findall(r"(?:src|href)=|url\(|@import", page)
+    assert not re.findall(r"src=|url\(|@import|https?:", page.partition("<script")[0])
+    [data] = re.findall(r'<script type="application/json" id="data">(.*)</script>', page)
     run(two, *words, "--asyncdb-report=x.json", *workers, apart=bool(workers))
-    found = content(two)
-    assert [test["test"] for test in found["tests"]] == sorted(names)
-    outcomes = {
-        (t["cause"], *(cell["outcome"] for cell in t["on"].values())) for t in found["tests"]
-    }
-    assert outcomes == {(None, "passed", "passed"), ("values", "failed", "passed")}
+    for found in (json.loads(data), content(two)):
+        assert [test["test"] for test in found["tests"]] == names
+        outcomes = {
+            (t["cause"], *(cell["outcome"] for cell in t["on"].values())) for t in found["tests"]
+        }
+        assert outcomes == {(None, "passed", "passed"), ("values", "failed", "passed")}
+        error = found["tests"][2]["on"]["sqlite"]["error"]
+        assert [title for title, _ in error["sections"]] == ["SQL", "changed rows"]
+        assert "assert 1 is True" in error["traceback"]
+        assert found["servers"]["sqlite"].startswith("SQLite 3.")
+        assert {"Python", "pytest", "pytest-asyncdb", "SQLAlchemy"} < {*found["versions"]}
+
+
+def test_sections_of_a_report_do_not_depend_on_the_terminal(two: Project) -> None:
+    """``--tb=line`` leaves them out on the terminal only; parameters are in natural order."""
+    two.tests(
+        """
+        @pytest.mark.parametrize("n", [10, 9, 2])
+        async def test_numbers(asyncdb_session, n):
+            await asyncdb_session.execute(text("SELECT 1"))
+            assert n == 9, "\\ud800"
+
+        @pytest.fixture
+        async def broken(asyncdb_session):
+            await asyncdb_session.execute(text("SELECT nothing"))
+
+        def test_setup(broken):
+            pass
+        """
+    )
+    result = run(two, "--asyncdb=sqlite", "--tb=line", "--asyncdb-report=x.json")
+    assert "- asyncdb: " not in str(result.stdout)
+    tests = {test["test"]: test["on"]["sqlite"] for test in content(two)["tests"]}
+    numbers = [f"test_it.py::test_numbers[{n}]" for n in (2, 9, 10)]
+    assert list(tests) == [*numbers, "test_it.py::test_setup"]
+    for test, last in ((numbers[0], "SELECT 1 -- "), ("test_it.py::test_setup", "SELECT nothing")):
+        [(title, sql)] = tests[test]["error"]["sections"]
+        assert title == "SQL"
+        assert last in sql
 
 
 def test_no_password_gets_into_a_report(two: Project, servers: Servers) -> None:
@@ -506,16 +536,27 @@ def test_no_password_gets_into_a_report(two: Project, servers: Servers) -> None:
         found = (await sql(s, "SELECT 'hunter2' AS password WHERE 1::text = '1'")).scalar()
             """.replace("            \n", ""),
         )
-        + body("url", '        assert s.bind.dialect.name == "sqlite", "x://ada:hunter3@h/x"'),
+        + body("url", '        assert s.bind.dialect.name == "sqlite", "x://ada:hunter3@h/x"')
+        + body(
+            "variable", '        password = "hunter" + str(4)\n        assert password == "hunter5"'
+        )
+        + body(
+            "near",
+            '        token = "hunter6"\n        given = token[:3]\n        assert given == 1',
+        ),
     )
     words = servers.arguments("sqlite", "postgres+asyncpg")
     result = run(two, *words, "--asyncdb-report=x.json")
     text = (two.path / "x.json").read_text(encoding="utf-8")
-    assert len(content(two)["tests"]) == 2
+    tests = content(two)["tests"]
+    assert [t["test"].rpartition("_")[2] for t in tests] == ["near", "secret", "url", "variable"]
+    tracebacks = [test["on"]["sqlite"]["error"]["traceback"].splitlines() for test in tests[::3]]
+    assert "        token = '***'" in tracebacks[0]
+    assert [line.rpartition(":")[2] for line in tracebacks[1]] == [" AssertionError"]
     assert "'***'" in text
     assert "x://ada:***@h/x" in text
-    for secret in ("hunter2", "hunter3"):
-        assert secret not in text + "\n".join(section(result))
+    for number in range(2, 7):
+        assert f"hunter{number}" not in text + "\n".join(section(result))
 
 
 def test_a_backend_that_cannot_be_had_is_left_out(
