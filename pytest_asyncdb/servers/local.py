@@ -107,7 +107,7 @@ class LocalProvider(ServerProvider):
             with supervised(programs.identity, credentials, owner) as supervisor:
                 place = programs.place(supervisor.folder)
                 starting = _Start(supervisor, place, server, backend, driver, recipe)
-                with patience(progress, f"{backend.label}: the local server is still starting"):
+                with patience(progress, f"{backend.label} ({self.name}) is still starting"):
                     starting.fill_data_folder(cache)
                     server = starting.serve()
                 yield (
