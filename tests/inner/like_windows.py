@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.events
+import contextlib
 
 # What chooses by the name of the system at its import, and must find this system.
 import ctypes  # noqa: F401
@@ -19,6 +20,7 @@ import selectors
 import signal
 import socket
 import sys
+import types
 from typing import NoReturn
 
 import platformdirs  # noqa: F401
@@ -31,7 +33,7 @@ LACKING: dict[object, str] = {
     socket: "AF_UNIX",
     select: "epoll poll",
     os: "O_CLOEXEC O_NONBLOCK WNOHANG chown fchmod fork forkpty geteuid getegid getgid getpgid "
-    "getuid killpg pidfd_open register_at_fork sched_getaffinity setsid statvfs uname",
+    "getuid killpg pidfd_open register_at_fork setsid statvfs uname",
 }
 MODULES = ("fcntl", "grp", "pwd", "pty", "resource", "termios")
 
@@ -69,13 +71,15 @@ def pytest_addoption() -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("dist", "no") != "no":
-        return  # to start workers, execnet asks for the system
-    sys.platform = "win32"
-    os.name = "neither posix nor nt"  # with "nt" pathlib would make WindowsPaths
+def pytest_configure() -> None:
+    # "nt" and "win32" would lead other libraries to what is not here.
+    os.name = "neither posix nor nt"
+    with contextlib.suppress(ImportError):
+        import psycopg.connection_async
+
+        psycopg.connection_async.sys = types.SimpleNamespace(platform="win32")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure() -> None:
-    sys.platform, os.name = "linux", "posix"
+    os.name = "posix"

@@ -13,10 +13,9 @@ LIKE_WINDOWS = ("-p", "like_windows")
 TESTS = """
     import os
     import signal
-    import sys
 
     def test_this_is_like_windows():
-        assert sys.platform == "win32"
+        assert os.name != "posix"
         assert not hasattr(signal, "SIGKILL") and not hasattr(os, "fork")
 
     async def test_the_loop_is_like_that_of_windows():
@@ -69,7 +68,7 @@ BESIDE = """
         counting = asyncio.create_task(count())
         await asyncdb_session.execute(text("{slow}"))
         counting.cancel()
-        assert len(turns) >= 10
+        assert len(turns) >= 4
 """
 
 
