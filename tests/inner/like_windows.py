@@ -19,6 +19,7 @@ import select
 import selectors
 import signal
 import socket
+import subprocess
 import sys
 import types
 from typing import NoReturn
@@ -52,6 +53,8 @@ def take_away() -> None:
     """From now on, for all modules."""
     # Windows makes pairs of sockets of another family.
     socket.socketpair = functools.partial(socket.socketpair, socket.AF_UNIX)
+    # It ends processes in another way, too: xdist ends workers that take long to end.
+    subprocess.signal = types.SimpleNamespace(**vars(signal))
     for module, words in LACKING.items():
         for word in words.split():
             if hasattr(module, word):
