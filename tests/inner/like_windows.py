@@ -33,7 +33,7 @@ LACKING: dict[object, str] = {
     "pidfd_send_signal pthread_sigmask setitimer",
     socket: "AF_UNIX",
     select: "epoll poll",
-    os: "O_CLOEXEC O_NONBLOCK WNOHANG chown fchmod fork forkpty geteuid getegid getgid getpgid "
+    os: "O_CLOEXEC WNOHANG chown fchmod fork forkpty geteuid getegid getgid getpgid "
     "getuid killpg pidfd_open register_at_fork setsid statvfs uname",
 }
 MODULES = ("fcntl", "grp", "pwd", "pty", "resource", "termios")
