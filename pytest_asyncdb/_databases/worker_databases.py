@@ -6,7 +6,6 @@ One is kept for many tests (``rollback``, ``reset``); of the others each serves 
 
 from __future__ import annotations
 
-import asyncio
 import collections
 import contextlib
 import functools
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._databases.connection import AutocommitConnection
 from pytest_asyncdb._databases.provisioner import PATIENCE, Provisioner, Template
+from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb.abc import Database, DatabaseRef, Restorer
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class _Copies:
         return future
 
     def _run(self) -> None:
-        with asyncio.Runner() as runner:
+        with selector_loop.runner() as runner:
             while (job := self._jobs.get()) and not self._closing:
                 work, future = job
                 try:

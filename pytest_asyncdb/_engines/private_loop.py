@@ -188,6 +188,8 @@ class Parking:
         self._private = private
         self.waiting = private.waiting
         self._timers: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
+        #: The next look of loops that cannot watch the selector.
+        self._polls: dict[asyncio.AbstractEventLoop, asyncio.Handle] = {}
 
     async def wait(self, task: asyncio.Task[Any], outer: asyncio.AbstractEventLoop) -> None:
         """Wait on *outer*, which is running, until *task* of the private loop is done."""
@@ -212,7 +214,7 @@ class Parking:
         try:
             outer.add_reader(self._private.selector.fileno(), self._turn, outer)
         except (AttributeError, NotImplementedError):
-            outer.call_soon(self._poll, outer)  # Windows
+            self._polls[outer] = outer.call_soon(self._poll, outer)  # Windows
         else:
             self._turn(outer)  # what has arrived meanwhile, and the timers
 
@@ -222,8 +224,9 @@ class Parking:
         if self.waiting[outer]:
             return
         del self.waiting[outer]
-        if outer in self._timers:
-            self._timers.pop(outer).cancel()
+        for handles in (self._timers, self._polls):
+            if outer in handles:
+                handles.pop(outer).cancel()
         if not outer.is_closed():
             with contextlib.suppress(AttributeError, NotImplementedError):
                 outer.remove_reader(self._private.selector.fileno())
@@ -241,6 +244,6 @@ class Parking:
         self.set_timer(outer)
 
     def _poll(self, outer: asyncio.AbstractEventLoop) -> None:
+        self._private.turn(None, 0.0)
         if outer in self.waiting:
-            self._private.turn(None, 0.0)
-            outer.call_later(_POLL, self._poll, outer)
+            self._polls[outer] = outer.call_later(_POLL, self._poll, outer)

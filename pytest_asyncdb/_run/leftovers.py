@@ -22,6 +22,7 @@ from pytest_asyncdb._config.urls import add_url, check_host
 from pytest_asyncdb._databases import kept_databases
 from pytest_asyncdb._databases.connection import maintenance
 from pytest_asyncdb._databases.provisioner import drop
+from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb._run.run_lock import dead_databases
 from pytest_asyncdb.abc import BackendSpec, Server, Sourced
 from pytest_asyncdb.servers import docker_api
@@ -158,7 +159,7 @@ def _remove_kept(registry: Registry, record: kept_databases.Record) -> bool:
             async with asyncio.timeout(_DROP), maintenance(server, backend, driver) as sql:
                 await drop(sql, backend, server, record.name)
 
-        asyncio.run(dropping())
+        selector_loop.run(dropping())
     record.forget()
     return True
 
@@ -197,4 +198,4 @@ def _dropped(registry: Registry, name: str, url: Sourced[str], dry_run: bool) ->
 
     found = provider.find(spec, backend, url)
     with provider.obtain(found, spec, backend, driver, lambda line: None) as server:
-        return asyncio.run(dropping(server))
+        return selector_loop.run(dropping(server))

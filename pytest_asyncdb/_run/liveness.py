@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb._run.messages import server_lost
 from pytest_asyncdb.errors import AsyncdbError, SchemaError
 
@@ -35,7 +36,7 @@ def ask(server: Server, backend: Backend, driver: Driver) -> AsyncdbError | None
 
     def work() -> None:
         try:
-            asyncio.run(_query(server, backend, driver))
+            selector_loop.run(_query(server, backend, driver))
             problems.clear()
         except BaseException as error:
             code = driver.error_code(getattr(error, "orig", None) or error)

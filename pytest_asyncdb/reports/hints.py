@@ -94,6 +94,14 @@ HINTS = (
         r"is bound to a different event loop)|Event loop is closed$)",
     ),
     Hint(
+        "the default event loop of Windows cannot watch sockets, as psycopg needs it; the plugin's "
+        "connections do not run on the loop of the test",
+        "use asyncdb_engine, or name the application's engine in asyncdb_app_engines; for your own "
+        "connections, let pytest_asyncio_loop_factories(config, item) in conftest.py return "
+        '{"selector": asyncio.SelectorEventLoop} (pytest-asyncio 1.4 or newer)',
+        r"cannot use the 'ProactorEventLoop'",
+    ),
+    Hint(
         "an attribute was loaded from the database outside of an await: a relationship, or a "
         "column that a commit has expired",
         "load it with the query (selectinload(), joinedload()), await session.refresh(object), or "

@@ -75,6 +75,8 @@ def _status_line(engine: str, path: str) -> str | None:
     if parts.scheme not in ("unix", "tcp", "http", "https"):
         return None
     if parts.scheme == "unix":
+        if not hasattr(socket, "AF_UNIX"):  # Windows
+            raise OSError("this system has no Unix sockets")
         connection = socket.socket(socket.AF_UNIX)
         address = parts.path
     else:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb._engines.build_engine import OURS, build_engine
 from pytest_asyncdb.abc import Server
 
@@ -141,7 +142,7 @@ def wait_until_ready(
                 await asyncio.wait([task], timeout=_CHECK)
             await engine.dispose()
 
-    return asyncio.run(attempts())
+    return selector_loop.run(attempts())
 
 
 def managed_server(

@@ -76,6 +76,17 @@ PROVOKED = {
                 pass
         """,
     ),
+    "the default event loop of Windows": (
+        ["postgres+psycopg"],
+        """
+        async def test_it(asyncdb_url, monkeypatch):
+            like_windows = type(asyncio.get_running_loop())
+            monkeypatch.setattr("sys.platform", "win32")
+            monkeypatch.setattr(asyncio, "ProactorEventLoop", like_windows, raising=False)
+            async with owned(asyncdb_url) as engine, engine.connect():
+                pass
+        """,
+    ),
     "asyncdb_seed and asyncdb_migrate run once": (
         ["sqlite"],
         """

@@ -9,15 +9,17 @@ import socket
 import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import Any
 
 import pytest
 import uvloop
+from inner.like_windows import ProactorEventLoop
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from pytest_asyncdb._engines.host_loop import HostLoop
 
-LOOPS = [asyncio.SelectorEventLoop, uvloop.new_event_loop]
+LOOPS = [asyncio.SelectorEventLoop, uvloop.new_event_loop, ProactorEventLoop]
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def host() -> Iterator[HostLoop]:
     assert host.loop.is_closed()
 
 
-@pytest.fixture(params=LOOPS, ids=["asyncio", "uvloop"])
+@pytest.fixture(params=LOOPS, ids=["asyncio", "uvloop", "proactor"])
 def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner]:
     """A loop of the caller's."""
     with asyncio.Runner(loop_factory=request.param) as runner:
@@ -117,6 +119,26 @@ def test_what_takes_longer_leaves_the_callers_loop_running(
 
     with reader, writer:
         runner.run(caller())
+
+
+def test_a_loop_that_watches_no_files_has_one_timer_for_all_calls(host: HostLoop) -> None:
+    """The default loop of Windows looks at the private loop every two milliseconds."""
+
+    class Counting(ProactorEventLoop):
+        def call_later(self, *args: Any, **kwargs: Any) -> asyncio.TimerHandle:
+            timers.append(super().call_later(*args, **kwargs))
+            return timers[-1]
+
+    async def caller() -> int:
+        for _ in range(20):
+            await host.await_here(asyncio.sleep(0.004, "longer than a caller stands still"))
+        now = asyncio.get_running_loop().time()
+        return sum(timer.when() > now and not timer.cancelled() for timer in timers)
+
+    timers: list[asyncio.TimerHandle] = []
+    with asyncio.Runner(loop_factory=Counting) as runner:
+        assert runner.run(caller()) == 0
+    assert len(timers) >= 20  # the control
 
 
 def test_timers_of_our_loop_go_on_while_a_call_is_parked(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
+from fix_project import INNER
+
 #: Imports what the package may import, then takes away what Windows lacks, then imports the package.
 CODE = """
-import asyncio, importlib, pkgutil, sys
-import docker, pytest, sqlalchemy.ext.asyncio, testcontainers.core.container
-import os, select, signal, socket
+import importlib, pkgutil, sys
+import docker, sqlalchemy.ext.asyncio, testcontainers.core.container
+from like_windows import take_away
 
 import pytest_asyncdb
 names = ["pytest_asyncdb"]
@@ -17,17 +20,7 @@ names += [m.name for m in pkgutil.walk_packages(pytest_asyncdb.__path__, "pytest
 for name in [name for name in sys.modules if name.partition(".")[0] == "pytest_asyncdb"]:
     del sys.modules[name]
 
-LACKING = {
-    signal: "SIGALRM SIGCHLD SIGHUP SIGKILL SIGPIPE SIGQUIT SIGUSR1 SIGUSR2 pidfd_send_signal",
-    socket: "AF_UNIX",
-    select: "epoll poll",
-    os: "chown fork geteuid getegid getuid getgid killpg register_at_fork setsid statvfs",
-}
-for module, words in LACKING.items():
-    for word in words.split():
-        delattr(module, word)
-for name in ("fcntl", "grp", "pwd", "resource", "termios"):
-    sys.modules[name] = None
+take_away()
 for name in names:
     importlib.import_module(name)
 print(len(names), "ok")
@@ -35,8 +28,11 @@ print(len(names), "ok")
 
 
 def test_every_module_can_be_imported_without_what_windows_lacks() -> None:
-    """A run on SQLite works there; what starts a server says that it needs Linux or macOS."""
-    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=60)
+    """Also those that start servers; ``tests/plugin/test_windows.py`` runs tests."""
+    environment = os.environ | {"PYTHONPATH": str(INNER)}
+    done = subprocess.run(
+        [sys.executable, "-c", CODE], capture_output=True, text=True, timeout=60, env=environment
+    )
     assert done.returncode == 0, done.stderr
     number, word = done.stdout.split()
     assert word == "ok"
