@@ -61,11 +61,21 @@ def test_the_options_are_those_of_the_code() -> None:
 
 
 def test_every_option_is_explained() -> None:
-    """Each word of the table occurs in the text below it."""
+    """Each has an entry with an anchor and a line in the index."""
     text = REFERENCE.partition("## Options")[2].partition("## Fixtures")[0]
-    text = "\n".join(line for line in text.splitlines() if not line.startswith("|"))
-    for option in OPTIONS:
-        assert f"`{option.flag or option.ini}`" in text
+    found = re.findall(r"^:::\{(?:option|confval)\} ([\w-]+)", text, re.MULTILINE)
+    assert found == [option.flag or option.ini for option in OPTIONS]
+
+
+def test_every_fixture_and_argument_has_an_anchor_and_is_in_the_index() -> None:
+    """Links lead to one fixture, not to the page."""
+    for kind, what, names in (
+        ("fixture", "fixture", [name for name, _ in public_fixtures()]),
+        ("marker", "marker argument", ["backends", *_KEYS]),
+    ):
+        for name in names:
+            anchor = f"({kind}-{name.replace('_', '-')})="
+            assert f"{anchor}\n```{{index}} single: {name} ({what})\n```" in REFERENCE
 
 
 def test_the_fixtures_are_those_of_the_code() -> None:
