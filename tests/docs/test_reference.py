@@ -19,6 +19,8 @@ from pytest_asyncdb._run import messages as run_messages
 from pytest_asyncdb._run.handle import Asyncdb
 from pytest_asyncdb.abc import Capabilities
 from pytest_asyncdb.isolation import messages
+from pytest_asyncdb.reports.hints import HINTS
+from pytest_asyncdb.servers import messages as server_messages
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
@@ -161,6 +163,8 @@ BREACHES: dict[str, list[errors.AsyncdbError | str]] = {
             if isinstance(text, messages.Text)
         ),
         run_messages.needs_independent("asyncdb.connections()", "t").headline,
+        run_messages.no_metadata(),
+        server_messages.server_start("PostgreSQL", "local", "", ""),
     ],
     "docs/loops.md": [run_messages.on_trio("t", "anyio_backend", "r")],
     "docs/howto/migrations.md": [
@@ -182,3 +186,29 @@ def test_headings_are_literal_error_messages(page: str) -> None:
     for error in BREACHES[page]:
         headline = error.headline if isinstance(error, errors.AsyncdbError) else error
         assert headline in headings
+
+
+def _troubles() -> Iterator[str]:
+    """The messages of the page, as hints see them: ``Class code: message``."""
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    found = re.findall(r"^### (.*)$", page, re.MULTILINE)
+    for also in re.findall(r"^Also: (.*?)\n\n", page, re.MULTILINE | re.DOTALL):
+        found += re.findall(r"`([^`]+)`", " ".join(also.split()))
+    for message in found:
+        yield message
+        yield re.sub(r"^(\w+): ", r"\1 -: ", message)
+        for cls in ("RuntimeError", "Failed", "AttributeError"):
+            yield f"{cls} -: {message}"
+
+
+def test_the_page_on_troubles_has_the_errors_that_have_a_hint() -> None:
+    """By a message in a heading or behind "Also:"; hints for texts of several lines have none."""
+    troubles = list(_troubles())
+    patterns = {hint.means: [hint.database or "", hint.python or ""] for hint in HINTS}
+    missing = [
+        means
+        for means, of_hint in patterns.items()
+        if not any(re.search(p, text) for p in of_hint if p for text in troubles)
+        and "\\n" not in "".join(of_hint)
+    ]
+    assert missing == []
