@@ -229,9 +229,9 @@ INNER = Path(__file__).with_name("inner")
 #: Other plugins that may be installed here are not the matter; tests run as written. Those
 #: of Hypothesis and Faker import what takes every process of an inner run a second or two.
 WITHOUT = (
+    *("-p", "no:timeout", "-p", "no:socket"),
     *("-p", "no:randomly", "-p", "no:cacheprovider"),
     *("-p", "no:hypothesispytest", "-p", "no:faker"),
-    *("-p", "no:timeout", "-p", "no:socket"),
 )
 #: For its own tracebacks pytest parses the whole source of each frame, which takes longer than
 #: most inner runs; "--tb=auto" has them back.
