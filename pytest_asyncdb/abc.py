@@ -338,8 +338,8 @@ class Driver(abc.ABC):
         return dict(self.pooler_arguments) if server.behind_pooler else {}
 
     def session_id(self, connection: Any) -> int | None:
-        """The id of the server's session, as whoever answered told it when connecting. Without a
-        round trip; None: the library does not know it."""
+        """The session id that the server, or a pooler, reported when connecting. Without a round
+        trip; None: the library does not know it."""
         return None
 
     def adapt(self, adapted: Any) -> None:

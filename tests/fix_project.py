@@ -229,6 +229,7 @@ INNER = Path(__file__).with_name("inner")
 #: Other plugins that may be installed here are not the matter; tests run as written. Those
 #: of Hypothesis and Faker import what takes every process of an inner run a second or two.
 WITHOUT = (
+    *("-p", "no:timeout", "-p", "no:socket"),
     *("-p", "no:randomly", "-p", "no:cacheprovider"),
     *("-p", "no:hypothesispytest", "-p", "no:faker"),
 )

@@ -36,7 +36,7 @@ def ini_name(config: pytest.Config) -> str:
 
 
 def refuse_unknown_lines(config: pytest.Config) -> None:
-    """Refuse a line that begins as ours do, and that no plugin has registered.
+    """Refuse a line that begins with the plugin's prefix and that no plugin has registered.
 
     Raises:
         ConfigError: There is one.

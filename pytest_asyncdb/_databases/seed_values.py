@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class _NotPickled:
-    """Stands for a value that cannot be copied; *reason* is told to the test that asks for it."""
+    """Stands for a value that cannot be copied; the test that asks for it gets *reason*."""
 
     reason: str
 

@@ -92,6 +92,6 @@ class OtherEngines:
 
 
 def in_memory(url: URL) -> bool:
-    """Is it a database in the memory of this process, and so nobody's real data?"""
+    """Is it a database in the memory of this process, which cannot be real data?"""
     unnamed = url.database in (None, "", ":memory:") or "mode=memory" in str(url)
     return url.get_backend_name() == "sqlite" and unnamed

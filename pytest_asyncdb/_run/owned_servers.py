@@ -169,7 +169,7 @@ class OwnedServers:
             future.set_result(dataclasses.replace(server, seconds=time.monotonic() - began))
 
     async def _compare_settings(self, spec: BackendSpec, server: Server) -> None:
-        """Tell the user which settings of a server that is not ours are not those asked for."""
+        """Report which settings of a server by URL differ from those that the run asks for."""
         from pytest_asyncdb._databases.connection import maintenance
 
         backend, driver = self._registry.backend(spec.backend), self.choice.driver(spec)

@@ -2,7 +2,7 @@
 engines of the process.
 
 A redirected engine has the dialect and the URL of the test's engine, and a pool like its pool, with
-the listeners of its own. So whoever holds the engine is redirected, and the rest of it stays:
+its own listeners. So all code that holds the engine is redirected, and the rest of it stays:
 execution options, listeners, echo, and the cache of compiled statements, whose keys contain the
 dialect. Every checkout of every engine is watched, which finds engines that are created during the
 test, named engines that are used outside of a database test, and engines that lead to another

@@ -75,7 +75,7 @@ LOST_CONNECTION = Text(
     "the test's connection was lost",
     "What the test had done before is undone; the database is rebuilt before the next test.",
     (
-        "find out who ended it: the server's log tells",
+        "find out who ended it: see the server's log",
         f"if the test ends it itself, to see what your code does: {_RESET}",
     ),
 )

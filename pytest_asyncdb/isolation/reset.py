@@ -1,7 +1,7 @@
 """The strategy ``reset``: real commits on real connections; what changed is put back.
 
-The server tells what changed, so it does not matter who changed it: the test's engine, another
-one, a subprocess. How it tells, and how a table is put back, is the backend's business
+The server reports what changed, so it does not matter who changed it: the test's engine, another
+one, a subprocess. The backend knows how to ask the server, and how to put a table back
 (:class:`~pytest_asyncdb.abc.Restorer`).
 """
 

@@ -63,7 +63,7 @@ class StartedTasks:
         _STARTED_IN.set(self)
 
     def close(self) -> list[errors.AsyncdbError]:
-        """Returns what the test must be told of its tasks."""
+        """Returns the errors about the test's tasks."""
         _STARTED_IN.set(self._outer)
         for task in [key() for key in self._used]:
             if task is not None and not task.done():

@@ -460,7 +460,7 @@ def lost(target: Target, statement: str, said: str, *places: str) -> str:
             "the database is rebuilt before the next test.",
             "",
             "To fix this, do one of:",
-            "- find out who ended it: the server's log tells",
+            "- find out who ended it: see the server's log",
             "- if the test ends it itself, to see what your code does: "
             '@pytest.mark.asyncdb(isolation="reset")',
         ]

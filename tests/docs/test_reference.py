@@ -19,6 +19,8 @@ from pytest_asyncdb._run import messages as run_messages
 from pytest_asyncdb._run.handle import Asyncdb
 from pytest_asyncdb.abc import Capabilities
 from pytest_asyncdb.isolation import messages
+from pytest_asyncdb.reports.hints import HINTS
+from pytest_asyncdb.servers import messages as server_messages
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
@@ -61,11 +63,21 @@ def test_the_options_are_those_of_the_code() -> None:
 
 
 def test_every_option_is_explained() -> None:
-    """Each word of the table occurs in the text below it."""
+    """Each has an entry with an anchor and a line in the index."""
     text = REFERENCE.partition("## Options")[2].partition("## Fixtures")[0]
-    text = "\n".join(line for line in text.splitlines() if not line.startswith("|"))
-    for option in OPTIONS:
-        assert f"`{option.flag or option.ini}`" in text
+    found = re.findall(r"^:::\{(?:option|confval)\} ([\w-]+)", text, re.MULTILINE)
+    assert found == [option.flag or option.ini for option in OPTIONS]
+
+
+def test_every_fixture_and_argument_has_an_anchor_and_is_in_the_index() -> None:
+    """Links lead to one fixture, not to the page."""
+    for kind, what, names in (
+        ("fixture", "fixture", [name for name, _ in public_fixtures()]),
+        ("marker", "marker argument", ["backends", *_KEYS]),
+    ):
+        for name in names:
+            anchor = f"({kind}-{name.replace('_', '-')})="
+            assert f"{anchor}\n```{{index}} single: {name} ({what})\n```" in REFERENCE
 
 
 def test_the_fixtures_are_those_of_the_code() -> None:
@@ -144,13 +156,15 @@ def test_every_exception_is_public() -> None:
 
 
 BREACHES: dict[str, list[errors.AsyncdbError | str]] = {
-    "docs/isolation.md": [
+    "docs/troubleshooting.md": [
         *(
             text.headline.format(statement="…", what="…", seconds=10)
             for text in vars(messages).values()
             if isinstance(text, messages.Text)
         ),
         run_messages.needs_independent("asyncdb.connections()", "t").headline,
+        run_messages.no_metadata(),
+        server_messages.server_start("PostgreSQL", "local", "", ""),
     ],
     "docs/loops.md": [run_messages.on_trio("t", "anyio_backend", "r")],
     "docs/howto/migrations.md": [
@@ -172,3 +186,29 @@ def test_headings_are_literal_error_messages(page: str) -> None:
     for error in BREACHES[page]:
         headline = error.headline if isinstance(error, errors.AsyncdbError) else error
         assert headline in headings
+
+
+def _troubles() -> Iterator[str]:
+    """The messages of the page, as hints see them: ``Class code: message``."""
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    found = re.findall(r"^### (.*)$", page, re.MULTILINE)
+    for also in re.findall(r"^Also: (.*?)\n\n", page, re.MULTILINE | re.DOTALL):
+        found += re.findall(r"`([^`]+)`", " ".join(also.split()))
+    for message in found:
+        yield message
+        yield re.sub(r"^(\w+): ", r"\1 -: ", message)
+        for cls in ("RuntimeError", "Failed", "AttributeError"):
+            yield f"{cls} -: {message}"
+
+
+def test_the_page_on_troubles_has_the_errors_that_have_a_hint() -> None:
+    """By a message in a heading or behind "Also:"; hints for texts of several lines have none."""
+    troubles = list(_troubles())
+    patterns = {hint.means: [hint.database or "", hint.python or ""] for hint in HINTS}
+    missing = [
+        means
+        for means, of_hint in patterns.items()
+        if not any(re.search(p, text) for p in of_hint if p for text in troubles)
+        and "\\n" not in "".join(of_hint)
+    ]
+    assert missing == []

@@ -1,4 +1,4 @@
-"""What other plugins see: time limits, stored parameters, plans, forked children, trio."""
+"""What other plugins see: time limits, blocked sockets, stored parameters, plans, forked children, trio."""
 
 from __future__ import annotations
 
@@ -214,3 +214,48 @@ def test_a_test_for_trio_is_refused_with_the_reason(project: Project, sqlite: Ta
         To fix this: keep database tests on asyncio: mark it asyncio or anyio
         """
     )
+
+
+@pytest.mark.everyday("postgres+asyncpg")
+def test_a_test_that_runs_out_of_time_leaves_a_clean_database(
+    project: Project, target: Target
+) -> None:
+    """The settings of docs/howto/other-plugins.md, with a shorter time for one test."""
+    project.ini(timeout="60", timeout_func_only="true")
+    project.tests(
+        """
+        import asyncio
+
+        @pytest.mark.timeout(1)
+        async def test_slow(asyncdb_session):
+            await add(asyncdb_session, "ada")
+            await asyncio.Event().wait()
+
+        async def test_next(asyncdb_session):
+            assert await names(asyncdb_session) == []
+        """
+    )
+    outcome = project.run_apart(target, "-p", "pytest_timeout")
+    # The error is the task that the timeout left behind.
+    outcome.had(passed=1, failed=1, errors=1)
+    assert "Timeout (>1.0s) from pytest-timeout" in outcome.text
+
+
+@pytest.mark.everyday("postgres+asyncpg")
+def test_blocked_sockets_let_tests_reach_their_server(project: Project, target: Target) -> None:
+    """The setting of docs/howto/other-plugins.md. The control is a host that is not allowed."""
+    project.ini(addopts="--allow-hosts=127.0.0.1")
+    project.tests(
+        """
+        import socket
+
+        async def test_it(asyncdb_session):
+            await add(asyncdb_session, "ada")
+
+        @pytest.mark.filterwarnings("ignore")
+        def test_elsewhere():
+            with pytest.raises(RuntimeError, match="A test tried to use socket.socket.connect"):
+                socket.create_connection(("192.0.2.1", 9), timeout=1)
+        """
+    )
+    project.run_apart(target, "-p", "pytest_socket").had(passed=2)
