@@ -17,8 +17,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "pytest_asyncdb"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-#: Rewritten in a change of its own; empty when that is in.
-LATER = {"loops.md", "quickstart.md", "servers.md"}
 #: Modules whose texts a user reads.
 TEXTS = {"messages.py", "hints.py", "errors.py"}
 
@@ -70,8 +68,6 @@ def found(lines: Iterator[tuple[int, str]], name: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_has_no_word_to_avoid(page: Path) -> None:
-    if page.name in LATER:
-        pytest.skip("the page is rewritten in a change of its own")
     assert found(of_page(page), page.name) == []
 
 
