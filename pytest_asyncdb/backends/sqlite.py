@@ -185,6 +185,7 @@ class SQLite(Backend):
     outside_transactions = "(within|inside) a transaction$"
     lock_timeout_codes = frozenset({5, 6})  # SQLITE_BUSY, SQLITE_LOCKED
     restores_whole = True
+    in_process = True
     schemes = ("sqlite",)
     drivers = (Aiosqlite,)
     capabilities = Capabilities(
@@ -247,6 +248,11 @@ class SQLite(Backend):
 
     def list_databases(self) -> str:
         return "SELECT name FROM pragma_database_list WHERE false"
+
+    def library_version(self) -> str:
+        from sqlite3 import sqlite_version
+
+        return sqlite_version
 
     def version_query(self) -> str:
         return "SELECT sqlite_version()"

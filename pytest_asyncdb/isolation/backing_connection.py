@@ -119,7 +119,8 @@ class BackingConnection:
             Exception: The driver's own, as the adapter's cursors raise it, or TimeoutError.
         """
         try:
-            self.host.run(self._script(statements), PATIENCE)
+            if statements:
+                self.host.run(self._script(statements), PATIENCE)
         except Exception as error:
             raise_as_dbapi_error(self._fairy.dbapi_connection, error)
             raise
