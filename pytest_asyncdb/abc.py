@@ -505,10 +505,6 @@ class Backend(abc.ABC):
     container: ContainerRecipe | None = None
     #: Settings of a server that the plugin needs for itself, with ``_`` for ``-``.
     own_settings: ClassVar[frozenset[str]] = frozenset()
-    #: A query for the names of the extensions that the server has.
-    extensions_query: ClassVar[str] = ""
-    #: Images that have an extension, by its name.
-    extension_images: ClassVar[Mapping[str, str]] = {}
     #: For ``reset`` and ``copy``: the statement that begins a transaction before the first
     #: statement that writes; None: the driver begins transactions.
     begin_at_write: ClassVar[str | None] = None
@@ -581,10 +577,19 @@ class Backend(abc.ABC):
         """A query whose one value is a server's setting."""
         raise NotImplementedError
 
-    def create_extension(self, name: str) -> str | None:
-        """A statement that creates an extension in a database unless it is there; None: databases
-        have no extensions."""
-        return None
+    async def after_create(self, sql: Sql, server: Server, extensions: Sequence[str]) -> None:
+        """Prepare a new database, before its schema is built. Called once for each template; its
+        copies have the result. What the method depends on is described for kept templates as
+        that of a seed is.
+
+        Args:
+            sql: A connection to the database, without the user's listeners, which may need what
+                is created here.
+            extensions: The names in ``asyncdb_extensions``.
+
+        Raises:
+            SchemaError: The server cannot give the database what it needs.
+        """
 
     def begin(self, isolation_level: str | None) -> str:
         """The statement that begins the outer transaction.
