@@ -62,6 +62,9 @@ ODD = Table(
 NUMBERS = Table(
     "contract_numbers", METADATA, Column("id", Integer, primary_key=True, autoincrement=False)
 )
+#: The schema of an application that has changed.
+CHANGED = MetaData()
+Table(ROWS.name, CHANGED, Column("changed", Integer))
 SEEDED = ["it's", "50 %", '"ä"']
 COUNT = 30
 #: Seconds for what must not hang.
@@ -321,6 +324,16 @@ class BackendContract:
         command, _ = run.backend(spec).client_command(server, "FILE", name)
         assert command
         assert server.password not in command
+
+    @pytest.mark.parametrize(
+        ("asyncdb_metadata", "asyncdb_seed"), [pytest.param(CHANGED, None, id="changed")]
+    )
+    def test_another_schema(
+        self, asyncdb: Asyncdb, asyncdb_metadata: MetaData, asyncdb_seed: None
+    ) -> None:
+        """It has its own template, whichever tests came before."""
+        (column,) = inspect(asyncdb.sync_engine).get_columns(ROWS.name)
+        assert column["name"] == "changed"
 
     @pytest.mark.asyncdb(isolation="copy")
     def test_nothing_outlives_a_run(self, asyncdb: Asyncdb, request: pytest.FixtureRequest) -> None:

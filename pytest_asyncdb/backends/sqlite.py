@@ -116,7 +116,12 @@ class Aiosqlite(Driver):
         statement: asyncio.Future[Any],
         side: Callable[[str], Coroutine[Any, Any, None]],
     ) -> None:
-        await connection.interrupt()
+        from asyncio import wait
+
+        # The thread of aiosqlite may not have begun the statement yet: again until it has ended.
+        while not statement.done():
+            await connection.interrupt()
+            await wait([statement], timeout=0.02)
 
     def error_code(self, error: BaseException) -> int | str | None:
         code = getattr(error, "sqlite_errorcode", None)

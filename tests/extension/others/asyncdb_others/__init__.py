@@ -1,0 +1,1 @@
+"""Two backends of pytest-asyncdb, and a dialect of SQLAlchemy."""
