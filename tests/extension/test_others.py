@@ -7,13 +7,14 @@ another dialect and another spelling of savepoints), and SQLite files in this pr
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
-from fix_example import run
+from fix_example import run, run_on
 from fix_observer import left_behind
 from fix_project import Project
-from fix_servers import Servers
+from fix_servers import Servers, Target
 
 OTHERS = "../extension/others"
 PACKAGE = Path(__file__).parent / "others" / "asyncdb_others"
@@ -60,6 +61,13 @@ def test_a_backend_by_url_passes_the_contract(servers: Servers) -> None:
     schemas = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'asyncdb%'"
     assert target.observer.query(schemas) == []
     assert left_behind(target.observer, output) == set()
+
+
+@pytest.mark.complete
+def test_the_backends_of_the_plugin_pass_the_contract(target: Target) -> None:
+    """Each word, on the server that other tests use, too."""
+    summary = run_on(OTHERS, [target]).splitlines()[-1]
+    assert sum(map(int, re.findall(r"(\d+) (?:passed|skipped)", summary))) == TESTS
 
 
 BROKEN = """
