@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
     from pytest_asyncdb._run.handle import Asyncdb
 
+__all__ = ["BackendContract"]
+
 METADATA = MetaData()
 ROWS = Table(
     "contract_rows",

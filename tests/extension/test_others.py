@@ -63,6 +63,28 @@ def test_a_backend_by_url_passes_the_contract(servers: Servers) -> None:
     assert left_behind(target.observer, output) == set()
 
 
+def test_a_server_provider_passes_the_contract(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control: without a server to lend, it says so."""
+    target = servers.target("postgres+asyncpg")
+    assert target.server is not None
+    arguments = (
+        OTHERS,
+        "--asyncdb=postgres+asyncpg",
+        "--asyncdb-server=lent",
+        "-k",
+        "test_commits",
+    )
+    assert "  - lent: OTHERS_LENT_SERVER is not set" in run(*arguments, passes=False)
+    url = target.server.set(drivername="postgresql").render_as_string(hide_password=False)
+    monkeypatch.setenv("OTHERS_LENT_SERVER", url)
+    output = run(*arguments[:-1], "commits or definitions or outlives", "-v")
+    assert "lent (OTHERS_LENT_SERVER)" in output
+    assert "13 passed" in output
+    assert left_behind(target.observer, output) == set()
+
+
 @pytest.mark.complete
 def test_the_backends_of_the_plugin_pass_the_contract(target: Target) -> None:
     """Each word, on the server that other tests use, too."""

@@ -1,1 +1,1 @@
-"""Two backends of pytest-asyncdb, and a dialect of SQLAlchemy."""
+"""Two backends and a server provider of pytest-asyncdb, and a dialect of SQLAlchemy."""
