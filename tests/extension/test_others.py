@@ -1,7 +1,8 @@
 """A package with two backends, as others write them, passes the exported contract.
 
 ``others/`` is such a package: PostgreSQL's schemas as databases (by URL only, without templates, with
-another dialect and another spelling of savepoints), and SQLite files in this process.
+another dialect and another spelling of savepoints), SQLite files in this process, and a server
+provider.
 """
 
 from __future__ import annotations
@@ -63,10 +64,10 @@ def test_a_backend_by_url_passes_the_contract(servers: Servers) -> None:
     assert left_behind(target.observer, output) == set()
 
 
-def test_a_server_provider_passes_the_contract(
+def test_a_server_provider_lends_its_server(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Control: without a server to lend, it says so."""
+    """To tests of the contract, in every strategy. Control: without a server it gives the reason."""
     target = servers.target("postgres+asyncpg")
     assert target.server is not None
     arguments = (
