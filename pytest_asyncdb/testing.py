@@ -23,21 +23,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
-from sqlalchemy import (
-    Column,
-    ForeignKey,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    delete,
-    func,
-    insert,
-    inspect,
-    literal_column,
-    select,
-    update,
-)
+import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 if TYPE_CHECKING:
@@ -47,26 +33,28 @@ if TYPE_CHECKING:
 
 __all__ = ["BackendContract"]
 
-METADATA = MetaData()
-ROWS = Table(
+METADATA = sa.MetaData()
+ROWS = sa.Table(
     "contract_rows",
     METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("name", String(40), nullable=False, unique=True),
-    Column("number", Integer, nullable=False, server_default="5"),
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.String(40), nullable=False, unique=True),
+    sa.Column("number", sa.Integer, nullable=False, server_default="5"),
 )
 #: A table below the other, with names that must be quoted.
-ODD = Table(
+ODD = sa.Table(
     'the "odd" %s',
     METADATA,
-    Column("its 'key' %", Integer, ForeignKey(ROWS.c.id), primary_key=True, autoincrement=False),
+    sa.Column(
+        "its 'key' %", sa.Integer, sa.ForeignKey(ROWS.c.id), primary_key=True, autoincrement=False
+    ),
 )
-NUMBERS = Table(
-    "contract_numbers", METADATA, Column("id", Integer, primary_key=True, autoincrement=False)
+NUMBERS = sa.Table(
+    "contract_numbers", METADATA, sa.Column("id", sa.Integer, primary_key=True, autoincrement=False)
 )
 #: The schema of an application that has changed.
-CHANGED = MetaData()
-Table(ROWS.name, CHANGED, Column("changed", Integer))
+CHANGED = sa.MetaData()
+sa.Table(ROWS.name, CHANGED, sa.Column("changed", sa.Integer))
 SEEDED = ["it's", "50 %", '"ä"']
 COUNT = 30
 #: Seconds for what must not hang.
@@ -77,10 +65,10 @@ Case = Callable[[Any, "Asyncdb", str], Awaitable[None]]
 
 async def seed(session: AsyncSession) -> dict[str, int]:
     for name in SEEDED:
-        await session.execute(insert(ROWS).values(name=name))
-    ids = {name: key for key, name in await session.execute(select(ROWS.c.id, ROWS.c.name))}
-    await session.execute(insert(ODD).values([ids[SEEDED[0]]]))
-    await session.execute(insert(NUMBERS), [{"id": number} for number in range(COUNT)])
+        await session.execute(sa.insert(ROWS).values(name=name))
+    ids = {name: key for key, name in await session.execute(sa.select(ROWS.c.id, ROWS.c.name))}
+    await session.execute(sa.insert(ODD).values([ids[SEEDED[0]]]))
+    await session.execute(sa.insert(NUMBERS), [{"id": number} for number in range(COUNT)])
     return ids
 
 
@@ -110,13 +98,13 @@ async def check_clean(asyncdb: Asyncdb) -> None:
     """The database is that of the template."""
     async with asyncdb.sessionmaker() as session:
         connection = await session.connection()
-        tables = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
+        tables = await connection.run_sync(lambda sync: sa.inspect(sync).get_table_names())
         assert {*tables} == {*METADATA.tables}
-        found = (await session.execute(select(ROWS).order_by(ROWS.c.id))).all()
+        found = (await session.execute(sa.select(ROWS).order_by(ROWS.c.id))).all()
         assert [(row.name, row.number) for row in found] == [(name, 5) for name in SEEDED]
         assert asyncdb.seeded == {row.name: row.id for row in found}
-        assert (await session.scalars(select(ODD))).all() == [found[0].id]
-        assert await session.scalar(select(func.count()).select_from(NUMBERS)) == COUNT
+        assert (await session.scalars(sa.select(ODD))).all() == [found[0].id]
+        assert await session.scalar(sa.select(sa.func.count()).select_from(NUMBERS)) == COUNT
 
 
 def product(factors: int) -> Any:
@@ -129,12 +117,12 @@ def product(factors: int) -> Any:
 
 
 async def names(session: AsyncSession) -> set[str]:
-    return {*await session.scalars(select(ROWS.c.name))} - {*SEEDED}
+    return {*await session.scalars(sa.select(ROWS.c.name))} - {*SEEDED}
 
 
 async def add(session: Any, *new: str) -> None:
     for name in new:
-        await session.execute(insert(ROWS).values(name=name))
+        await session.execute(sa.insert(ROWS).values(name=name))
 
 
 class BackendContract:
@@ -145,7 +133,7 @@ class BackendContract:
     temporary_table: ClassVar[str | None] = "CREATE TEMPORARY TABLE contract_left (id INTEGER)"
 
     @pytest.fixture
-    def asyncdb_metadata(self) -> MetaData:
+    def asyncdb_metadata(self) -> sa.MetaData:
         return METADATA
 
     @pytest.fixture
@@ -162,15 +150,15 @@ class BackendContract:
         sys.stdout.write(f"database: {asyncdb.engine.url.database}\n")
         async with asyncdb.sessionmaker() as session:
             await add(session, "new")
-            await session.execute(update(ROWS).where(ROWS.c.name == SEEDED[1]).values(number=6))
-            await session.execute(delete(ODD))
+            await session.execute(sa.update(ROWS).where(ROWS.c.name == SEEDED[1]).values(number=6))
+            await session.execute(sa.delete(ODD))
             await session.commit()
             await add(session, "undone")
             await session.rollback()
             assert await names(session) == {"new"}
         async with asyncdb.sessionmaker() as other:
             assert await names(other) == {"new"}
-            assert await other.scalar(select(func.sum(ROWS.c.number))) == 21
+            assert await other.scalar(sa.select(sa.func.sum(ROWS.c.number))) == 21
             await add(other, "left open")
 
     @case
@@ -178,13 +166,15 @@ class BackendContract:
         """Tables that were created and dropped are as before."""
         if strategy == "rollback" and not asyncdb.backend.capabilities.transactional_ddl:
             pytest.skip("DDL commits on this backend")
-        more = Table("contract_more", MetaData(), Column("id", Integer, primary_key=True))
+        more = sa.Table(
+            "contract_more", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True)
+        )
         async with asyncdb.engine.begin() as connection:
             await connection.run_sync(more.create)
             await connection.run_sync(ODD.drop)
-            await connection.execute(insert(more).values(id=1))
+            await connection.execute(sa.insert(more).values(id=1))
         async with asyncdb.engine.connect() as connection:
-            assert await connection.scalar(select(more.c.id)) == 1
+            assert await connection.scalar(sa.select(more.c.id)) == 1
 
     @case
     async def test_sessions_end_clean(self, asyncdb: Asyncdb, strategy: str) -> None:
@@ -205,7 +195,7 @@ class BackendContract:
                 await two.rollback()
             await one.commit()
             assert await names(two) == {"new"}
-            await two.execute(delete(ROWS).where(ROWS.c.name == "new"))
+            await two.execute(sa.delete(ROWS).where(ROWS.c.name == "new"))
             await two.commit()
             assert await names(one) == set()
 
@@ -237,7 +227,7 @@ class BackendContract:
                     await add(session, SEEDED[0])
             await session.commit()
             with pytest.raises(IntegrityError):
-                await session.execute(insert(ODD).values([12345]))
+                await session.execute(sa.insert(ODD).values([12345]))
             await session.rollback()
             await add(session, "b")
             await session.commit()
@@ -246,7 +236,9 @@ class BackendContract:
     @case
     async def test_cancellation(self, asyncdb: Asyncdb, strategy: str) -> None:
         """A statement ends on the server when its task is cancelled; others follow."""
-        slow: Any = select(func.sum(literal_column("n1.id + n9.id"))).select_from(product(9))
+        slow: Any = sa.select(sa.func.sum(sa.literal_column("n1.id + n9.id"))).select_from(
+            product(9)
+        )
         async with asyncio.timeout(PATIENCE):
             with pytest.raises(TimeoutError):
                 async with asyncdb.engine.connect() as connection, asyncio.timeout(0.2):
@@ -259,7 +251,7 @@ class BackendContract:
     @case
     async def test_streams(self, asyncdb: Asyncdb, strategy: str) -> None:
         """All rows arrive, also if another session runs a statement meanwhile."""
-        query: Any = select(literal_column("n1.id")).select_from(product(2))
+        query: Any = sa.select(sa.literal_column("n1.id")).select_from(product(2))
         async with asyncdb.engine.connect() as connection, asyncdb.sessionmaker() as session:
             rows = 0
             async for _ in await connection.stream(query, execution_options={"yield_per": 7}):
@@ -273,7 +265,7 @@ class BackendContract:
         """The wait for a lock ends, with an error that the backend knows."""
         if strategy == "rollback" or not asyncdb.backend.capabilities.several_connections:
             pytest.skip("there is one connection")
-        statement = update(ROWS).where(ROWS.c.name == SEEDED[0]).values(number=6)
+        statement = sa.update(ROWS).where(ROWS.c.name == SEEDED[0]).values(number=6)
         async with asyncio.timeout(PATIENCE), asyncdb.connections(2, lock_timeout=1) as (one, two):
             await one.execute(statement)
             with pytest.raises(DBAPIError) as caught:
@@ -300,7 +292,7 @@ class BackendContract:
 
         def work() -> None:
             with asyncdb.sync_engine.begin() as connection:
-                connection.execute(insert(ROWS).values(name="from a thread"))
+                connection.execute(sa.insert(ROWS).values(name="from a thread"))
 
         await asyncio.to_thread(work)
         async with asyncdb.sessionmaker() as session:
@@ -313,13 +305,13 @@ class BackendContract:
         async with asyncdb.sessionmaker() as session:
             await add(session, "new")
             await session.commit()
-            new = await session.scalar(select(ROWS.c.id).where(ROWS.c.name == "new"))
+            new = await session.scalar(sa.select(ROWS.c.id).where(ROWS.c.name == "new"))
         assert new == max(asyncdb.seeded.values()) + 1
 
     @pytest.mark.asyncdb(schema=False, isolation="copy")
     def test_an_empty_database(self, asyncdb: Asyncdb) -> None:
         """Without a schema it has no tables. The server has a version, the client a command."""
-        assert inspect(asyncdb.sync_engine).get_table_names() == []
+        assert sa.inspect(asyncdb.sync_engine).get_table_names() == []
         assert re.match(r"\d", asyncdb.backend.version)
         run, spec = asyncdb._run, asyncdb.backend.spec
         server, name = run.server(spec), asyncdb.url.database or ""
@@ -331,10 +323,10 @@ class BackendContract:
         ("asyncdb_metadata", "asyncdb_seed"), [pytest.param(CHANGED, None, id="changed")]
     )
     def test_another_schema(
-        self, asyncdb: Asyncdb, asyncdb_metadata: MetaData, asyncdb_seed: None
+        self, asyncdb: Asyncdb, asyncdb_metadata: sa.MetaData, asyncdb_seed: None
     ) -> None:
         """It has its own template, whichever tests came before."""
-        (column,) = inspect(asyncdb.sync_engine).get_columns(ROWS.name)
+        (column,) = sa.inspect(asyncdb.sync_engine).get_columns(ROWS.name)
         assert column["name"] == "changed"
 
     @pytest.mark.asyncdb(isolation="copy")
