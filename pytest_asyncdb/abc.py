@@ -139,8 +139,8 @@ class Server:
         port: TCP port.
         user: The user that may create databases.
         password: That user's password; never shown.
-        maintenance: The database to connect to in order to create and drop others; None: the
-            databases live in this process.
+        maintenance: The database to connect to in order to create and drop others; empty: the
+            driver's default; None: the databases live in this process.
         query: Further parameters of an external server's URL.
         scheme: The dialect in an external server's URL, if it is not the backend's own.
         tuning: The throw-away settings in force, in words.
@@ -325,8 +325,8 @@ class Driver(abc.ABC):
     name: ClassVar[str]
     #: The name that ``import`` takes. SQLAlchemy imports it, the plugin does not.
     module: ClassVar[str]
-    #: The extra of this package that installs the library.
-    extra: ClassVar[str]
+    #: The extra of pytest-asyncdb that installs the library; empty: there is none.
+    extra: ClassVar[str] = ""
     #: A statement ends a result whose rows are still to be read.
     one_result: ClassVar[bool] = False
     #: SQLAlchemy's ``connect_args`` for a connection pooler, whose sessions do not keep prepared
@@ -497,15 +497,14 @@ class Backend(abc.ABC):
     #: The drivers, best first.
     drivers: ClassVar[tuple[type[Driver], ...]]
     capabilities: ClassVar[Capabilities]
-    #: None: there are no server programs, as the databases live in this process.
+    #: The databases live in this process, without a server.
+    in_process: ClassVar[bool] = False
+    #: How its server programs and its image are run; None: the plugin cannot start it that way.
+    #: With neither of them a server by URL, or that of another provider, is used.
     local: LocalRecipe | None = None
     container: ContainerRecipe | None = None
     #: Settings of a server that the plugin needs for itself, with ``_`` for ``-``.
     own_settings: ClassVar[frozenset[str]] = frozenset()
-    #: A query for the names of the extensions that the server has.
-    extensions_query: ClassVar[str] = ""
-    #: Images that have an extension, by its name.
-    extension_images: ClassVar[Mapping[str, str]] = {}
     #: For ``reset`` and ``copy``: the statement that begins a transaction before the first
     #: statement that writes; None: the driver begins transactions.
     begin_at_write: ClassVar[str | None] = None
@@ -566,7 +565,7 @@ class Backend(abc.ABC):
             password=server.password,
             host=server.host,
             port=server.port,
-            database=database or server.maintenance,
+            database=database or server.maintenance or None,
             query={**self.url_query, **dict(server.query)},
         )
 
@@ -578,10 +577,19 @@ class Backend(abc.ABC):
         """A query whose one value is a server's setting."""
         raise NotImplementedError
 
-    def create_extension(self, name: str) -> str | None:
-        """A statement that creates an extension in a database unless it is there; None: databases
-        have no extensions."""
-        return None
+    async def after_create(self, sql: Sql, server: Server, extensions: Sequence[str]) -> None:
+        """Prepare a new database, before its schema is built. Called once for each template; its
+        copies have the result. What the method depends on is described for kept templates as
+        that of a seed is.
+
+        Args:
+            sql: A connection to the database, without the user's listeners, which may need what
+                is created here.
+            extensions: The names in ``asyncdb_extensions``.
+
+        Raises:
+            SchemaError: The server cannot give the database what it needs.
+        """
 
     def begin(self, isolation_level: str | None) -> str:
         """The statement that begins the outer transaction.
@@ -715,6 +723,11 @@ class Backend(abc.ABC):
     def keep_session(self) -> Sequence[str]:
         """Statements that switch the session's idle timeout off, and TCP keepalives on."""
         return ()
+
+    def library_version(self) -> str:
+        """The version of the library of a backend that is :attr:`in_process`. Imports nothing that
+        a run without database tests would not need."""
+        raise NotImplementedError
 
     def version_query(self) -> str:
         """A query whose first value is the server's version. Two more show whether there is a

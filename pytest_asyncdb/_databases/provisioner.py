@@ -19,7 +19,6 @@ from pytest_asyncdb._databases import messages
 from pytest_asyncdb._databases.build import (
     build_schema,
     building_engine,
-    create_extensions,
     fill,
     take_scripts,
     try_options,
@@ -98,7 +97,8 @@ class Provisioner:
             AsyncdbError: Building it failed, now or before.
         """
         dialect = building_engine(self._url(None), options).dialect
-        key = fingerprint(plan, dialect, options)
+        hook = type(self.backend).after_create
+        key = fingerprint(plan, dialect, options, hook)
         if key not in self._templates:
             try:
                 base = None if plan.base is None else self.template(plan.base, options)
@@ -106,7 +106,7 @@ class Provisioner:
                     name = f"{self.prefix}_t{next(self._numbers)}"
                     made, seeded = self._build(name, base, plan, options)
                 elif self._kept_templates and (
-                    lasting := lasting_fingerprint(plan, dialect, options)
+                    lasting := lasting_fingerprint(plan, dialect, options, hook)
                 ):
                     made, seeded = self._obtain(self._kept_templates, lasting, base, plan, options)
                 else:
@@ -264,9 +264,8 @@ class Provisioner:
         seeds = plan.seeds if bare else plan.seeds[-1:]
         begun = time.perf_counter()
         try:
-            if bare and plan.extensions and not self.in_process:
-                async with self._maintenance.beside(url.database or "") as own:
-                    await create_extensions(own, self.backend, self.server, plan.extensions)
+            if bare:
+                await self._prepare(url, plan)
             if options.get("connect_args"):
                 await try_options(engine)
             # Alembic's revisions run as they do in production.
@@ -283,6 +282,15 @@ class Provisioner:
             return returned
         finally:
             await engine.dispose()
+
+    async def _prepare(self, url: URL, plan: SchemaPlan) -> None:
+        """Call the backend's hook for a new database."""
+        needed = self.driver.connect_args(self.server)
+        async with AutocommitConnection(url, self.driver, needed) as own:
+            try:
+                await self.backend.after_create(own, self.server, plan.extensions)
+            except Exception as error:
+                raise messages.not_prepared(self.backend, error) from error
 
     async def _stop_events(self, url: URL) -> None:
         if query := self.backend.stop_events(url.database or "", self.server):

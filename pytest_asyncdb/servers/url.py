@@ -123,7 +123,7 @@ def _server(url: URL, found: Candidate, backend: Backend) -> Server:
         port=url.port,
         user=url.username,
         password=url.password,
-        maintenance=url.database or (recipe.maintenance if recipe else None),
+        maintenance=url.database or (recipe.maintenance if recipe else ""),
         query=tuple((key, word) for key, words in url.normalized_query.items() for word in words),
         scheme=None if scheme in (backend.dialect, *backend.schemes) else scheme,
     )

@@ -23,6 +23,25 @@ class Lite(SQLite):
 class OtherImage(Postgres):
     name = "pgvector"
     label = "PostgreSQL with vectors"
+
+
+class UrlOnly(Postgres):
+    name = "urlonly"
+    label = "Company DB"
+    schemes = ("urlonly",)
+    local = container = None
+
+
+class Missing(Aiosqlite):
+    name = "others"
+    module = "no_such_module"
+    extra = ""
+
+
+class NotInstalled(SQLite):
+    name = "notinstalled"
+    label = "Not installed"
+    drivers = (Missing,)
 """
 
 
@@ -35,6 +54,8 @@ def extension(project: Project) -> Project:
         def pytest_asyncdb_register(registry):
             registry.add_backend("lite", "our_backend:Lite")
             registry.add_backend("pgvector", "our_backend:OtherImage")
+            registry.add_backend("urlonly", "our_backend:UrlOnly")
+            registry.add_backend("notinstalled", "our_backend:NotInstalled")
         """,
     )
     project.tests("async def test_it(asyncdb_session): assert await names(asyncdb_session) == []")
@@ -66,4 +87,30 @@ def test_a_backend_that_inherits_schemes_leaves_urls_to_its_parent(extension: Pr
     )
     result.stderr.fnmatch_lines(
         ["ERROR: a URL for postgres, which this run does not use (--asyncdb-url)"]
+    )
+
+
+def test_a_backend_without_recipes_is_reached_by_url(extension: Project) -> None:
+    """It is not taken for one that lives in this process; only what could work was tried."""
+    result = extension.pytester.runpytest_inprocess("-p", "no:randomly", "--asyncdb=urlonly")
+    result.assert_outcomes(errors=1)
+    shown = str(result.stdout)
+    assert (
+        "no Company DB server is available (--asyncdb=urlonly)\n\n"
+        "Tried, in this order:\n"
+        "  - url: ASYNCDB_URLONLY_URL is not set\n\n"
+        "To fix this, do one of:\n"
+        "  - export ASYNCDB_URLONLY_URL=urlonly://user:password@host/name\n"
+        "  - or skip these tests: --asyncdb-missing=skip\n"
+    ) in shown
+
+
+def test_a_driver_of_another_package_is_named(extension: Project) -> None:
+    """There is no extra of pytest-asyncdb that installs it."""
+    result = extension.pytester.runpytest_inprocess("-p", "no:randomly", "--asyncdb=notinstalled")
+    result.stderr.fnmatch_lines(
+        [
+            "ERROR: the driver others for Not installed is not installed (--asyncdb=notinstalled)",
+            "To fix this: install the package with the module no_such_module",
+        ]
     )

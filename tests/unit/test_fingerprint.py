@@ -14,6 +14,8 @@ from sqlalchemy.dialects import postgresql
 
 from pytest_asyncdb._databases import fingerprint as fingerprints
 from pytest_asyncdb._databases.plan import SchemaPlan
+from pytest_asyncdb.abc import Backend
+from pytest_asyncdb.backends.postgres import Postgres
 
 
 def metadata(*names: str) -> MetaData:
@@ -176,3 +178,21 @@ def test_an_object_without_a_description_lasts_for_the_run_only() -> None:
     assert seeded(seed) == seeded(seed)
     assert seeded(seed) != seeded(Seed())
     assert lasting(SchemaPlan(seeds=(seed,))) is None
+
+
+def test_the_hook_of_a_backend_counts() -> None:
+    """``after_create`` shapes the template as a migration does."""
+
+    def hook(name: str) -> Any:
+        async def after_create(self: Any, sql: Any, server: Any, extensions: Any) -> None:
+            await sql.script([name])
+
+        return after_create
+
+    def hashes(hook: Any) -> tuple[str, str | None]:
+        described = SchemaPlan(empty=True), postgresql.dialect(), {}, hook
+        return fingerprints.fingerprint(*described), fingerprints.lasting_fingerprint(*described)
+
+    assert hashes(hook("a")) == hashes(hook("a"))
+    assert not {*hashes(hook("a"))} & {*hashes(hook("b"))}
+    assert not {*hashes(Backend.after_create)} & {*hashes(Postgres.after_create)}

