@@ -230,7 +230,7 @@ INNER = Path(__file__).with_name("inner")
 #: of Hypothesis and Faker import what takes every process of an inner run a second or two.
 WITHOUT = (
     *("-p", "no:randomly", "-p", "no:cacheprovider"),
-    *("-p", "no:hypothesispytest", "-p", "no:faker"),
+    *("-p", "no:hypothesispytest", "-p", "no:faker", "-p", "no:pytest_alembic"),
 )
 #: For its own tracebacks pytest parses the whole source of each frame, which takes longer than
 #: most inner runs; "--tb=auto" has them back.
