@@ -130,6 +130,13 @@ OPTIONS = (
         listed=True,
     ),
     Option(
+        "databases",
+        "the backend of a database that asyncdb_metadata names, if it is not that of the test: "
+        "NAME=SPEC, separated by commas",
+        "ini",
+        listed=True,
+    ),
+    Option(
         "migrations",
         "Alembic's configuration, an alembic.ini or pyproject.toml: build the tables with it "
         "instead of create_all",

@@ -15,6 +15,7 @@ from pytest_asyncdb._config.ini_file import ini_name, read_line, refuse_unknown_
 from pytest_asyncdb._config.option_table import OPTIONS, PROVIDERS, Option
 from pytest_asyncdb._config.server_options import parse_images, parse_server_settings
 from pytest_asyncdb._config.specs import (
+    parse_databases,
     parse_spec,
     parse_specs,
     split_words,
@@ -39,6 +40,8 @@ class Settings(NamedTuple):
     """The run's settings, checked, each with its source."""
 
     specs: tuple[BackendSpec, ...]
+    #: By the name of a database: its backend, if it is not that of the test.
+    databases: Mapping[str, BackendSpec]
     #: By backend, or backend and version: ``postgres``, ``postgres@16``.
     urls: Mapping[str, Sourced[str]]
     #: Provider by backend; the key ``*`` is for all others.
@@ -73,6 +76,13 @@ class Settings(NamedTuple):
     stats: bool
     #: Which statements the report of a failed test shows: ``no``, ``short`` or ``all``.
     sql: Sourced[str]
+
+    @property
+    def all_specs(self) -> tuple[BackendSpec, ...]:
+        """Those of the tests, and of databases that have another one."""
+        words = [str(spec) for spec in self.specs]
+        others = {str(spec): spec for spec in self.databases.values()}
+        return (*self.specs, *(spec for word, spec in others.items() if word not in words))
 
     @property
     def compares(self) -> bool:
@@ -110,9 +120,11 @@ def read_settings(
             value = _read(config, option, environment)
             values[option.name] = value.value.lower() in _YES if option.is_switch else value
     specs = parse_specs(values.pop("backends"), registry)
+    databases = parse_databases(values.pop("databases"), registry)
     settings = Settings(
         specs=specs,
-        images=parse_images(values.pop("image"), specs, registry),
+        databases=databases,
+        images=parse_images(values.pop("image"), (*specs, *databases.values()), registry),
         server_settings=parse_server_settings(values.pop("server_settings"), registry),
         extensions=tuple(values.pop("extensions").value.replace(",", " ").split()),
         urls=_urls(config, registry, environment),
@@ -125,7 +137,7 @@ def read_settings(
     )
     _check_contradictions(settings)
     if not settings.doctor and settings.missing.value == "error":
-        for spec in settings.specs:
+        for spec in settings.all_specs:
             registry.driver(spec)
     return settings
 
@@ -136,7 +148,7 @@ def check_hosts(settings: Settings, environment: Mapping[str, str]) -> None:
     Raises:
         ConfigError: This run would use such a URL.
     """
-    specs = [s for s in settings.specs if settings.provider(s.backend).value in ("auto", "url")]
+    specs = [s for s in settings.all_specs if settings.provider(s.backend).value in ("auto", "url")]
     for url in dict.fromkeys(url for spec in specs if (url := settings.url(spec)) is not None):
         check_host(url, settings.allow_hosts.value, environment)
 
@@ -232,7 +244,7 @@ def _check_contradictions(settings: Settings) -> None:
     for key in (key for key, url in settings.urls.items() if url.source == "--asyncdb-url"):
         name = key.partition("@")[0]
         provider = settings.provider(name)
-        if name not in {spec.backend for spec in settings.specs}:
+        if name not in {spec.backend for spec in settings.all_specs}:
             seen = f"The run's backends: {words} ({settings.specs[0].source})."
             remedy = f"add it: --asyncdb={words},{name}"
         elif provider.value not in ("auto", "url"):

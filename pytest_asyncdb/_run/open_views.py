@@ -13,6 +13,7 @@ from pytest_asyncdb._databases.plan import (
     as_seeds,
     by_database,
     refuse_generator,
+    unknown_database,
 )
 from pytest_asyncdb._run import messages
 
@@ -43,6 +44,11 @@ def read_plans(
     """
     names = [str(name) for name in metadata] if isinstance(metadata, Mapping) else []
     names = names or [MAIN]
+    for name, own in run.settings.databases.items():
+        if name not in names:
+            raise unknown_database(name, names, own.source)
+        if name == names[0]:
+            raise messages.first_database_bound(name, own)
     extensions = run.settings.extensions
     if not schema:
         return {
@@ -81,7 +87,10 @@ def open_views(
     views: dict[str, View] = {}
     with contextlib.ExitStack() as stack:
         for name, plan in plans.items():
-            views[name] = run.view(spec, plan, engine_options, isolation, request)
+            own = run.settings.databases.get(name, spec)
+            # Arguments of one DBMS's driver mean nothing to another's.
+            options = engine_options if own.backend == spec.backend else {}
+            views[name] = run.view(own, plan, options, isolation, request)
             stack.callback(views[name].close)
         stack.pop_all()
     return views

@@ -97,7 +97,7 @@ def _loops(config: pytest.Config) -> Iterator[Finding]:
 
 def _servers(run: Run) -> Iterator[Finding]:
     """Driver and server of each backend; of those that the run does not use, as notes."""
-    used = run.settings.specs
+    used = run.settings.all_specs
     names = set(run.registry.backends) - {spec.backend for spec in used}
     others = (BackendSpec(n, None, None, n, "not in this run") for n in sorted(names))
     for spec in (*used, *others):

@@ -28,7 +28,7 @@ def header(run: Run, details: bool) -> list[str]:
         details: Also why the server comes from there, how it is tuned, and versions.
     """
     lines, strategy = [], run.settings.isolation.value
-    for spec in run.settings.specs:
+    for spec in run.settings.all_specs:
         try:
             line = f"{backend_line(run, spec)}, {strategy}" if details else short_line(run, spec)
             lines.append(f"asyncdb: {line}")
