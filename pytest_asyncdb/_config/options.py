@@ -7,6 +7,7 @@ Nothing here imports SQLAlchemy.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,7 @@ from pytest_asyncdb._config.specs import (
 )
 from pytest_asyncdb._config.urls import add_url, check_host
 from pytest_asyncdb._databases.fingerprint import files_in
+from pytest_asyncdb._databases.plan import split_name
 from pytest_asyncdb.abc import BackendSpec, Sourced
 
 if TYPE_CHECKING:
@@ -59,12 +61,12 @@ class Settings(NamedTuple):
     #: Keep the databases of failed tests?
     keep: bool
     metadata: Sourced[str]
-    #: The absolute path of Alembic's configuration, or None.
-    migrations: Sourced[Path | None]
+    #: The absolute paths of Alembic's configurations, by database; None: of the first.
+    migrations: Sourced[Mapping[str | None, Path]]
     #: The files that ``asyncdb_inputs`` names.
     inputs: tuple[Path, ...]
-    #: The SQL files that ``asyncdb_seed`` names.
-    seed: tuple[Path, ...]
+    #: The SQL files that ``asyncdb_seed`` names, in the same way.
+    seed: Mapping[str | None, tuple[Path, ...]]
     app_engines: Sourced[str]
     #: What happens when an engine connects to another database than the test's.
     other_engines: Sourced[str]
@@ -130,7 +132,7 @@ def read_settings(
         urls=_urls(config, registry, environment),
         providers=_providers(values.pop("server"), registry),
         migrations=_migrations(config, values.pop("migrations")),
-        inputs=_files(config, values.pop("inputs")),
+        inputs=tuple(chain.from_iterable(_files(config, values.pop("inputs")).values())),
         seed=_files(config, values.pop("seed")),
         report=_check_report(values.pop("report")),
         **values,
@@ -186,10 +188,11 @@ def _providers(written: Sourced[str], registry: Registry) -> dict[str, Sourced[s
     return providers
 
 
-def _files(config: pytest.Config, written: Sourced[str]) -> tuple[Path, ...]:
-    """The files that match the patterns, those of one pattern in the order of their names."""
-    found: list[Path] = []
-    for pattern in written.value.replace(",", " ").split():
+def _files(config: pytest.Config, written: Sourced[str]) -> dict[str | None, tuple[Path, ...]]:
+    """The files that match each database's patterns; of one pattern in the order of their names."""
+    found: dict[str | None, tuple[Path, ...]] = {}
+    for word in written.value.replace(",", " ").split():
+        name, pattern = split_name(word)
         matches = sorted(config.rootpath.glob(pattern))
         if not matches:
             raise errors.ConfigError(
@@ -197,23 +200,23 @@ def _files(config: pytest.Config, written: Sourced[str]) -> tuple[Path, ...]:
                 [f"Patterns are relative to {config.rootpath}."],
                 ["name files or folders, such as schema/*.sql or migrations"],
             )
-        found += files_in(matches)
-    return tuple(found)
+        found[name] = (*found.get(name, ()), *files_in(matches))
+    return found
 
 
-def _migrations(config: pytest.Config, written: Sourced[str]) -> Sourced[Path | None]:
-    """The path of Alembic's configuration, which is relative to the ini file's folder."""
-    if not written.value:
-        return Sourced(None, written.source)
+def _migrations(config: pytest.Config, written: Sourced[str]) -> Sourced[Mapping[str | None, Path]]:
+    """The paths of Alembic's configurations, which are relative to the ini file's folder."""
     folder = config.inipath.parent if config.inipath is not None else config.rootpath
-    path = folder / written.value
-    if not path.is_file():
-        raise errors.ConfigError(
-            f"there is no file {written.value!r} ({written.source})",
-            [f"Looked for {path}."],
-            ["name an alembic.ini or pyproject.toml, relative to the ini file's folder"],
-        )
-    return Sourced(path, written.source)
+    found: dict[str | None, Path] = {}
+    for name, word in map(split_name, split_words(written.value)):
+        found[name] = folder / word
+        if not found[name].is_file():
+            raise errors.ConfigError(
+                f"there is no file {word!r} ({written.source})",
+                [f"Looked for {found[name]}."],
+                ["name an alembic.ini or pyproject.toml, relative to the ini file's folder"],
+            )
+    return Sourced(found, written.source)
 
 
 def _urls(

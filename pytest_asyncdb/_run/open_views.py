@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._databases.plan import (
@@ -47,8 +48,8 @@ def read_plans(
     for name, own in run.settings.databases.items():
         if name not in names:
             raise unknown_database(name, names, own.source)
-        if name == names[0]:
-            raise messages.first_database_bound(name, own)
+    if (bound := run.settings.databases.get(names[0])) is not None:
+        raise messages.first_database_bound(names[0], bound)
     extensions = run.settings.extensions
     if not schema:
         return {
@@ -68,7 +69,7 @@ def read_plans(
             builds,
             as_seeds(seeds.get(name)),
             database=name,
-            inputs=(*run.settings.inputs, *run.settings.seed),
+            inputs=(*run.settings.inputs, *chain.from_iterable(run.settings.seed.values())),
             extensions=extensions,
             session_options=session_options,
         )

@@ -224,6 +224,58 @@ def test_each_has_its_own_seed_and_migration(app: Project, target: Target) -> No
     app.run_apart(target, "-n", "2").passed(2)
 
 
+ENV = """
+from alembic import context
+
+context.configure(connection=context.config.attributes["connection"])
+with context.begin_transaction():
+    context.run_migrations()
+"""
+REVISION = """
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = "a", None
+
+
+def upgrade():
+    op.create_table(
+        "events",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("what", sa.String(100), nullable=False),
+    )
+    op.create_table("users", sa.Column("key", sa.String(20), primary_key=True))
+"""
+
+
+@pytest.mark.everyday("sqlite", "postgres+asyncpg")
+def test_the_ini_file_names_migrations_and_seeds_of_each(app: Project, target: Target) -> None:
+    app.write("audit/alembic.ini", "[alembic]\nscript_location = %(here)s/migrations")
+    app.write("audit/migrations/env.py", ENV)
+    app.write("audit/migrations/versions/a.py", REVISION)
+    app.write("seeds/main.sql", "INSERT INTO users (id, name) VALUES (1, 'ada');")
+    app.write("seeds/audit1.sql", "INSERT INTO events (id, what) VALUES (1, 'begun');")
+    app.write("seeds/audit2.sql", "INSERT INTO events (id, what) VALUES (2, 'more');")
+    app.ini(
+        asyncdb_migrations="audit=audit/alembic.ini",
+        asyncdb_seed="seeds/main.sql, audit=seeds/audit*.sql",
+    )
+    app.tests(
+        """
+        from app.audit import Event
+        from app.db import Audit
+
+        async def test_it(asyncdb_session):
+            assert await names(asyncdb_session) == ["ada"]
+            async with Audit() as session:
+                events = await session.scalars(select(Event.what).order_by(Event.id))
+                assert events.all() == ["begun", "more"]
+                assert await session.scalar(text("SELECT version_num FROM alembic_version")) == "a"
+        """
+    )
+    app.run_apart(target).passed(1)
+
+
 #: Of the driver asyncpg.
 OPTIONS = """
 @pytest.fixture(scope="session")
