@@ -16,7 +16,7 @@ from benchmarks import projects
 from benchmarks.servers import Servers
 
 #: Plugins that take no part; what is measured is on, the others are off.
-_OFF = ("anyio", "cacheprovider", "faker", "hypothesispytest", "randomly")
+_OFF = ("anyio", "cacheprovider", "faker", "hypothesispytest", "pytest_alembic", "randomly")
 #: Those that are compared.
 _PLUGINS = {"asyncdb", "sqla", "pytest_postgresql", "pytest_databases"}
 _DRIVERS = {"sqlite": "aiosqlite", "postgres": "asyncpg"}

@@ -113,40 +113,41 @@ def asyncdb_app_engines(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture(scope="session")
-def asyncdb_migrate(request: pytest.FixtureRequest) -> Callable[..., Any] | None:
+def asyncdb_migrate(request: pytest.FixtureRequest) -> Any:
     """A function that builds the schema instead of ``create_all``.
 
     Scope: session. The function is sync or async, and has parameters named ``connection``,
     ``engine`` or ``url``. It runs once for each run and server.
     Default: Alembic with the file that the ini option ``asyncdb_migrations`` names, else
-    None.
+    None. Of several databases it is a dict of their names.
     """
     written = request.config.stash[RUN].settings.migrations
-    if written.value is None:
+    if not written.value:
         return None
     from pytest_asyncdb._databases.migrations import AlembicMigration
 
-    migration = AlembicMigration(written.value, written.source)
+    found = {name: AlembicMigration(path, written.source) for name, path in written.value.items()}
     with plain_errors():
-        migration.check()
-    return migration
+        for migration in found.values():
+            migration.check()
+    return found[None] if [*found] == [None] else found
 
 
 @pytest.fixture(scope="session")
-def asyncdb_seed(request: pytest.FixtureRequest) -> Callable[..., Any] | None:
+def asyncdb_seed(request: pytest.FixtureRequest) -> Any:
     """An async function that fills the new database, given a session.
 
     Scope: session. Default: it runs the SQL files that the ini option ``asyncdb_seed`` names;
     without them None. It runs once for each run and server, and every test starts with its rows. A
     module or class may override it; a list of functions is a list of layers, each of which runs
-    once: ``return [asyncdb_seed, more]``. What it returns is ``asyncdb.seeded``.
+    once: ``return [asyncdb_seed, more]``. What it returns is ``asyncdb.seeded``. Of several
+    databases it is a dict of their names.
     """
-    paths = request.config.stash[RUN].settings.seed
-    if not paths:
-        return None
     from pytest_asyncdb._databases.seed_files import SeedFiles
 
-    return SeedFiles(paths)
+    seed = request.config.stash[RUN].settings.seed
+    found = {name: SeedFiles(paths) for name, paths in seed.items()}
+    return found[None] if [*found] == [None] else found or None
 
 
 # For tests.

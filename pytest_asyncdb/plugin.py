@@ -134,7 +134,8 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     plans = option.collectonly or option.setupplan or session.testsfailed
     if run.owned is not None and not plans:
         needed = map(unparametrised.backend_of, session.items)
-        run.owned.start(dict.fromkeys(spec for spec in needed if spec is not None))
+        specs = dict.fromkeys(spec for spec in needed if spec is not None)
+        run.owned.start([*specs, *(run.settings.databases.values() if specs else ())])
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -231,7 +231,7 @@ INNER = Path(__file__).with_name("inner")
 WITHOUT = (
     *("-p", "no:timeout", "-p", "no:socket"),
     *("-p", "no:randomly", "-p", "no:cacheprovider"),
-    *("-p", "no:hypothesispytest", "-p", "no:faker"),
+    *("-p", "no:hypothesispytest", "-p", "no:faker", "-p", "no:pytest_alembic"),
 )
 #: For its own tracebacks pytest parses the whole source of each frame, which takes longer than
 #: most inner runs; "--tb=auto" has them back.

@@ -130,15 +130,23 @@ OPTIONS = (
         listed=True,
     ),
     Option(
+        "databases",
+        "the backend of a database that asyncdb_metadata names, if it is not that of the test: "
+        "NAME=SPEC, separated by commas",
+        "ini",
+        listed=True,
+    ),
+    Option(
         "migrations",
         "Alembic's configuration, an alembic.ini or pyproject.toml: build the tables with it "
-        "instead of create_all",
+        "instead of create_all; with NAME= before it, that of another database",
         "ini",
+        listed=True,
     ),
     Option(
         "seed",
         "SQL files that fill the tables, as patterns relative to rootdir; of one pattern in the "
-        "order of their names",
+        "order of their names; with NAME= before it, for another database",
         "ini",
         listed=True,
     ),

@@ -7,6 +7,7 @@ Nothing here imports SQLAlchemy.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +16,7 @@ from pytest_asyncdb._config.ini_file import ini_name, read_line, refuse_unknown_
 from pytest_asyncdb._config.option_table import OPTIONS, PROVIDERS, Option
 from pytest_asyncdb._config.server_options import parse_images, parse_server_settings
 from pytest_asyncdb._config.specs import (
+    parse_databases,
     parse_spec,
     parse_specs,
     split_words,
@@ -23,6 +25,7 @@ from pytest_asyncdb._config.specs import (
 )
 from pytest_asyncdb._config.urls import add_url, check_host
 from pytest_asyncdb._databases.fingerprint import files_in
+from pytest_asyncdb._databases.plan import split_name
 from pytest_asyncdb.abc import BackendSpec, Sourced
 
 if TYPE_CHECKING:
@@ -39,6 +42,8 @@ class Settings(NamedTuple):
     """The run's settings, checked, each with its source."""
 
     specs: tuple[BackendSpec, ...]
+    #: By the name of a database: its backend, if it is not that of the test.
+    databases: Mapping[str, BackendSpec]
     #: By backend, or backend and version: ``postgres``, ``postgres@16``.
     urls: Mapping[str, Sourced[str]]
     #: Provider by backend; the key ``*`` is for all others.
@@ -56,12 +61,12 @@ class Settings(NamedTuple):
     #: Keep the databases of failed tests?
     keep: bool
     metadata: Sourced[str]
-    #: The absolute path of Alembic's configuration, or None.
-    migrations: Sourced[Path | None]
+    #: The absolute paths of Alembic's configurations, by database; None: of the first.
+    migrations: Sourced[Mapping[str | None, Path]]
     #: The files that ``asyncdb_inputs`` names.
     inputs: tuple[Path, ...]
-    #: The SQL files that ``asyncdb_seed`` names.
-    seed: tuple[Path, ...]
+    #: The SQL files that ``asyncdb_seed`` names, in the same way.
+    seed: Mapping[str | None, tuple[Path, ...]]
     app_engines: Sourced[str]
     #: What happens when an engine connects to another database than the test's.
     other_engines: Sourced[str]
@@ -73,6 +78,13 @@ class Settings(NamedTuple):
     stats: bool
     #: Which statements the report of a failed test shows: ``no``, ``short`` or ``all``.
     sql: Sourced[str]
+
+    @property
+    def all_specs(self) -> tuple[BackendSpec, ...]:
+        """Those of the tests, and of databases that have another one."""
+        words = [str(spec) for spec in self.specs]
+        others = {str(spec): spec for spec in self.databases.values()}
+        return (*self.specs, *(spec for word, spec in others.items() if word not in words))
 
     @property
     def compares(self) -> bool:
@@ -110,22 +122,24 @@ def read_settings(
             value = _read(config, option, environment)
             values[option.name] = value.value.lower() in _YES if option.is_switch else value
     specs = parse_specs(values.pop("backends"), registry)
+    databases = parse_databases(values.pop("databases"), registry)
     settings = Settings(
         specs=specs,
-        images=parse_images(values.pop("image"), specs, registry),
+        databases=databases,
+        images=parse_images(values.pop("image"), (*specs, *databases.values()), registry),
         server_settings=parse_server_settings(values.pop("server_settings"), registry),
         extensions=tuple(values.pop("extensions").value.replace(",", " ").split()),
         urls=_urls(config, registry, environment),
         providers=_providers(values.pop("server"), registry),
         migrations=_migrations(config, values.pop("migrations")),
-        inputs=_files(config, values.pop("inputs")),
+        inputs=tuple(chain.from_iterable(_files(config, values.pop("inputs")).values())),
         seed=_files(config, values.pop("seed")),
         report=_check_report(values.pop("report")),
         **values,
     )
     _check_contradictions(settings)
     if not settings.doctor and settings.missing.value == "error":
-        for spec in settings.specs:
+        for spec in settings.all_specs:
             registry.driver(spec)
     return settings
 
@@ -136,7 +150,7 @@ def check_hosts(settings: Settings, environment: Mapping[str, str]) -> None:
     Raises:
         ConfigError: This run would use such a URL.
     """
-    specs = [s for s in settings.specs if settings.provider(s.backend).value in ("auto", "url")]
+    specs = [s for s in settings.all_specs if settings.provider(s.backend).value in ("auto", "url")]
     for url in dict.fromkeys(url for spec in specs if (url := settings.url(spec)) is not None):
         check_host(url, settings.allow_hosts.value, environment)
 
@@ -174,10 +188,11 @@ def _providers(written: Sourced[str], registry: Registry) -> dict[str, Sourced[s
     return providers
 
 
-def _files(config: pytest.Config, written: Sourced[str]) -> tuple[Path, ...]:
-    """The files that match the patterns, those of one pattern in the order of their names."""
-    found: list[Path] = []
-    for pattern in written.value.replace(",", " ").split():
+def _files(config: pytest.Config, written: Sourced[str]) -> dict[str | None, tuple[Path, ...]]:
+    """The files that match each database's patterns; of one pattern in the order of their names."""
+    found: dict[str | None, tuple[Path, ...]] = {}
+    for word in written.value.replace(",", " ").split():
+        name, pattern = split_name(word)
         matches = sorted(config.rootpath.glob(pattern))
         if not matches:
             raise errors.ConfigError(
@@ -185,23 +200,23 @@ def _files(config: pytest.Config, written: Sourced[str]) -> tuple[Path, ...]:
                 [f"Patterns are relative to {config.rootpath}."],
                 ["name files or folders, such as schema/*.sql or migrations"],
             )
-        found += files_in(matches)
-    return tuple(found)
+        found[name] = (*found.get(name, ()), *files_in(matches))
+    return found
 
 
-def _migrations(config: pytest.Config, written: Sourced[str]) -> Sourced[Path | None]:
-    """The path of Alembic's configuration, which is relative to the ini file's folder."""
-    if not written.value:
-        return Sourced(None, written.source)
+def _migrations(config: pytest.Config, written: Sourced[str]) -> Sourced[Mapping[str | None, Path]]:
+    """The paths of Alembic's configurations, which are relative to the ini file's folder."""
     folder = config.inipath.parent if config.inipath is not None else config.rootpath
-    path = folder / written.value
-    if not path.is_file():
-        raise errors.ConfigError(
-            f"there is no file {written.value!r} ({written.source})",
-            [f"Looked for {path}."],
-            ["name an alembic.ini or pyproject.toml, relative to the ini file's folder"],
-        )
-    return Sourced(path, written.source)
+    found: dict[str | None, Path] = {}
+    for name, word in map(split_name, split_words(written.value)):
+        found[name] = folder / word
+        if not found[name].is_file():
+            raise errors.ConfigError(
+                f"there is no file {word!r} ({written.source})",
+                [f"Looked for {found[name]}."],
+                ["name an alembic.ini or pyproject.toml, relative to the ini file's folder"],
+            )
+    return Sourced(found, written.source)
 
 
 def _urls(
@@ -232,7 +247,7 @@ def _check_contradictions(settings: Settings) -> None:
     for key in (key for key, url in settings.urls.items() if url.source == "--asyncdb-url"):
         name = key.partition("@")[0]
         provider = settings.provider(name)
-        if name not in {spec.backend for spec in settings.specs}:
+        if name not in {spec.backend for spec in settings.all_specs}:
             seen = f"The run's backends: {words} ({settings.specs[0].source})."
             remedy = f"add it: --asyncdb={words},{name}"
         elif provider.value not in ("auto", "url"):

@@ -93,6 +93,25 @@ def parse_specs(written: Sourced[str], registry: Registry) -> tuple[BackendSpec,
     return tuple(dict.fromkeys(specs))
 
 
+def parse_databases(written: Sourced[str], registry: Registry) -> dict[str, BackendSpec]:
+    """Parse ``NAME=SPEC``, separated by commas: databases with a backend of their own.
+
+    Raises:
+        ConfigError: A word has another form, or its backend or driver is unknown.
+    """
+    databases: dict[str, BackendSpec] = {}
+    for word in split_words(written.value):
+        name, _, spec = word.rpartition("=")
+        if not name:
+            raise errors.ConfigError(
+                f"{word!r} names no database ({written.source})",
+                [],
+                [f"write it as NAME=BACKEND: asyncdb_databases = cache={word}"],
+            )
+        databases[name] = parse_spec(spec, written.source, registry)
+    return databases
+
+
 def matches(wanted: BackendSpec, spec: BackendSpec, registry: Registry) -> bool:
     """Is *spec* of the backend, driver and version that *wanted* names?"""
     return (

@@ -71,7 +71,8 @@ def split_name(word: str) -> tuple[str | None, str]:
 
 
 def by_database(value: Any, names: Collection[str], fixture: str) -> dict[str, Any]:
-    """A fixture's value for each database: a mapping of their names, or the value of the first.
+    """A fixture's value for each database: a mapping of their names, of which None stands for the
+    first, or the value of the first.
 
     Args:
         names: The names that there are.
@@ -82,9 +83,9 @@ def by_database(value: Any, names: Collection[str], fixture: str) -> dict[str, A
     if not isinstance(value, Mapping) or not value:
         return {next(iter(names)): value}
     for name in value:
-        if name not in names:
+        if name is not None and name not in names:
             raise unknown_database(str(name), names, f"the fixture {fixture}")
-    return dict(value)
+    return {next(iter(names)) if name is None else name: one for name, one in value.items()}
 
 
 def unknown_database(name: str, names: Collection[str], source: str) -> errors.ConfigError:

@@ -269,12 +269,15 @@ class Provisioner:
             if options.get("connect_args"):
                 await try_options(engine)
             # Alembic's revisions run as they do in production.
-            if not hasattr(plan.migrate, "input_files"):
+            is_alembic = hasattr(plan.migrate, "input_files")
+            if not is_alembic:
                 take_scripts(engine, self.driver)
             if has_schema:
                 await build_schema(engine, self.backend, plan)
             await self._stop_events(url)
             built = time.perf_counter()
+            if is_alembic:
+                take_scripts(engine, self.driver)
             returned = await fill(engine, self.backend, seeds, plan.session_options)
             await self._stop_events(url)
             took = built - begun, time.perf_counter() - built

@@ -100,8 +100,10 @@ class Asyncdb:
 
         if name not in self._views:
             raise unknown_database(name, self._views, "asyncdb.database()")
+        own = self._run.settings.databases.get(name)
+        backend = self.backend if own is None else AsyncdbBackend(self._run, own)
         rest = self._views, self._metadata, self._session_options, name
-        return Asyncdb(self._run, self.backend, self._test, *rest)
+        return Asyncdb(self._run, backend, self._test, *rest)
 
     @property
     def sessionmaker(self) -> async_sessionmaker[AsyncSession]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pytest_asyncdb import errors
-from pytest_asyncdb.abc import Server
+from pytest_asyncdb.abc import BackendSpec, Server
 
 
 def server_unavailable(
@@ -166,6 +166,15 @@ def no_metadata() -> errors.ConfigError:
             "override the fixture asyncdb_metadata or asyncdb_migrate in a conftest.py",
             "ask for an empty database: @pytest.mark.asyncdb(schema=False)",
         ],
+    )
+
+
+def first_database_bound(name: str, spec: BackendSpec) -> errors.ConfigError:
+    """``asyncdb_databases`` names the database of ``asyncdb_session`` and the other fixtures."""
+    return errors.ConfigError(
+        f"{name!r} cannot have another backend ({spec.source})",
+        ["It is the first database, whose backend is that of the test."],
+        ["name another database first in asyncdb_metadata"],
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._databases.plan import (
@@ -13,6 +14,7 @@ from pytest_asyncdb._databases.plan import (
     as_seeds,
     by_database,
     refuse_generator,
+    unknown_database,
 )
 from pytest_asyncdb._run import messages
 
@@ -43,6 +45,11 @@ def read_plans(
     """
     names = [str(name) for name in metadata] if isinstance(metadata, Mapping) else []
     names = names or [MAIN]
+    for name, own in run.settings.databases.items():
+        if name not in names:
+            raise unknown_database(name, names, own.source)
+    if (bound := run.settings.databases.get(names[0])) is not None:
+        raise messages.first_database_bound(names[0], bound)
     extensions = run.settings.extensions
     if not schema:
         return {
@@ -62,7 +69,7 @@ def read_plans(
             builds,
             as_seeds(seeds.get(name)),
             database=name,
-            inputs=(*run.settings.inputs, *run.settings.seed),
+            inputs=(*run.settings.inputs, *chain.from_iterable(run.settings.seed.values())),
             extensions=extensions,
             session_options=session_options,
         )
@@ -81,7 +88,10 @@ def open_views(
     views: dict[str, View] = {}
     with contextlib.ExitStack() as stack:
         for name, plan in plans.items():
-            views[name] = run.view(spec, plan, engine_options, isolation, request)
+            own = run.settings.databases.get(name, spec)
+            # Arguments of one DBMS's driver mean nothing to another's.
+            options = engine_options if own.backend == spec.backend else {}
+            views[name] = run.view(own, plan, options, isolation, request)
             stack.callback(views[name].close)
         stack.pop_all()
     return views

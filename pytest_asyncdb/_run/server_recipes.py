@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def configure(settings: Settings, registry: Registry) -> None:
     """Give the backends of this run the recipes that its options ask for."""
-    for name in dict.fromkeys(spec.backend for spec in settings.specs):
+    for name in dict.fromkeys(spec.backend for spec in settings.all_specs):
         backend = registry.backend(name)
         given = settings.server_settings.get(name)
         values = given.value.items() if given is not None else ()

@@ -97,7 +97,7 @@ def _loops(config: pytest.Config) -> Iterator[Finding]:
 
 def _servers(run: Run) -> Iterator[Finding]:
     """Driver and server of each backend; of those that the run does not use, as notes."""
-    used = run.settings.specs
+    used = run.settings.all_specs
     names = set(run.registry.backends) - {spec.backend for spec in used}
     others = (BackendSpec(n, None, None, n, "not in this run") for n in sorted(names))
     for spec in (*used, *others):
@@ -112,13 +112,13 @@ def _application(run: Run) -> Iterator[Finding]:
     from pytest_asyncdb._databases.plan import as_metadata, load_metadata
 
     settings = run.settings
-    path, named = settings.migrations.value, settings.metadata.value
+    paths, named = settings.migrations.value.values(), settings.metadata.value
     if named:
         yield from _try(f"asyncdb_metadata = {named}", load_metadata, settings.metadata)
-    elif path is None:
+    elif not paths:
         text = "the ini file names no tables; a conftest may override asyncdb_metadata"
         yield Finding("note", f"{text}\nto add them: asyncdb_metadata = app.models:Base")
-    if path is not None:
+    for path in paths:
         migration = AlembicMigration(path, settings.migrations.source)
         yield from _try(f"asyncdb_migrations = {path.name}", migration.check)
     for entry in run.named_engines:

@@ -31,7 +31,7 @@ def header(run: Run, details: bool) -> list[str]:
     if not details:
         return [f"asyncdb: {line}" for line in servers(run).values()]
     lines, strategy = [], run.settings.isolation.value
-    for spec in run.settings.specs:
+    for spec in run.settings.all_specs:
         try:
             lines.append(f"asyncdb: {backend_line(run, spec)}, {strategy}")
         except errors.AsyncdbError as error:

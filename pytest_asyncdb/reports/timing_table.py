@@ -34,7 +34,7 @@ def collect(reports: Iterable[Any]) -> tuple[_Times, int]:
 def table(run: Run, reports: Iterable[object]) -> list[str]:
     """The lines for ``--asyncdb-stats``."""
     found, number = collect(reports)
-    backends = [line for spec in run.settings.specs for line in _of_backend(run, spec, found)]
+    backends = [line for spec in run.settings.all_specs for line in _of_backend(run, spec, found)]
     if not backends:
         return ["asyncdb: no times: the run used no database"]
     seconds = duration(time.perf_counter() - run.timer.began)

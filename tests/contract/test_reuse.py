@@ -97,7 +97,8 @@ class Reuse:
         project.write("conftest.py", SEED)
         project.write("app/people.py", 'NAMES = ["ada"]')
         project.write("more.txt", "bob")
-        project.ini(asyncdb_inputs="app more.txt")
+        # A kept template is the plugin's own database.
+        project.ini(asyncdb_inputs="app more.txt", asyncdb_other_engines="refuse")
         project.tests(TESTS)
 
     def run(self, *arguments: str) -> Outcome:

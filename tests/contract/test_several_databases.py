@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fix_project import Project
-from fix_servers import Target
+from fix_servers import Servers, Target
 
 pytestmark = pytest.mark.filterwarnings("default::ResourceWarning")
 
@@ -224,7 +224,113 @@ def test_each_has_its_own_seed_and_migration(app: Project, target: Target) -> No
     app.run_apart(target, "-n", "2").passed(2)
 
 
+ENV = """
+from alembic import context
+
+context.configure(connection=context.config.attributes["connection"])
+with context.begin_transaction():
+    context.run_migrations()
+"""
+REVISION = """
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = "a", None
+
+
+def upgrade():
+    op.create_table(
+        "events",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("what", sa.String(100), nullable=False),
+    )
+    op.create_table("users", sa.Column("key", sa.String(20), primary_key=True))
+"""
+
+
+@pytest.mark.everyday("sqlite", "postgres+asyncpg")
+def test_the_ini_file_names_migrations_and_seeds_of_each(app: Project, target: Target) -> None:
+    app.write("audit/alembic.ini", "[alembic]\nscript_location = %(here)s/migrations")
+    app.write("audit/migrations/env.py", ENV)
+    app.write("audit/migrations/versions/a.py", REVISION)
+    app.write("seeds/main.sql", "INSERT INTO users (id, name) VALUES (1, 'ada');")
+    app.write("seeds/audit1.sql", "INSERT INTO events (id, what) VALUES (1, 'begun');")
+    app.write("seeds/audit2.sql", "INSERT INTO events (id, what) VALUES (2, 'more');")
+    app.ini(
+        asyncdb_migrations="audit=audit/alembic.ini",
+        asyncdb_seed="seeds/main.sql, audit=seeds/audit*.sql",
+    )
+    app.tests(
+        """
+        from app.audit import Event
+        from app.db import Audit
+
+        async def test_it(asyncdb_session):
+            assert await names(asyncdb_session) == ["ada"]
+            async with Audit() as session:
+                events = await session.scalars(select(Event.what).order_by(Event.id))
+                assert events.all() == ["begun", "more"]
+                assert await session.scalar(text("SELECT version_num FROM alembic_version")) == "a"
+        """
+    )
+    app.run_apart(target).passed(1)
+
+
+#: Of the driver asyncpg.
+OPTIONS = """
+@pytest.fixture(scope="session")
+def asyncdb_engine_options():
+    return {"connect_args": {"command_timeout": 30}}
+"""
+BOUND = """
+async def test_backends(asyncdb, strategy):
+    audit = asyncdb.database("audit")
+    assert audit.backend.name == audit.engine.dialect.name == "sqlite"
+    assert asyncdb.backend.name != "sqlite"
+"""
+
+
+@pytest.mark.everyday("postgres+asyncpg")
+def test_one_may_have_another_backend(app: Project, target: Target) -> None:
+    """It is SQLite on every server. The arguments of the server's driver do not go to SQLite."""
+    if target.backend == "sqlite":
+        pytest.skip("it would be the same backend")
+    app.ini(asyncdb_databases="audit=sqlite")
+    app.tests(TESTS, BOUND, OPTIONS if target.driver == "asyncpg" else "")
+    app.run_apart(target).passed(8 * 3 * 2 + 3 * 2)
+
+
+def test_another_backend_may_be_on_a_server(app: Project, servers: Servers) -> None:
+    """The run starts or takes that server, although no test is on it."""
+    app.ini(asyncdb_databases="audit=postgres+asyncpg")
+    app.tests(TESTS)
+    _, *where = servers.target("postgres+asyncpg").arguments
+    app.run_apart(servers.target("sqlite"), *where).passed(8 * 3 * 2)
+
+
 MISTAKES = {
+    "another_backend_of_no_database": (
+        {"asyncdb_databases": "adit=sqlite"},
+        "async def test_it(asyncdb_session): pass",
+        """
+        there is no database 'adit' (asyncdb_databases in pytest.ini)
+
+        asyncdb_metadata names: main, audit.
+
+        To fix this: name it there: asyncdb_metadata = main=app.models:Base, adit=…
+        """,
+    ),
+    "another_backend_of_the_first": (
+        {"asyncdb_databases": "main=sqlite"},
+        "async def test_it(asyncdb_session): pass",
+        """
+        'main' cannot have another backend (asyncdb_databases in pytest.ini)
+
+        It is the first database, whose backend is that of the test.
+
+        To fix this: name another database first in asyncdb_metadata
+        """,
+    ),
     "a_handle": (
         {},
         "async def test_it(asyncdb):\n    asyncdb.database('adit')",

@@ -96,7 +96,7 @@ def test_a_misspelt_line_is_named_with_the_near_miss(project: Project) -> None:
         """
         unknown option 'asyncdb_metdata' (did you mean 'asyncdb_metadata'?) (pytest.ini)
 
-        Known: asyncdb_backends, asyncdb_urls, asyncdb_allow_hosts, asyncdb_server, asyncdb_image, asyncdb_isolation, asyncdb_missing, asyncdb_reuse, asyncdb_sql, asyncdb_metadata, asyncdb_migrations, asyncdb_seed, asyncdb_inputs, asyncdb_extensions, asyncdb_server_settings, asyncdb_app_engines, asyncdb_other_engines.
+        Known: asyncdb_backends, asyncdb_urls, asyncdb_allow_hosts, asyncdb_server, asyncdb_image, asyncdb_isolation, asyncdb_missing, asyncdb_reuse, asyncdb_sql, asyncdb_metadata, asyncdb_databases, asyncdb_migrations, asyncdb_seed, asyncdb_inputs, asyncdb_extensions, asyncdb_server_settings, asyncdb_app_engines, asyncdb_other_engines.
 
         To fix this: correct the name, or delete the line
         """

@@ -150,6 +150,15 @@ def test_an_env_py_may_take_the_connection_that_is_given(
     alembic.run(target, expected=TABLES).passed(2)
 
 
+@pytest.mark.everyday("sqlite", "postgres+asyncpg")
+def test_an_env_py_may_take_what_is_given_for_an_engine(alembic: Project, target: Target) -> None:
+    """pytest-alembic passes one under the same name."""
+    old = "connectable = engine_from_config("
+    env_py(alembic, old, old.replace("= ", '= config.attributes.get("connection") or '))
+    alembic.tests(AGREE)
+    alembic.run(target, expected=TABLES).passed(2)
+
+
 def test_what_env_py_leaves_in_a_pool_is_closed(alembic: Project, target: Target) -> None:
     """A pool of its own, never disposed of, neither blocks the database's end nor warns."""
     env_py(alembic, "poolclass=pool.NullPool,", "")

@@ -37,6 +37,17 @@ def test_an_unknown_backend_is_refused_with_the_near_miss(project: Project) -> N
     )
 
 
+def test_another_backend_needs_the_name_of_a_database(project: Project) -> None:
+    project.ini(asyncdb_databases="sqlite")
+    assert usage_error(project) == text(
+        """
+        'sqlite' names no database (asyncdb_databases in pytest.ini)
+
+        To fix this: write it as NAME=BACKEND: asyncdb_databases = cache=sqlite
+        """
+    )
+
+
 def test_the_error_names_the_environment_where_the_value_came_from_there(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,15 +56,26 @@ class Versioned(Base):
 
 def describe(error: BaseException) -> str:
     """Class of an exception, class and code of the driver's one behind it."""
-    original = getattr(error, "orig", None)
-    if original is None:
+    cause = driver_error(error)
+    if cause is None:
         return type(error).__name__
-    cause = original.__cause__ if type(original).__module__.startswith("sqlalchemy") else original
-    cause = cause or original
+    return f"{type(error).__name__}({type(cause).__name__} {code_of(cause)})"
+
+
+def driver_error(error: BaseException) -> BaseException | None:
+    """The driver's exception behind one of SQLAlchemy's."""
+    original: BaseException | None = getattr(error, "orig", None)
+    if original is not None and type(original).__module__.startswith("sqlalchemy"):
+        return original.__cause__ or original
+    return original
+
+
+def code_of(cause: BaseException) -> str | int | None:
+    """The server's code of a driver's exception."""
     code = getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorname", None)
     if code is None and cause.args and isinstance(cause.args[0], int):
-        code = cause.args[0]
-    return f"{type(error).__name__}({type(cause).__name__} {code})"
+        return cause.args[0]
+    return code
 
 
 @dataclasses.dataclass
@@ -86,7 +97,7 @@ class Stage:
 
     def note(self, *values: Any) -> None:
         """Add what the scenario has seen; lists are compared in order."""
-        self.log.append([_plain(value) for value in values])
+        self.log.append([plain(value) for value in values])
 
     async def attempt(self, label: str, work: Awaitable[Any]) -> Any:
         """Await *work* and note what comes of it: a value, or an exception's class and code."""
@@ -97,7 +108,7 @@ class Stage:
         except Exception as error:
             self.log.append([label, "raised", describe(error)])
             return None
-        self.log.append([label, _plain(value)])
+        self.log.append([label, plain(value)])
         return value
 
     @contextlib.contextmanager
@@ -114,7 +125,7 @@ class Stage:
         """Run side by side; note what comes of each, in the order of the arguments."""
         results = await asyncio.gather(*work, return_exceptions=True)
         for number, result in enumerate(results):
-            shown = describe(result) if isinstance(result, BaseException) else _plain(result)
+            shown = describe(result) if isinstance(result, BaseException) else plain(result)
             self.log.append([f"task {number}", shown])
 
     async def users(self) -> list[Any]:
@@ -129,13 +140,13 @@ class Stage:
             session.add_all(User(key=start + n, name=name) for n, name in enumerate(names))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     if hasattr(value, "_mapping"):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     return (
         str(value)
         if type(value).__module__ in ("decimal", "datetime", "uuid")

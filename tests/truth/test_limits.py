@@ -25,7 +25,8 @@ SECTIONS = {
 def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """The modules of the judge, as the inner run imports them."""
     monkeypatch.syspath_prepend(HERE)
-    names = ["stage", "limits", *(path.stem for path in HERE.glob("scenarios_*.py"))]
+    names = ["stage", "sync_stage", "limits", "sync_scenarios"]
+    names += [path.stem for path in HERE.glob("scenarios_*.py")]
     yield {name: importlib.import_module(name) for name in names}
     for name in names:
         del sys.modules[name]
@@ -38,6 +39,10 @@ def _section(title: str) -> list[str]:
 
 def test_there_are_150_scenarios(table: dict[str, Any]) -> None:
     assert len(table["stage"].SCENARIOS) >= 150
+
+
+def test_there_are_30_scenarios_for_sync_code(table: dict[str, Any]) -> None:
+    assert len(table["sync_stage"].SYNC_SCENARIOS) >= 30
 
 
 @pytest.mark.parametrize("title", SECTIONS)
