@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import warnings
 from collections.abc import Generator
 from typing import Any
 
@@ -24,6 +25,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
     pluginmanager.add_hookspecs(hookspecs)
     pluginmanager.register(Progress(), PROGRESS)
+    pluginmanager.register(_First(), "asyncdb-first")
     # For "pytest_plugins" pytest would read the entry points of all packages once more.
     pluginmanager.register(fixtures, fixtures.__name__)
 
@@ -202,6 +204,17 @@ def pytest_terminal_summary(
     if matrix is not None and (line := matrix.last_line()):
         terminalreporter.write_line(line, yellow=True)
     return result
+
+
+class _First:
+    """Before what other plugins configure."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_configure(self) -> None:
+        """pytest-asyncio warns if its ini option is unset, on the first lines of every run, or
+        ends the run if warnings are errors. The doctor says it instead."""
+        message = 'The configuration option "asyncio_default_fixture_loop_scope" is unset'
+        warnings.filterwarnings("ignore", message, pytest.PytestDeprecationWarning)
 
 
 class _Notes:
