@@ -126,7 +126,8 @@ HINTS = (
         r"(asyncdb_\w+|_asyncdb_view))",
     ),
     Hint(
-        "pytest-asyncio is in its strict mode, in which it runs only what is marked for it",
+        "no plugin runs this async function; pytest-asyncio, in its strict mode, runs only what is "
+        "marked for it",
         "asyncio_mode = auto in the ini file; or @pytest.mark.asyncio on the test, and "
         "@pytest_asyncio.fixture on the fixture",
         python=r"^Failed -: (async def functions are not natively supported|"
