@@ -1003,6 +1003,11 @@ class View(abc.ABC):
     def watch(self) -> None:
         """From now on, code may connect to the database without the engine."""
 
+    def waits(self) -> Sequence[str]:
+        """The user has interrupted the test: lines about the statements that ran, and about the
+        transactions that may have made them wait."""
+        return ()
+
     @abc.abstractmethod
     def closing(self) -> AbstractContextManager[None]:
         """Inside this context, sync code may close sessions and connections of the engine, with

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import warnings
 from collections.abc import Generator
 from typing import Any
 
@@ -24,6 +25,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
     pluginmanager.add_hookspecs(hookspecs)
     pluginmanager.register(Progress(), PROGRESS)
+    pluginmanager.register(_First(), "asyncdb-first")
     # For "pytest_plugins" pytest would read the entry points of all packages once more.
     pluginmanager.register(fixtures, fixtures.__name__)
 
@@ -56,7 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(run.close)  # pytest_unconfigure is not called if another plugin fails here
     if run.owned is not None:
         _end_on_sigterm(config)
-    config.pluginmanager.register(_Notes(), "asyncdb-notes")
+    config.pluginmanager.register(_Notes(config), "asyncdb-notes")
     # xdist's workers send the outcomes to the controller.
     if run.settings.compares and run.worker == "main" and not run.settings.doctor:
         from pytest_asyncdb.reports.matrix import Matrix
@@ -204,16 +206,45 @@ def pytest_terminal_summary(
     return result
 
 
+class _First:
+    """Before what other plugins configure."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_configure(self) -> None:
+        """pytest-asyncio warns if its ini option is unset, on the first lines of every run, or
+        ends the run if warnings are errors. The doctor says it instead."""
+        message = 'The configuration option "asyncio_default_fixture_loop_scope" is unset'
+        warnings.filterwarnings("ignore", message, pytest.PytestDeprecationWarning)
+
+
 class _Notes:
     """Between the failures and pytest's short summary."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        #: The tests that have begun and not ended, in xdist's workers, too.
+        self._running: dict[str, None] = {}
+        self._interruption: list[str] = []
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._running[nodeid] = None
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self._running.pop(nodeid, None)
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        from pytest_asyncdb.reports import interruption
+
+        if isinstance(excinfo.value, KeyboardInterrupt):  # not pytest.exit()
+            self._interruption += interruption.lines(self._config, self._running, excinfo.value)
 
     def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
         from pytest_asyncdb.reports import header
 
         reports = [r for found in terminalreporter.stats.values() for r in found]
-        lines = header.notes(config.stash[RUN], reports)
+        lines = header.notes(config.stash[RUN], reports) + self._interruption
         if lines:
-            terminalreporter.section("asyncdb", yellow=True)
+            terminalreporter.write_sep("=", "asyncdb", yellow=True)
         for line in lines:
             terminalreporter.write_line(line)
 

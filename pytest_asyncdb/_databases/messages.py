@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._record.call_sites import lines_of, places_of_error
 from pytest_asyncdb._record.text import error_text
 from pytest_asyncdb.abc import Backend
 
@@ -194,7 +195,10 @@ def seed_failed(label: str, error: BaseException) -> errors.SchemaError:
     """``asyncdb_seed`` raised."""
     return errors.SchemaError(
         f"asyncdb_seed failed on {label}",
-        [f"{type(error).__name__}: {str(error).strip()}"],
+        [
+            f"{type(error).__name__}: {str(error).strip()}",
+            *(f"at {line}" for line in lines_of(places_of_error(error)[:1])),
+        ],
         [f"make the seed run on {label}; it gets a session on tables without rows"],
     )
 

@@ -54,6 +54,11 @@ def state_of(item: pytest.Item) -> TestState:
     return item.stash.setdefault(_STATE, TestState())
 
 
+def is_running(item: pytest.Item) -> bool:
+    """Has the test begun and not ended?"""
+    return _STATE in item.stash
+
+
 def forget_test(item: pytest.Item) -> None:
     """Drop the state of a test that has ended; it may be run again."""
     del item.stash[_STATE]

@@ -272,21 +272,22 @@ class Cursor:
 
         failed: BaseException | None = None
         places = user_places(1)
-        began = time.perf_counter()
+        call = Call(checkout.work, places, operation, parameters)
         try:
-            return checkout.run(operation, work, whole, Call(checkout.work, places, parameters))
+            return checkout.run(operation, work, whole, call)
         except Exception as error:
             failed = error
             if checkout.taken is not None:
-                seconds = time.perf_counter() - began
+                seconds = time.perf_counter() - call.began
                 lock_waits.explain(checkout.work, checkout.taken, error, operation, seconds)
             raise  # SQLAlchemy closes the cursor
         except BaseException as error:
             failed = error
+            lock_waits.note_cancelled(call, checkout.taken)
             checkout.work.abandon([self])  # SQLAlchemy gives up the connection and the cursor
             raise
         finally:
-            seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - call.began
             rows = self._cursor.rowcount if failed is None and self._cursor is not None else -1
             checkout.work.log.add(
                 Statement(

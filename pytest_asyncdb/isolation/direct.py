@@ -55,7 +55,7 @@ class DirectWork(Work):
         self._stop_attending: Callable[[], None] | None = None
         super().__init__(pool.connector, test)
 
-    def in_transaction(self, besides: BackingConnection) -> list[Owner]:
+    def in_transaction(self, besides: BackingConnection | None) -> list[Owner]:
         return [
             owner
             for backing, owner in list(self._taken.items())

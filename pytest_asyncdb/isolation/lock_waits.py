@@ -2,11 +2,15 @@
 
 The server ends the wait (``Backend.lock_wait``). A wait that took as long as the plugin's limit
 raises :class:`StatementBlocked`. For a shorter limit, which the test or its application has set,
-the driver's own error stays, and the explanation becomes a section of the test's report.
+the driver's own error stays, and the explanation becomes a section of the test's report. After
+Ctrl-C the same is printed about the statements that were cancelled or still run.
 """
 
 from __future__ import annotations
 
+import itertools
+import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
@@ -19,7 +23,7 @@ from pytest_asyncdb.isolation.started_tasks import task_name
 if TYPE_CHECKING:
     from pytest_asyncdb._record.statement_log import StatementLog
     from pytest_asyncdb.isolation.backing_connection import BackingConnection
-    from pytest_asyncdb.isolation.work import Owner, Work
+    from pytest_asyncdb.isolation.work import Call, Owner, Work
 
 #: A statement that fails within so many seconds did not wait for its lock (NOWAIT).
 _WAITED = 0.2
@@ -29,6 +33,8 @@ _MARGIN = 0.5
 _SHOWN = 5
 #: Characters of a statement that the explanation shows.
 _WIDTH = 160
+#: What a statement fails with when the test is interrupted.
+_INTERRUPTED = ("CancelledError", "KeyboardInterrupt")
 
 
 def explain(
@@ -49,8 +55,8 @@ def explain(
         *(f"  {line}" for line in lines_of(user_places())),
     ]
     owners = work.in_transaction(waiter)
-    described = [line for owner in owners for line in _described(owner, work.log)]
-    lines += described or ["No other connection of the test is in a transaction."]
+    open_ = _open_transactions(owners, work.log)
+    lines += open_ or ["No other connection of the test is in a transaction."]
     if seconds < backend.lock_wait - _MARGIN:
         work.log.waits.append("\n".join([f"no lock within {seconds:.1f} s", *lines]))
         return
@@ -69,12 +75,38 @@ def explain(
     raise blocked from None
 
 
-def _described(owner: Owner, log: StatementLog) -> list[str]:
-    """An open transaction and its last statements, which may have taken the lock."""
-    ran = log.running(owner.checkout)
-    lines = [f"In a transaction: {owner.task}{', after …' if len(ran) > _SHOWN else ''}"]
-    for step in ran[-_SHOWN:]:
-        assert isinstance(step.entry, Statement)
-        places = "".join(f" -- {line_of(place)}" for place in step.entry.places[:1])
-        lines.append(f"  {step.number}  {one_line(step.entry.sql, _WIDTH)}{places}")
+def note_cancelled(call: Call, waiter: BackingConnection | None) -> None:
+    """Note a statement that is being cancelled, before the test ends its transactions."""
+    call.work.cancelled.append(_running(call, waiter))
+
+
+def of_running(work: Work) -> list[str]:
+    """The test is interrupted: its last statements, if they were cancelled, and those that run."""
+    ends = (statement.error in _INTERRUPTED for statement in reversed(work.log.statements))
+    number = sum(itertools.takewhile(bool, ends))
+    cancelled = work.cancelled[-number:] if number else []
+    running = [_running(call, None) for call in work.running]
+    return [line for lines in (*cancelled, *running) for line in lines]
+
+
+def _running(call: Call, waiter: BackingConnection | None) -> list[str]:
+    seconds, log = time.perf_counter() - call.began, call.work.log
+    owners = [one for one in call.work.in_transaction(waiter) if log.running(one.checkout)]
+    return [
+        f"{seconds:.1f} s in this statement: {one_line(call.statement, _WIDTH)}",
+        f"  {task_name(call.task)}{''.join(f', at {line}' for line in lines_of(call.places))}",
+        *_open_transactions(owners, log),
+    ]
+
+
+def _open_transactions(owners: Sequence[Owner], log: StatementLog) -> list[str]:
+    """Each open transaction and its last statements, which may have taken the lock."""
+    lines = []
+    for owner in owners:
+        ran = log.running(owner.checkout)
+        lines.append(f"In a transaction: {owner.task}{', after …' if len(ran) > _SHOWN else ''}")
+        for step in ran[-_SHOWN:]:
+            assert isinstance(step.entry, Statement)
+            places = "".join(f" -- {line_of(place)}" for place in step.entry.places[:1])
+            lines.append(f"  {step.number}  {one_line(step.entry.sql, _WIDTH)}{places}")
     return lines

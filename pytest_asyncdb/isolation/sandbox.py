@@ -173,7 +173,7 @@ class SandboxConnection(Checkout):
         """As SQLAlchemy's adapters have it; it gives *function* the driver's connection, in this
         unit of work: what *function* does to the outer transaction is noticed."""
         self.touch(function)
-        call = Call(self.work, user_places())
+        call = Call(self.work, user_places(), "run_async()")
         return self.run("run_async()", lambda _: self.adapted.run_async(function), False, call)
 
     def _free_connection(self) -> None:
@@ -214,7 +214,7 @@ class SandboxConnection(Checkout):
 
     async def _watched(self, result: Any, statement: str) -> Any:
         try:
-            with Call(self.work, user_places()):
+            with Call(self.work, user_places(), statement):
                 value = await result
         except Exception as error:
             self.work.explain_failure(error, statement)

@@ -155,4 +155,6 @@ def task_name(task: Task | None) -> str:
     if task is None:
         return "(no task)"
     function = getattr(task.get_coro(), "__qualname__", "")
-    return f"{task.get_name()} ({function})" if function else task.get_name()
+    if function in ("", "greenlet_spawn"):  # SQLAlchemy's, for sync code
+        return task.get_name()
+    return f"{task.get_name()} ({function})"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import os
+import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,14 +34,19 @@ class Call:
     Args:
         work: What the test does.
         places: Where the user's code made it, the innermost first.
+        statement: Its text, or the name of the driver's method.
         parameters: Of the statement, as the driver gets them.
     """
 
-    __slots__ = ("parameters", "places", "task", "work")
+    __slots__ = ("began", "parameters", "places", "statement", "task", "work")
 
-    def __init__(self, work: Work, places: Sequence[Place], parameters: Any = None) -> None:
+    def __init__(
+        self, work: Work, places: Sequence[Place], statement: str, parameters: Any = None
+    ) -> None:
+        self.began = time.perf_counter()
         self.work = work
         self.places = places
+        self.statement = statement
         self.parameters = parameters
         self.task = running_task()
         if self.task is not None and (test := started_in()) is not None:
@@ -94,6 +100,8 @@ class Work(abc.ABC):
         self.running: dict[Call, None] = {}
         #: What the test must be told at its end.
         self.breaches: list[BaseException] = []
+        #: Lines about each statement that was cancelled; see ``lock_waits.py``.
+        self.cancelled: list[list[str]] = []
         #: Cursors that are open: streams, and those of statements that were cancelled.
         self.cursors: dict[Any, None] = {}
         #: The test is over, or this is a forked child of its process.
@@ -112,7 +120,7 @@ class Work(abc.ABC):
         self.at_end: list[Callable[[], object]] = []
         _WORKS.add(self)
 
-    def in_transaction(self, besides: BackingConnection) -> Sequence[Owner]:
+    def in_transaction(self, besides: BackingConnection | None) -> Sequence[Owner]:
         """Who has taken connections that are in a transaction, without *besides*."""
         return []
 

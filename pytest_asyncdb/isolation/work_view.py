@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
 from pytest_asyncdb.abc import View
+from pytest_asyncdb.isolation import lock_waits
 from pytest_asyncdb.isolation.started_tasks import late
 from pytest_asyncdb.isolation.sync_side import SyncConnection, SyncSide
 
@@ -66,6 +67,9 @@ class WorkView(View):
 
     def watch(self) -> None:
         self.watched = True
+
+    def waits(self) -> list[str]:
+        return lock_waits.of_running(self.work)
 
     def reference(self) -> URL:
         return self.work.connector.database.reference()

@@ -16,6 +16,8 @@ CAUSES = {
     "values": "",
     "other": "",
 }
+#: The plugin could not set the test up, which is no difference between backends.
+SETUP = "set-up"
 _BY_CODE = {code: cause for cause, codes in CAUSES.items() for code in codes.split()}
 #: The packages of the drivers.
 DRIVERS = ("aiosqlite", "asyncpg", "psycopg", "psycopg_pool", "asyncmy", "aiomysql", "pymysql")

@@ -84,9 +84,16 @@ def _loops(config: pytest.Config) -> Iterator[Finding]:
     which = "every async test runs" if mode == "auto" else "only marked tests run"
     yield Finding("ok", f"asyncio_mode = {mode}: {which}")
     tests = str(config.getini("asyncio_default_test_loop_scope") or "function")
-    fixtures = str(config.getini("asyncio_default_fixture_loop_scope") or tests)
+    fixtures = str(config.getini("asyncio_default_fixture_loop_scope") or "")
     text = f"one event loop for each {tests}; for async fixtures, one for each {fixtures}"
-    if fixtures != tests:
+    if fixtures in ("", "fixture-scope"):
+        text = f"one event loop for each {tests}; for an async fixture, the loop of its own scope"
+    if not fixtures:
+        text += (
+            "\nlater versions of pytest-asyncio take the loop of the function"
+            "\nto fix this: asyncio_default_fixture_loop_scope = function in the ini file"
+        )
+    elif fixtures != tests:
         text += (
             "\nengines of your own that such a fixture opens are bound to its loop"
             "\nto fix this: set asyncio_default_fixture_loop_scope and "

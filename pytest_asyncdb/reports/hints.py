@@ -21,7 +21,8 @@ class Hint(NamedTuple):
         change: What to do.
         database: A pattern for exceptions of SQLAlchemy or a driver. The code is a SQLSTATE or an
             error number, or ``-``.
-        python: A pattern for built-in exceptions and those of pytest, which pretend to be built in.
+        python: A pattern for built-in exceptions and those of pytest, of which some pretend to be
+            built in.
     """
 
     means: str
@@ -33,7 +34,7 @@ class Hint(NamedTuple):
         if is_of_database(error):
             pattern = self.database
         else:
-            pattern = self.python if package(error) == "builtins" else None
+            pattern = self.python if package(error) in ("builtins", "pytest") else None
         text = f"{type(error).__name__} {code_of(error) or '-'}: {error}"
         return pattern is not None and re.search(pattern, text) is not None
 
@@ -134,10 +135,12 @@ HINTS = (
         r"(asyncdb_\w+|_asyncdb_view))",
     ),
     Hint(
-        "pytest-asyncio is in its strict mode, in which it runs only what is marked for it",
+        "no plugin runs this async function; pytest-asyncio, in its strict mode, runs only what is "
+        "marked for it",
         "asyncio_mode = auto in the ini file; or @pytest.mark.asyncio on the test, and "
         "@pytest_asyncio.fixture on the fixture",
-        python=r"^Failed -: (async def functions are not natively supported|"
+        python=r"^(Failed|PytestRemovedIn9Warning) -: "
+        r"(async def functions are not natively supported|"
         r"'.*' requested an async fixture '\w+', with no plugin or hook that handled it)",
     ),
     Hint(

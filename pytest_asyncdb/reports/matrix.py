@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._record.text import counted, shorten, wrap
-from pytest_asyncdb.reports.causes import CAUSES
+from pytest_asyncdb.reports.causes import CAUSES, SETUP
 from pytest_asyncdb.reports.header import servers, versions
 from pytest_asyncdb.reports.outcome import details, summary, without_passwords
 
@@ -107,7 +107,7 @@ class Matrix:
         found: dict[str, list[str]] = {name: [] for name in CAUSES}
         for test, cells in self.tests.items():
             seen = [cell for backend, cell in cells.items() if backend not in left_out]
-            bad = [cell for cell in seen if cell["outcome"] in _BAD]
+            bad = [cell for cell in seen if _is_bad(cell)]
             if bad and any(cell["outcome"] == "passed" for cell in seen):
                 causes = [cell["error"]["cause"] for cell in bad if cell["error"]]
                 found[next((name for name in causes if name != "other"), "other")].append(test)
@@ -152,7 +152,7 @@ class Matrix:
         good = [backend for backend, cell in cells.items() if cell["outcome"] == "passed"]
         lines = [*_wrap(test, 2), *_wrap(f"passed on {', '.join(good)}", 4)]
         for backend, cell in cells.items():
-            if cell["outcome"] not in _BAD:
+            if not _is_bad(cell):
                 continue
             error = cell["error"]
             lines += _wrap(f"failed on {backend}" + (f": {summary(error)}" if error else ""), 4)
@@ -170,6 +170,11 @@ def _reason(report: Any) -> str:
     """Why a test was skipped or expected to fail, or passed although it was."""
     why = getattr(report, "wasxfail", report.longrepr)
     return without_passwords(str(why[2] if isinstance(why, tuple) else why))
+
+
+def _is_bad(cell: dict[str, Any]) -> bool:
+    """Has the test failed, and not the plugin's set-up for it?"""
+    return cell["outcome"] in _BAD and (cell["error"] or {}).get("cause") != SETUP
 
 
 def _wrap(text: str, indent: int) -> list[str]:

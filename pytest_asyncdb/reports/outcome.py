@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._record.statement_log import StatementLog
 from pytest_asyncdb._record.text import SECRET, cut, cut_middle
-from pytest_asyncdb.reports.causes import cause, chain, code_of
+from pytest_asyncdb.errors import AsyncdbError
+from pytest_asyncdb.reports.causes import SETUP, cause, chain, code_of
 
 if TYPE_CHECKING:
     import pytest
@@ -99,8 +100,9 @@ def _error(error: BaseException, log: StatementLog | None) -> dict[str, Any]:
     named = SECRET.search(f"{text} {statement} {line}".replace("unrecognized token", ""))
     hide, cls = named is not None, type(error)
     name = cls.__name__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__name__}"
+    own = isinstance(error.__context__, AsyncdbError)  # a fixture of the plugin has raised
     return {
-        "cause": cause(name, code),
+        "cause": SETUP if own else cause(name, code),
         "type": name,
         "message": _safe(text, hide),
         "code": code,

@@ -137,13 +137,14 @@ def _no_answer(
     error: NotReady, given: Sourced[str], url: URL, backend: Backend
 ) -> ServerStartError:
     """What the driver reported, without the password, and what may be wrong with the URL."""
-    remedies = [
-        f"see that the server runs and that the URL in {given.source} leads to it",
-        f"or leave {given.source} out and let a server be started: --asyncdb-server=auto",
-    ]
+    failed = "refused the connection" if _is_final(error.error) else "did not answer"
+    remedy = f"see that the server runs and that the URL in {given.source} leads to it"
     if any(words in str(error.error) for words in _REFUSED):
-        encode = "urllib.parse.quote(password, safe='')"
-        remedies.insert(0, f"write special characters percent-encoded: {encode}")
+        failed = "refused the user or the password"
+        remedy = (
+            f"correct the user and the password in {given.source}; special characters are "
+            "percent-encoded: urllib.parse.quote(password, safe='')"
+        )
     passwords = {key: str(word) for key, word in url.query.items() if "pass" in key.lower()}
     shown = url.update_query_dict(dict.fromkeys(passwords, "..."))
     text = describe(error.error)
@@ -152,11 +153,14 @@ def _no_answer(
     for secret in {url.password or "", *passwords.values()} - known:
         text = text.replace(secret, "***")
     return ServerStartError(
-        f"the {backend.label} server did not answer ({given.source})",
+        f"the {backend.label} server {failed} ({given.source})",
         [
             f"asked for {error.seconds:.1f} s: {shown.render_as_string(hide_password=True)}",
             text,
         ],
-        remedies,
+        [
+            remedy,
+            f"or leave {given.source} out and let a server be started: --asyncdb-server=auto",
+        ],
         "Seen:",
     )

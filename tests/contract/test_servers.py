@@ -638,11 +638,12 @@ def test_a_refused_password_with_special_characters(external: tuple[Backend, Ser
         pass
     assert time.monotonic() - begun < 8, "a refusal is final"
     message = str(caught.value)
+    variable = f"ASYNCDB_{backend.name.upper()}_URL"
     assert message.startswith(
-        f"the {backend.label} server did not answer (ASYNCDB_{backend.name.upper()}_URL)\n"
+        f"the {backend.label} server refused the user or the password ({variable})\n"
     )
     assert "off" not in message
-    assert "  - write special characters percent-encoded: urllib.parse.quote(" in message
+    assert "special characters are percent-encoded: urllib.parse.quote(" in message
 
 
 def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

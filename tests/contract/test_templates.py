@@ -197,11 +197,13 @@ def test_a_seed_that_fails_is_tried_once(project: Project, servers: Servers, wor
     workers = [] if word == "sqlite" else ["-n", "3"]
     outcome = project.run_apart(target, *workers)
     outcome.result.assert_outcomes(errors=6)
+    raises = project.place('note("people"); raise LookupError("no ada")', "people", "conftest.py")
     outcome.shows(
         f"""
         asyncdb_seed failed on {label}
 
         LookupError: no ada
+        at {raises}
 
         To fix this: make the seed run on {label}; it gets a session on tables without rows
         """

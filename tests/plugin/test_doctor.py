@@ -64,6 +64,23 @@ def test_a_server_that_cannot_be_had_is_wrong(project: Project) -> None:
     assert doctor(project, "--asyncdb=sqlite", "--asyncdb-server=url").ret == 0
 
 
+def test_an_unset_scope_of_fixtures_loops_is_a_note(project: Project) -> None:
+    """The doctor says what pytest-asyncio would warn of in every run."""
+    project.ini(asyncio_default_fixture_loop_scope=None)
+    result = doctor(project, "--asyncdb=sqlite")
+    assert result.ret == 0
+    shows(
+        result,
+        """
+          note   one event loop for each function; for an async fixture, the loop of its
+                 own scope
+                 later versions of pytest-asyncio take the loop of the function
+                 to fix this: asyncio_default_fixture_loop_scope = function in the ini
+                 file
+        """,
+    )
+
+
 def test_no_line_is_longer_than_80_columns(project: Project) -> None:
     """But for words that are longer."""
     for line in doctor(project, "--asyncdb=all").outlines:

@@ -98,7 +98,7 @@ PROVOKED = {
             pass
         """,
     ),
-    "pytest-asyncio is in its strict mode": (
+    "no plugin runs this async function": (
         ["sqlite"],
         """
         async def test_it(asyncdb_session):
@@ -242,7 +242,7 @@ AGAIN = [
         """,
     ),
     (
-        "pytest-asyncio is in its strict mode",
+        "no plugin runs this async function",
         ["sqlite"],
         "requested an async fixture 'ada'",
         """
@@ -412,7 +412,7 @@ def test_the_known_error_gets_its_hint(
     project.ini(filterwarnings="ignore")
     project.tests(OWN, code)
     target = servers.target(word)
-    strict = ("--asyncio-mode=strict",) if "strict mode" in means else ()
+    strict = ("--asyncio-mode=strict",) if "no plugin" in means else ()
     outcome = project.run(target, *strict)
     (hint,) = [hint for hint in HINTS if hint.means.startswith(means)]
     text = f"It means: {hint.means} To fix this: {hint.change}"

@@ -20,6 +20,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects.postgresql import INET, JSONB
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeEngine
 
 from pytest_asyncdb.reports.portability import problems
 
@@ -64,6 +66,36 @@ def test_a_type_that_a_dialect_lacks_is_named(column: Column) -> None:
     says = "the type INET does not exist there"
     where = "sqlite, mysql, mariadb cannot hold: t.x"
     assert found(column) == [(where, says, INSTEAD)]
+
+
+class OneForEach(TypeDecorator):
+    """A type of each dialect's own, as UUID columns had before sqlalchemy.Uuid."""
+
+    impl = String
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine:
+        one = INET() if dialect.name == "postgresql" else String(45)
+        return dialect.type_descriptor(one)
+
+
+class OnlyOnOne(OneForEach):
+    """It does not say what it is elsewhere."""
+
+    impl = INET
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine:
+        if dialect.name == "mysql":
+            return dialect.type_descriptor(String(45))
+        return self.impl_instance
+
+
+def test_a_decorator_is_what_it_is_on_each_dialect() -> None:
+    """So it is neither blamed for the type of another one, nor hides its own."""
+    assert found(Column("x", OneForEach), Column("y", OneForEach, index=True)) == []
+    says = "the type INET does not exist there"
+    assert found(Column("x", OnlyOnOne)) == [("sqlite, mariadb cannot hold: t.x", says, INSTEAD)]
 
 
 def test_only_the_backends_of_the_run_count() -> None:
