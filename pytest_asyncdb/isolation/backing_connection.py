@@ -223,8 +223,9 @@ class BackingConnection:
 
         A server that is only told that a connection is closed may keep its locks for a while.
         """
-        with contextlib.suppress(Exception):
-            self.host.run(self.clean(), CANCEL_PATIENCE)
+        if self.is_open:  # else it would be opened for this
+            with contextlib.suppress(Exception):
+                self.host.run(self.clean(), CANCEL_PATIENCE)
         self.discard()
 
     def discard(self) -> None:
