@@ -15,6 +15,7 @@ import aiosqlite
 import asyncmy.connection
 import pytest
 import sqlalchemy
+from fix_project import WITHOUT
 from sqlalchemy import MetaData, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
@@ -234,7 +235,7 @@ def test_asyncmy_is_compiled_and_aiomysql_is_not() -> None:
 def test_the_fixture_event_loop_is_gone(pytester: pytest.Pytester) -> None:
     """pytest-asyncio 1.0 removed it."""
     pytester.makepyfile("def test_it(event_loop): ...")
-    result = pytester.runpytest_inprocess("-o", "asyncio_default_fixture_loop_scope=function")
+    result = pytester.runpytest_inprocess(*WITHOUT)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*fixture 'event_loop' not found*"])
 
