@@ -16,9 +16,9 @@ from benchmarks import projects
 from benchmarks.servers import Servers
 
 #: Plugins that take no part; what is measured is on, the others are off.
-_OFF = ("anyio", "cacheprovider", "faker", "hypothesispytest", "randomly")
+OFF = ("anyio", "cacheprovider", "faker", "hypothesispytest", "randomly")
 #: Those that are compared.
-_PLUGINS = {"asyncdb", "sqla", "pytest_postgresql", "pytest_databases"}
+PLUGINS = {"asyncdb", "sqla", "pytest_postgresql", "pytest_databases"}
 _DRIVERS = {"sqlite": "aiosqlite", "postgres": "asyncpg"}
 _TIMEOUT = 900.0
 #: Variables that make Python slower. Without bytecode on disk each run compiles anew what was
@@ -167,7 +167,7 @@ class Project:
             with tempfile.TemporaryDirectory() as times:
                 subprocess.run(
                     [sys.executable, "-m", "pytest_asyncdb", "reap"],
-                    env=_environment(self._folder, times, True),
+                    env=environment(self._folder, times, True),
                     stdout=subprocess.DEVNULL,
                     timeout=_TIMEOUT,
                     check=True,
@@ -184,7 +184,7 @@ class Project:
             for word in (*self._source.arguments, *self._arguments)
             if not (word.startswith(("--asyncdb-url", "--asyncdb-server")) and backend == "sqlite")
         ]
-        off = [*_OFF, *(_PLUGINS - {self._source.plugin})]
+        off = [*OFF, *(PLUGINS - {self._source.plugin})]
         if "-n" not in words:
             off.append("xdist")
         with tempfile.TemporaryDirectory() as times:
@@ -194,7 +194,7 @@ class Project:
             done = subprocess.run(
                 [*command, *words],
                 cwd=self._folder,
-                env={**_environment(self._folder, times, self._warm), **self._added},
+                env={**environment(self._folder, times, self._warm), **self._added},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -225,8 +225,8 @@ def _read(times: Path, begun: float, ended: float) -> Run:
     )
 
 
-def _environment(folder: Path, times: str, warm: bool) -> dict[str, str]:
-    """Ours, without what would change a run."""
+def environment(folder: Path, times: str, warm: bool) -> dict[str, str]:
+    """This process's, without what would change a run."""
     environment = {
         name: value
         for name, value in os.environ.items()
