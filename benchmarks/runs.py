@@ -67,6 +67,7 @@ class Variant:
         warm: Does it find what its own earlier runs have kept in the user's cache?
         sample: After each of so many tests a look at what the process holds; 0: none.
         turns: Does it take turns with another run?
+        calls: Are all calls of functions counted? That makes the run slower.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Variant:
     warm: bool = False
     sample: int = 0
     turns: Turns | None = None
+    calls: bool = False
 
 
 class Sample(NamedTuple):
@@ -107,6 +109,8 @@ class Run:
         process: Seconds of the whole process.
         built: How often the schema was built.
         samples: What the process held, where the variant asks for that.
+        calls: How many functions the main thread called, Python's and C's, where the variant asks
+            for that.
     """
 
     tests: tuple[float, ...]
@@ -116,6 +120,7 @@ class Run:
     process: float
     built: int
     samples: tuple[Sample, ...]
+    calls: int
 
     def halves(self) -> tuple[Run, Run]:
         """The measured tests and the others as two runs; their times are the processor's."""
@@ -137,6 +142,7 @@ class Project:
         self._arguments = variant.arguments
         self._added = {
             "BENCHMARK_SAMPLE": str(variant.sample),
+            "BENCHMARK_CALLS": "1" if variant.calls else "",
             "BENCHMARK_TURNS": os.pathsep.join(map(str, variant.turns or ())),
         }
         self._warm = variant.warm
@@ -219,6 +225,7 @@ def _read(times: Path, begun: float, ended: float) -> Run:
         cpu=tuple(cpu for _, cpu in measured),
         others=tuple(cpu for _, cpu in others),
         samples=tuple(Sample(*values) for process in noted for values in process["samples"]),
+        calls=sum(process["calls"] for process in noted),
         ready=max(process["begun"] for process in noted) - begun,
         process=ended - begun,
         built=len(built.read_text("utf-8").splitlines()) if built.exists() else 0,
