@@ -7,11 +7,11 @@ import shlex
 import sys
 from pathlib import Path
 
-from benchmarks import measure, report
+from benchmarks import application, measure, report
 from benchmarks.cases import CASES
 from benchmarks.servers import WORDS, Servers
 
-QUICK = {"words": "sqlite", "tests": 20, "rounds": 2}
+QUICK = {"words": "sqlite", "tests": 20, "rounds": 2, "suite_each": 50}
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -19,11 +19,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         prog="python -m benchmarks",
         description="Measure the targets of pytest-asyncdb against the alternatives.",
     )
-    keys = [case.key for case in CASES]
-    aimed = [case.key for case in CASES if case.target is not None]
+    keys = [*(case.key for case in CASES), application.KEY]
+    aimed = [*(case.key for case in CASES if case.target is not None), application.KEY]
     add = parser.add_argument
     add("--words", default=WORDS, help="backends with drivers, as in --asyncdb (%(default)s)")
     add("--tests", type=int, default=60, help="tests in each run (%(default)s)")
+    add("--suite-each", type=int, default=1, help="of the suite only each of so many tests")
     add("--rounds", type=int, default=3, help="runs of each variant (%(default)s)")
     add("--cases", default=",".join(aimed), help="which, or all; those with a target: %(default)s")
     add(
@@ -53,8 +54,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     unknown = sorted(set(options.cases) - set(keys))
     if unknown:
         parser.error(f"unknown cases: {', '.join(unknown)}; there are: {', '.join(keys)}")
-    if min(options.tests, options.rounds) < 1:
-        parser.error("--tests and --rounds are at least 1")
+    if min(options.tests, options.rounds, options.suite_each) < 1:
+        parser.error("--tests, --rounds and --suite-each are at least 1")
     return options
 
 
@@ -65,10 +66,17 @@ def main(arguments: list[str]) -> int:
         for case in CASES:
             for word in measure.words(case, options.words) if case.key in options.cases else ():
                 print(f"{case.key} {word}", file=sys.stderr, flush=True)
-                result = measure.measure(case, word, options.tests, options.rounds, servers)
-                if result.failed:
-                    print(result.problem, file=sys.stderr, flush=True)
-                results.append(result)
+                results.append(measure.measure(case, word, options.tests, options.rounds, servers))
+                _say_problem(results[-1])
+        if application.KEY in options.cases:
+            for word in options.words:
+                if word.partition("+")[0] in application.BACKENDS:
+                    print(f"{application.KEY} {word}", file=sys.stderr, flush=True)
+                    for result in application.measure(
+                        word, options.suite_each, options.rounds, servers
+                    ):
+                        _say_problem(result)
+                        results.append(result)
         around = report.surroundings(
             shlex.join(["python", "-m", "benchmarks", *arguments]), servers.versions()
         )
@@ -80,6 +88,11 @@ def main(arguments: list[str]) -> int:
         report.write_docs(options.docs, report.table(rows), around)
         report.plot(options.docs.with_suffix(".svg"), results)
     return int(any(result.failed for result in results))
+
+
+def _say_problem(result: measure.Result) -> None:
+    if result.failed:
+        print(result.problem, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ class Result:
 def measure(case: Case, word: str, tests: int, rounds: int, servers: Servers) -> Result:
     """Measure *case* on *word*; what cannot be measured is said in the result."""
     result = Result(case.key, case.what, word, case.unit, case.target)
-    missing = [need for need in case.needs if not _there(need)]
+    missing = [need for need in case.needs if not there(need)]
     if missing:
         result.problem = f"there is no {missing[0]}"
         return result
@@ -111,9 +111,9 @@ def _measure(
                 fast.append(case.compare(lows))
     if not fast:  # one value from each run: the fastest of the runs
         fast.append(case.compare([tenth(taken[variant.name]) for variant in case.variants]))
-    result.reached = _measured(reached)
-    result.fastest = _measured(fast)
-    result.variants = {name: _measured(values) for name, values in taken.items()}
+    result.reached = measured(reached)
+    result.fastest = measured(fast)
+    result.variants = {name: measured(values) for name, values in taken.items()}
 
 
 def words(case: Case, chosen: list[str]) -> Iterator[str]:
@@ -129,7 +129,7 @@ def words(case: Case, chosen: list[str]) -> Iterator[str]:
                 left.remove(backend)
 
 
-def _measured(values: Sequence[float]) -> Measured:
+def measured(values: Sequence[float]) -> Measured:
     """The median with the tenth and ninetieth percentile; of few values the extremes."""
     low, high = min(values), max(values)
     if len(values) >= 10:
@@ -137,7 +137,7 @@ def _measured(values: Sequence[float]) -> Measured:
     return Measured(statistics.median(values), low, high, len(values))
 
 
-def _there(need: str) -> bool:
+def there(need: str) -> bool:
     if need == "Docker":
         return subprocess.run(["docker", "info"], capture_output=True, timeout=30).returncode == 0
     try:

@@ -22,7 +22,8 @@ _PACKAGES = (
     *("pytest-asyncdb", "pytest", "pytest-asyncio", "pytest-xdist", "pytest-sqla", "SQLAlchemy"),
     *("aiosqlite", "asyncpg", "psycopg", "asyncmy", "aiomysql"),
 )
-_FACTORS = {"×": 1.0, "s": 1.0, "ms": 1000.0}
+_FACTORS = {"×": 1.0, "s": 1.0, "ms": 1000.0, "calls": 1.0}
+_PLACES = {"×": 2, "s": 2, "ms": 1, "calls": 0}
 
 
 def row(result: Result) -> tuple[str, ...]:
@@ -40,7 +41,7 @@ def row(result: Result) -> tuple[str, ...]:
         f"{_digits(reached.low, unit)} to {_digits(reached.high, unit)}",
         "" if result.fastest is None else _digits(result.fastest.median, unit),
         result.verdict,
-        ", ".join(f"{name} {_time(taken)}" for name, taken in result.variants.items()),
+        ", ".join(f"{name} {_taken(taken, unit)}" for name, taken in result.variants.items()),
     )
 
 
@@ -131,10 +132,12 @@ def _number(value: float, unit: str) -> str:
 
 
 def _digits(value: float, unit: str) -> str:
-    return f"{value * _FACTORS[unit]:.{1 if unit == 'ms' else 2}f}"
+    return f"{value * _FACTORS[unit]:,.{_PLACES[unit]}f}"
 
 
-def _time(taken: Measured) -> str:
+def _taken(taken: Measured, unit: str) -> str:
+    if unit == "calls":
+        return _digits(taken.median, unit)
     if taken.median >= 1:
         return f"{taken.median:.2f} s"
     return f"{taken.median * 1000:.2f} ms"

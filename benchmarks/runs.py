@@ -16,9 +16,9 @@ from benchmarks import projects
 from benchmarks.servers import Servers
 
 #: Plugins that take no part; what is measured is on, the others are off.
-_OFF = ("anyio", "cacheprovider", "faker", "hypothesispytest", "pytest_alembic", "randomly")
+OFF = ("anyio", "cacheprovider", "faker", "hypothesispytest", "pytest_alembic", "randomly")
 #: Those that are compared.
-_PLUGINS = {"asyncdb", "sqla", "pytest_postgresql", "pytest_databases"}
+PLUGINS = {"asyncdb", "sqla", "pytest_postgresql", "pytest_databases"}
 _DRIVERS = {"sqlite": "aiosqlite", "postgres": "asyncpg"}
 _TIMEOUT = 900.0
 #: Variables that make Python slower. Without bytecode on disk each run compiles anew what was
@@ -67,6 +67,7 @@ class Variant:
         warm: Does it find what its own earlier runs have kept in the user's cache?
         sample: After each of so many tests a look at what the process holds; 0: none.
         turns: Does it take turns with another run?
+        calls: Are all calls of functions counted? That makes the run slower.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Variant:
     warm: bool = False
     sample: int = 0
     turns: Turns | None = None
+    calls: bool = False
 
 
 class Sample(NamedTuple):
@@ -107,6 +109,8 @@ class Run:
         process: Seconds of the whole process.
         built: How often the schema was built.
         samples: What the process held, where the variant asks for that.
+        calls: How many functions the main thread called, Python's and C's, where the variant asks
+            for that.
     """
 
     tests: tuple[float, ...]
@@ -116,6 +120,7 @@ class Run:
     process: float
     built: int
     samples: tuple[Sample, ...]
+    calls: int
 
     def halves(self) -> tuple[Run, Run]:
         """The measured tests and the others as two runs; their times are the processor's."""
@@ -137,6 +142,7 @@ class Project:
         self._arguments = variant.arguments
         self._added = {
             "BENCHMARK_SAMPLE": str(variant.sample),
+            "BENCHMARK_CALLS": "1" if variant.calls else "",
             "BENCHMARK_TURNS": os.pathsep.join(map(str, variant.turns or ())),
         }
         self._warm = variant.warm
@@ -167,7 +173,7 @@ class Project:
             with tempfile.TemporaryDirectory() as times:
                 subprocess.run(
                     [sys.executable, "-m", "pytest_asyncdb", "reap"],
-                    env=_environment(self._folder, times, True),
+                    env=environment(self._folder, times, True),
                     stdout=subprocess.DEVNULL,
                     timeout=_TIMEOUT,
                     check=True,
@@ -184,7 +190,7 @@ class Project:
             for word in (*self._source.arguments, *self._arguments)
             if not (word.startswith(("--asyncdb-url", "--asyncdb-server")) and backend == "sqlite")
         ]
-        off = [*_OFF, *(_PLUGINS - {self._source.plugin})]
+        off = [*OFF, *(PLUGINS - {self._source.plugin})]
         if "-n" not in words:
             off.append("xdist")
         with tempfile.TemporaryDirectory() as times:
@@ -194,7 +200,7 @@ class Project:
             done = subprocess.run(
                 [*command, *words],
                 cwd=self._folder,
-                env={**_environment(self._folder, times, self._warm), **self._added},
+                env={**environment(self._folder, times, self._warm), **self._added},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -219,14 +225,15 @@ def _read(times: Path, begun: float, ended: float) -> Run:
         cpu=tuple(cpu for _, cpu in measured),
         others=tuple(cpu for _, cpu in others),
         samples=tuple(Sample(*values) for process in noted for values in process["samples"]),
+        calls=sum(process["calls"] for process in noted),
         ready=max(process["begun"] for process in noted) - begun,
         process=ended - begun,
         built=len(built.read_text("utf-8").splitlines()) if built.exists() else 0,
     )
 
 
-def _environment(folder: Path, times: str, warm: bool) -> dict[str, str]:
-    """Ours, without what would change a run."""
+def environment(folder: Path, times: str, warm: bool) -> dict[str, str]:
+    """This process's, without what would change a run."""
     environment = {
         name: value
         for name, value in os.environ.items()

@@ -25,6 +25,8 @@ _begun: list[float] = []
 _samples: list[tuple[int, int, int, float]] = []
 _calls: list[int] = []
 _EACH = int(os.environ["BENCHMARK_SAMPLE"])
+#: Of the whole run, from the import of this plugin on, which is the first one.
+_all_calls = [0]
 #: Of so many tests before each sample the calls are counted, which makes them slower.
 _COUNTED = 20
 
@@ -83,6 +85,15 @@ def _count(frame: object, event: str, arg: object) -> None:
         _calls[-1] += 1
 
 
+def _count_all(frame: object, event: str, arg: object) -> None:
+    if event in ("call", "c_call"):
+        _all_calls[0] += 1
+
+
+if os.environ["BENCHMARK_CALLS"]:
+    sys.setprofile(_count_all)
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call() -> Iterator[None]:
     if not _begun:
@@ -98,8 +109,10 @@ def _sample() -> tuple[int, int, int]:
     return pages * os.sysconf("SC_PAGE_SIZE"), threading.active_count(), files
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_unconfigure() -> None:
+    calls = _all_calls[0]
     if _begun:
         path = Path(os.environ["BENCHMARK_TIMES"], f"{os.getpid()}.json")
-        noted = {"begun": _begun[0], "tests": _tests, "samples": _samples}
+        noted = {"begun": _begun[0], "tests": _tests, "samples": _samples, "calls": calls}
         path.write_text(json.dumps(noted), encoding="utf-8")

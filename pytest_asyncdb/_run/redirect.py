@@ -36,8 +36,13 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def _redirected(engine: Engine, target: Engine) -> Iterator[None]:
-    """Let *engine* have the pool, the dialect and the URL of *target*."""
+def _redirected(engine: Engine, target: Engine) -> Iterator[Callable[[], None]]:
+    """Let *engine* have the pool, the dialect and the URL of *target*.
+
+    Yields:
+        A function after which connections that were made with another dialect get that of *target*.
+        It registers a listener, after which SQLAlchemy looks for listeners at each statement.
+    """
     from sqlalchemy import event
 
     from pytest_asyncdb._engines.pool_internals import CheckoutPool, keep_listeners
@@ -54,7 +59,12 @@ def _redirected(engine: Engine, target: Engine) -> Iterator[None]:
             sandbox: Any = connection.connection.dbapi_connection
             dialect.set_isolation_level(sandbox, level)
 
-    event.listen(engine, "engine_connect", connected, insert=True)
+    def listen() -> None:
+        if not event.contains(engine, "engine_connect", connected):
+            event.listen(engine, "engine_connect", connected, insert=True)
+
+    if level == "AUTOCOMMIT":
+        listen()
     # The listener for execution_options(isolation_level=…) holds the engine's own dialect.
     own.set_isolation_level = dialect.set_isolation_level
     own.reset_isolation_level = dialect.reset_isolation_level
@@ -63,13 +73,14 @@ def _redirected(engine: Engine, target: Engine) -> Iterator[None]:
         pool = pool.beside(engine)
     engine.pool, engine.dialect, engine.url = pool, dialect, target.url
     try:
-        yield
+        yield listen
     finally:
         if engine.pool is not target.pool:
             keep_listeners(before[0], engine.pool)
         engine.pool, engine.dialect, engine.url = before
         del own.set_isolation_level, own.reset_isolation_level
-        event.remove(engine, "engine_connect", connected)
+        if event.contains(engine, "engine_connect", connected):
+            event.remove(engine, "engine_connect", connected)
 
 
 class Redirector:
@@ -96,6 +107,8 @@ class Redirector:
         self._views: Mapping[str, View] = {}
         #: Engines that are redirected already, reported, or left alone.
         self._known: set[Engine] = set()
+        #: By redirected engine: lets its new connections have the dialect of the test's engine.
+        self._listen: dict[Engine, Callable[[], None]] = {}
         self._undo = contextlib.ExitStack()
         self._stop_watching = watch_checkouts(self._connecting)
 
@@ -127,6 +140,7 @@ class Redirector:
         with self._lock:
             self._views = {}
             self._known = set()
+            self._listen = {}
             self._undo.close()
 
     def close(self) -> None:
@@ -144,7 +158,8 @@ class Redirector:
                     self._known.add(engine)
                     is_async = engine.dialect.is_async
                     target = view.engine.sync_engine if is_async else view.sync_engine
-                    self._undo.enter_context(_redirected(engine, target))
+                    listen = self._undo.enter_context(_redirected(engine, target))
+                    self._listen[engine] = listen
 
     def _connecting(self, engine: Engine) -> None:
         """*engine* is about to check out a connection."""
@@ -155,8 +170,13 @@ class Redirector:
             return
         with self._lock:
             views = self._views
+            # The connection that is being made has the engine's own dialect already.
+            has_own_dialect = engine is not root
             if views and root not in self._known:
+                has_own_dialect = True
                 self._redirect()
+            if has_own_dialect and root in self._listen:
+                self._listen[root]()
             if root in self._known:
                 return
         if not (self.active or of_a_run):

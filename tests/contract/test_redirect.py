@@ -157,6 +157,37 @@ def test_it_is_as_it_was_after_a_test_that_fails(app: Project, target: Target) -
     app.run(target).had(passed=1, failed=1)
 
 
+def test_an_engine_has_a_listener_of_the_plugin_only_if_others_are_derived_from_it(
+    app: Project, target: Target
+) -> None:
+    """SQLAlchemy looks for listeners at each statement of an engine that has one."""
+    app.write("app/db.py", DB.partition("Session =")[0])
+    app.ini(asyncdb_app_engines="app.db:engine")
+    app.tests(
+        """
+        from app import db
+
+        def listeners():
+            return list(db.engine.sync_engine.dispatch.engine_connect)
+
+        async def test_it(asyncdb_session):
+            async with db.engine.begin() as connection:
+                await connection.execute(insert(User).values(name="one"))
+                assert connection.dialect is db.engine.dialect
+            assert listeners() == []
+            async with db.derived.connect() as connection:
+                await connection.execute(insert(User).values(name="two"))
+                assert connection.dialect is db.engine.dialect
+            assert len(listeners()) == 1
+            assert await names(asyncdb_session) == ["one", "two"]
+
+        def test_afterwards_it_has_none():
+            assert listeners() == []
+        """
+    )
+    app.run(target).passed(2)
+
+
 def test_an_engine_that_the_lifespan_makes(app: Project, target: Target) -> None:
     """Its name leads to None before; each test makes another one."""
     app.write(

@@ -104,6 +104,48 @@ def test_what_noting_costs_is_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.complete
+def test_the_suite_runs_with_each_contender(tmp_path: Path) -> None:
+    """A part of the suite gives lines for both clocks, in one process and with two workers."""
+    file = tmp_path / "speed.json"
+    options = ["--quick", "--rounds=1", "--suite-each=60", "--cases=suite"]
+    done = benchmark(*options, f"--json={file}")
+    assert done.returncode == 0, done.stderr
+    results = json.loads(file.read_text("utf-8"))["results"]
+    by_hand = [result for result in results if "by hand" in result["what"]]
+    assert [(result["what"].partition(" : ")[0], result["target"]) for result in by_hand] == [
+        ("whole suite, processor time", 1.0),
+        ("whole suite, wall time", None),
+        ("whole suite with -n 2, processor time", 1.0),
+        ("whole suite with -n 2, wall time", None),
+    ]
+    for result in by_hand:
+        ours, theirs = (taken["median"] for taken in result["variants"].values())
+        assert result["reached"]["median"] == pytest.approx(ours / theirs)
+    (sqla, *_) = [result for result in results if "pytest-sqla" in result["what"]]
+    assert sqla["verdict"] in ("ok", "missed") or sqla["problem"] == "there is no pytest-sqla"
+
+
+@pytest.mark.complete
+def test_a_contender_that_leaves_rows_fails_the_suite(tmp_path: Path) -> None:
+    """The control: a fixture by hand that commits what it should roll back."""
+    code = (
+        "import shutil, sys; from pathlib import Path;"
+        "from benchmarks import __main__ as main, application;"
+        f"suite = Path(shutil.copytree(application.SUITE, {str(tmp_path / 'suite')!r}));"
+        "file = suite / 'by_hand.py'; text = file.read_text('utf-8');"
+        "leaking = text.replace('await transaction.rollback()', 'await transaction.commit()');"
+        "assert leaking != text; file.write_text(leaking, 'utf-8');"
+        "application.SUITE, application._WORKERS = suite, (0,);"
+        "application.CONTENDERS = application.CONTENDERS[:1];"
+        "sys.exit(main.main(sys.argv[1:]))"
+    )
+    done = run("-c", code, "--quick", "--rounds=1", "--suite-each=60", "--cases=suite")
+    assert done.returncode == 1
+    assert "| failed |" in done.stdout
+    assert "UNIQUE constraint failed: country.code" in done.stderr
+
+
+@pytest.mark.complete
 @pytest.mark.parametrize("grows", [False, True])
 def test_what_grows_with_the_tests_is_seen(grows: bool) -> None:
     """The control: fixtures of which each calls what all before it have left."""

@@ -1,0 +1,1 @@
+"""A shop: the application that the benchmark's suite tests."""
