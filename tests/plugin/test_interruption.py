@@ -182,6 +182,10 @@ from pytest_asyncdb.servers.memory import MemoryProvider
 ENDS = threading.Event()
 
 
+# A shell ignores SIGINT for what it runs in the background, and so would this process.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def place():
     frame = sys._current_frames()[threading.main_thread().ident]
     names = set()
@@ -214,7 +218,9 @@ def pytest_sessionfinish():
 def test_a_server_that_is_being_started_is_named(project: Project) -> None:
     project.write("waiting.py", WAITING)
     project.tests("async def test_it(asyncdb_session): pass")
-    result = project.pytester.runpytest_subprocess(*WITHOUT, "-p", "waiting", "--asyncdb=sqlite")
+    result = project.pytester.runpytest_subprocess(
+        *WITHOUT, "-p", "waiting", "--asyncdb=sqlite", timeout=60
+    )
     assert result.ret == pytest.ExitCode.INTERRUPTED
     assert section(str(result.stdout)) == text(
         "asyncdb: interrupted in test_it.py::test_it[sqlite]",

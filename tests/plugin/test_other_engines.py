@@ -436,7 +436,7 @@ def test_an_inner_run_does_not_concern_the_outer_one(app: Project, sqlite: Targe
             here = Path(__file__).parent
             pytester.makeini(f"[pytest]\\npythonpath = {here}\\n{ini}")
             pytester.makepyfile((here / "inner_it.py").read_text())
-            result = pytester.runpytest_inprocess("-p", "no:randomly")
+            result = pytester.runpytest_inprocess("-p", "no:randomly", "-p", "no:pytest_alembic")
             result.assert_outcomes(passed=1)
             assert ("not redirected" in str(result.stdout)) is bool(ini)
 
