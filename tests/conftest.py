@@ -8,4 +8,4 @@ pytest_plugins = (
 )
 
 #: Whole projects with an ini file of their own; the tests beside them run them.
-collect_ignore_glob = ["examples/*/*", "extension/*/*"]
+collect_ignore_glob = ["examples/*/*", "extension/others"]
