@@ -131,9 +131,16 @@ def _describe_plan(
 
 def _ddl(metadata: MetaData, dialect: Dialect) -> Iterator[str]:
     """What *metadata* creates, in the dialect's words and in SQLAlchemy's own."""
+    from sqlalchemy.exc import NoReferencedTableError
     from sqlalchemy.schema import CreateIndex, CreateTable
 
-    for table in metadata.sorted_tables:
+    try:
+        tables = metadata.sorted_tables
+    except NoReferencedTableError as error:
+        from pytest_asyncdb._databases import messages  # it imports greenlet
+
+        raise messages.table_not_imported(error) from None
+    for table in tables:
         # Only repr() holds the values of an enum, only the DDL the constraints. The foreign keys
         # of a column and the indexes are sets, whose order differs between processes.
         yield " ".join(sorted(re.split(r"[\s,]+", _ADDRESS.sub("", repr(table)))))

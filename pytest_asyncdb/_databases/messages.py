@@ -11,6 +11,7 @@ from pytest_asyncdb.abc import Backend
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
+    from sqlalchemy.exc import NoReferencedTableError
 
     from pytest_asyncdb.abc import Server
 
@@ -100,6 +101,18 @@ def schema_failed(label: str, what: str, error: BaseException) -> errors.SchemaE
         [
             *(_EXTENSION if getattr(original, "sqlstate", None) == "42704" else ()),
             f"{cure} {label}, or keep their tests off it: @pytest.mark.asyncdb(exclude=…)",
+        ],
+    )
+
+
+def table_not_imported(error: NoReferencedTableError) -> errors.MetadataError:
+    """A foreign key names a table that is not in the metadata."""
+    return errors.MetadataError(
+        f"the table {error.table_name!r} is not in asyncdb_metadata",
+        [str(error)],
+        [
+            "import the modules of all models in the one that asyncdb_metadata names, or name "
+            "several: app.users:Base, app.orders:Base"
         ],
     )
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pkgutil
+import sys
 from typing import Any, NamedTuple
 
 from pytest_asyncdb import errors
@@ -39,7 +41,7 @@ class Naming(NamedTuple):
         module_name, colon, attribute = word.partition(":")
         if not colon or not attribute:
             remedy = f"write module:attribute, such as {self.example}"
-            raise self.error(f"{self.setting}={word!r} has no attribute ({source})", [], [remedy])
+            raise self.error(f"{self.setting}={word!r} names no attribute ({source})", [], [remedy])
         value = self._import(module_name, word, source)
         for step in attribute.split("."):
             if value is None:
@@ -75,8 +77,14 @@ class Naming(NamedTuple):
         except Exception as error:
             missing = isinstance(error, ModuleNotFoundError) and error.name
             if missing and (module_name + ".").startswith(f"{missing}."):
-                text = f"{self.setting}={word!r}: there is no module {missing!r} ({source})"
-                path = "add its folder to the path: pythonpath = . in the ini file"
-                project = "install the project: pip install -e ."
-                raise self.error(text, [], [path, project]) from None
+                parent = missing.rpartition(".")[0]
+                path = getattr(sys.modules.get(parent), "__path__", ())
+                there = [f"{parent}.{module.name}" for module in pkgutil.iter_modules(path)]
+                near = messages.near_miss(missing, there)
+                text = f"{self.setting}={word!r}: there is no module {missing!r}{near} ({source})"
+                remedies = [f"name a module of {parent}"]
+                if not path:
+                    remedies = ["add its folder to the path: pythonpath = . in the ini file"]
+                    remedies += ["install the project: pip install -e ."]
+                raise self.error(text, [], remedies) from None
             raise messages.import_failed(self.error, self.setting, word, source, error) from error

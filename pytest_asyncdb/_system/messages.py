@@ -21,6 +21,7 @@ def import_failed(
     import traceback
 
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
+    frames = [f for f in frames if "site-packages" not in f.filename] or frames
     place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown"
     return kind(
         f"{setting}={word!r}: importing it failed ({source})",

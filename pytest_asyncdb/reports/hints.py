@@ -45,8 +45,14 @@ HINTS = (
         "create it, or the engine is your own, with another database (in memory, each "
         "connection to SQLite has one)",
         "check that asyncdb_metadata or the migrations contain the table, whose module must be "
-        "imported, and use asyncdb_engine, or name your engine in asyncdb_app_engines",
+        "imported before the first test, and use asyncdb_engine, or name your engine in "
+        "asyncdb_app_engines",
         r"no such table: |^\w+ (42P01|1146):",
+    ),
+    Hint(
+        "a relationship names a class that no imported module defines",
+        "import the modules of all models in the one that asyncdb_metadata names",
+        r"^InvalidRequestError (.|\n)*failed to locate a name",
     ),
     Hint(
         "a row refers to a row that does not exist; the plugin makes SQLite check foreign keys as "

@@ -542,7 +542,7 @@ def test_without_app_engines_the_password_is_hidden_all_the_same(
         (
             "app.db",
             """
-            asyncdb_app_engines='app.db' has no attribute (asyncdb_app_engines in pytest.ini)
+            asyncdb_app_engines='app.db' names no attribute (asyncdb_app_engines in pytest.ini)
 
             To fix this: write module:attribute, such as app.db:engine
             """,
@@ -550,11 +550,9 @@ def test_without_app_engines_the_password_is_hidden_all_the_same(
         (
             "app.database:engine",
             """
-            asyncdb_app_engines='app.database:engine': there is no module 'app.database' (asyncdb_app_engines in pytest.ini)
+            asyncdb_app_engines='app.database:engine': there is no module 'app.database' (did you mean 'app.db'?) (asyncdb_app_engines in pytest.ini)
 
-            To fix this, do one of:
-              - add its folder to the path: pythonpath = . in the ini file
-              - install the project: pip install -e .
+            To fix this: name a module of app
             """,
         ),
         (

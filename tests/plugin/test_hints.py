@@ -61,6 +61,22 @@ PROVOKED = {
             await asyncdb_session.execute(text("SELECT * FROM userz"))
         """,
     ),
+    "a relationship names a class": (
+        ["sqlite"],
+        """
+        from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+        class Own(DeclarativeBase): pass
+
+        class Task(Own):
+            __tablename__ = "tasks"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            project: Mapped["Project"] = relationship("Project")
+
+        async def test_it(asyncdb_session):
+            asyncdb_session.add(Task())
+        """,
+    ),
     "a row refers to a row": (
         ["sqlite"],
         """

@@ -192,6 +192,33 @@ def test_metadata_without_a_module_is_explained(project: Project, sqlite: Target
     )
 
 
+def test_a_model_that_is_not_imported_is_named(project: Project, sqlite: Target) -> None:
+    project.write(
+        "app/models.py",
+        """
+        from sqlalchemy import ForeignKey
+        from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+        class Base(DeclarativeBase): pass
+
+        class Task(Base):
+            __tablename__ = "tasks"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
+        """,
+    )
+    project.write("test_it.py", "async def test_it(asyncdb_session): pass")
+    project.run(sqlite).had(errors=1).shows(
+        """
+        the table 'projects' is not in asyncdb_metadata
+
+        Foreign key associated with column 'tasks.project_id' could not find table 'projects' with which to generate a foreign key to target column 'id'
+
+        To fix this: import the modules of all models in the one that asyncdb_metadata names, or name several: app.users:Base, app.orders:Base
+        """
+    )
+
+
 def test_metadata_without_the_attribute_is_explained(project: Project, sqlite: Target) -> None:
     project.ini(asyncdb_metadata="app.models:Bass")
     project.tests("async def test_it(asyncdb_session): pass")
