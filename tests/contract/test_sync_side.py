@@ -6,7 +6,6 @@ from __future__ import annotations
 import pytest
 from fix_project import Project
 from fix_servers import Target
-from fix_suite import EACH_DRIVER
 
 pytestmark = [
     pytest.mark.filterwarnings("default::ResourceWarning"),
@@ -261,7 +260,6 @@ async def test_tasks_go_on_while_a_thread_waits(session, asyncdb_sync_engine, st
 """
 
 
-@pytest.mark.everyday(*EACH_DRIVER)
 def test_sync_tests(project: Project, target: Target) -> None:
     project.tests(HELP, SYNC)
     project.run_apart(target).passed(3 * (2 * 14 + 1))

@@ -64,6 +64,7 @@ def test_a_backend_by_url_passes_the_contract(servers: Servers) -> None:
     assert left_behind(target.observer, output) == set()
 
 
+@pytest.mark.complete
 def test_a_server_provider_lends_its_server(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
