@@ -29,6 +29,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from fix_project import WITHOUT
@@ -41,6 +42,13 @@ _QUIET = (
     *("-o", "asyncio_default_fixture_loop_scope=function"),
 )
 LANGUAGES = {"python", "console", "ini", "toml", "bash", "sh"}
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """A page's conftest sets variables."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture(autouse=True)
