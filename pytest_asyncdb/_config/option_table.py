@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import pytest
 
 ISOLATIONS = ("rollback", "reset", "copy")
-PROVIDERS = ("auto", "url", "container", "local")
+PROVIDERS = ("auto", "url", "embedded", "container", "local")
 
 #: Flags and variables that do not follow from the option's name.
 _FLAGS = {"backends": "--asyncdb", "urls": "--asyncdb-url"}
@@ -81,7 +81,7 @@ OPTIONS = (
     ),
     Option(
         "server",
-        "where servers come from: auto, url, container or local; separated by commas",
+        "where servers come from: auto, url, embedded, container or local; separated by commas",
         metavar="[BACKEND=]PROVIDER",
         default="auto",
         listed=True,
