@@ -57,6 +57,9 @@ def show_once(reports: Iterable[pytest.TestReport], brief: bool) -> None:
             shown[of_setup] = report
             if of_test is not None:
                 shown[of_test] = report
+            if brief and outcome.get("error", {}).get("type", "").startswith("sqlalchemy."):
+                # pytest's line has the message; the statement and a link would follow.
+                report.longrepr = Repeated(report.longrepr, [])  # type: ignore[assignment]
             continue
         if "error" in outcome and outcome["test"] == getattr(first, "asyncdb", outcome)["test"]:
             also_on.setdefault(id(first), (first, []))[1].append(str(backend))

@@ -232,6 +232,7 @@ def test_forty_failures_on_four_backends_fit(shop: Project, servers: Servers) ->
             assert len(lines) - sections[0] <= 15, lines
     result = shop.pytester.runpytest_inprocess(*words, "--tb=line")
     assert len(result.outlines) <= 150
+    assert "[SQL: " not in str(result.stdout)  # pytest's line has the message
 
 
 SLOW = """
