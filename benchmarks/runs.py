@@ -106,7 +106,6 @@ class Run:
         cpu: Seconds of the processor of each of these.
         others: The same of each of the tests between them.
         ready: Seconds from the command to the first test's body, of the last worker.
-        process: Seconds of the whole process.
         built: How often the schema was built.
         samples: What the process held, where the variant asks for that.
         calls: How many functions the main thread called, Python's and C's, where the variant asks
@@ -117,7 +116,6 @@ class Run:
     cpu: tuple[float, ...]
     others: tuple[float, ...]
     ready: float
-    process: float
     built: int
     samples: tuple[Sample, ...]
     calls: int
@@ -206,13 +204,12 @@ class Project:
                 text=True,
                 timeout=_TIMEOUT,
             )
-            ended = time.monotonic()
             if done.returncode or f"{self._number} passed" not in done.stdout:
                 raise RunFailed(done.stdout.replace(url, "(url)" if url else "")[-3000:])
-            return _read(Path(times), begun, ended)
+            return _read(Path(times), begun)
 
 
-def _read(times: Path, begun: float, ended: float) -> Run:
+def _read(times: Path, begun: float) -> Run:
     noted = [json.loads(path.read_text("utf-8")) for path in times.glob("*.json")]
     tests: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     for process in noted:
@@ -227,7 +224,6 @@ def _read(times: Path, begun: float, ended: float) -> Run:
         samples=tuple(Sample(*values) for process in noted for values in process["samples"]),
         calls=sum(process["calls"] for process in noted),
         ready=max(process["begun"] for process in noted) - begun,
-        process=ended - begun,
         built=len(built.read_text("utf-8").splitlines()) if built.exists() else 0,
     )
 

@@ -243,7 +243,7 @@ class DirectConnection(Checkout):
         begin = self.work.connector.backend.begin_at_write
         if begin is None or self.autocommit or only_queries(statement):
             return work(statement)
-        backing = self.backing
+        backing = self.backing  # whose in_transaction() does not say it during a call, such as this
         if backing.driver.in_transaction(backing.connection) is False:
             cursor = self.adapted.cursor()
             cursor.execute(begin)

@@ -77,7 +77,7 @@ def _sent(method: Any, dialect: Dialect) -> tuple[str, ...]:
     sent: list[str] = []
 
     class Connection:
-        """Notes what it is to execute."""
+        """Records the statements that it gets."""
 
         def execute(self, clause: Any) -> None:
             sent.append(str(clause.compile(dialect=dialect)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
@@ -28,32 +29,28 @@ def header(run: Run, details: bool) -> list[str]:
     Args:
         details: Also why the server comes from there, how it is tuned, and versions.
     """
-    if not details:
-        return [f"asyncdb: {line}" for line in servers(run).values()]
-    lines, strategy = [], run.settings.isolation.value
+    return [f"asyncdb: {line}" for line in servers(run, details).values()]
+
+
+def servers(run: Run, details: bool = False) -> dict[str, str]:
+    """A line for each backend, by its word."""
+    lines, strategy = {}, run.settings.isolation.value
     for spec in run.settings.all_specs:
         try:
-            lines.append(f"asyncdb: {backend_line(run, spec)}, {strategy}")
+            line = f"{backend_line(run, spec)}, {strategy}" if details else short_line(run, spec)
         except errors.AsyncdbError as error:
-            lines.append(f"asyncdb: {spec}: {error.headline}")
-    return lines
-
-
-def servers(run: Run) -> dict[str, str]:
-    """A short line for each backend, by its word."""
-    lines = {}
-    for spec in run.settings.specs:
-        try:
-            lines[str(spec)] = short_line(run, spec)
-        except errors.AsyncdbError as error:
-            lines[str(spec)] = f"{spec}: {error.headline}"
+            line = f"{spec}: {error.headline}"
+        lines[str(spec)] = line
     return lines
 
 
 def versions(run: Run) -> dict[str, str]:
     """The versions of Python, the libraries and the drivers of the run."""
     found = {"Python": platform.python_version()}
-    drivers = [run.driver(spec).module for spec in run.settings.specs]
+    drivers = []
+    for spec in run.settings.all_specs:
+        with contextlib.suppress(errors.DriverMissing):
+            drivers.append(run.driver(spec).module)
     for name in ("pytest", "pytest-asyncdb", "SQLAlchemy", *drivers):
         if (number := version_of(name)) is not None:
             found[name] = number
@@ -68,8 +65,7 @@ def short_line(run: Run, spec: BackendSpec) -> str:
     provider, found = run.choice.find(spec)
     started = run.owned.started(spec) if run.owned is not None else None
     known = (getattr(started, "version", None), found.version, spec.version)
-    version = next(filter(None, known), None)
-    server = " ".join(filter(None, [run.backend(spec).label, version]))
+    server = " ".join(filter(None, [run.backend(spec).label, next(filter(None, known), None)]))
     place, image = provider.name, run.settings.image(spec)
     if image is not None and image.value in found.reason:
         place += f" of {image.value}"

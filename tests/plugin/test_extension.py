@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from fix_project import Project
 
@@ -103,6 +105,15 @@ def test_a_backend_without_recipes_is_reached_by_url(extension: Project) -> None
         "  - export ASYNCDB_URLONLY_URL=urlonly://user:password@host/name\n"
         "  - or skip these tests: --asyncdb-missing=skip\n"
     ) in shown
+
+
+def test_a_report_is_written_without_the_version_of_a_missing_driver(extension: Project) -> None:
+    words = "--asyncdb=sqlite,notinstalled", "--asyncdb-missing=skip", "--asyncdb-report=x.json"
+    result = extension.pytester.runpytest_inprocess("-p", "no:randomly", *words)
+    result.assert_outcomes(passed=1, skipped=1)
+    report = json.loads((extension.path / "x.json").read_text(encoding="utf-8"))
+    assert "no_such_module" not in report["versions"]
+    assert "is not installed" in report["servers"]["notinstalled"]
 
 
 def test_a_driver_of_another_package_is_named(extension: Project) -> None:

@@ -187,19 +187,25 @@ class Limit:
     words: Sequence[str] = ("sqlite", *SERVERS)
 
 
-SCENARIOS: dict[str, Scenario] = {}
+def scenario_table() -> tuple[dict[str, Scenario], Callable[..., Callable[[Any], Any]]]:
+    """A table of scenarios, and the decorator that registers one in it."""
+    scenarios: dict[str, Scenario] = {}
+
+    def scenario(*backends: str, limits: Sequence[Limit] = ()) -> Callable[[Any], Any]:
+        """Register a scenario.
+
+        Args:
+            backends: Where it runs; none: everywhere.
+        """
+
+        def register(run: Any) -> Any:
+            words = backends or ("sqlite", *SERVERS)
+            scenarios[run.__name__] = Scenario(run.__name__, run, words, tuple(limits))
+            return run
+
+        return register
+
+    return scenarios, scenario
 
 
-def scenario(*backends: str, limits: Sequence[Limit] = ()) -> Callable[[Any], Any]:
-    """Register a scenario.
-
-    Args:
-        backends: Where it runs; none: everywhere.
-    """
-
-    def register(run: Any) -> Any:
-        words = backends or ("sqlite", *SERVERS)
-        SCENARIOS[run.__name__] = Scenario(run.__name__, run, words, tuple(limits))
-        return run
-
-    return register
+SCENARIOS, scenario = scenario_table()

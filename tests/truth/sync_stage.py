@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session, sessionmaker
-from stage import SERVERS, Limit, Scenario, User, code_of, driver_error, plain
+from stage import User, code_of, driver_error, plain, scenario_table
 
 
 def describe_sync(error: BaseException) -> str:
@@ -83,19 +83,4 @@ class SyncStage:
             session.add_all(User(key=start + n, name=name) for n, name in enumerate(names))
 
 
-SYNC_SCENARIOS: dict[str, Scenario] = {}
-
-
-def sync_scenario(*backends: str, limits: Sequence[Limit] = ()) -> Callable[[Any], Any]:
-    """Register a scenario.
-
-    Args:
-        backends: Where it runs; none: everywhere.
-    """
-
-    def register(run: Any) -> Any:
-        words = backends or ("sqlite", *SERVERS)
-        SYNC_SCENARIOS[run.__name__] = Scenario(run.__name__, run, words, tuple(limits))
-        return run
-
-    return register
+SYNC_SCENARIOS, sync_scenario = scenario_table()
