@@ -12,6 +12,8 @@ import sqlalchemy
 from fix_project import Project
 from fix_servers import Target
 
+from pytest_asyncdb._engines import host_loop
+
 pytestmark = pytest.mark.everyday("sqlite", "postgres+asyncpg")
 
 #: Writes the least number of calls of each kind of statement, here and on a plain engine.
@@ -95,12 +97,19 @@ if sqlalchemy.__version__ < "2.1":
 
 
 def test_a_statement_calls_few_functions_more_than_on_a_plain_engine(
-    project: Project, target: Target
+    project: Project, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A statement that a busy server answers late waits on the test's loop, which costs 200 calls
+    # more: here each is waited for in place, however late.
+    monkeypatch.setattr(host_loop, "PATIENCE", 60.0)
+    monkeypatch.setitem(host_loop.HostLoop.call.__kwdefaults__, "patience", 60.0)
     project.tests(COUNT)
     project.run(target).passed(1)
     found = json.loads((project.path / "calls.json").read_text())
     more = tuple(here - there for here, there in found.values())
     print(target.driver, more)
     most = MORE[target.driver]
-    assert [number for number, limit in zip(more, most, strict=True) if number > limit] == [], more
+    assert [number for number, limit in zip(more, most, strict=True) if number > limit] == [], (
+        more,
+        found,
+    )
