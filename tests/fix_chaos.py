@@ -202,11 +202,12 @@ class Run:
         """
         label = {"postgres": "PostgreSQL", "mariadb": "MariaDB"}[backend]
         one = "(local|embedded)" if provider == "local" else provider
-        pattern = rf"the {label} server is gone \(provider {one}, \S+:\d+\)$"
+        pattern = rf"the {label} server is gone \(provider {one}, \S+:\d+\)"
         if begun < 3:
             pattern += rf"|the {label} server (of provider {one} did not start|did not answer \()"
         for heading, text in self.failures().items():
-            assert re.search(pattern, text, re.MULTILINE), f"{heading}:\n{text}"
+            unwrapped = " ".join(text.split())
+            assert re.search(pattern, unwrapped), f"{heading}:\n{text}"
 
     def left(self, target: Target | None = None) -> list[str]:
         """All that is left of it, in words."""
