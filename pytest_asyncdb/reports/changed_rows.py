@@ -10,7 +10,7 @@ from pytest_asyncdb import errors
 from pytest_asyncdb._record import row_changes
 from pytest_asyncdb._record.sql_text import only_reads
 from pytest_asyncdb._record.statement_text import value_text
-from pytest_asyncdb._record.text import SECRET, wrap
+from pytest_asyncdb._record.text import has_secret, wrap
 
 if TYPE_CHECKING:
     from pytest_asyncdb._record.row_changes import Row, TableChanges
@@ -116,4 +116,4 @@ def _update(before: Row, after: Row) -> str:
 
 
 def _value(name: str, value: Any) -> str:
-    return value_text(value, SECRET.search(name) is not None)
+    return value_text(value, has_secret(name))

@@ -11,10 +11,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pytest_asyncdb._record.sql_text import inserted_into
-from pytest_asyncdb._record.statement_log import Statement
-from pytest_asyncdb._record.statement_text import step_lines
-from pytest_asyncdb._record.text import counted, duration
 from pytest_asyncdb._run.collection import BACKEND, spec_of
 from pytest_asyncdb._run.stash import RUN, forget_test, state_of
 
@@ -121,6 +117,12 @@ def statements(
         where: Backend and strategy.
         everything: Show all statements, each as a whole.
     """
+    # Imported for failures only: they compile many regular expressions.
+    from pytest_asyncdb._record.sql_text import inserted_into
+    from pytest_asyncdb._record.statement_log import Statement
+    from pytest_asyncdb._record.statement_text import step_lines
+    from pytest_asyncdb._record.text import counted, duration
+
     steps = log.steps()
     numbered = [index for index, step in enumerate(steps) if step.number]
     if not everything and len(numbered) > _SHOWN:
