@@ -97,8 +97,8 @@ def _error(error: BaseException, log: StatementLog | None) -> dict[str, Any]:
             break
     # The line of code, as in "assert password == …". SQLite's "unrecognized token" is no secret.
     line = "".join(frame.line or "" for frame in traceback.extract_tb(error.__traceback__, -1))
-    named = has_secret(f"{text} {statement} {line}".replace("unrecognized token", ""))
-    hide, cls = named is not None, type(error)
+    hide = has_secret(f"{text} {statement} {line}".replace("unrecognized token", ""))
+    cls = type(error)
     name = cls.__name__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__name__}"
     own = isinstance(error.__context__, AsyncdbError)  # a fixture of the plugin has raised
     return {
