@@ -27,6 +27,8 @@ from fix_project import INNER, QUIET, Project
 from fix_servers import Target
 from fix_suite import COMPLETE
 
+from pytest_asyncdb._config.registry import Registry
+
 #: How many moments each kind of accident is tried at, and where their random numbers begin.
 NUMBER = int(os.environ.get("ASYNCDB_TEST_CHAOS", "5" if COMPLETE else "1"))
 SEED = int(os.environ.get("ASYNCDB_TEST_SEED", "1"))
@@ -231,6 +233,20 @@ class Run:
         listed = _docker("ps", "-a", "--no-trunc", "--format", "{{.Names}}\t{{json .Labels}}")
         lines = [line.split("\t") for line in listed.splitlines()]
         return [name for name, labels in lines if f'\\"pid\\": {self.pid},' in labels]
+
+    def lets_go_of(self, target: Target) -> None:
+        """Wait until the server has noticed that the run's connections are closed: a run that
+        comes earlier leaves its databases alone."""
+        assert self.id is not None
+        begin, observer = f"{PREFIX}{self.id}_", target.observer
+        lock = Registry().backend(target.backend).hold_lock(self.id)
+        assert lock is not None
+        began = time.monotonic()
+        while observer.query(lock) not in ([(1,)], [(True,)]) or any(
+            observer.connections(name) for name in observer.databases() if name.startswith(begin)
+        ):
+            assert time.monotonic() < began + WATCHDOG, self.text
+            time.sleep(0.1)
 
     def leaves_nothing(self, target: Target | None = None) -> None:
         """Wait until the observer finds nothing any more."""

@@ -163,6 +163,7 @@ def test_the_network_is_taken_away(chaos: Chaos, target: Target, proxy: Proxy, s
     assert code == 1 or (code == 0 and begun >= TESTS_OF_MANY - 2), run.text
     run.says_that_the_server_is_gone(target.backend, "url", begun=begun)
     proxy.tell("close")
+    run.lets_go_of(target)
     chaos.next(*target.arguments)
     run.leaves_nothing(target)
 
@@ -311,6 +312,7 @@ def test_the_network_is_taken_away_while_one_worker_builds_for_all(
     assert run.end() == 1, run.text
     run.says_that_the_server_is_gone(target.backend, "url", begun=TESTS_OF_MANY)
     (chaos.project.path / "conftest.py").unlink()
+    run.lets_go_of(target)
     chaos.next(*target.arguments)
     run.leaves_nothing(target)
 
