@@ -309,6 +309,7 @@ class Stage:
             finally:
                 if cold:
                     gc.collect()  # a connection that was given up would keep its locks
+                    gc.freeze()  # the next time this need not look at Hypothesis's examples
                 async with asyncio.timeout(60), self.pool.begin() as connection:
                     await connection.execute(delete(Row.__table__))
 
