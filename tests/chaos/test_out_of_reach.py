@@ -232,6 +232,7 @@ def test_a_server_that_falls_silent_at_last_does_not_keep_the_end_of_a_run(
     ends_in_time(lease)
 
 
+@pytest.mark.complete
 @pytest.mark.parametrize("seed", range(len(WORDS)), ids=WORDS)
 def test_a_server_that_falls_silent_early_does_not_keep_the_end_of_a_run(
     target: Target, servers: Servers, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
@@ -256,6 +257,7 @@ def test_a_server_that_falls_silent_early_does_not_keep_the_end_of_a_run(
     ends_in_time(lease)
 
 
+@pytest.mark.complete
 @pytest.mark.parametrize("seed", range(len(WORDS)), ids=WORDS)
 def test_a_silent_server_does_not_keep_the_lock_of_a_dead_run(
     target: Target, servers: Servers, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
