@@ -164,8 +164,8 @@ class Servers:
 
 def skip_without_two_phase(target: Target) -> None:
     """Skip the test if this SQLAlchemy cannot prepare a transaction on *target*."""
-    if target.driver == "asyncpg" and sqlalchemy.__version__ == "2.0.50":
-        pytest.skip("SQLAlchemy 2.0.50 prepares no transaction on asyncpg; 2.0.51 does")
+    if target.driver == "asyncpg" and sqlalchemy.__version__ < "2.0.51":
+        pytest.skip("before 2.0.51 SQLAlchemy prepares no transaction on asyncpg")
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@ it."""
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -38,6 +39,10 @@ class _PostgresDriver(Driver):
         return getattr(error, "sqlstate", None)
 
 
+#: Stands for asyncpg's own object of a transaction that the plugin has begun by a statement.
+_BEGUN_AS_TEXT = types.SimpleNamespace(_isolation=None, _managed=False)
+
+
 class Asyncpg(_PostgresDriver):
     """https://magicstack.github.io/asyncpg/."""
 
@@ -52,6 +57,11 @@ class Asyncpg(_PostgresDriver):
         "prepared_statement_name_func": lambda: "",
     }
     takes_turns = False
+
+    def adapt(self, adapted: Any) -> None:
+        super().adapt(adapted)
+        # No public name. Without it asyncpg before 0.32 opens no cursor in the outer transaction.
+        adapted.driver_connection._top_xact = _BEGUN_AS_TEXT
 
     def session_id(self, connection: Any) -> int | None:
         return connection.get_server_pid() or None
@@ -77,7 +87,8 @@ class Asyncpg(_PostgresDriver):
         self, connection: Any, first: Sequence[str], then: Sequence[str]
     ) -> bool:
         # No public name. Without it the next transaction would be a savepoint.
-        connection._top_xact = None
+        if connection._top_xact is not _BEGUN_AS_TEXT:
+            connection._top_xact = None
         return await super().reset_session(connection, first, then)
 
     def in_transaction(self, connection: Any) -> bool | None:

@@ -80,7 +80,10 @@ class Aiosqlite(Driver):
                 changes.append(name)
             return 0  # SQLITE_OK
 
-        await connection.set_authorizer(note)
+        if hasattr(connection, "set_authorizer"):
+            await connection.set_authorizer(note)
+        else:  # aiosqlite before 0.22 has no public name for it
+            await connection._execute(connection._conn.set_authorizer, note)
 
     async def reset_session(
         self, connection: Any, first: Sequence[str], then: Sequence[str]

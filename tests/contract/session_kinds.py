@@ -342,7 +342,9 @@ OF_THE_DRIVER: dict[str, dict[str, DriverKind]] = {
         "isolation_level": _attribute("isolation_level", "DEFERRED"),
         "trace": _callback(lambda driver: driver.set_trace_callback(_hear), "SELECT 2"),
         "progress": _callback(lambda driver: driver.set_progress_handler(_hear, 1), "SELECT 3"),
-        "authorizer": _callback(lambda driver: driver.set_authorizer(_hear), "SELECT 4"),
+        "authorizer": _callback(  # aiosqlite 0.22 has a method for it
+            lambda driver: driver._execute(driver._conn.set_authorizer, _hear), "SELECT 4"
+        ),
     },
     "asyncpg": {
         "codec": DriverKind(

@@ -25,6 +25,8 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, QueuePool, StaticPo
 
 MEMORY = "sqlite+aiosqlite://"
 NEW = sqlalchemy.__version__ >= "2.1"
+#: Before 2.0.38 SQLAlchemy kept no connection to a file.
+OF_A_FILE = AsyncAdaptedQueuePool if sqlalchemy.__version__ >= "2.0.38" else NullPool
 
 TESTS = Path(__file__).parents[1]
 PAGE = TESTS.parent / "docs" / "drivers.md"
@@ -69,7 +71,7 @@ def test_each_test_that_the_page_names_exists() -> None:
     [
         ("sqlite+aiosqlite://", StaticPool),
         ("sqlite+aiosqlite:///:memory:", StaticPool),
-        ("sqlite+aiosqlite:///test.db", AsyncAdaptedQueuePool),
+        ("sqlite+aiosqlite:///test.db", OF_A_FILE),
     ],
 )
 def test_the_pool_of_sqlite(url: str, pool: type) -> None:
@@ -156,6 +158,10 @@ def test_two_writers_of_a_file(tmp_path: Path) -> None:
     run(work, f"sqlite+aiosqlite:///{tmp_path / 'test.db'}", connect_args={"timeout": 0})
 
 
+@pytest.mark.skipif(
+    sqlalchemy.__version__ < "2.0.46" and not issubclass(aiosqlite.Connection, threading.Thread),
+    reason="before 2.0.46 SQLAlchemy makes no daemons of the threads of aiosqlite 0.22",
+)
 def test_the_threads_of_aiosqlite() -> None:
     """That of a connection of SQLAlchemy does not keep the process alive, another one does."""
 

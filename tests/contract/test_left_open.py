@@ -8,6 +8,7 @@ import asyncio
 import os
 import time
 import warnings
+from importlib import metadata
 from typing import Any
 
 import pytest
@@ -198,7 +199,9 @@ def test_an_end_that_the_server_does_not_answer_is_bounded(
     project.tests(FROZEN, AFTER)
     before = time.monotonic()
     outcome = project.run(target)
-    assert time.monotonic() - before < 30
+    # Before 0.32 asyncpg's close() waits without end, so the plugin lets go after half a minute.
+    old = target.driver == "asyncpg" and metadata.version("asyncpg") < "0.32"
+    assert time.monotonic() - before < (90 if old else 30)
     name = outcome.watch.urls[f"test_it.py::test_it[{target.id}]"].database
     said = {"asyncpg": "ObjectInUseError", "psycopg": "ObjectInUse"}[target.driver]
     outcome.had(passed=2, errors=1).shows(

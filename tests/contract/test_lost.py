@@ -433,7 +433,9 @@ _LOST = "OperationalError: (2013, 'Lost connection to MySQL server during query'
 SAID = {
     "asyncpg": [
         "ConnectionDoesNotExistError: connection was closed in the middle of operation: "
-        "terminating connection due to administrator command"
+        "terminating connection due to administrator command",
+        # Before 0.32:
+        "ConnectionDoesNotExistError: connection was closed in the middle of operation",
     ],
     "psycopg": [
         "AdminShutdown: terminating connection due to administrator command",

@@ -144,10 +144,11 @@ CONTROL = """
 import contextlib
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 
 async def test_most_kinds_leak():
-    engine = create_async_engine({url!r}, pool_size=1, max_overflow=0)
+    engine = create_async_engine({url!r}, poolclass=AsyncAdaptedQueuePool, pool_size=1, max_overflow=0)
     async with engine.begin() as connection:
         await build(connection, BACKEND)
     for strategy, way, name in [one for one in steps("reset") if one[1] == WAYS[0]]:

@@ -141,6 +141,7 @@ def test_xdists_workers_tell_the_controller(project: Project, both: Target) -> N
     assert "asyncdb: 1 test ran on sqlite only: " in outcome.text
 
 
+@pytest.mark.skipif(pytest.version_tuple < (9,), reason="pytest 9 brings subtests")
 def test_a_subtest_is_reported_with_its_backend(project: Project, both: Target) -> None:
     project.tests(
         """

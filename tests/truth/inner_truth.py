@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 from stage import SCENARIOS, Base, Item, Scenario, Stage, Ticket, User, Versioned
 
 from pytest_asyncdb.isolation.rollback import Rollback
@@ -44,7 +45,7 @@ CLEAN: set[str] = set()
 
 def plain_engine() -> AsyncEngine:
     """What an application has: SQLAlchemy's defaults, and foreign keys on SQLite."""
-    engine = create_async_engine(URL)
+    engine = create_async_engine(URL, poolclass=AsyncAdaptedQueuePool)
     if BACKEND == "sqlite":
 
         @event.listens_for(engine.sync_engine, "connect")

@@ -123,6 +123,7 @@ def test_sqlalchemys_adapter_translates_the_errors_of_asyncpg() -> None:
     )
 
 
+@pytest.mark.skipif(sqlalchemy.__version__ < "2.0.44", reason="it comes with SQLAlchemy 2.0.44")
 def test_sqlalchemy_closes_cursors_softly() -> None:
     """It calls ``_async_soft_close`` on the plugin's cursors, which pass it on."""
     cursors = adapters.AsyncAdapt_dbapi_cursor
