@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class _PostgresDriver(Driver):
     """What asyncpg and psycopg have in common."""
 
-    def adapt(self, adapted: Any) -> None:
+    def adapt(self, adapted: Any, begin: str | None = None) -> None:
         adapted.autocommit = True
 
     def close_cursor(self, cursor: Any) -> bool:
@@ -52,6 +52,8 @@ class Asyncpg(_PostgresDriver):
         "prepared_statement_name_func": lambda: "",
     }
     takes_turns = False
+    begins = False
+    keeps_columns = True
 
     def session_id(self, connection: Any) -> int | None:
         return connection.get_server_pid() or None
