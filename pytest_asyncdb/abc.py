@@ -342,10 +342,15 @@ class Driver(abc.ABC):
         trip; None: the library does not know it."""
         return None
 
-    def adapt(self, adapted: Any) -> None:
+    def adapt(self, adapted: Any, begin: str | None = None) -> None:
         """Put SQLAlchemy's adapter of a new connection in a state in which it begins no
-        transaction by itself. Called once per connection, in a SQLAlchemy greenlet."""
+        transaction by itself, or in which the library does so with *begin* if it is asked to write.
+        Called once per connection, in a SQLAlchemy greenlet."""
 
+    #: Its own connection begins a transaction with a statement, without SQLAlchemy's adapter.
+    begins: ClassVar[bool] = True
+    #: It keeps the columns of a query with the connection, also after the schema has changed.
+    keeps_columns: ClassVar[bool] = False
     #: SQLAlchemy's adapter awaits when it makes a cursor, rather than when that executes.
     cursor_awaits: ClassVar[bool] = True
     #: The end of a transaction waits for a statement that another task is running on the
@@ -529,7 +534,7 @@ class Backend(abc.ABC):
     deferred_query: ClassVar[str | None] = None
     #: Statements that prepare a connection for such checks; run outside of a transaction.
     deferred_prepare: ClassVar[tuple[str, ...]] = ()
-    #: Statements that fail if such a constraint is violated, and change nothing.
+    #: Statements that fail if such a constraint is violated; else they do what COMMIT does to them.
     deferred_check: ClassVar[tuple[str, ...]] = ()
     #: What makes a transaction one that only reads.
     read_only: ClassVar[tuple[str, ...]] = ()
@@ -602,6 +607,10 @@ class Backend(abc.ABC):
     def local_settings(self, statement: str, parameters: Any) -> Sequence[str]:
         """The names of the settings that *statement*, in whose text there is a "set", changes until
         the end of its transaction."""
+        return ()
+
+    def at_commit(self, statement: str) -> Sequence[str]:
+        """Statements that do what the server does at COMMIT because of *statement*."""
         return ()
 
     def keep_setting(self, name: str, slot: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.pool import NullPool, Pool
+from sqlalchemy.pool import NullPool, Pool, QueuePool
 from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util import memoized_property
 
@@ -41,8 +41,28 @@ class CheckoutPool(NullPool):
         self.check_out = check_out
         self._family = family
         family.append(self)
+        #: The entries of its checkouts, also some that have ended.
+        self._used: list[ConnectionPoolEntry] = []
         #: Real connections that checkouts have given back; each has a method ``discard``.
         self.idle: list[Any] = []
+
+    #: What an application shows of its pool.
+    status = QueuePool.status
+    _size = 5
+    #: The most checkouts at once, which an application's pool would have connected.
+    _most = 0
+
+    def size(self) -> int:
+        return self._size
+
+    def checkedout(self) -> int:
+        return sum(entry.in_use for entry in self._used)
+
+    def checkedin(self) -> int:
+        return self._most - self.checkedout()
+
+    def overflow(self) -> int:
+        return self._most - self._size
 
     def dispose(self) -> None:
         super().dispose()
@@ -51,7 +71,7 @@ class CheckoutPool(NullPool):
 
     def recreate(self) -> CheckoutPool:
         """A pool with the same listeners, for ``Engine.dispose()``."""
-        return self._relative(self.dispatch)
+        return self._relative(self.dispatch, self)
 
     def beside(self, engine: Engine) -> CheckoutPool:
         """A pool for a redirected engine, with that engine's listeners.
@@ -60,11 +80,14 @@ class CheckoutPool(NullPool):
         """
         dialect: Any = self._dialect
         same = _dbms(engine.dialect.name) == _dbms(dialect.name)
-        return self._relative(engine.pool.dispatch if same else None)
+        return self._relative(engine.pool.dispatch if same else None, engine.pool)
 
-    def _relative(self, dispatch: Any) -> CheckoutPool:
+    def _relative(self, dispatch: Any, shown: Pool) -> CheckoutPool:
         # Without _dispatch the listeners of an engine do not reach its pool during a test.
-        return CheckoutPool(self.check_out, self._family, dialect=self._dialect, _dispatch=dispatch)
+        pool = CheckoutPool(self.check_out, self._family, dialect=self._dialect, _dispatch=dispatch)
+        if isinstance(shown, QueuePool | CheckoutPool):
+            pool._size = shown.size()
+        return pool
 
     def _create_connection(self) -> ConnectionPoolEntry:
         """SQLAlchemy's name: without it a checkout is an event "connect"."""
@@ -78,6 +101,8 @@ class _Entry(_ConnectionRecord):
         """SQLAlchemy's name; see ``CheckoutPool._create_connection``."""
         pool: CheckoutPool = self._ConnectionRecord__pool  # type: ignore[attr-defined]
         self.dbapi_connection = pool.check_out(self, pool)
+        pool._used = [*(one for one in pool._used if one.in_use), self]
+        pool._most = max(pool._most, len(pool._used))
 
     @memoized_property
     def info(self) -> dict[Any, Any]:

@@ -23,6 +23,10 @@ _CONTROL = re.compile(
     r"|set\b(?:[^;']*[\s,.]|\s+@@)autocommit\s*:?=",
     re.IGNORECASE,
 )
+#: What SQLAlchemy's recipe for SQLite sends first.
+_BEGIN = re.compile(r"begin(?:\s+\w+){0,2}\s*;?\s*$", re.IGNORECASE)
+#: Is it a statement after which a query may have other columns?
+changes_columns = remembered(re.compile(r"\b(?:create|alter|drop|declare)\b", re.IGNORECASE).search)
 #: Strings, quoted names, and comments.
 _OPAQUE = re.compile(r"'[^']*'|\"[^\"]*\"|(\$\w*\$).*?\1|--[^\n]*|/\*.*?\*/", re.DOTALL)
 #: https://dev.mysql.com/doc/refman/9.4/en/implicit-commit.html
@@ -73,6 +77,12 @@ def ends_transaction(statement: str, implicit_commits: bool) -> str | None:
     if implicit_commits and _IMPLICIT_COMMIT.match(text):
         return "it commits by itself"
     return None
+
+
+@remembered
+def begins_transaction(statement: str) -> bool:
+    """Does *statement* begin a transaction and do nothing else?"""
+    return _BEGIN.match(first_words(statement)) is not None
 
 
 @remembered

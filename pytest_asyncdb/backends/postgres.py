@@ -151,6 +151,7 @@ class Postgres(Backend):
         "SAVEPOINT asyncdb_deferred",
         "SET CONSTRAINTS ALL IMMEDIATE",
         "ROLLBACK TO SAVEPOINT asyncdb_deferred",
+        postgres_settings.END_DEFERRING,
     )
     read_only = ("SET TRANSACTION READ ONLY",)
     access_denied_codes = frozenset({"42501"})  # insufficient_privilege
@@ -214,6 +215,9 @@ class Postgres(Backend):
 
     def local_settings(self, statement: str, parameters: Any) -> Sequence[str]:
         return postgres_settings.local_settings(statement, parameters)
+
+    def at_commit(self, statement: str) -> Sequence[str]:
+        return postgres_settings.at_commit(statement)
 
     def keep_setting(self, name: str, slot: str) -> tuple[str, str]:
         return postgres_settings.keep_and_put_back(name, slot)

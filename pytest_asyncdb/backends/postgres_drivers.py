@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class _PostgresDriver(Driver):
     """What asyncpg and psycopg have in common."""
 
-    def adapt(self, adapted: Any) -> None:
+    def adapt(self, adapted: Any, begin: str | None = None) -> None:
         adapted.autocommit = True
 
     def close_cursor(self, cursor: Any) -> bool:
@@ -57,6 +57,8 @@ class Asyncpg(_PostgresDriver):
         "prepared_statement_name_func": lambda: "",
     }
     takes_turns = False
+    begins = False
+    keeps_columns = True
 
     def adapt(self, adapted: Any) -> None:
         super().adapt(adapted)

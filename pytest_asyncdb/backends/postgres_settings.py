@@ -14,6 +14,11 @@ from typing import Any
 _SET_LOCAL = re.compile(
     r"\s*set\s+local\s+(time\s+zone|session\s+authorization|\"?[\w.]+\"?)", re.IGNORECASE
 )
+_TEMPORARY = re.compile(
+    r"\bcreate\s+(?:global\s+|local\s+)?temp(?:orary)?\s+table\s+(?:if\s+not\s+exists\s+)?"
+    r"([^\s(]+).*\bon\s+commit\s+drop\b",
+    re.IGNORECASE | re.DOTALL,
+)
 _SET_CONFIG = re.compile(r"\bset_config\s*\(", re.IGNORECASE)
 #: A string, a comma or bracket, or other text.
 _PARTS = re.compile(r"'(?:[^']|'')*'|[(),]|[^'(),]+")
@@ -28,6 +33,17 @@ _NAMES = {
 }
 _TRUE = ("true", "t", "yes", "y", "on", "1")
 
+#: Fires what is deferred, as a COMMIT does, and ends the effect of SET CONSTRAINTS. (ALL would also
+#: be for constraints that do not exist yet.)
+END_DEFERRING = """DO $asyncdb$ DECLARE every text; late text; BEGIN
+SELECT string_agg(name, ','), string_agg(name, ',') FILTER (WHERE condeferred) INTO every, late
+FROM (SELECT DISTINCT format('%I.%I', nspname, conname) AS name, condeferred FROM
+pg_catalog.pg_constraint c JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace
+WHERE condeferrable) AS found;
+IF every <> '' THEN EXECUTE 'SET CONSTRAINTS ' || every || ' IMMEDIATE'; END IF;
+IF late <> '' THEN EXECUTE 'SET CONSTRAINTS ' || late || ' DEFERRED'; END IF;
+END $asyncdb$"""
+
 
 def local_settings(statement: str, parameters: Any) -> list[str]:
     """The names of the settings that *statement* changes until the end of its transaction."""
@@ -41,6 +57,12 @@ def local_settings(statement: str, parameters: Any) -> list[str]:
             if len(arguments) == 3 and arguments[2].lower() in _TRUE:
                 found.append(arguments[0])
     return [name for name in found if re.fullmatch(r"\w+(?:\.\w+)*", name)]
+
+
+def at_commit(statement: str) -> list[str]:
+    """What COMMIT does because of *statement*: it drops a temporary table."""
+    names = [match[1].rpartition(".")[2] for match in _TEMPORARY.finditer(statement)]
+    return [f"DROP TABLE IF EXISTS pg_temp.{name} CASCADE" for name in names]
 
 
 def keep_and_put_back(name: str, slot: str) -> tuple[str, str]:

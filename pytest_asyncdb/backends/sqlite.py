@@ -55,10 +55,10 @@ class Aiosqlite(Driver):
             weakref.WeakKeyDictionary()
         )
 
-    def adapt(self, adapted: Any) -> None:
+    def adapt(self, adapted: Any, begin: str | None = None) -> None:
         """sqlite3 begins transactions late and commits them before DDL unless told not to:
         https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#pysqlite-serializable"""
-        adapted.isolation_level = None
+        adapted.isolation_level = begin and begin.partition(" ")[2]
 
     async def run(self, connection: Any, statements: Sequence[str]) -> Sequence[Any]:
         for statement in statements:

@@ -318,8 +318,11 @@ class BackingConnection:
             self.ran.add(listener)
         if self.ran:
             adapted.commit()
-        if not self._direct or self.backend.begin_at_write is not None:
+        if not self._direct:
             self.driver.adapt(adapted)
+        elif self.backend.begin_at_write is not None:
+            begins = None if self.connector.autocommit else self.backend.begin_at_write
+            self.driver.adapt(adapted, begins)
 
     async def _script(self, statements: Sequence[str]) -> None:
         async with execution_lock(self._fairy.dbapi_connection):

@@ -21,6 +21,7 @@ from pytest_asyncdb._engines.sqlalchemy_internals import (
     soft_close,
 )
 from pytest_asyncdb._record.call_sites import user_places
+from pytest_asyncdb._record.sql_text import changes_columns
 from pytest_asyncdb._record.statement_log import Statement
 from pytest_asyncdb.isolation import lock_waits
 from pytest_asyncdb.isolation.turns import Turns
@@ -274,7 +275,10 @@ class Cursor:
         places = user_places(1)
         call = Call(checkout.work, places, operation, parameters)
         try:
-            return checkout.run(operation, work, whole, call)
+            result = checkout.run(operation, work, whole, call)
+            if checkout.work.connector.driver.keeps_columns and changes_columns(operation):
+                checkout.backing.touched = True
+            return result
         except Exception as error:
             failed = error
             if checkout.taken is not None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pytest_asyncdb._engines.asyncio_internals import running_loop, running_task
 from pytest_asyncdb._engines.host_loop import CANCEL_PATIENCE
 from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
-from pytest_asyncdb._record.sql_text import only_queries
+from pytest_asyncdb._record.sql_text import begins_transaction, only_queries
 from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.backing_connection import BackingConnection
 from pytest_asyncdb.isolation.connector import PATIENCE
@@ -215,9 +215,10 @@ class DirectConnection(Checkout):
         else:
             self.backing.call(connector.dialect.set_isolation_level, adapted, level)
         self.autocommit = level == "AUTOCOMMIT"
-        if connector.backend.begin_at_write is not None:
-            # On SQLite the level makes the driver begin transactions, which run() does.
-            self.backing.call(connector.driver.adapt, adapted)
+        if (begin := connector.backend.begin_at_write) is not None:
+            # On SQLite the level makes the driver begin transactions otherwise.
+            begins = None if self.autocommit else begin
+            self.backing.call(connector.driver.adapt, adapted, begins)
 
     def set_read_only(self, value: bool) -> None:
         if self.taken is not None or value:
@@ -241,7 +242,8 @@ class DirectConnection(Checkout):
 
     def _begun(self, work: Callable[[str], Any], statement: str) -> Any:
         begin = self.work.connector.backend.begin_at_write
-        if begin is None or self.autocommit or only_queries(statement):
+        needs_none = only_queries(statement) or begins_transaction(statement)
+        if begin is None or self.autocommit or needs_none:
             return work(statement)
         backing = self.backing  # whose in_transaction() does not say it during a call, such as this
         if backing.driver.in_transaction(backing.connection) is False:

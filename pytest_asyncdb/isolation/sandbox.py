@@ -10,7 +10,7 @@ from pytest_asyncdb import errors
 from pytest_asyncdb._engines.pool_internals import connect_listeners
 from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
 from pytest_asyncdb._record.call_sites import user_places
-from pytest_asyncdb._record.sql_text import may_set
+from pytest_asyncdb._record.sql_text import begins_transaction, may_set
 from pytest_asyncdb.isolation import local_settings
 from pytest_asyncdb.isolation.dbapi import HARMLESS, Checkout
 from pytest_asyncdb.isolation.turns import Turns
@@ -31,6 +31,8 @@ __tracebackhide__ = True
 #: SQLAlchemy numbers its savepoints for each connection; on one connection the names would clash.
 _SAVEPOINT = re.compile(r"\bsa_savepoint_(\d+)\b")
 
+#: Stands for a statement.
+_RUN_ASYNC = "run_async()"
 #: Methods of drivers that end the transaction or the connection.
 _ENDING = frozenset(
     {
@@ -122,20 +124,23 @@ class SandboxConnection(Checkout):
         self.read_only = value
 
     def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
+        if self.unit is None and not self.autocommit and begins_transaction(statement):
+            return None  # the unit begins with its next statement
         self.turns.enter()  # the test may end meanwhile
+        ends = self.autocommit or (statement == _RUN_ASYNC and self._is_alone())
         try:
             self.work.check_before(statement)
             result = self._run(statement, work, whole, call)
             self.work.check_after(statement)
-            if self.autocommit:
+            if ends:
                 self._finish("commit")
             return result
         except errors.AsyncdbError:
             raise
         except Exception as error:
             self.work.explain_failure(error, statement)
-            if self.autocommit:
-                self._finish("rollback")
+            if ends:  # what executemany() has done before it failed may stay
+                self._finish("rollback" if self.work.units.fails_whole else "commit")
             raise
         finally:
             self.turns.leave()
@@ -173,8 +178,8 @@ class SandboxConnection(Checkout):
         """As SQLAlchemy's adapters have it; it gives *function* the driver's connection, in this
         unit of work: what *function* does to the outer transaction is noticed."""
         self.touch(function)
-        call = Call(self.work, user_places(), "run_async()")
-        return self.run("run_async()", lambda _: self.adapted.run_async(function), False, call)
+        call = Call(self.work, user_places(), _RUN_ASYNC)
+        return self.run(_RUN_ASYNC, lambda _: self.adapted.run_async(function), False, call)
 
     def _free_connection(self) -> None:
         """Let the streams of other checkouts not lose their rows to what is sent next."""
@@ -206,19 +211,33 @@ class SandboxConnection(Checkout):
         statement = args[0] if args and isinstance(args[0], str) else f"{name}()"
         self.work.check_before(statement)
         self._free_connection()
+        alone = self._is_alone()
         if self.unit is None or not self.unit.open:
             self.unit = self.work.push(wait=False)
         self.unit.wrote += 1
+        self.unit.batchable = False
         result = super().call_driver(name, method, *args, **kwargs)
-        return self._watched(result, statement) if asyncio.iscoroutine(result) else result
+        if not asyncio.iscoroutine(result):
+            return result
+        return self._watched(result, statement, self.unit, alone)
 
-    async def _watched(self, result: Any, statement: str) -> Any:
+    def _is_alone(self) -> bool:
+        """Is a call of the driver's own connection in no transaction now?"""
+        return self.unit is None and not self.taken.driver.begins
+
+    async def _watched(self, result: Any, statement: str, unit: Unit, alone: bool) -> Any:
+        how = "rollback"
         try:
             with Call(self.work, user_places(), statement):
                 value = await result
+            self.work.units.succeeded(unit, statement, False)
+            how = "commit"
         except Exception as error:
             self.work.explain_failure(error, statement)
             raise
+        finally:
+            if alone:
+                self._finish(how)
         self.work.check_after(statement)
         return value
 

@@ -58,6 +58,8 @@ class Unit:
     settings: dict[str, str] = dataclasses.field(default_factory=dict)
     #: It only reads, so its commit may be a rollback, which ends that.
     read_only: bool = False
+    #: Statements for its commit.
+    at_commit: list[str] = dataclasses.field(default_factory=list)
     #: Nothing in it has failed, and no statement of it can have ended the transaction: the
     #: statement that ends it may wait for the next batch.
     batchable: bool = True

@@ -56,7 +56,7 @@ class UnitsOfWork:
         self._pending: list[str] = []
         self._on_ended = on_ended
         #: Does a failed statement fail everything until a rollback?
-        self._fails_whole = backing.backend.failed_transaction is not None
+        self.fails_whole = backing.backend.failed_transaction is not None
 
     @property
     def top(self) -> Unit | None:
@@ -161,7 +161,7 @@ class UnitsOfWork:
         if about is not None and not self._prepare_savepoint(unit, *about, bool(above)):
             unit.follow(*about)
             return False
-        if above and self._fails_whole:
+        if above and self.fails_whole:
             self._send(self.savepoints.open(BELOW_TOP), above[-1])
             self.below_top = unit
         if unit.must_roll_back and (about is None or about[0] != "rollback"):
@@ -179,9 +179,11 @@ class UnitsOfWork:
             unit.follow(*about)
         elif whole and not only_reads(statement):
             self._wrote(unit, self._above(unit))
-        if not unit.batchable and "defer" in statement.lower():
+        if not unit.batchable:
             backend = self.backing.backend
-            self.deferred_check = (*backend.deferred_prepare, *backend.deferred_check)
+            unit.at_commit += backend.at_commit(statement)
+            if "defer" in statement.lower():
+                self.deferred_check = (*backend.deferred_prepare, *backend.deferred_check)
         if self.below_top is unit:
             self.below_top = None
             if not self.dead:
@@ -245,7 +247,7 @@ class UnitsOfWork:
 
     def _failed(self) -> bool:
         """Does the server refuse everything but a rollback?"""
-        if not self._fails_whole:
+        if not self.fails_whole:
             return False
         savepoints = self.savepoints
         try:
@@ -340,7 +342,7 @@ class UnitsOfWork:
             check = self.deferred_check if len(self.units) == 1 else ()
             statements = [*check, *release, *self._reorder_below()]
         if commit:
-            statements += local_settings.put_back(self.backing.backend, unit)
+            statements += unit.at_commit + local_settings.put_back(self.backing.backend, unit)
         try:
             if self.dead or not self.backing.is_open:
                 return None

