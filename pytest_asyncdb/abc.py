@@ -351,8 +351,6 @@ class Driver(abc.ABC):
     begins: ClassVar[bool] = True
     #: It keeps the columns of a query with the connection, also after the schema has changed.
     keeps_columns: ClassVar[bool] = False
-    #: SQLAlchemy's adapter awaits when it makes a cursor, rather than when that executes.
-    cursor_awaits: ClassVar[bool] = True
     #: The end of a transaction waits for a statement that another task is running on the
     #: connection.
     takes_turns: ClassVar[bool] = True

@@ -49,7 +49,6 @@ class Asyncpg(_PostgresDriver):
     name = "asyncpg"
     module = "asyncpg"
     extra = "asyncpg"
-    cursor_awaits = False
     # Without a name, asyncpg sends a statement again with each execution. SQLAlchemy would name it.
     pooler_arguments: ClassVar[Mapping[str, Any]] = {
         "statement_cache_size": 0,
@@ -60,8 +59,8 @@ class Asyncpg(_PostgresDriver):
     begins = False
     keeps_columns = True
 
-    def adapt(self, adapted: Any) -> None:
-        super().adapt(adapted)
+    def adapt(self, adapted: Any, begin: str | None = None) -> None:
+        super().adapt(adapted, begin)
         # No public name. Without it asyncpg before 0.32 opens no cursor in the outer transaction.
         adapted.driver_connection._top_xact = _BEGUN_AS_TEXT
 

@@ -148,8 +148,8 @@ class Checkout(abc.ABC):
         return self.work.host.await_here(result) if asyncio.iscoroutine(result) else result
 
     def cursor(self, *args: Any, **kwargs: Any) -> Cursor:
-        if self.work.connector.driver.cursor_awaits and not in_greenlet():
-            self.work.host.suspend()  # raises MissingGreenlet where the adapter does
+        if not in_greenlet():
+            self.adapted.cursor()  # raises MissingGreenlet where the adapter does
         return Cursor(self, args, kwargs)
 
     def execute(self, operation: Any, parameters: Any = None) -> Cursor:
