@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._config.ini_file import ini_name, read_line, refuse_unknown_lines
 from pytest_asyncdb._config.option_table import OPTIONS, PROVIDERS, Option
+from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._config.server_options import parse_images, parse_server_settings
 from pytest_asyncdb._config.specs import (
     parse_databases,
@@ -27,11 +30,6 @@ from pytest_asyncdb._config.urls import add_url, check_host
 from pytest_asyncdb._databases.fingerprint import files_in
 from pytest_asyncdb._databases.plan import split_name
 from pytest_asyncdb.abc import BackendSpec, Sourced
-
-if TYPE_CHECKING:
-    import pytest
-
-    from pytest_asyncdb._config.registry import Registry
 
 #: The words that pytest's own ini options take.
 _YES = ("true", "yes", "on", "1")

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_asyncdb import errors
-
-if TYPE_CHECKING:
-    from pytest_asyncdb.abc import Backend, BackendSpec, Driver, Isolation, ServerProvider
+from pytest_asyncdb.abc import Backend, BackendSpec, Driver, Isolation, ServerProvider
 
 _PACKAGE = "pytest_asyncdb"
 

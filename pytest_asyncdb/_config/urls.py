@@ -12,15 +12,12 @@ import fnmatch
 import ipaddress
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._config.specs import parse_spec, unknown_word, versioned
 from pytest_asyncdb.abc import Sourced
-
-if TYPE_CHECKING:
-    from pytest_asyncdb._config.registry import Registry
 
 #: Parameters of a URL that name something that leads to a host.
 _INDIRECT_KEYS = ("service", "servicefile", "dsn", "read_default_file")

@@ -13,14 +13,10 @@ import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_asyncdb._system.cache_dir import private_folder, write_private
 from pytest_asyncdb._system.process_identity import Owner
-from pytest_asyncdb.abc import DatabaseRef, Server
-
-if TYPE_CHECKING:
-    from pytest_asyncdb.abc import Backend
+from pytest_asyncdb.abc import Backend, DatabaseRef, Server
 
 #: How their names begin; the databases of a run have other names.
 PREFIX = "asyncdb_kept_"

@@ -12,14 +12,11 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb._run.messages import server_lost
+from pytest_asyncdb.abc import Backend, Driver, Server
 from pytest_asyncdb.errors import AsyncdbError, SchemaError
-
-if TYPE_CHECKING:
-    from pytest_asyncdb.abc import Backend, Driver, Server
 
 #: Seconds in which a server must answer.
 ANSWER = 10.0

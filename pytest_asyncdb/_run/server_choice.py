@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._config.options import Settings
+from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._run import messages
 from pytest_asyncdb._run.server_recipes import configure
-
-if TYPE_CHECKING:
-    from pytest_asyncdb._config.options import Settings
-    from pytest_asyncdb._config.registry import Registry
-    from pytest_asyncdb.abc import BackendSpec, Candidate, Driver, ServerProvider
+from pytest_asyncdb.abc import BackendSpec, Candidate, Driver, ServerProvider
 
 
 class ServerChoice:

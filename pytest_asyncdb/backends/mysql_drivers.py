@@ -3,17 +3,15 @@ needs it."""
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib
 import re
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_asyncdb.abc import Driver
 from pytest_asyncdb.backends.mysql_dump import literal
-
-if TYPE_CHECKING:
-    import asyncio
 
 #: ``SERVER_STATUS_IN_TRANS`` of the protocol.
 _IN_TRANSACTION = 1

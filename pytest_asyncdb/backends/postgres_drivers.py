@@ -3,13 +3,11 @@ it."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pytest_asyncdb.abc import Driver
-
-if TYPE_CHECKING:
-    import asyncio
 
 
 class _PostgresDriver(Driver):

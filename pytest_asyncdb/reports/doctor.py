@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._record.text import counted, wrap
+from pytest_asyncdb._run.run import Run
 from pytest_asyncdb.abc import BackendSpec
 from pytest_asyncdb.reports import portability
 from pytest_asyncdb.reports.header import backend_line, version_of
-
-if TYPE_CHECKING:
-    import pytest
-
-    from pytest_asyncdb._run.run import Run
 
 _PACKAGES = ("pytest-asyncdb", "pytest", "SQLAlchemy", "pytest-asyncio", "anyio", "pytest-xdist")
 

@@ -5,19 +5,14 @@ from __future__ import annotations
 import contextlib
 import platform
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._record.text import counted
 from pytest_asyncdb._run.other_engines import COLLECTION, OtherEngine
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from pytest_asyncdb._run.run import Run
-    from pytest_asyncdb.abc import BackendSpec
-
+from pytest_asyncdb._run.run import Run
+from pytest_asyncdb.abc import BackendSpec
 
 #: Number of engines that the summary shows.
 _SHOWN = 10

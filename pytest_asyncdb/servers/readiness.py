@@ -12,14 +12,11 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb._engines.build_engine import OURS, build_engine
-from pytest_asyncdb.abc import Server
-
-if TYPE_CHECKING:
-    from pytest_asyncdb.abc import Backend, Candidate, ContainerRecipe, Driver, LocalRecipe
+from pytest_asyncdb.abc import Backend, Candidate, ContainerRecipe, Driver, LocalRecipe, Server
 
 #: Seconds after which the user reads what the run waits for.
 _PATIENCE = 3.0
