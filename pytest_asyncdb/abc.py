@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: The rows of a query.
+Rows = Sequence[tuple[Any, ...]]
+#: Runs one statement over another, short-lived connection.
+Side = Callable[[str], Coroutine[Any, Any, None]]
+#: Shows the user a line, while something takes long.
+Show = Callable[[str], None]
+
 #: Classes of the plugin that belong to the contracts; loaded at their first use.
 _LAZY = {
     "HostLoop": "pytest_asyncdb._engines.host_loop",
@@ -375,9 +382,7 @@ class Driver(abc.ABC):
         return None
 
     @abc.abstractmethod
-    async def run(
-        self, connection: Any, statements: Sequence[str]
-    ) -> Sequence[Sequence[tuple[Any, ...]]]:
+    async def run(self, connection: Any, statements: Sequence[str]) -> Sequence[Rows]:
         """Run statements of the plugin, in one round trip if the protocol allows it.
 
         Returns:
@@ -391,7 +396,7 @@ class Driver(abc.ABC):
         """The parts of a text of several statements that :meth:`run` takes."""
         return (script,)
 
-    async def ask(self, connection: Any, query: str) -> Sequence[tuple[Any, ...]]:
+    async def ask(self, connection: Any, query: str) -> Rows:
         """The rows of one query of the plugin, as a prepared statement if the library has those.
 
         Raises:
@@ -457,12 +462,7 @@ class Driver(abc.ABC):
             return bool(selector.select(0))
 
     @abc.abstractmethod
-    async def cancel(
-        self,
-        connection: Any,
-        statement: asyncio.Future[Any],
-        side: Callable[[str], Coroutine[Any, Any, None]],
-    ) -> None:
+    async def cancel(self, connection: Any, statement: asyncio.Future[Any], side: Side) -> None:
         """Cancel the running *statement* on the server, so that the connection stays usable.
 
         Args:
@@ -784,12 +784,7 @@ class ServerProvider(abc.ABC):
 
     @abc.abstractmethod
     def obtain(
-        self,
-        found: Candidate,
-        spec: BackendSpec,
-        backend: Backend,
-        driver: Driver,
-        progress: Callable[[str], None],
+        self, found: Candidate, spec: BackendSpec, backend: Backend, driver: Driver, progress: Show
     ) -> AbstractContextManager[Server]:
         """A server that answers a query, for as long as the context is entered.
 
@@ -815,7 +810,7 @@ class Sql(Protocol):
     async def fetch(self, query: str) -> list[tuple[Any, ...]]:
         """The rows of a query."""
 
-    async def script(self, statements: Sequence[str]) -> Sequence[Sequence[tuple[Any, ...]]]:
+    async def script(self, statements: Sequence[str]) -> Sequence[Rows]:
         """Run several statements, in one round trip if the driver can; see
         :meth:`Driver.run`."""
 
@@ -824,7 +819,7 @@ class Sql(Protocol):
         one."""
         await self.script(statements)
 
-    async def answer(self, statements: Sequence[str]) -> Sequence[tuple[Any, ...]]:
+    async def answer(self, statements: Sequence[str]) -> Rows:
         """Run statements, and return the rows of the last one. The driver must return the rows of
         several statements, if there are several."""
         if len(statements) == 1:

@@ -72,9 +72,7 @@ class Run:
             self.id = new_id()
             progress: Progress | None = config.pluginmanager.get_plugin(PROGRESS)
             assert progress is not None
-            self.servers = self.owned = OwnedServers(
-                self.settings, registry, self.choice, progress, self.id
-            )
+            self.servers = self.owned = OwnedServers(self.choice, progress, self.id)
         written = self.settings.app_engines
         #: The application's engines that the ini file names.
         self.named_engines = app_engines(written.value, written.source)

@@ -14,7 +14,7 @@ import importlib.util
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 from pytest_asyncdb._system.process_identity import Owner
@@ -25,6 +25,7 @@ from pytest_asyncdb.abc import (
     Driver,
     Server,
     ServerProvider,
+    Show,
     Sourced,
 )
 from pytest_asyncdb.errors import ProviderUnavailable
@@ -82,12 +83,7 @@ class ContainerProvider(ServerProvider):
 
     @contextlib.contextmanager
     def obtain(
-        self,
-        found: Candidate,
-        spec: BackendSpec,
-        backend: Backend,
-        driver: Driver,
-        progress: Callable[[str], None],
+        self, found: Candidate, spec: BackendSpec, backend: Backend, driver: Driver, progress: Show
     ) -> Iterator[Server]:
         recipe = backend.container
         assert recipe is not None

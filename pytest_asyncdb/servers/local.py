@@ -14,7 +14,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from pytest_asyncdb._system.process_identity import Owner
@@ -27,6 +27,7 @@ from pytest_asyncdb.abc import (
     LocalRecipe,
     Server,
     ServerProvider,
+    Show,
     Sourced,
 )
 from pytest_asyncdb.errors import ProviderUnavailable, ServerStartError
@@ -80,12 +81,7 @@ class LocalProvider(ServerProvider):
 
     @contextlib.contextmanager
     def obtain(
-        self,
-        found: Candidate,
-        spec: BackendSpec,
-        backend: Backend,
-        driver: Driver,
-        progress: Callable[[str], None],
+        self, found: Candidate, spec: BackendSpec, backend: Backend, driver: Driver, progress: Show
     ) -> Iterator[Server]:
         programs: Programs = found.detail
         recipe = backend.local

@@ -16,7 +16,15 @@ from typing import NamedTuple
 
 from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb._engines.build_engine import OURS, build_engine
-from pytest_asyncdb.abc import Backend, Candidate, ContainerRecipe, Driver, LocalRecipe, Server
+from pytest_asyncdb.abc import (
+    Backend,
+    Candidate,
+    ContainerRecipe,
+    Driver,
+    LocalRecipe,
+    Server,
+    Show,
+)
 
 #: Seconds after which the user reads what the run waits for.
 _PATIENCE = 3.0
@@ -179,7 +187,7 @@ def too_old(version: str, oldest: str) -> bool:
 
 
 @contextlib.contextmanager
-def patience(progress: Callable[[str], None], line: str) -> Iterator[None]:
+def patience(progress: Show, line: str) -> Iterator[None]:
     """Show the user *line* if the block takes long."""
     timer = threading.Timer(_PATIENCE, progress, [line])
     timer.daemon = True
