@@ -748,19 +748,16 @@ class ServerProvider(abc.ABC):
 
     #: The word in ``--asyncdb-server`` and in the header.
     name: ClassVar[str]
+    #: Its servers can stay for later runs.
+    keeps: ClassVar[bool] = False
     #: The id of the run, for the record of who owns what :meth:`obtain` starts.
     run: str = ""
-    #: Servers stay for later runs, if they can (:attr:`keeps`). Then leaving :meth:`obtain` stops
+    #: Servers stay for later runs, if they can. Then leaving :meth:`obtain` stops
     #: nothing, and ``Server.kept`` is set.
     reuse: bool = False
     #: Called when :meth:`obtain` is left: must the server stay, because a database on it does?
     #: None: no database stays.
     needed: Callable[[Server], bool] | None = None
-
-    @property
-    def keeps(self) -> bool:
-        """Can servers of this provider stay for later runs?"""
-        return False
 
     @abc.abstractmethod
     def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Candidate:

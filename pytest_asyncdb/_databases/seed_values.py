@@ -42,12 +42,6 @@ async def pickled(session: AsyncSession, value: Any) -> bytes:
         return pickle.dumps(_NotPickled(f"{type(error).__name__}: {error}"))
 
 
-def layers(data: bytes) -> tuple[bytes, ...]:
-    """What a process of this user has pickled: one of the run, or an earlier run on its server."""
-    found: tuple[bytes, ...] = pickle.loads(data)  # noqa: S301
-    return found
-
-
 def unpickled(returned: Sequence[bytes]) -> Any:
     """A new copy of what the seeds have returned: of one its value, of several mappings one dict,
     else a list. None is left out.

@@ -52,12 +52,8 @@ def ask(server: Server, backend: Backend, driver: Driver) -> AsyncdbError | None
 async def _query(server: Server, backend: Backend, driver: Driver) -> None:
     from pytest_asyncdb._databases.connection import maintenance
 
-    sql = maintenance(server, backend, driver)
-    try:
-        async with asyncio.timeout(ANSWER):
-            await sql.fetch(backend.version_query())
-    finally:
-        await sql.close()
+    async with maintenance(server, backend, driver) as sql, asyncio.timeout(ANSWER):
+        await sql.fetch(backend.version_query())
 
 
 class Liveness:

@@ -54,9 +54,7 @@ class LocalProvider(ServerProvider):
 
     name = "local"
 
-    @property
-    def keeps(self) -> bool:
-        return True
+    keeps = True
 
     def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Candidate:
         recipe = backend.local
