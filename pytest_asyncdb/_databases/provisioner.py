@@ -25,7 +25,7 @@ from pytest_asyncdb._databases.build import (
     try_options,
 )
 from pytest_asyncdb._databases.connection import AutocommitConnection, maintenance
-from pytest_asyncdb._databases.fingerprint import fingerprint, lasting_fingerprint
+from pytest_asyncdb._databases.fingerprint import Fingerprint
 from pytest_asyncdb._databases.kept_databases import kept_folder, kept_name
 from pytest_asyncdb._databases.templates import KEPT_PREFIX, Claims, KeptTemplates
 from pytest_asyncdb.abc import Backend, Closing, Copier, DatabaseRef, Driver, Server
@@ -99,17 +99,15 @@ class Provisioner:
             AsyncdbError: Building it failed, now or before.
         """
         dialect = building_engine(self._url(None), options).dialect
-        hook = type(self.backend).after_create
-        key = fingerprint(plan, dialect, options, hook)
+        fingerprint = Fingerprint(plan, dialect, options, type(self.backend).after_create)
+        key = fingerprint.of_run()
         if key not in self._templates:
             try:
                 base = None if plan.base is None else self.template(plan.base, options)
                 build = functools.partial(self._build, base, plan, options)
                 if self.in_process or self.claims is None:
                     made, seeded = build(f"{self.prefix}_t{next(self._numbers)}")
-                elif self._kept_templates and (
-                    lasting := lasting_fingerprint(plan, dialect, options, hook)
-                ):
+                elif self._kept_templates and (lasting := fingerprint.lasting()):
                     made, seeded = self._obtain(self._kept_templates, lasting, build)
                 else:
                     server = self.server
