@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from sqlalchemy import MetaData, Table
-    from sqlalchemy.engine import Dialect
+from sqlalchemy.engine import Dialect, make_url
+from sqlalchemy.exc import CompileError
+from sqlalchemy.schema import CreateIndex, CreateTable, MetaData, Table
+from sqlalchemy.types import TypeDecorator
 
 #: Number of places that are named.
 _PLACES = 6
@@ -110,8 +111,6 @@ def problems(metadata: Iterable[MetaData], dialects: dict[str, str]) -> list[Pro
     Args:
         dialects: The name of SQLAlchemy's dialect by backend.
     """
-    from sqlalchemy.engine import make_url
-
     tables = [table for one in metadata for table in one.tables.values()]
     found: defaultdict[tuple[Any, ...], list[str]] = defaultdict(list)
     for backend, name in dialects.items():
@@ -132,10 +131,6 @@ def problems(metadata: Iterable[MetaData], dialects: dict[str, str]) -> list[Pro
 
 def _in_table(table: Table, backend: str, dialect: Dialect) -> Iterator[tuple[str, str, str]]:
     """Meaning, alternative and place of each problem."""
-    from sqlalchemy.exc import CompileError
-    from sqlalchemy.schema import CreateIndex, CreateTable
-    from sqlalchemy.types import TypeDecorator
-
     complete = True
     for column in table.columns:
         place = f"{table.name}.{column.name}"
