@@ -102,8 +102,7 @@ def parse_databases(written: Sourced[str], registry: Registry) -> dict[str, Back
         if not name:
             raise errors.ConfigError(
                 f"{word!r} names no database ({written.source})",
-                [],
-                [f"write it as NAME=BACKEND: asyncdb_databases = cache={word}"],
+                remedies=[f"write it as NAME=BACKEND: asyncdb_databases = cache={word}"],
             )
         databases[name] = parse_spec(spec, written.source, registry)
     return databases

@@ -33,7 +33,6 @@ class Record:
         test: The node id of its test.
         server: The server that holds it.
         driver: The name of the driver that the test used.
-        file: The path of a database that is a file.
         owner: The process that kept it.
     """
 
@@ -41,7 +40,6 @@ class Record:
     test: str
     server: Server
     driver: str
-    file: str | None
     owner: Owner
 
     def forget(self) -> None:
@@ -86,7 +84,7 @@ def record(
     if secret:
         write_private(Path(f"{path}.client"), secret)
     owner = Owner.current(run, "a kept database")
-    values = dataclasses.asdict(Record(database.name, test, server, driver, file, owner))
+    values = dataclasses.asdict(Record(database.name, test, server, driver, owner))
     write_private(Path(f"{path}.json"), json.dumps(values))
     if server.kept is not None:
         Path(server.kept, "keep").touch()  # the server stays for longer, too

@@ -159,8 +159,7 @@ def no_metadata() -> errors.ConfigError:
     """A database test has no tables."""
     return errors.ConfigError(
         "no tables are named for database tests (asyncdb_metadata is not set)",
-        [],
-        [
+        remedies=[
             "add to the ini file: asyncdb_metadata = app.models:Base",
             "or, with Alembic: asyncdb_migrations = alembic.ini",
             "override the fixture asyncdb_metadata or asyncdb_migrate in a conftest.py",
@@ -207,8 +206,7 @@ def not_a_mapping(fixture: str, found: str) -> errors.ConfigError:
     """
     return errors.ConfigError(
         f"{fixture} is not a mapping but {found} (the fixture {fixture})",
-        [],
-        ["return a dict of arguments; an empty one if there are none"],
+        remedies=["return a dict of arguments; an empty one if there are none"],
     )
 
 

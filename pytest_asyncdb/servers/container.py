@@ -13,7 +13,6 @@ import dataclasses
 import importlib.util
 import os
 import secrets
-import time
 from collections.abc import Iterator
 from functools import partial
 
@@ -88,7 +87,6 @@ class ContainerProvider(ServerProvider):
         recipe = backend.container
         assert recipe is not None
         image: str = found.detail
-        began = time.monotonic()
 
         def get_image(container: Container) -> str:
             text = f"{backend.label}: getting the image {image}"
@@ -125,7 +123,7 @@ class ContainerProvider(ServerProvider):
                 yield dataclasses.replace(server, version=version), partial(container.keep, owner)
 
         with obtained(self, f"a {backend.label} container", words, started) as server:
-            yield dataclasses.replace(server, seconds=time.monotonic() - began)
+            yield server
 
 
 @contextlib.contextmanager

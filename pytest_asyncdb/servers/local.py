@@ -13,7 +13,6 @@ import re
 import secrets
 import shutil
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,7 +83,6 @@ class LocalProvider(ServerProvider):
         programs: Programs = found.detail
         recipe = backend.local
         assert recipe is not None
-        began = time.monotonic()
         inputs = programs.inputs(recipe)
 
         def words() -> list[str]:
@@ -110,7 +108,7 @@ class LocalProvider(ServerProvider):
                 )
 
         with obtained(self, f"a {backend.label} server", words, start) as server:
-            yield dataclasses.replace(server, seconds=time.monotonic() - began)
+            yield server
 
 
 class _Ended(Exception):

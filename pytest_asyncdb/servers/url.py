@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -81,7 +80,6 @@ class UrlProvider(ServerProvider):
         given: Sourced[str] = found.detail
         url = make_url(given.value)
         server = _server(url, found, backend)
-        began = time.monotonic()
         try:
             with patience(progress, f"{backend.label}: waiting for the server of {given.source}"):
                 text, pooler = wait_until_ready(server, backend, driver, _ANSWER, final=_is_final)
@@ -102,8 +100,7 @@ class UrlProvider(ServerProvider):
             raise ServerStartError(what, [seen], [remedy], "Seen:")
         if too_old(version, backend.oldest):
             raise server_too_old(backend.label, version, backend.oldest, given.source)
-        took = time.monotonic() - began
-        yield dataclasses.replace(server, version=version, seconds=took, behind_pooler=pooler)
+        yield dataclasses.replace(server, version=version, behind_pooler=pooler)
 
 
 def _server(url: URL, found: Candidate, backend: Backend) -> Server:
