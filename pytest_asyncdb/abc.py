@@ -256,8 +256,6 @@ class LocalRecipe:
             random password.
         stop: The name of the signal that ends the server at once, such as ``SIGKILL``.
         refuses_root: The programs refuse to run as root.
-        user: The user that may create databases.
-        maintenance: The database that exists from the start.
         tuning: The throw-away settings of ``serve``, in words.
         recognises: Takes the version line; does it belong to this backend?
     """
@@ -270,8 +268,6 @@ class LocalRecipe:
     credentials: str
     stop: str
     refuses_root: bool
-    user: str
-    maintenance: str
     tuning: str
     recognises: Callable[[str], bool]
 
@@ -294,8 +290,6 @@ class ContainerRecipe:
             random password.
         command: Arguments after the image.
         data_folder: The folder to mount in memory.
-        user: The user that may create databases.
-        maintenance: The database that exists from the start.
         tuning: The throw-away settings of ``command``, in words.
     """
 
@@ -305,8 +299,6 @@ class ContainerRecipe:
     environment: Callable[[str], Mapping[str, str]]
     command: tuple[str, ...]
     data_folder: str
-    user: str
-    maintenance: str
     tuning: str
     images: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -503,6 +495,10 @@ class Backend(abc.ABC):
     #: With neither of them a server by URL, or that of another provider, is used.
     local: LocalRecipe | None = None
     container: ContainerRecipe | None = None
+    #: The user that may create databases on such a server, and the database that it has from the
+    #: start; empty: the driver's default.
+    user: ClassVar[str] = ""
+    maintenance: ClassVar[str] = ""
     #: Settings of a server that the plugin needs for itself, with ``_`` for ``-``.
     own_settings: ClassVar[frozenset[str]] = frozenset()
     #: For ``reset`` and ``copy``: the statement that begins a transaction before the first

@@ -9,15 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_asyncdb._record.statement_log import Step, line_of
-from pytest_asyncdb._record.text import (
-    SECRET,
-    WIDTH,
-    counted,
-    cut_middle,
-    duration,
-    masked,
-    wrap,
-)
+from pytest_asyncdb._record.text import SECRET, WIDTH, counted, cut_middle, duration, masked, wrap
 
 #: Characters of a statement or of its parameters, and of one value.
 _LONG, _VALUE = 600, 60

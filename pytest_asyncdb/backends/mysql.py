@@ -82,6 +82,8 @@ class _MySQLFamily(Backend):
     create_grant = r"GRANT ALL ON `asyncdb\_%`.* TO '{user}'"
     probe = "DO 0"  # aiomysql ignores the status that comes with rows
 
+    user = "root"
+    maintenance = "information_schema"
     own_settings = frozenset({"port", "bind_address", "socket", "datadir", "event_scheduler"})
 
     def set_at_start(self, name: str, value: str) -> Sequence[str]:
@@ -218,8 +220,6 @@ def _local(
         ),
         stop="SIGKILL",
         refuses_root=False,
-        user="root",
-        maintenance="information_schema",
         tuning=_TUNING,
         recognises=recognises,
     )
@@ -237,8 +237,6 @@ def _container(image: str, tag: str) -> ContainerRecipe:
         },
         command=(*_THROW_AWAY, "--skip-name-resolve"),
         data_folder="/var/lib/mysql",
-        user="root",
-        maintenance="information_schema",
         tuning=f"data in memory, {_TUNING}",
     )
 

@@ -173,6 +173,8 @@ class Postgres(Backend):
     own_settings = frozenset(
         {"port", "listen_addresses", "unix_socket_directories", "data_directory", "hba_file"}
     )
+    user = "postgres"
+    maintenance = "postgres"
     local = LocalRecipe(
         programs=("postgres", "initdb"),
         folders=(
@@ -186,8 +188,6 @@ class Postgres(Backend):
         credentials="{password}\n",
         stop="SIGQUIT",  # "immediate shutdown": no checkpoint, shared memory removed
         refuses_root=True,
-        user="postgres",
-        maintenance="postgres",
         tuning=_TUNING,
         recognises=lambda line: "PostgreSQL" in line,
     )
@@ -198,8 +198,6 @@ class Postgres(Backend):
         environment=_environment,
         command=tuple(word for setting in _THROW_AWAY for word in ("-c", setting)),
         data_folder="/asyncdb",
-        user="postgres",
-        maintenance="postgres",
         tuning=f"data in memory, {_TUNING}",
     )
 

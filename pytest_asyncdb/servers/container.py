@@ -28,13 +28,7 @@ from pytest_asyncdb.abc import (
     Sourced,
 )
 from pytest_asyncdb.errors import ProviderUnavailable
-from pytest_asyncdb.servers.docker_api import (
-    engine_address,
-    has_image,
-    image_id,
-    ping,
-    remove_dead,
-)
+from pytest_asyncdb.servers.docker_api import engine_address, has_image, image_id, ping, remove_dead
 from pytest_asyncdb.servers.messages import server_start, server_too_old
 from pytest_asyncdb.servers.readiness import (
     NotReady,
@@ -112,7 +106,7 @@ class ContainerProvider(ServerProvider):
                 get_image(container)
                 with _reported(backend, image, container), patience(progress, text):
                     host, port = container.start(recipe, password, owner)
-                    server = managed_server(found, backend, recipe, password)
+                    server = managed_server(found, backend, password)
                     server = dataclasses.replace(server, host=host, port=port)
                     # A try costs processor time that the server needs to start.
                     check = container.check

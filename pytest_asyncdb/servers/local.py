@@ -95,7 +95,7 @@ class LocalProvider(ServerProvider):
             cache = DataDirCache(recipe.programs[0], inputs) if caches else None
             password = (cache and cache.password()) or secrets.token_hex(16)
             credentials = recipe.credentials.format(password=password)
-            server = managed_server(found, backend, recipe, password)
+            server = managed_server(found, backend, password)
             with supervised(programs.identity, credentials, owner) as supervisor:
                 place = programs.place(supervisor.folder)
                 starting = _Start(supervisor, place, server, backend, driver, recipe)

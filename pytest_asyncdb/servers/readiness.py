@@ -16,15 +16,7 @@ from typing import NamedTuple
 
 from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb._engines.build_engine import OURS, build_engine
-from pytest_asyncdb.abc import (
-    Backend,
-    Candidate,
-    ContainerRecipe,
-    Driver,
-    LocalRecipe,
-    Server,
-    Show,
-)
+from pytest_asyncdb.abc import Backend, Candidate, Driver, Server, Show
 
 #: Seconds after which the user reads what the run waits for.
 _PATIENCE = 3.0
@@ -150,9 +142,7 @@ def wait_until_ready(
     return selector_loop.run(attempts())
 
 
-def managed_server(
-    found: Candidate, backend: Backend, recipe: LocalRecipe | ContainerRecipe, password: str
-) -> Server:
+def managed_server(found: Candidate, backend: Backend, password: str) -> Server:
     """The server that a provider is about to start; its host and port are not known yet."""
     return Server(
         backend=backend.name,
@@ -160,9 +150,9 @@ def managed_server(
         provider=found.provider,
         reason=found.reason,
         managed=True,
-        user=recipe.user,
+        user=backend.user,
         password=password,
-        maintenance=recipe.maintenance,
+        maintenance=backend.maintenance,
         tuning=found.tuning,
     )
 

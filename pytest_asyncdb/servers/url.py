@@ -61,8 +61,7 @@ class UrlProvider(ServerProvider):
         try:
             make_url(url.value)
         except (ArgumentError, ValueError):
-            recipe = backend.local or backend.container
-            name = recipe.maintenance if recipe else "name"
+            name = backend.maintenance or "name"
             example = f"{backend.dialect}+{backend.drivers[0].name}://user:password@host/{name}"
             raise ConfigError(
                 f"this is not a URL of a {backend.label} server ({url.source})",
@@ -105,7 +104,6 @@ class UrlProvider(ServerProvider):
 
 def _server(url: URL, found: Candidate, backend: Backend) -> Server:
     scheme = url.get_backend_name()
-    recipe = backend.local or backend.container
     return Server(
         backend=backend.name,
         version="",
@@ -116,7 +114,7 @@ def _server(url: URL, found: Candidate, backend: Backend) -> Server:
         port=url.port,
         user=url.username,
         password=url.password,
-        maintenance=url.database or (recipe.maintenance if recipe else ""),
+        maintenance=url.database or backend.maintenance,
         query=tuple((key, word) for key, words in url.normalized_query.items() for word in words),
         scheme=None if scheme in (backend.dialect, *backend.schemes) else scheme,
     )
