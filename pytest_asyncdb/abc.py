@@ -254,10 +254,9 @@ class LocalRecipe:
         serve: The command that runs the server on a port of 127.0.0.1.
         credentials: The text of a file for these commands, ``{password}`` standing for a
             random password.
-        stop: The name of the signal that ends the server at once, such as ``SIGKILL``.
-        refuses_root: The programs refuse to run as root.
-        tuning: The throw-away settings of ``serve``, in words.
         recognises: Takes the version line; does it belong to this backend?
+        stop: The name of the signal that ends the server at once.
+        refuses_root: The programs refuse to run as root.
     """
 
     programs: tuple[str, ...]
@@ -266,10 +265,9 @@ class LocalRecipe:
     initialise: Callable[[LocalPlace], list[str]]
     serve: Callable[[LocalPlace, int], list[str]]
     credentials: str
-    stop: str
-    refuses_root: bool
-    tuning: str
     recognises: Callable[[str], bool]
+    stop: str = "SIGKILL"
+    refuses_root: bool = False
 
 
 def is_tagged(image: str) -> bool:
@@ -290,7 +288,6 @@ class ContainerRecipe:
             random password.
         command: Arguments after the image.
         data_folder: The folder to mount in memory.
-        tuning: The throw-away settings of ``command``, in words.
     """
 
     image: str
@@ -299,7 +296,6 @@ class ContainerRecipe:
     environment: Callable[[str], Mapping[str, str]]
     command: tuple[str, ...]
     data_folder: str
-    tuning: str
     images: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def image_of(self, version: str | None) -> str:
@@ -495,7 +491,9 @@ class Backend(abc.ABC):
     #: With neither of them a server by URL, or that of another provider, is used.
     local: LocalRecipe | None = None
     container: ContainerRecipe | None = None
-    #: The user that may create databases on such a server, and the database that it has from the
+    #: The throw-away settings of such a server, in words.
+    tuning: ClassVar[str] = ""
+    #: The user that may create databases on it, and the database that it has from the
     #: start; empty: the driver's default.
     user: ClassVar[str] = ""
     maintenance: ClassVar[str] = ""

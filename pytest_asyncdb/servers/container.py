@@ -68,7 +68,8 @@ class ContainerProvider(ServerProvider):
         reason, at_hand = f"Docker answers at {engine}", has_image(engine, image)
         if recipe.images:
             reason = f"image {image}; {reason}"
-        return Candidate(self.name, reason, tag, recipe.tuning, image, at_hand=at_hand)
+        tuning = f"data in memory, {backend.tuning}"
+        return Candidate(self.name, reason, tag, tuning, image, at_hand=at_hand)
 
     def load(self, found: Candidate, backend: Backend) -> None:
         if not (self.keeps and self.reuse):  # else the container may be there already

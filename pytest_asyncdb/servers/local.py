@@ -69,11 +69,11 @@ class LocalProvider(ServerProvider):
             raise ProviderUnavailable(f'no "{server}" on PATH or in {", ".join(recipe.folders)}')
         programs = choose(dict.fromkeys(paths), spec, backend)
         reason = f"programs in {Path(programs.paths[server]).parent}"
-        return self.candidate(programs, recipe, reason)
+        return self.candidate(programs, backend, reason)
 
-    def candidate(self, programs: Programs, recipe: LocalRecipe, reason: str) -> Candidate:
+    def candidate(self, programs: Programs, backend: Backend, reason: str) -> Candidate:
         """What :meth:`find` returns for these programs."""
-        tuning = f"{data_place()[1]}, {recipe.tuning}"
+        tuning = f"{data_place()[1]}, {backend.tuning}"
         return Candidate(self.name, reason, programs.version, tuning, programs)
 
     @contextlib.contextmanager
