@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import fnmatch
 import ipaddress
+import os
 import re
-from collections.abc import Mapping
 from urllib.parse import parse_qsl, unquote
 
 from pytest_asyncdb import errors
@@ -73,12 +73,7 @@ def _check_userinfo(rest: str, source: str) -> None:
         )
 
 
-def check_host(
-    url: Sourced[str],
-    allowed: str,
-    environment: Mapping[str, str],
-    flag: str = "--asyncdb-allow-hosts",
-) -> None:
+def check_host(url: Sourced[str], allowed: str, flag: str = "--asyncdb-allow-hosts") -> None:
     """Refuse a server that may hold real data.
 
     Args:
@@ -90,7 +85,7 @@ def check_host(
         ConfigError: The server is not known as a test server, and not allowed.
     """
     patterns = allowed.lower().replace(",", " ").split()
-    for host in hosts_of(url.value, environment):
+    for host in hosts_of(url.value):
         known = _is_local(host) or re.fullmatch(r"[a-z][a-z0-9_-]*", host.lower())
         if not known and not any(fnmatch.fnmatchcase(host.lower(), word) for word in patterns):
             hosts = ",".join([*patterns, host])
@@ -109,7 +104,7 @@ def check_host(
             )
 
 
-def hosts_of(url: str, environment: Mapping[str, str]) -> list[str]:
+def hosts_of(url: str) -> list[str]:
     """Every host name, address and socket that *url* leads to.
 
     An indirect name is returned as ``service=name``. An empty list means the driver's default
@@ -125,9 +120,9 @@ def hosts_of(url: str, environment: Mapping[str, str]) -> list[str]:
     hosts += [f"{key}={value}" for key, value in parameters if key in _INDIRECT_KEYS]
     if scheme.startswith("postgres"):  # libpq's variables; a host in the URL overrides two of them
         for name in ("PGHOSTADDR",) if named else ("PGHOST", "PGHOSTADDR"):
-            hosts += environment.get(name, "").split(",")
-        if not named and environment.get("PGSERVICE"):
-            hosts.append(f"PGSERVICE={environment['PGSERVICE']}")
+            hosts += os.environ.get(name, "").split(",")
+        if not named and (service := os.environ.get("PGSERVICE")):
+            hosts.append(f"PGSERVICE={service}")
     return [host for host in hosts if host]
 
 

@@ -110,7 +110,7 @@ def reap(urls: Sequence[str], allowed: str, dry_run: bool, write_line: Show) -> 
     registry = Registry()
     targets = list(_targets(registry, urls))
     for _, url in targets:
-        check_host(url, allowed, os.environ, "--allow-hosts")
+        check_host(url, allowed, "--allow-hosts")
     found, complete = False, True
     for one in chain(_on_this_machine(), _kept_databases(registry)):
         done, reason = "would be removed", ""

@@ -46,7 +46,7 @@ def ask(server: Server, backend: Backend, driver: Driver) -> AsyncdbError | None
         return None
     silent = isinstance(problems[0], TimeoutError)
     seen = f"no answer within {ANSWER:g} s" if silent else str(problems[0])
-    return server_lost(backend.label, server.provider, f"{server.host}:{server.port}", seen)
+    return server_lost(backend.label, server, seen)
 
 
 async def _query(server: Server, backend: Backend, driver: Driver) -> None:

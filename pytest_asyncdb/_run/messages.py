@@ -24,9 +24,7 @@ def server_unavailable(
     )
 
 
-def server_lost(
-    label: str, provider: str, where: str, seen: str, kept: bool = False
-) -> errors.AsyncdbError:
+def server_lost(label: str, server: Server, seen: str, kept: bool = False) -> errors.AsyncdbError:
     """A server does not answer any more.
 
     Args:
@@ -34,12 +32,13 @@ def server_lost(
         kept: It was kept for later runs.
     """
     remedy = "see what has ended it (the memory of the machine, the disk), then run the tests again"
-    if provider == "url":
+    if server.provider == "url":
         remedy = "see that the server runs and can be reached, then run the tests again"
     elif kept:
         remedy = "python -m pytest_asyncdb reap, then run the tests again"
     what = "that was kept for later runs does not answer" if kept else "is gone"
-    text = f"the {label} server {what} (provider {provider}, {where})"
+    where = f"provider {server.provider}, {server.host}:{server.port}"
+    text = f"the {label} server {what} ({where})"
     return errors.AsyncdbError(text, [seen], [remedy], "Seen:")
 
 

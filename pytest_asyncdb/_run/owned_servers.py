@@ -192,9 +192,8 @@ class OwnedServers:
             limit = selector_loop.run(asyncio.wait_for(asking, liveness.ANSWER))
         except Exception as error:
             if server.kept is not None:
-                place, seen = f"{server.host}:{server.port}", error_text(error)
-                label, provider = backend.label, server.provider
-                raise messages.server_lost(label, provider, place, seen, kept=True) from error
+                seen = error_text(error)
+                raise messages.server_lost(backend.label, server, seen, kept=True) from error
             if lost := liveness.ask(server, backend, driver):
                 raise lost from error
             raise
