@@ -35,8 +35,9 @@ class Finding(NamedTuple):
 
 def examine(config: pytest.Config, run: Run) -> dict[str, list[Finding]]:
     """All findings by part."""
+    names = [f"{name} {found}" for name in _PACKAGES if (found := version_of(name)) is not None]
     return {
-        "python": [*_python()],
+        "python": [Finding("ok", f"Python {platform.python_version()}, {', '.join(names)}")],
         "loops": [*_loops(config)],
         "servers": [*_servers(run)],
         "application": [*_application(run)],
@@ -62,11 +63,6 @@ def render(found: dict[str, list[Finding]]) -> str:
 def wrong(found: dict[str, list[Finding]]) -> int:
     """The number of findings that make the exit code 1."""
     return sum(f.level == "wrong" for findings in found.values() for f in findings)
-
-
-def _python() -> Iterator[Finding]:
-    names = [f"{name} {found}" for name in _PACKAGES if (found := version_of(name)) is not None]
-    yield Finding("ok", f"Python {platform.python_version()}, {', '.join(names)}")
 
 
 def _loops(config: pytest.Config) -> Iterator[Finding]:
