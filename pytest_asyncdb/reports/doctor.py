@@ -129,7 +129,7 @@ def _application(run: Run) -> Iterator[Finding]:
         dialects = {spec.backend: run.backend(spec).dialect for spec in settings.specs}
         try:
             metadata = as_metadata(named, settings.metadata.source)
-            problems = portability.problems(metadata, dialects)
+            problems = [*portability.problems(metadata, dialects)]
         except Exception:
             return  # it is among the findings above
         for problem in problems:

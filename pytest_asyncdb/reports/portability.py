@@ -91,25 +91,17 @@ RULES = (
 )
 
 
-class Problem(NamedTuple):
-    """Parts of the metadata that some backends cannot store, for one reason.
-
-    Args:
-        where: The backends and the places: columns such as ``users.tags``, or tables.
-        means: What happens.
-        instead: The portable alternative.
-    """
-
-    where: str
-    means: str
-    instead: str
-
-
-def problems(metadata: Iterable[MetaData], dialects: dict[str, str]) -> list[Problem]:
+def problems(
+    metadata: Iterable[MetaData], dialects: dict[str, str]
+) -> Iterator[tuple[str, str, str]]:
     """Everything that is not portable.
 
     Args:
         dialects: The name of SQLAlchemy's dialect by backend.
+
+    Yields:
+        The backends and the places, which are columns such as ``users.tags``, or tables; what
+        happens; the portable alternative.
     """
     tables = [table for one in metadata for table in one.tables.values()]
     found: defaultdict[tuple[Any, ...], list[str]] = defaultdict(list)
@@ -121,12 +113,10 @@ def problems(metadata: Iterable[MetaData], dialects: dict[str, str]) -> list[Pro
                 places[means, instead].append(place)
         for reason, several in places.items():
             found[*reason, tuple(several)].append(backend)
-    result = []
     for (means, instead, all_places), backends in found.items():
         more = len(all_places) - _PLACES
         where = ", ".join(all_places[:_PLACES]) + (f" and {more} more" if more > 0 else "")
-        result.append(Problem(f"{', '.join(backends)} cannot hold: {where}", means, instead))
-    return result
+        yield f"{', '.join(backends)} cannot hold: {where}", means, instead
 
 
 def _in_table(table: Table, backend: str, dialect: Dialect) -> Iterator[tuple[str, str, str]]:
