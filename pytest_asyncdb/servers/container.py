@@ -28,7 +28,7 @@ from pytest_asyncdb.abc import (
     Sourced,
 )
 from pytest_asyncdb.errors import ProviderUnavailable
-from pytest_asyncdb.servers.docker_api import engine_address, has_image, image_id, ping, remove_dead
+from pytest_asyncdb.servers.docker_api import engine_address, has_image, ping, remove_dead
 from pytest_asyncdb.servers.messages import server_start, server_too_old
 from pytest_asyncdb.servers.readiness import (
     NotReady,
@@ -89,10 +89,8 @@ class ContainerProvider(ServerProvider):
                 return container.get_image()
 
         def words() -> list[str]:
-            number = image_id(image)
-            if number is None:
-                with Container(image) as container:
-                    number = get_image(container)
+            with Container(image) as container:
+                number = get_image(container)
             variables = recipe.environment(found.version or "").items()
             settings = [*recipe.command, str(recipe.port), recipe.data_folder]
             settings += map(str, variables)
