@@ -55,7 +55,7 @@ def plain_errors(missing: str = "error") -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def asyncdb_metadata(request: pytest.FixtureRequest) -> Any:
+def asyncdb_metadata(pytestconfig: pytest.Config) -> Any:
     """The tables: a ``MetaData``, a declarative base, or a list of these.
 
     Scope: session. Of several databases it is a dict of their names to these, the first of
@@ -66,7 +66,7 @@ def asyncdb_metadata(request: pytest.FixtureRequest) -> Any:
     from pytest_asyncdb._databases.plan import MAIN, load_metadata
     from pytest_asyncdb._run.open_views import NOT_GIVEN
 
-    written = request.config.stash[RUN].settings.metadata
+    written = pytestconfig.stash[RUN].settings.metadata
     if not written.value:
         return NOT_GIVEN
     with plain_errors():
@@ -86,7 +86,7 @@ def asyncdb_engine_options() -> Mapping[str, Any]:
 
 @pytest.fixture(scope="session")
 def asyncdb_session_options(
-    request: pytest.FixtureRequest, asyncdb_app_engines: Any
+    pytestconfig: pytest.Config, asyncdb_app_engines: Any
 ) -> Mapping[str, Any]:
     """Arguments for ``async_sessionmaker``; default: those of the application's own.
 
@@ -95,13 +95,13 @@ def asyncdb_session_options(
     session if ``asyncdb_metadata`` in the ini file names SQLModel.
     """
     with plain_errors():
-        own = session_options(_app_engines(request, asyncdb_app_engines))
-        written = request.config.stash[RUN].settings.metadata
+        own = session_options(_app_engines(pytestconfig, asyncdb_app_engines))
+        written = pytestconfig.stash[RUN].settings.metadata
         return {"expire_on_commit": False, **sqlmodel_session(written)} if own is None else own
 
 
 @pytest.fixture(scope="session")
-def asyncdb_app_engines(request: pytest.FixtureRequest) -> Any:
+def asyncdb_app_engines(pytestconfig: pytest.Config) -> Any:
     """The application's own engines, which connect to the test's database during a test.
 
     Scope: session. An engine, a sessionmaker, sync or async, a function that returns one,
@@ -109,11 +109,11 @@ def asyncdb_app_engines(request: pytest.FixtureRequest) -> Any:
     names an engine that keeps its own database. Default: what the ini option
     ``asyncdb_app_engines`` names. Costs some microseconds for each test and engine.
     """
-    return request.config.stash[RUN].settings.app_engines.value
+    return pytestconfig.stash[RUN].settings.app_engines.value
 
 
 @pytest.fixture(scope="session")
-def asyncdb_migrate(request: pytest.FixtureRequest) -> Any:
+def asyncdb_migrate(pytestconfig: pytest.Config) -> Any:
     """A function that builds the schema instead of ``create_all``.
 
     Scope: session. The function is sync or async, and has parameters named ``connection``,
@@ -121,7 +121,7 @@ def asyncdb_migrate(request: pytest.FixtureRequest) -> Any:
     Default: Alembic with the file that the ini option ``asyncdb_migrations`` names, else
     None. Of several databases it is a dict of their names.
     """
-    written = request.config.stash[RUN].settings.migrations
+    written = pytestconfig.stash[RUN].settings.migrations
     if not written.value:
         return None
     from pytest_asyncdb._databases.migrations import AlembicMigration
@@ -134,7 +134,7 @@ def asyncdb_migrate(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture(scope="session")
-def asyncdb_seed(request: pytest.FixtureRequest) -> Any:
+def asyncdb_seed(pytestconfig: pytest.Config) -> Any:
     """An async function that fills the new database, given a session.
 
     Scope: session. Default: it runs the SQL files that the ini option ``asyncdb_seed`` names;
@@ -145,7 +145,7 @@ def asyncdb_seed(request: pytest.FixtureRequest) -> Any:
     """
     from pytest_asyncdb._databases.seed_files import SeedFiles
 
-    seed = request.config.stash[RUN].settings.seed
+    seed = pytestconfig.stash[RUN].settings.seed
     found = {name: SeedFiles(paths) for name, paths in seed.items()}
     return found[None] if [*found] == [None] else found or None
 
@@ -219,7 +219,7 @@ def _asyncdb_view(
     view = next(iter(views.values()))
     try:
         with plain_errors():
-            entries = _app_engines(request, asyncdb_app_engines)
+            entries = _app_engines(request.config, asyncdb_app_engines)
             run.redirector.begin(views, entries, node.nodeid)
     except BaseException:
         for one in views.values():
@@ -383,8 +383,8 @@ def asyncdb(
     return Asyncdb(run, asyncdb_backend, request.node.nodeid, views, asyncdb_metadata, options)
 
 
-def _app_engines(request: pytest.FixtureRequest, given: Any) -> tuple[AppEngine, ...]:
-    written = request.config.stash[RUN].settings.app_engines
+def _app_engines(config: pytest.Config, given: Any) -> tuple[AppEngine, ...]:
+    written = config.stash[RUN].settings.app_engines
     source = written.source if given == written.value else "the fixture asyncdb_app_engines"
     return app_engines(given, source)
 

@@ -194,11 +194,11 @@ def pytest_terminal_summary(
     terminalreporter: Any, config: pytest.Config
 ) -> Generator[None, object, object]:
     """Before pytest prints the failures, and after its short summary."""
-    from pytest_asyncdb.reports.item_report import BRIEF
-    from pytest_asyncdb.reports.repeated import show_once
+    for failures in filter(None, map(terminalreporter.stats.get, ("error", "failed"))):
+        from pytest_asyncdb.reports.item_report import BRIEF
+        from pytest_asyncdb.reports.repeated import show_once
 
-    for word in ("error", "failed"):
-        show_once(terminalreporter.stats.get(word, ()), config.option.tbstyle in BRIEF)
+        show_once(failures, config.option.tbstyle in BRIEF)
     result = yield
     matrix = config.pluginmanager.get_plugin("asyncdb-matrix")
     if matrix is not None and (line := matrix.last_line()):

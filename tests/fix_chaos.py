@@ -27,6 +27,8 @@ from fix_project import INNER, QUIET, Project
 from fix_servers import Target
 from fix_suite import COMPLETE
 
+from pytest_asyncdb._config.registry import Registry
+
 #: How many moments each kind of accident is tried at, and where their random numbers begin.
 NUMBER = int(os.environ.get("ASYNCDB_TEST_CHAOS", "5" if COMPLETE else "1"))
 SEED = int(os.environ.get("ASYNCDB_TEST_SEED", "1"))
@@ -202,11 +204,12 @@ class Run:
         """
         label = {"postgres": "PostgreSQL", "mariadb": "MariaDB"}[backend]
         one = "(local|embedded)" if provider == "local" else provider
-        pattern = rf"the {label} server is gone \(provider {one}, \S+:\d+\)$"
+        pattern = rf"the {label} server is gone \(provider {one}, \S+:\d+\)"
         if begun < 3:
             pattern += rf"|the {label} server (of provider {one} did not start|did not answer \()"
         for heading, text in self.failures().items():
-            assert re.search(pattern, text, re.MULTILINE), f"{heading}:\n{text}"
+            unwrapped = " ".join(text.split())
+            assert re.search(pattern, unwrapped), f"{heading}:\n{text}"
 
     def left(self, target: Target | None = None) -> list[str]:
         """All that is left of it, in words."""
@@ -230,6 +233,20 @@ class Run:
         listed = _docker("ps", "-a", "--no-trunc", "--format", "{{.Names}}\t{{json .Labels}}")
         lines = [line.split("\t") for line in listed.splitlines()]
         return [name for name, labels in lines if f'\\"pid\\": {self.pid},' in labels]
+
+    def lets_go_of(self, target: Target) -> None:
+        """Wait until the server has noticed that the run's connections are closed: a run that
+        comes earlier leaves its databases alone."""
+        assert self.id is not None
+        begin, observer = f"{PREFIX}{self.id}_", target.observer
+        lock = Registry().backend(target.backend).hold_lock(self.id)
+        assert lock is not None
+        began = time.monotonic()
+        while observer.query(lock) not in ([(1,)], [(True,)]) or any(
+            observer.connections(name) for name in observer.databases() if name.startswith(begin)
+        ):
+            assert time.monotonic() < began + WATCHDOG, self.text
+            time.sleep(0.1)
 
     def leaves_nothing(self, target: Target | None = None) -> None:
         """Wait until the observer finds nothing any more."""

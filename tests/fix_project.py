@@ -16,6 +16,7 @@ import pkgutil
 import re
 import sys
 import textwrap
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,10 +108,35 @@ INI = {
 _ERROR = re.compile(r"^(E(?=\s|$)\s*)?(pytest_asyncdb\.errors\.\w+: )?")
 
 
+#: Seconds that gc.collect() after an inner run may take.
+_SLOW = 0.05
+
+
+class Garbage:
+    """gc.collect() after each inner run, which need not look at what stays."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+
+    def collect(self) -> None:
+        began = time.perf_counter()
+        gc.collect()
+        self._seconds = time.perf_counter() - began
+
+    def keep(self) -> None:
+        """What is there now stays there: call it while no inner run is."""
+        if self._seconds > _SLOW:
+            gc.collect()
+            gc.freeze()
+            self._seconds = 0.0
+
+
+GARBAGE = Garbage()
+
+
 def pytest_collection_finish() -> None:
-    """What is there now stays there: gc.collect() after each inner run need not look at it."""
-    gc.collect()
-    gc.freeze()
+    GARBAGE.collect()
+    GARBAGE.keep()
 
 
 @dataclasses.dataclass
@@ -207,7 +233,7 @@ class Project:
         result = self.pytester.runpytest_inprocess(
             *(*QUIET, *target.arguments, *arguments), plugins=[watch, *plugins]
         )
-        gc.collect()  # what an inner run left behind warns here, not in a later test
+        GARBAGE.collect()  # what an inner run left behind warns here, not in a later test
         made = {url.database for url in watch.urls.values()}
         assert target.observer.databases() & made == set()
         return Outcome(result, watch)
@@ -254,6 +280,7 @@ def naive_database(project: Project, target: Target) -> Iterator[str]:
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A downstream project that names its metadata and nothing else of ours."""
+    GARBAGE.keep()
     for name in list(os.environ):
         if name.startswith("ASYNCDB_") or name in PYTESTS:
             monkeypatch.delenv(name)

@@ -28,7 +28,6 @@ from pytest_asyncdb._config.specs import (
     versioned,
 )
 from pytest_asyncdb._config.urls import add_url, check_host
-from pytest_asyncdb._databases.fingerprint import files_in
 from pytest_asyncdb._databases.plan import split_name
 from pytest_asyncdb.abc import BackendSpec, Sourced
 
@@ -194,6 +193,8 @@ def _files(config: pytest.Config, written: Sourced[str]) -> dict[str | None, tup
                 [f"Patterns are relative to {config.rootpath}."],
                 ["name files or folders, such as schema/*.sql or migrations"],
             )
+        from pytest_asyncdb._databases.fingerprint import files_in
+
         found[name] = (*found.get(name, ()), *files_in(matches))
     return found
 

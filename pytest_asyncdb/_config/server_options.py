@@ -11,7 +11,7 @@ from pytest_asyncdb._config.specs import parse_spec, split_words, versioned
 from pytest_asyncdb.abc import BackendSpec, Sourced, is_tagged
 
 #: A comma after which the next setting begins, rather than one within a value.
-_NEXT = re.compile(r",\s*(?=[\w.-]+\s*=)")
+_NEXT = r",\s*(?=[\w.-]+\s*=)"
 
 
 def parse_images(
@@ -78,7 +78,7 @@ def parse_server_settings(
         if not colon or "=" in name:
             raise _no_setting(part, written.source)
         backend = parse_spec(name.strip(), written.source, registry).backend
-        for setting in filter(None, map(str.strip, _NEXT.split(settings.strip().rstrip(",")))):
+        for setting in filter(None, map(str.strip, re.split(_NEXT, settings.strip().rstrip(",")))):
             key, equals, value = setting.partition("=")
             if not equals or not re.fullmatch(r"[\w.-]+", key.strip()):
                 raise _no_setting(setting, written.source)

@@ -30,7 +30,7 @@ METADATA = Naming(
 
 #: The name of a test's only database, and of the first one if that has no other name.
 MAIN = "main"
-_NAME = re.compile(r"([A-Za-z_]\w*)=")
+_NAME = r"([A-Za-z_]\w*)="
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,7 @@ class SchemaPlan:
 
 def split_name(word: str) -> tuple[str | None, str]:
     """The database that a word of an option names, as in ``audit=app.audit:Base``, and the rest."""
-    found = _NAME.match(word)
+    found = re.match(_NAME, word)
     return (found[1], word[found.end() :]) if found else (None, word)
 
 

@@ -9,7 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_asyncdb._record.statement_log import Step, line_of
-from pytest_asyncdb._record.text import SECRET, WIDTH, counted, cut_middle, duration, masked, wrap
+from pytest_asyncdb._record.text import (
+    WIDTH,
+    counted,
+    cut_middle,
+    duration,
+    has_secret,
+    masked,
+    wrap,
+)
 
 #: Characters of a statement or of its parameters, and of one value.
 _LONG, _VALUE = 600, 60
@@ -58,7 +66,7 @@ def _parameters(parameters: Any, secret: bool, many: bool) -> str:
         return f"{len(parameters)} × {first}"
     if isinstance(parameters, Mapping):
         named = (
-            f"{name}={value_text(value, secret or SECRET.search(str(name)) is not None)}"
+            f"{name}={value_text(value, secret or has_secret(str(name)))}"
             for name, value in parameters.items()
         )
         return f"[{', '.join(named)}]"
@@ -74,7 +82,7 @@ def value_text(value: Any, secret: bool, width: int = _VALUE) -> str:
         secret: Mask it if it is text. Text that names a secret, such as JSON with a password, is
             masked in any case.
     """
-    if isinstance(value, str | bytes | bytearray) and (secret or SECRET.search(str(value))):
+    if isinstance(value, str | bytes | bytearray) and (secret or has_secret(str(value))):
         return "***"
     try:
         if isinstance(value, datetime.date | datetime.time):

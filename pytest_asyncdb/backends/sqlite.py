@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _ON_THE_CONNECTION = frozenset({3, 4, 5, 6, 24, 25})
 _PRAGMA, _CREATE_VTABLE = 19, 29
 #: PRAGMAs with an argument that set nothing.
-_READING = re.compile(r".*_(?:x?info|list)|(?:foreign_key|integrity|quick)_check", re.IGNORECASE)
+_READING = r"(?i).*_(?:x?info|list)|(?:foreign_key|integrity|quick)_check"
 
 
 class Aiosqlite(Driver):
@@ -73,7 +73,9 @@ class Aiosqlite(Driver):
         def note(
             action: int, name: str | None, value: str | None, schema: str | None, _: str | None
         ) -> int:
-            sets = action == _PRAGMA and value is not None and not _READING.fullmatch(name or "")
+            sets = (
+                action == _PRAGMA and value is not None and not re.fullmatch(_READING, name or "")
+            )
             temporary = action == _CREATE_VTABLE and schema == "temp"
             if sets or temporary or action in _ON_THE_CONNECTION:
                 changes.append(name)

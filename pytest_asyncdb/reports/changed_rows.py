@@ -11,7 +11,7 @@ from pytest_asyncdb._record import row_changes
 from pytest_asyncdb._record.row_changes import Row, TableChanges
 from pytest_asyncdb._record.sql_text import only_reads
 from pytest_asyncdb._record.statement_text import value_text
-from pytest_asyncdb._record.text import SECRET, wrap
+from pytest_asyncdb._record.text import has_secret, wrap
 from pytest_asyncdb._run.run import Run
 from pytest_asyncdb.abc import View
 
@@ -114,4 +114,4 @@ def _update(before: Row, after: Row) -> str:
 
 
 def _value(name: str, value: Any) -> str:
-    return value_text(value, SECRET.search(name) is not None)
+    return value_text(value, has_secret(name))

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_asyncdb._record.sql_text import inserted_into
-from pytest_asyncdb._record.statement_log import Statement, StatementLog, Step
-from pytest_asyncdb._record.statement_text import step_lines
-from pytest_asyncdb._record.text import counted, duration
 from pytest_asyncdb._run.collection import BACKEND, spec_of
 from pytest_asyncdb._run.run import Run
 from pytest_asyncdb._run.stash import RUN, TestState, forget_test, state_of
+
+if TYPE_CHECKING:
+    from pytest_asyncdb._record.statement_log import StatementLog, Step
 
 #: Number of statements that are shown, the last ones, and of lines that they take at most.
 _SHOWN, _LINES = 5, 7
@@ -116,6 +116,12 @@ def statements(
         where: Backend and strategy.
         everything: Show all statements, each as a whole.
     """
+    # Imported for failures only: they compile many regular expressions.
+    from pytest_asyncdb._record.sql_text import inserted_into
+    from pytest_asyncdb._record.statement_log import Statement
+    from pytest_asyncdb._record.statement_text import step_lines
+    from pytest_asyncdb._record.text import counted, duration
+
     steps = log.steps()
     numbered = [index for index, step in enumerate(steps) if step.number]
     if not everything and len(numbered) > _SHOWN:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_asyncdb._record.statement_log import StatementLog
-from pytest_asyncdb._record.text import SECRET, cut, cut_middle
+from pytest_asyncdb._record.text import cut, cut_middle, has_secret
 from pytest_asyncdb.abc import BackendSpec
 from pytest_asyncdb.errors import AsyncdbError
 from pytest_asyncdb.reports.causes import SETUP, cause, chain, code_of
@@ -74,7 +74,7 @@ def details(report: pytest.TestReport, masked: bool) -> dict[str, Any]:
     if masked:
         lines = [place[0] for place in map(_PLACE.match, lines) if place is not None]
     else:
-        lines = [_BEGUN.sub("'***'", line) if SECRET.search(line) else line for line in lines]
+        lines = [_BEGUN.sub("'***'", line) if has_secret(line) else line for line in lines]
     return {
         "sections": [
             [title.removeprefix("asyncdb: "), without_passwords(text)]
@@ -95,8 +95,8 @@ def _error(error: BaseException, log: StatementLog | None) -> dict[str, Any]:
             break
     # The line of code, as in "assert password == …". SQLite's "unrecognized token" is no secret.
     line = "".join(frame.line or "" for frame in traceback.extract_tb(error.__traceback__, -1))
-    named = SECRET.search(f"{text} {statement} {line}".replace("unrecognized token", ""))
-    hide, cls = named is not None, type(error)
+    hide = has_secret(f"{text} {statement} {line}".replace("unrecognized token", ""))
+    cls = type(error)
     name = cls.__name__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__name__}"
     own = isinstance(error.__context__, AsyncdbError)  # a fixture of the plugin has raised
     return {

@@ -184,6 +184,7 @@ def pytest_runtest_teardown(item):
 """
 
 
+@pytest.mark.complete
 @pytest.mark.parametrize("target", ["postgres+asyncpg", "postgres+psycopg"], indirect=True)
 def test_an_end_that_the_server_does_not_answer_is_bounded(
     project: Project, target: Target, servers: Servers, monkeypatch: pytest.MonkeyPatch

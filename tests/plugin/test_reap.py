@@ -20,8 +20,11 @@ from fix_project import Project
 from fix_servers import Servers, Target
 
 from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb._config.specs import parse_spec
 from pytest_asyncdb._run import leftovers
 from pytest_asyncdb._run.leftovers import reap as reap_machine
+from pytest_asyncdb._run.run_lock import Lease
+from pytest_asyncdb._run.runs import new_id, prefix_of
 from pytest_asyncdb._system.process_identity import Owner
 from pytest_asyncdb.abc import BackendSpec
 
@@ -450,3 +453,20 @@ def test_a_server_that_is_allowed_is_asked(how: str, monkeypatch: pytest.MonkeyP
     assert done.returncode == 2
     assert "is not known as a test server" not in done.stderr
     assert "did not answer (command line)" in done.stderr.splitlines()[0]
+
+
+def test_a_run_that_ends_at_once_drops_databases_of_dead_runs(
+    target: Target, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry()
+    spec = parse_spec(target.word, "test", registry)
+    backend, driver = registry.backend(spec.backend), registry.driver(spec)
+    names = [f"{prefix_of(new_id())}main_{number}" for number in range(3)]
+    for name in names:
+        target.observer.query(f"CREATE DATABASE {name}")
+    listed = " UNION ALL ".join(f"SELECT '{name}'" for name in names)
+    monkeypatch.setattr(backend, "list_databases", lambda: listed)  # those of other tests stay
+    lease = Lease(new_id(), servers.server(target.backend), backend, driver)
+    lease.take()
+    lease.close()
+    assert target.observer.databases().isdisjoint(names)

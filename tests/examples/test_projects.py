@@ -1,12 +1,13 @@
-"""Libraries that bring models, sessions, factories or migrations of their own, as their users use
-them; see docs/howto/libraries.md."""
+"""Small projects, run as their users would: libraries that bring models, sessions, factories or
+migrations of their own (docs/howto/libraries.md), several databases, sync code, seeds in files, and
+what an application needs of its server."""
 
 from __future__ import annotations
 
 import importlib.util
 
 import pytest
-from fix_example import run_on
+from fix_example import run, run_on
 from fix_servers import WORDS, Servers, Target
 from fix_suite import COMPLETE
 
@@ -18,6 +19,9 @@ EXAMPLES = {
     "factories": (6, ["factory", "polyfactory"]),
     "alembic_ini": (4, []),
     "alembic_toml": (9, ["pytest_alembic"]),
+    "audit_app": (5, []),
+    "sync_app": (4, ["celery", "factory"]),
+    "seed_files": (5, []),
 }
 #: The words on which they run every day, each in one run.
 EVERYDAY = ("sqlite", "postgres+asyncpg", "mysql+asyncmy")
@@ -56,3 +60,23 @@ def test_it_passes_on_real_connections_in_workers(
 ) -> None:
     targets = [servers.target(word) for word in words_of(example, WORDS)]
     passes(example, targets, f"--asyncdb-isolation={isolation}", "-n", "2")
+
+
+#: Servers that the example starts itself, with the number of its tests for each.
+OWN_SERVERS = {
+    "postgres-embedded": 3,
+    "mariadb-local": 2,
+    "mysql-container": 2,
+    "postgres-container": 3,
+}
+
+
+@pytest.mark.everyday("postgres-embedded", "mariadb-local")
+@pytest.mark.parametrize("word", OWN_SERVERS)
+def test_a_server_gets_its_settings_and_extensions(servers: Servers, word: str) -> None:
+    backend, provider = word.split("-")
+    servers.need(backend, provider)
+    arguments = [f"--asyncdb={backend}", f"--asyncdb-server={provider}"]
+    if word == "postgres-container":
+        arguments.append("--asyncdb-image=postgres:17")
+    assert f"{OWN_SERVERS[word]} passed" in run("own_server", *arguments)
