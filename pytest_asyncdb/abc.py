@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: The rows of a query.
+Rows = Sequence[tuple[Any, ...]]
+#: Runs one statement over another, short-lived connection.
+Side = Callable[[str], Coroutine[Any, Any, None]]
+#: Shows the user a line, while something takes long.
+Show = Callable[[str], None]
+
 #: Classes of the plugin that belong to the contracts; loaded at their first use.
 _LAZY = {
     "HostLoop": "pytest_asyncdb._engines.host_loop",
@@ -247,12 +254,9 @@ class LocalRecipe:
         serve: The command that runs the server on a port of 127.0.0.1.
         credentials: The text of a file for these commands, ``{password}`` standing for a
             random password.
-        stop: The name of the signal that ends the server at once, such as ``SIGKILL``.
-        refuses_root: The programs refuse to run as root.
-        user: The user that may create databases.
-        maintenance: The database that exists from the start.
-        tuning: The throw-away settings of ``serve``, in words.
         recognises: Takes the version line; does it belong to this backend?
+        stop: The name of the signal that ends the server at once.
+        refuses_root: The programs refuse to run as root.
     """
 
     programs: tuple[str, ...]
@@ -261,12 +265,9 @@ class LocalRecipe:
     initialise: Callable[[LocalPlace], list[str]]
     serve: Callable[[LocalPlace, int], list[str]]
     credentials: str
-    stop: str
-    refuses_root: bool
-    user: str
-    maintenance: str
-    tuning: str
     recognises: Callable[[str], bool]
+    stop: str = "SIGKILL"
+    refuses_root: bool = False
 
 
 def is_tagged(image: str) -> bool:
@@ -287,9 +288,6 @@ class ContainerRecipe:
             random password.
         command: Arguments after the image.
         data_folder: The folder to mount in memory.
-        user: The user that may create databases.
-        maintenance: The database that exists from the start.
-        tuning: The throw-away settings of ``command``, in words.
     """
 
     image: str
@@ -298,9 +296,6 @@ class ContainerRecipe:
     environment: Callable[[str], Mapping[str, str]]
     command: tuple[str, ...]
     data_folder: str
-    user: str
-    maintenance: str
-    tuning: str
     images: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def image_of(self, version: str | None) -> str:
@@ -378,9 +373,7 @@ class Driver(abc.ABC):
         return None
 
     @abc.abstractmethod
-    async def run(
-        self, connection: Any, statements: Sequence[str]
-    ) -> Sequence[Sequence[tuple[Any, ...]]]:
+    async def run(self, connection: Any, statements: Sequence[str]) -> Sequence[Rows]:
         """Run statements of the plugin, in one round trip if the protocol allows it.
 
         Returns:
@@ -394,7 +387,7 @@ class Driver(abc.ABC):
         """The parts of a text of several statements that :meth:`run` takes."""
         return (script,)
 
-    async def ask(self, connection: Any, query: str) -> Sequence[tuple[Any, ...]]:
+    async def ask(self, connection: Any, query: str) -> Rows:
         """The rows of one query of the plugin, as a prepared statement if the library has those.
 
         Raises:
@@ -460,12 +453,7 @@ class Driver(abc.ABC):
             return bool(selector.select(0))
 
     @abc.abstractmethod
-    async def cancel(
-        self,
-        connection: Any,
-        statement: asyncio.Future[Any],
-        side: Callable[[str], Coroutine[Any, Any, None]],
-    ) -> None:
+    async def cancel(self, connection: Any, statement: asyncio.Future[Any], side: Side) -> None:
         """Cancel the running *statement* on the server, so that the connection stays usable.
 
         Args:
@@ -506,6 +494,12 @@ class Backend(abc.ABC):
     #: With neither of them a server by URL, or that of another provider, is used.
     local: LocalRecipe | None = None
     container: ContainerRecipe | None = None
+    #: The throw-away settings of such a server, in words.
+    tuning: ClassVar[str] = ""
+    #: The user that may create databases on it, and the database that it has from the
+    #: start; empty: the driver's default.
+    user: ClassVar[str] = ""
+    maintenance: ClassVar[str] = ""
     #: Settings of a server that the plugin needs for itself, with ``_`` for ``-``.
     own_settings: ClassVar[frozenset[str]] = frozenset()
     #: For ``reset`` and ``copy``: the statement that begins a transaction before the first
@@ -755,19 +749,16 @@ class ServerProvider(abc.ABC):
 
     #: The word in ``--asyncdb-server`` and in the header.
     name: ClassVar[str]
+    #: Its servers can stay for later runs.
+    keeps: ClassVar[bool] = False
     #: The id of the run, for the record of who owns what :meth:`obtain` starts.
     run: str = ""
-    #: Servers stay for later runs, if they can (:attr:`keeps`). Then leaving :meth:`obtain` stops
+    #: Servers stay for later runs, if they can. Then leaving :meth:`obtain` stops
     #: nothing, and ``Server.kept`` is set.
     reuse: bool = False
     #: Called when :meth:`obtain` is left: must the server stay, because a database on it does?
     #: None: no database stays.
     needed: Callable[[Server], bool] | None = None
-
-    @property
-    def keeps(self) -> bool:
-        """Can servers of this provider stay for later runs?"""
-        return False
 
     @abc.abstractmethod
     def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Candidate:
@@ -791,12 +782,7 @@ class ServerProvider(abc.ABC):
 
     @abc.abstractmethod
     def obtain(
-        self,
-        found: Candidate,
-        spec: BackendSpec,
-        backend: Backend,
-        driver: Driver,
-        progress: Callable[[str], None],
+        self, found: Candidate, spec: BackendSpec, backend: Backend, driver: Driver, progress: Show
     ) -> AbstractContextManager[Server]:
         """A server that answers a query, for as long as the context is entered.
 
@@ -822,7 +808,7 @@ class Sql(Protocol):
     async def fetch(self, query: str) -> list[tuple[Any, ...]]:
         """The rows of a query."""
 
-    async def script(self, statements: Sequence[str]) -> Sequence[Sequence[tuple[Any, ...]]]:
+    async def script(self, statements: Sequence[str]) -> Sequence[Rows]:
         """Run several statements, in one round trip if the driver can; see
         :meth:`Driver.run`."""
 
@@ -831,7 +817,7 @@ class Sql(Protocol):
         one."""
         await self.script(statements)
 
-    async def answer(self, statements: Sequence[str]) -> Sequence[tuple[Any, ...]]:
+    async def answer(self, statements: Sequence[str]) -> Rows:
         """Run statements, and return the rows of the last one. The driver must return the rows of
         several statements, if there are several."""
         if len(statements) == 1:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
-if TYPE_CHECKING:
-    from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb._config.registry import Registry
 
 
 @pytest.hookspec

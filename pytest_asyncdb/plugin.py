@@ -242,7 +242,7 @@ class _Notes:
         from pytest_asyncdb.reports import header
 
         reports = [r for found in terminalreporter.stats.values() for r in found]
-        lines = header.notes(config.stash[RUN], reports) + self._interruption
+        lines = [*header.notes(config.stash[RUN], reports), *self._interruption]
         if lines:
             terminalreporter.write_sep("=", "asyncdb", yellow=True)
         for line in lines:

@@ -10,17 +10,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._config.option_table import ISOLATIONS
+from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._config.specs import matches, parse_spec, unknown_word
 from pytest_asyncdb.abc import BackendSpec, Capabilities
-
-if TYPE_CHECKING:
-    import pytest
-
-    from pytest_asyncdb._config.registry import Registry
 
 _KEYS = ("exclude", "isolation", "requires", "schema", "reset_sequences", "reason")
 _CAPABILITIES = Capabilities._fields

@@ -4,10 +4,9 @@ it, and docs/reference.md is compared with it. Nothing here imports SQLAlchemy.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    import pytest
+import pytest
 
 ISOLATIONS = ("rollback", "reset", "copy")
 PROVIDERS = ("auto", "url", "embedded", "container", "local")

@@ -6,14 +6,18 @@ Nothing here imports SQLAlchemy.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._config.ini_file import ini_name, read_line, refuse_unknown_lines
 from pytest_asyncdb._config.option_table import OPTIONS, PROVIDERS, Option
+from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._config.server_options import parse_images, parse_server_settings
 from pytest_asyncdb._config.specs import (
     parse_databases,
@@ -26,11 +30,6 @@ from pytest_asyncdb._config.specs import (
 from pytest_asyncdb._config.urls import add_url, check_host
 from pytest_asyncdb._databases.plan import split_name
 from pytest_asyncdb.abc import BackendSpec, Sourced
-
-if TYPE_CHECKING:
-    import pytest
-
-    from pytest_asyncdb._config.registry import Registry
 
 #: The words that pytest's own ini options take.
 _YES = ("true", "yes", "on", "1")
@@ -103,13 +102,8 @@ class Settings(NamedTuple):
         return self.images.get(versioned(spec), self.images.get(spec.backend))
 
 
-def read_settings(
-    config: pytest.Config, registry: Registry, environment: Mapping[str, str]
-) -> Settings:
+def read_settings(config: pytest.Config, registry: Registry) -> Settings:
     """Read and check every setting.
-
-    Args:
-        environment: The controller's: a worker on another host has another one.
 
     Raises:
         ConfigError: A value is wrong, or two contradict each other.
@@ -118,7 +112,7 @@ def read_settings(
     values: dict[str, Any] = {}
     for option in OPTIONS:
         if not option.repeated:
-            value = _read(config, option, environment)
+            value = _read(config, option)
             values[option.name] = value.value.lower() in _YES if option.is_switch else value
     specs = parse_specs(values.pop("backends"), registry)
     databases = parse_databases(values.pop("databases"), registry)
@@ -128,7 +122,7 @@ def read_settings(
         images=parse_images(values.pop("image"), (*specs, *databases.values()), registry),
         server_settings=parse_server_settings(values.pop("server_settings"), registry),
         extensions=tuple(values.pop("extensions").value.replace(",", " ").split()),
-        urls=_urls(config, registry, environment),
+        urls=_urls(config, registry),
         providers=_providers(values.pop("server"), registry),
         migrations=_migrations(config, values.pop("migrations")),
         inputs=tuple(chain.from_iterable(_files(config, values.pop("inputs")).values())),
@@ -143,7 +137,7 @@ def read_settings(
     return settings
 
 
-def check_hosts(settings: Settings, environment: Mapping[str, str]) -> None:
+def check_hosts(settings: Settings) -> None:
     """Refuse the URLs of servers that may hold real data.
 
     Raises:
@@ -151,18 +145,18 @@ def check_hosts(settings: Settings, environment: Mapping[str, str]) -> None:
     """
     specs = [s for s in settings.all_specs if settings.provider(s.backend).value in ("auto", "url")]
     for url in dict.fromkeys(url for spec in specs if (url := settings.url(spec)) is not None):
-        check_host(url, settings.allow_hosts.value, environment)
+        check_host(url, settings.allow_hosts.value)
 
 
-def _read(config: pytest.Config, option: Option, environment: Mapping[str, str]) -> Sourced[str]:
+def _read(config: pytest.Config, option: Option) -> Sourced[str]:
     """The value of a setting with its source: command line, environment, ini, default."""
     value = Sourced(option.default, "default")
     if option.flag and (given := config.getoption(f"asyncdb_{option.name}")) is not None:
         value = Sourced(given, f"{option.flag}={given}")
         if given is True:
             value = Sourced("true", option.flag)
-    elif option.env is not None and option.env in environment:
-        value = Sourced(environment[option.env].strip(), f"{option.env}={environment[option.env]}")
+    elif option.env is not None and (word := os.environ.get(option.env)) is not None:
+        value = Sourced(word.strip(), f"{option.env}={word}")
     elif option.ini and (written := read_line(config, option.ini)):
         value = Sourced(written, f"{option.ini} in {ini_name(config)}")
     word, allowed = value.value, option.choices
@@ -220,20 +214,18 @@ def _migrations(config: pytest.Config, written: Sourced[str]) -> Sourced[Mapping
     return Sourced(found, written.source)
 
 
-def _urls(
-    config: pytest.Config, registry: Registry, environment: Mapping[str, str]
-) -> dict[str, Sourced[str]]:
+def _urls(config: pytest.Config, registry: Registry) -> dict[str, Sourced[str]]:
     """The URLs that the user gave, by backend; the command line overrides the environment."""
     urls: dict[str, Sourced[str]] = {}
     for line in read_line(config, "asyncdb_urls").split():
         add_url(urls, line, f"asyncdb_urls in {ini_name(config)}", "", registry)
     for name in registry.backends:
         variable = f"ASYNCDB_{name.upper()}_URL"
-        if variable in environment:
-            if not environment[variable].strip():
+        if (url := os.environ.get(variable)) is not None:
+            if not url.strip():
                 remedies = [f"give a URL, or unset it: unset {variable}"]
                 raise errors.ConfigError(f"{variable} is empty", [], remedies)
-            add_url(urls, environment[variable], variable, name, registry)
+            add_url(urls, url, variable, name, registry)
     for word in config.getoption("asyncdb_urls") or ():
         add_url(urls, word, "--asyncdb-url", "", registry)
     return urls

@@ -5,16 +5,12 @@ Third parties add names in the hook ``pytest_asyncdb_register``.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-from typing import TYPE_CHECKING, Any
+import pkgutil
+from typing import Any
 
 from pytest_asyncdb import errors
-
-if TYPE_CHECKING:
-    from pytest_asyncdb.abc import Backend, BackendSpec, Driver, Isolation, ServerProvider
-
-_PACKAGE = "pytest_asyncdb"
+from pytest_asyncdb.abc import Backend, BackendSpec, Driver, Isolation, ServerProvider
 
 
 class Registry:
@@ -23,23 +19,23 @@ class Registry:
     def __init__(self) -> None:
         #: ``module:Class`` by name, in the order in which they are listed.
         self.backends = {
-            "sqlite": f"{_PACKAGE}.backends.sqlite:SQLite",
-            "postgres": f"{_PACKAGE}.backends.postgres:Postgres",
-            "mysql": f"{_PACKAGE}.backends.mysql:MySQL",
-            "mariadb": f"{_PACKAGE}.backends.mysql:MariaDB",
+            "sqlite": "pytest_asyncdb.backends.sqlite:SQLite",
+            "postgres": "pytest_asyncdb.backends.postgres:Postgres",
+            "mysql": "pytest_asyncdb.backends.mysql:MySQL",
+            "mariadb": "pytest_asyncdb.backends.mysql:MariaDB",
         }
         #: The same, in the order in which ``auto`` tries them.
         self.providers = {
-            "memory": f"{_PACKAGE}.servers.memory:MemoryProvider",
-            "url": f"{_PACKAGE}.servers.url:UrlProvider",
-            "embedded": f"{_PACKAGE}.servers.embedded:EmbeddedProvider",
-            "container": f"{_PACKAGE}.servers.container:ContainerProvider",
-            "local": f"{_PACKAGE}.servers.local:LocalProvider",
+            "memory": "pytest_asyncdb.servers.memory:MemoryProvider",
+            "url": "pytest_asyncdb.servers.url:UrlProvider",
+            "embedded": "pytest_asyncdb.servers.embedded:EmbeddedProvider",
+            "container": "pytest_asyncdb.servers.container:ContainerProvider",
+            "local": "pytest_asyncdb.servers.local:LocalProvider",
         }
         self._isolations = {
-            "rollback": f"{_PACKAGE}.isolation.rollback:Rollback",
-            "reset": f"{_PACKAGE}.isolation.reset:Reset",
-            "copy": f"{_PACKAGE}.isolation.copy:Copy",
+            "rollback": "pytest_asyncdb.isolation.rollback:Rollback",
+            "reset": "pytest_asyncdb.isolation.reset:Reset",
+            "copy": "pytest_asyncdb.isolation.copy:Copy",
         }
         self._loaded: dict[str, Any] = {}
 
@@ -77,8 +73,7 @@ class Registry:
 
     def isolation(self, name: str) -> type[Isolation]:
         """The isolation strategy called *name*."""
-        module, _, attribute = self._isolations[name].partition(":")
-        isolation: type[Isolation] = getattr(importlib.import_module(module), attribute)
+        isolation: type[Isolation] = pkgutil.resolve_name(self._isolations[name])
         return isolation
 
     def driver(self, spec: BackendSpec, preferred: str | None = None) -> Driver:
@@ -104,6 +99,5 @@ class Registry:
 
     def _load(self, target: str) -> Any:
         if target not in self._loaded:
-            module, _, attribute = target.partition(":")
-            self._loaded[target] = getattr(importlib.import_module(module), attribute)()
+            self._loaded[target] = pkgutil.resolve_name(target)()
         return self._loaded[target]

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._config.specs import parse_spec, split_words, versioned
 from pytest_asyncdb.abc import BackendSpec, Sourced, is_tagged
-
-if TYPE_CHECKING:
-    from pytest_asyncdb._config.registry import Registry
 
 #: A comma after which the next setting begins, rather than one within a value.
 _NEXT = r",\s*(?=[\w.-]+\s*=)"

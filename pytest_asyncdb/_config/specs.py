@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._system.messages import near_miss
 from pytest_asyncdb.abc import BackendSpec, Sourced
-
-if TYPE_CHECKING:
-    from pytest_asyncdb._config.registry import Registry
 
 
 def unknown_word(
@@ -105,8 +102,7 @@ def parse_databases(written: Sourced[str], registry: Registry) -> dict[str, Back
         if not name:
             raise errors.ConfigError(
                 f"{word!r} names no database ({written.source})",
-                [],
-                [f"write it as NAME=BACKEND: asyncdb_databases = cache={word}"],
+                remedies=[f"write it as NAME=BACKEND: asyncdb_databases = cache={word}"],
             )
         databases[name] = parse_spec(spec, written.source, registry)
     return databases

@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import fnmatch
 import ipaddress
+import os
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._config.specs import parse_spec, unknown_word, versioned
 from pytest_asyncdb.abc import Sourced
-
-if TYPE_CHECKING:
-    from pytest_asyncdb._config.registry import Registry
 
 #: Parameters of a URL that name something that leads to a host.
 _INDIRECT_KEYS = ("service", "servicefile", "dsn", "read_default_file")
@@ -76,12 +73,7 @@ def _check_userinfo(rest: str, source: str) -> None:
         )
 
 
-def check_host(
-    url: Sourced[str],
-    allowed: str,
-    environment: Mapping[str, str],
-    flag: str = "--asyncdb-allow-hosts",
-) -> None:
+def check_host(url: Sourced[str], allowed: str, flag: str = "--asyncdb-allow-hosts") -> None:
     """Refuse a server that may hold real data.
 
     Args:
@@ -93,7 +85,7 @@ def check_host(
         ConfigError: The server is not known as a test server, and not allowed.
     """
     patterns = allowed.lower().replace(",", " ").split()
-    for host in hosts_of(url.value, environment):
+    for host in hosts_of(url.value):
         known = _is_local(host) or re.fullmatch(r"[a-z][a-z0-9_-]*", host.lower())
         if not known and not any(fnmatch.fnmatchcase(host.lower(), word) for word in patterns):
             hosts = ",".join([*patterns, host])
@@ -112,7 +104,7 @@ def check_host(
             )
 
 
-def hosts_of(url: str, environment: Mapping[str, str]) -> list[str]:
+def hosts_of(url: str) -> list[str]:
     """Every host name, address and socket that *url* leads to.
 
     An indirect name is returned as ``service=name``. An empty list means the driver's default
@@ -128,9 +120,9 @@ def hosts_of(url: str, environment: Mapping[str, str]) -> list[str]:
     hosts += [f"{key}={value}" for key, value in parameters if key in _INDIRECT_KEYS]
     if scheme.startswith("postgres"):  # libpq's variables; a host in the URL overrides two of them
         for name in ("PGHOSTADDR",) if named else ("PGHOST", "PGHOSTADDR"):
-            hosts += environment.get(name, "").split(",")
-        if not named and environment.get("PGSERVICE"):
-            hosts.append(f"PGSERVICE={environment['PGSERVICE']}")
+            hosts += os.environ.get(name, "").split(",")
+        if not named and (service := os.environ.get("PGSERVICE")):
+            hosts.append(f"PGSERVICE={service}")
     return [host for host in hosts if host]
 
 

@@ -18,7 +18,7 @@ from pytest_asyncdb._record.sql_text import several_statements
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Dialect
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from pytest_asyncdb._databases.plan import SchemaPlan
     from pytest_asyncdb.abc import Backend, Driver
@@ -99,6 +99,8 @@ async def build_schema(engine: AsyncEngine, backend: Backend, plan: SchemaPlan) 
         MetadataError: There are two tables of one name.
         SchemaError: With the error of the server or the migration; or a table is not in it.
     """
+    from sqlalchemy.schema import CreateSchema
+
     if plan.migrate is None:
         refuse_equal_tables(plan.metadata)
     options = engine.get_execution_options()
@@ -111,8 +113,8 @@ async def build_schema(engine: AsyncEngine, backend: Backend, plan: SchemaPlan) 
             await _migrate(engine, plan.migrate)
         else:
             async with engine.begin() as connection:
-                if backend.capabilities.schemas:
-                    await _create_schemas(connection, sorted(schemas))
+                for schema in sorted(schemas) if backend.capabilities.schemas else ():
+                    await connection.execute(CreateSchema(schema, if_not_exists=True))
                 for metadata in plan.metadata:
                     await connection.run_sync(metadata.create_all)
     except Exception as error:
@@ -156,13 +158,6 @@ async def fill(
         except Exception as error:
             raise messages.seed_failed(backend.label, error) from error
     return returned
-
-
-async def _create_schemas(connection: AsyncConnection, schemas: Sequence[str]) -> None:
-    from sqlalchemy.schema import CreateSchema
-
-    for schema in schemas:
-        await connection.execute(CreateSchema(schema, if_not_exists=True))
 
 
 async def _migrate(engine: AsyncEngine, migrate: Callable[..., Any]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._engines.build_engine import OURS, build_engine
-from pytest_asyncdb.abc import Backend, Driver, Server, Sql
+from pytest_asyncdb.abc import Backend, Driver, Rows, Server, Sql
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -43,7 +43,7 @@ class AutocommitConnection(Sql):
         connection = await self._open()
         return [tuple(row) for row in await connection.exec_driver_sql(query)]
 
-    async def script(self, statements: Sequence[str]) -> Sequence[Sequence[tuple[Any, ...]]]:
+    async def script(self, statements: Sequence[str]) -> Sequence[Rows]:
         await self._open()
         return await self._driver.run(self._driver_connection, statements) if statements else ()
 

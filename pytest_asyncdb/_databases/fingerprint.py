@@ -47,16 +47,14 @@ _PLAIN = (
 #: By the id of a function's code, with that: what its names stood for before a seed changed it. Not
 #: by the code, as code of two modules may be equal.
 _GLOBALS: dict[int, tuple[types.CodeType, list[str]]] = {}
-#: By the state of a mapped object: its description before a seed stored it.
+#: By the state of a mapped object: the description of its values before a seed stored it.
 _MAPPED: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 #: Folders whose files are made from others.
 _GENERATED = "__pycache__"
 
 
-def fingerprint(
-    plan: SchemaPlan, dialect: Dialect, options: Mapping[str, Any], hook: Any = None
-) -> str:
-    """A hash that is equal in every process of a run that would build the same.
+class Fingerprint:
+    """What a plan builds, in words that are equal in every process that would build the same.
 
     A value that cannot be described counts as different from every other one.
 
@@ -65,25 +63,38 @@ def fingerprint(
         options: The engine options.
         hook: The backend's ``after_create``.
     """
-    return _hash(_describe_plan(plan, dialect, options, hook, Description()))
 
+    def __init__(
+        self, plan: SchemaPlan, dialect: Dialect, options: Mapping[str, Any], hook: Any = None
+    ) -> None:
+        description = Description()
+        describe = description.describe
+        parts = [dialect.name, repr(plan.empty), repr(plan.extensions), describe(dict(options))]
+        parts += [describe(function) for function in (hook, plan.migrate, *plan.seeds)]
+        for metadata in plan.metadata if plan.migrate is None else ():
+            parts += _ddl(metadata, dialect)
+            parts += [describe(listener) for listener in _listeners(metadata)]
+        self._plan = plan
+        self._words = "\0".join(parts)
+        self._files = description.files
 
-def lasting_fingerprint(
-    plan: SchemaPlan, dialect: Dialect, options: Mapping[str, Any], hook: Any = None
-) -> str | None:
-    """A hash that is equal also in later runs, as long as they would build the same.
+    def of_run(self) -> str:
+        """A hash that is equal in every process of a run."""
+        return _hash(self._words)
 
-    None: a part of the plan cannot be described, so the template must not stay.
-    """
-    description = Description()
-    words = _describe_plan(plan, dialect, options, hook, description)
-    if _UNKNOWN in words:
-        return None
-    files = {*description.files, *map(str, plan.inputs)}
-    if plan.migrate is not None and hasattr(plan.migrate, "input_files"):
-        files.update(map(str, plan.migrate.input_files()))
-    contents = [f"{path} {_content(path)}" for path in sorted(files)]
-    return _hash("\0".join([words, *_versions(), *contents]))
+    def lasting(self) -> str | None:
+        """A hash that is equal also in later runs.
+
+        None: a part of the plan cannot be described, so the template must not stay.
+        """
+        if _UNKNOWN in self._words:
+            return None
+        migrate = self._plan.migrate
+        files = {*self._files, *map(str, self._plan.inputs)}
+        if migrate is not None and hasattr(migrate, "input_files"):
+            files.update(map(str, migrate.input_files()))
+        contents = [f"{path} {_content(path)}" for path in sorted(files)]
+        return _hash("\0".join([self._words, *_versions(), *contents]))
 
 
 def files_in(paths: Iterable[Path]) -> Iterator[Path]:
@@ -111,22 +122,6 @@ def _content(path: str) -> str:
 @functools.cache
 def _versions() -> tuple[str, ...]:
     return tuple(importlib.metadata.version(name) for name in ("sqlalchemy", "pytest-asyncdb"))
-
-
-def _describe_plan(
-    plan: SchemaPlan,
-    dialect: Dialect,
-    options: Mapping[str, Any],
-    hook: Any,
-    description: Description,
-) -> str:
-    describe = description.describe
-    parts = [dialect.name, repr(plan.empty), repr(plan.extensions), describe(dict(options))]
-    parts += [describe(function) for function in (hook, plan.migrate, *plan.seeds)]
-    for metadata in plan.metadata if plan.migrate is None else ():
-        parts += _ddl(metadata, dialect)
-        parts += [describe(listener) for listener in _listeners(metadata)]
-    return "\0".join(parts)
 
 
 def _ddl(metadata: MetaData, dialect: Dialect) -> Iterator[str]:
@@ -220,9 +215,8 @@ class Description:
             return self.describe([value.func, value.args, value.keywords])
         if (state := mapped_state(value)) is not None:
             if state not in _MAPPED:
-                values = self.describe(mapped_values(value))
-                _MAPPED[state] = f"{self._class(value)} {values}"
-            return _MAPPED[state]
+                _MAPPED[state] = self.describe(mapped_values(value))
+            return f"{self._class(value)} {_MAPPED[state]}"
         is_ddl = isinstance(getattr(value, "statement", None), str)  # SQLAlchemy's DDL
         if is_ddl or dataclasses.is_dataclass(value):
             return f"{self._class(value)} {self.describe(vars(value))}"
@@ -238,7 +232,9 @@ class Description:
         defaults = (function.__defaults__, function.__kwdefaults__)
         code = function.__code__
         if id(code) not in _GLOBALS:
+            files = {*self.files}
             used = [self.describe(one) for one in _globals(function, code)]
+            self.files = files  # without those of values that are described once only
             _GLOBALS[id(code)] = code, [words for words in used if _UNKNOWN not in words]
         enclosed += _GLOBALS[id(code)][1]
         return f"{self.describe(code)} {self.describe(defaults)} {enclosed}"

@@ -13,14 +13,10 @@ import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_asyncdb._system.cache_dir import private_folder, write_private
 from pytest_asyncdb._system.process_identity import Owner
-from pytest_asyncdb.abc import DatabaseRef, Server
-
-if TYPE_CHECKING:
-    from pytest_asyncdb.abc import Backend
+from pytest_asyncdb.abc import Backend, DatabaseRef, Server
 
 #: How their names begin; the databases of a run have other names.
 PREFIX = "asyncdb_kept_"
@@ -37,7 +33,6 @@ class Record:
         test: The node id of its test.
         server: The server that holds it.
         driver: The name of the driver that the test used.
-        file: The path of a database that is a file.
         owner: The process that kept it.
     """
 
@@ -45,7 +40,6 @@ class Record:
     test: str
     server: Server
     driver: str
-    file: str | None
     owner: Owner
 
     def forget(self) -> None:
@@ -90,7 +84,7 @@ def record(
     if secret:
         write_private(Path(f"{path}.client"), secret)
     owner = Owner.current(run, "a kept database")
-    values = dataclasses.asdict(Record(database.name, test, server, driver, file, owner))
+    values = dataclasses.asdict(Record(database.name, test, server, driver, owner))
     write_private(Path(f"{path}.json"), json.dumps(values))
     if server.kept is not None:
         Path(server.kept, "keep").touch()  # the server stays for longer, too

@@ -229,10 +229,10 @@ def seed_reuses_object(label: str, model: str) -> errors.SchemaError:
     )
 
 
-def not_copied(reason: str) -> errors.SchemaError:
+def not_copied(error: Exception) -> errors.SchemaError:
     """A value that ``asyncdb_seed`` has returned cannot be pickled."""
     return errors.SchemaError(
         "asyncdb.seeded: what asyncdb_seed returns cannot be copied for each test",
-        [f"pickle said: {reason}"],
+        [f"pickle said: {type(error).__name__}: {error}"],
         ["return plain values, dataclasses or mapped objects, or a dict or list of these"],
     )

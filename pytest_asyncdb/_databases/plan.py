@@ -138,8 +138,7 @@ def as_seeds(value: Any) -> tuple[Callable[..., Any], ...]:
         return tuple(seed for one in value for seed in as_seeds(one))
     raise errors.ConfigError(
         f"asyncdb_seed is not a function but {type(value).__name__} (the fixture asyncdb_seed)",
-        [],
-        ["return an async function that takes a session, or a list of these"],
+        remedies=["return an async function that takes a session, or a list of these"],
     )
 
 
@@ -218,6 +217,5 @@ def as_metadata(value: Any, source: str, what: str = "asyncdb_metadata") -> tupl
         return tuple(m for one in value for m in as_metadata(one, source, what))
     raise errors.MetadataError(
         f"{what} is not a MetaData but {type(value).__name__} ({source})",
-        [],
-        ["give a MetaData, a declarative base, or a list of these"],
+        remedies=["give a MetaData, a declarative base, or a list of these"],
     )

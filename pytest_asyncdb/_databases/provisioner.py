@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import pickle
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_asyncdb import errors
@@ -24,9 +25,8 @@ from pytest_asyncdb._databases.build import (
     try_options,
 )
 from pytest_asyncdb._databases.connection import AutocommitConnection, maintenance
-from pytest_asyncdb._databases.fingerprint import fingerprint, lasting_fingerprint
+from pytest_asyncdb._databases.fingerprint import Fingerprint
 from pytest_asyncdb._databases.kept_databases import kept_folder, kept_name
-from pytest_asyncdb._databases.seed_values import layers
 from pytest_asyncdb._databases.templates import KEPT_PREFIX, Claims, KeptTemplates
 from pytest_asyncdb.abc import Backend, Closing, Copier, DatabaseRef, Driver, Server
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: A template database, and what its seeds returned, one after the other, pickled.
+_Built = tuple[DatabaseRef, tuple[bytes, ...]]
 #: Seconds for the statements that make and drop databases.
 PATIENCE = 60.0
 
@@ -97,22 +99,20 @@ class Provisioner:
             AsyncdbError: Building it failed, now or before.
         """
         dialect = building_engine(self._url(None), options).dialect
-        hook = type(self.backend).after_create
-        key = fingerprint(plan, dialect, options, hook)
+        fingerprint = Fingerprint(plan, dialect, options, type(self.backend).after_create)
+        key = fingerprint.of_run()
         if key not in self._templates:
             try:
                 base = None if plan.base is None else self.template(plan.base, options)
+                build = functools.partial(self._build, base, plan, options)
                 if self.in_process or self.claims is None:
-                    name = f"{self.prefix}_t{next(self._numbers)}"
-                    made, seeded = self._build(name, base, plan, options)
-                elif self._kept_templates and (
-                    lasting := lasting_fingerprint(plan, dialect, options, hook)
-                ):
-                    made, seeded = self._obtain(self._kept_templates, lasting, base, plan, options)
+                    made, seeded = build(f"{self.prefix}_t{next(self._numbers)}")
+                elif self._kept_templates and (lasting := fingerprint.lasting()):
+                    made, seeded = self._obtain(self._kept_templates, lasting, build)
                 else:
                     server = self.server
                     of_server = f"{server.user}@{server.host}:{server.port} {key}"
-                    made, seeded = self._obtain(self.claims, of_server, base, plan, options)
+                    made, seeded = self._obtain(self.claims, of_server, build)
                 copier = self.run(self.backend.copier(self._maintenance, made.name, self.server))
                 self._templates[key] = Template(made, copier, seeded)
             except errors.AsyncdbError as error:
@@ -197,27 +197,21 @@ class Provisioner:
     def _url(self, name: str | None) -> URL:
         return self.backend.url(self.server, self.driver.name, name)
 
-    def _obtain(
-        self,
-        claims: Claims,
-        key: str,
-        base: Template | None,
-        plan: SchemaPlan,
-        options: Mapping[str, Any],
-    ) -> tuple[DatabaseRef, tuple[bytes, ...]]:
+    def _obtain(self, claims: Claims, key: str, build: Callable[[str], _Built]) -> _Built:
         """The template that the processes which share *claims* call *key*."""
         while (claim := claims.claim(key)).mine:
             try:
-                _, seeded = self._build(claim.name, base, plan, options)
+                _, seeded = build(claim.name)
             except BaseException as error:
                 claims.settle(key, str(error))
                 raise
             claims.settle(key, None, pickle.dumps(seeded))
-        return DatabaseRef(claim.name, self._url(claim.name)), layers(claim.seeded)
+        # A process of this user has pickled it: one of the run, or an earlier run on the server.
+        return DatabaseRef(claim.name, self._url(claim.name)), pickle.loads(claim.seeded)  # noqa: S301
 
     def _build(
-        self, name: str, base: Template | None, plan: SchemaPlan, options: Mapping[str, Any]
-    ) -> tuple[DatabaseRef, tuple[bytes, ...]]:
+        self, base: Template | None, plan: SchemaPlan, options: Mapping[str, Any], name: str
+    ) -> _Built:
         """Build the template called *name*; all of it or nothing."""
         keeper: Closing | None = None
         url = self._url(name)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import decimal
 import re
 from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, MetaData
+from sqlalchemy.schema import BLANK_SCHEMA
 
 from pytest_asyncdb._databases.plan import mapped
-
-if TYPE_CHECKING:
-    from sqlalchemy import MetaData
-    from sqlalchemy.engine import Connection
 
 #: How the names of Alembic's operations begin, and on which side the object exists.
 _SIDES = {
@@ -28,9 +29,6 @@ def differences(
     Args:
         ignore: Names of tables to leave out, besides Alembic's own ``alembic_version``.
     """
-    from alembic.autogenerate import compare_metadata
-    from alembic.migration import MigrationContext
-
     metadata = [_as_mapped(connection, one) for one in metadata]
     schemas = {table.schema for one in metadata for table in one.tables.values()}
 
@@ -55,9 +53,6 @@ def differences(
 def _as_mapped(connection: Connection, metadata: MetaData) -> MetaData:
     """*metadata* with the schemas that its tables have on *connection*. The default schema is None:
     Alembic does not know it by its name."""
-    from sqlalchemy import MetaData
-    from sqlalchemy.schema import BLANK_SCHEMA
-
     options, default = connection.get_execution_options(), connection.dialect.default_schema_name
 
     def there(schema: str | None, none: Any = None) -> Any:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.orm import Session, make_transient
 
 from pytest_asyncdb._databases import messages
 from pytest_asyncdb._databases.seed_values import mapped_objects
@@ -14,9 +17,6 @@ from pytest_asyncdb._engines.sqlalchemy_internals import (
     without_events,
 )
 
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
 #: By the state of a mapped object: its attributes before a seed stored it for the first time.
 _BEFORE: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
 
@@ -26,7 +26,6 @@ def take_again(session: Session, backend: str) -> None:
 
     SQLAlchemy takes them for stored already, so it would insert nothing.
     """
-    from sqlalchemy import event
 
     def remember(session: Session, instance: Any) -> None:
         values = mapped_values(instance).items()
@@ -46,8 +45,6 @@ def take_again(session: Session, backend: str) -> None:
 def _make_new(session: Session, first: Any) -> None:
     """Let an object, and those that are related to it, be as before a seed stored them: without an
     id that the other database has given."""
-    from sqlalchemy.orm import make_transient
-
     found = [first]
     for one in found:  # grows
         found += [

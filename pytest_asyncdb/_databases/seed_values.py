@@ -11,6 +11,7 @@ import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pytest_asyncdb import errors
 from pytest_asyncdb._databases import messages
 from pytest_asyncdb._engines.sqlalchemy_internals import mapped_state
 
@@ -18,15 +19,9 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
 
-@dataclasses.dataclass(frozen=True)
-class _NotPickled:
-    """Stands for a value that cannot be copied; the test that asks for it gets *reason*."""
-
-    reason: str
-
-
 async def pickled(session: AsyncSession, value: Any) -> bytes:
-    """The value that a seed has returned, with the columns that the database has filled in.
+    """The value that a seed has returned, with the columns that the database has filled in; or the
+    error for the test that asks for it, if it cannot be copied.
 
     Args:
         session: The seed's, after its commit.
@@ -39,13 +34,7 @@ async def pickled(session: AsyncSession, value: Any) -> bytes:
     try:
         return pickle.dumps(value)
     except Exception as error:
-        return pickle.dumps(_NotPickled(f"{type(error).__name__}: {error}"))
-
-
-def layers(data: bytes) -> tuple[bytes, ...]:
-    """What a process of this user has pickled: one of the run, or an earlier run on its server."""
-    found: tuple[bytes, ...] = pickle.loads(data)  # noqa: S301
-    return found
+        return pickle.dumps(messages.not_copied(error))
 
 
 def unpickled(returned: Sequence[bytes]) -> Any:
@@ -58,10 +47,10 @@ def unpickled(returned: Sequence[bytes]) -> Any:
     try:
         values = [pickle.loads(one) for one in returned]  # noqa: S301
     except Exception as error:
-        values = [_NotPickled(f"{type(error).__name__}: {error}")]
+        raise messages.not_copied(error) from error
     for value in values:
-        if isinstance(value, _NotPickled):
-            raise messages.not_copied(value.reason)
+        if isinstance(value, errors.SchemaError):
+            raise value
     found = [value for value in values if value is not None]
     if len(found) > 1 and all(isinstance(value, Mapping) for value in found):
         return {key: one for value in found for key, one in value.items()}

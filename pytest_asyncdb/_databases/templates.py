@@ -125,14 +125,12 @@ class KeptTemplates:
         path = self._folder / name
         while key not in self._locks:
             using = lock(path, shared=True)
-            assert using is not None
             if _is_complete(using):
                 os.utime(using)
                 self._locks[key] = using
                 break
             os.close(using)
             building = lock(path)
-            assert building is not None
             if not _is_complete(building):  # else another process has built it meanwhile
                 self._locks[key] = building
                 return Claim(name, mine=True)
@@ -169,7 +167,9 @@ def expired_templates(folder: str, databases: Iterable[str]) -> Iterator[str]:
     names = [name for name in databases if name.startswith(KEPT_PREFIX)]
     names.sort(key=lambda name: _last_use(place / name), reverse=True)
     for number, name in enumerate(names):
-        if (file := lock(place / name, wait=False)) is None:
+        try:
+            file = lock(place / name, wait=False)
+        except BlockingIOError:
             continue
         try:
             if number >= _RETENTION or not _is_complete(file):

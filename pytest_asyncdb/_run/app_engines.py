@@ -80,29 +80,21 @@ class AppEngine:
 
     def value(self) -> Any:
         """An engine, a sessionmaker, or None if it is not created yet."""
-        from sqlalchemy.engine import Engine
-        from sqlalchemy.ext.asyncio import AsyncEngine, async_scoped_session, async_sessionmaker
-        from sqlalchemy.orm import scoped_session, sessionmaker
-
-        kinds: tuple[type, ...] = (AsyncEngine, async_sessionmaker, async_scoped_session)
-        kinds = (*kinds, Engine, sessionmaker, scoped_session)
-        value = self.given
+        kinds, value = _kinds(), self.given
         if isinstance(value, str):
             value = NAMING.load(value, self.source)
         found = value
         if callable(value) and not isinstance(value, kinds):
             value = NAMING.call(value, self.word, self.source)
-        if isinstance(value, (async_scoped_session, scoped_session)):
-            value = value.session_factory
-        if value is not None and not isinstance(value, kinds):
-            if inspect.iscoroutine(value):
-                value.close()  # else Python warns that it was never awaited
-            inside = [k for k, v in getattr(value, "__dict__", {}).items() if isinstance(v, kinds)]
-            call = "" if value is found else "()"
-            paths = [f"{self.word}{call}.{name}" for name in inside]
-            kind = type(value).__name__
-            raise messages.not_an_app_engine(self.word, self.source, kind, paths)
-        return value
+        if value is None or isinstance(value, kinds):
+            return getattr(value, "session_factory", value)  # of a scoped session
+        if inspect.iscoroutine(value):
+            value.close()  # else Python warns that it was never awaited
+        inside = [k for k, v in getattr(value, "__dict__", {}).items() if isinstance(v, kinds)]
+        call = "" if value is found else "()"
+        paths = [f"{self.word}{call}.{name}" for name in inside]
+        kind = type(value).__name__
+        raise messages.not_an_app_engine(self.word, self.source, kind, paths)
 
 
 def app_engines(given: Any, source: str) -> tuple[AppEngine, ...]:
@@ -154,13 +146,19 @@ def shown_url(engine: Engine) -> str:
     return engine.url.render_as_string(hide_password=True)
 
 
+def _kinds() -> tuple[type, ...]:
+    """The classes of what an entry names, the likeliest first."""
+    from sqlalchemy.engine import Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine, async_scoped_session, async_sessionmaker
+    from sqlalchemy.orm import scoped_session, sessionmaker
+
+    of_async = (AsyncEngine, async_sessionmaker, async_scoped_session)
+    return (*of_async, Engine, sessionmaker, scoped_session)
+
+
 def name_of(engine: Engine) -> str | None:
     """``module:attribute`` of a loaded module that leads to *engine*."""
-    from sqlalchemy.engine import Engine
-    from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
-    from sqlalchemy.orm import sessionmaker
-
-    for kind in (AsyncEngine, async_sessionmaker, Engine, sessionmaker):
+    for kind in _kinds():
         for module, loaded in list(sys.modules.items()):
             for name, value in list(getattr(loaded, "__dict__", {}).items()):
                 # Not isinstance(): it would evaluate lazy proxies.

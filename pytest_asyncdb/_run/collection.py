@@ -6,7 +6,7 @@ pytest's ``usefixtures``, or carries the marker ``asyncdb``. Nothing else decide
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -102,7 +102,7 @@ def _has_marked_parameter(definition: pytest.Item) -> bool:
     return False
 
 
-def left_out(items: Iterable[pytest.Item]) -> list[pytest.Item]:
+def left_out(items: Iterable[pytest.Item]) -> Iterator[pytest.Item]:
     """The items whose backend the marker of a parameter does not allow.
 
     If it allows none of the run, the first item stays, and is skipped with the reason.
@@ -116,7 +116,6 @@ def left_out(items: Iterable[pytest.Item]) -> list[pytest.Item]:
         if isinstance(spec := spec_of(item), BackendSpec) and _is_marked(item.callspec.marks):
             others = f"-{item.callspec.id}-".replace(f"-{spec.id}-", "-", 1)
             tests.setdefault((item.parent, item.originalname, others), []).append(item)
-    found = []
     for test in tests.values():
         try:
             options = marker_options(test[0])
@@ -128,8 +127,7 @@ def left_out(items: Iterable[pytest.Item]) -> list[pytest.Item]:
         ]
         if not allowed:
             test[0].add_marker(pytest.mark.skip(reason=options.why_not(run.settings.specs)))
-        found += [item for item in test if item not in (allowed or test[:1])]
-    return found
+        yield from (item for item in test if item not in (allowed or test[:1]))
 
 
 def spec_of(item: pytest.Item | None) -> BackendSpec | None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pytest
 
 from pytest_asyncdb._run import messages
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def checked_options(value: Any, fixture: str, *refused: str) -> Mapping[str, Any]:

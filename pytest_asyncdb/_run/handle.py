@@ -250,10 +250,11 @@ class Asyncdb:
         """
         from pytest_asyncdb._databases.migrations import require_alembic
         from pytest_asyncdb._databases.plan import as_metadata, by_database
-        from pytest_asyncdb._databases.schema_diff import differences
         from pytest_asyncdb._run.open_views import NOT_GIVEN
 
         require_alembic("asyncdb.schema_differences()")
+        from pytest_asyncdb._databases.schema_diff import differences
+
         given = by_database(self._metadata, self._views, "asyncdb_metadata")[self._name]
         given = None if given is NOT_GIVEN else given
         metadata = as_metadata(given, "the fixture asyncdb_metadata")

@@ -24,7 +24,7 @@ from pytest_asyncdb._databases.connection import maintenance
 from pytest_asyncdb._databases.provisioner import drop
 from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb._run.run_lock import dead_databases
-from pytest_asyncdb.abc import BackendSpec, Server, Sourced
+from pytest_asyncdb.abc import BackendSpec, Server, Show, Sourced
 from pytest_asyncdb.servers import docker_api
 from pytest_asyncdb.servers.reusable import records
 from pytest_asyncdb.servers.server_folders import remove_folder, server_folders
@@ -91,9 +91,7 @@ def _on_this_machine() -> Iterator[Leftover]:
                 yield Leftover(text, in_use, partial(docker_api.remove, one))
 
 
-def reap(
-    urls: Sequence[str], allowed: str, dry_run: bool, write_line: Callable[[str], None]
-) -> bool:
+def reap(urls: Sequence[str], allowed: str, dry_run: bool, write_line: Show) -> bool:
     """Remove what killed runs have left on this machine and on servers.
 
     Args:
@@ -112,7 +110,7 @@ def reap(
     registry = Registry()
     targets = list(_targets(registry, urls))
     for _, url in targets:
-        check_host(url, allowed, os.environ, "--allow-hosts")
+        check_host(url, allowed, "--allow-hosts")
     found, complete = False, True
     for one in chain(_on_this_machine(), _kept_databases(registry)):
         done, reason = "would be removed", ""

@@ -12,14 +12,11 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb._run.messages import server_lost
+from pytest_asyncdb.abc import Backend, Driver, Server
 from pytest_asyncdb.errors import AsyncdbError, SchemaError
-
-if TYPE_CHECKING:
-    from pytest_asyncdb.abc import Backend, Driver, Server
 
 #: Seconds in which a server must answer.
 ANSWER = 10.0
@@ -49,18 +46,14 @@ def ask(server: Server, backend: Backend, driver: Driver) -> AsyncdbError | None
         return None
     silent = isinstance(problems[0], TimeoutError)
     seen = f"no answer within {ANSWER:g} s" if silent else str(problems[0])
-    return server_lost(backend.label, server.provider, f"{server.host}:{server.port}", seen)
+    return server_lost(backend.label, server, seen)
 
 
 async def _query(server: Server, backend: Backend, driver: Driver) -> None:
     from pytest_asyncdb._databases.connection import maintenance
 
-    sql = maintenance(server, backend, driver)
-    try:
-        async with asyncio.timeout(ANSWER):
-            await sql.fetch(backend.version_query())
-    finally:
-        await sql.close()
+    async with maintenance(server, backend, driver) as sql, asyncio.timeout(ANSWER):
+        await sql.fetch(backend.version_query())
 
 
 class Liveness:

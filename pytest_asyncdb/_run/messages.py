@@ -24,9 +24,7 @@ def server_unavailable(
     )
 
 
-def server_lost(
-    label: str, provider: str, where: str, seen: str, kept: bool = False
-) -> errors.AsyncdbError:
+def server_lost(label: str, server: Server, seen: str, kept: bool = False) -> errors.AsyncdbError:
     """A server does not answer any more.
 
     Args:
@@ -34,12 +32,13 @@ def server_lost(
         kept: It was kept for later runs.
     """
     remedy = "see what has ended it (the memory of the machine, the disk), then run the tests again"
-    if provider == "url":
+    if server.provider == "url":
         remedy = "see that the server runs and can be reached, then run the tests again"
     elif kept:
         remedy = "python -m pytest_asyncdb reap, then run the tests again"
     what = "that was kept for later runs does not answer" if kept else "is gone"
-    text = f"the {label} server {what} (provider {provider}, {where})"
+    where = f"provider {server.provider}, {server.host}:{server.port}"
+    text = f"the {label} server {what} ({where})"
     return errors.AsyncdbError(text, [seen], [remedy], "Seen:")
 
 
@@ -159,8 +158,7 @@ def no_metadata() -> errors.ConfigError:
     """A database test has no tables."""
     return errors.ConfigError(
         "no tables are named for database tests (asyncdb_metadata is not set)",
-        [],
-        [
+        remedies=[
             "add to the ini file: asyncdb_metadata = app.models:Base",
             "or, with Alembic: asyncdb_migrations = alembic.ini",
             "override the fixture asyncdb_metadata or asyncdb_migrate in a conftest.py",
@@ -207,8 +205,7 @@ def not_a_mapping(fixture: str, found: str) -> errors.ConfigError:
     """
     return errors.ConfigError(
         f"{fixture} is not a mapping but {found} (the fixture {fixture})",
-        [],
-        ["return a dict of arguments; an empty one if there are none"],
+        remedies=["return a dict of arguments; an empty one if there are none"],
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_asyncdb._databases.plan import (
     MAIN,
@@ -17,10 +17,8 @@ from pytest_asyncdb._databases.plan import (
     unknown_database,
 )
 from pytest_asyncdb._run import messages
-
-if TYPE_CHECKING:
-    from pytest_asyncdb._run.run import Run
-    from pytest_asyncdb.abc import BackendSpec, View, ViewRequest
+from pytest_asyncdb._run.run import Run
+from pytest_asyncdb.abc import BackendSpec, View, ViewRequest
 
 #: The value of ``asyncdb_metadata`` if no tables are named.
 NOT_GIVEN = object()

@@ -7,13 +7,13 @@ workers.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import contextlib
 import dataclasses
 import importlib
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,13 +23,11 @@ from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb._record.text import error_text
 from pytest_asyncdb._run import liveness, messages
 from pytest_asyncdb._run.runs import prefix_of
+from pytest_asyncdb._run.server_choice import ServerChoice
+from pytest_asyncdb.abc import BackendSpec, Server, Show
 
 if TYPE_CHECKING:
-    from pytest_asyncdb._config.options import Settings
-    from pytest_asyncdb._config.registry import Registry
     from pytest_asyncdb._run.run_lock import Lease
-    from pytest_asyncdb._run.server_choice import ServerChoice
-    from pytest_asyncdb.abc import BackendSpec, Candidate, Server, ServerProvider
 
 #: Connections of a managed server that are its administrator's.
 _ADMINISTRATORS = 10
@@ -51,23 +49,16 @@ class OwnedServers:
         run: The run id.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        registry: Registry,
-        choice: ServerChoice,
-        progress: Callable[[str], None],
-        run: str,
-    ) -> None:
+    def __init__(self, choice: ServerChoice, progress: Show, run: str) -> None:
         self.choice = choice
         self.templates = TemplateBook(prefix_of(run))
-        self._settings = settings
-        self._registry = registry
+        self._settings = choice.settings
+        self._registry = choice.registry
         self._progress = progress
         self._run = run
         self._lock = threading.Lock()
-        self._futures: dict[tuple[str, str | None], concurrent.futures.Future[Server]] = {}
-        self._stack = contextlib.ExitStack()
+        self._futures: dict[tuple[str, str | None], Future[Server]] = {}
+        self._stack = ExitStack()
         self._reaping: threading.Thread | None = None
         self._closed = False
 
@@ -106,31 +97,26 @@ class OwnedServers:
                 future.cancel()
                 # Ctrl-C in the middle of an import can leave the import lock taken; a thread then
                 # waits for it without end. The supervisor ends what that thread has started.
-                concurrent.futures.wait([future], _STARTING)
+                wait([future], _STARTING)
         if self._reaping is not None:
             self._reaping.join(_REAPING)
 
-    def _future(self, spec: BackendSpec) -> concurrent.futures.Future[Server]:
+    def _future(self, spec: BackendSpec) -> Future[Server]:
         key = (spec.backend, spec.version)
         with self._lock:
             if self._closed:
                 raise errors.ServerUnavailable("the run is ending: no server is started any more")
             if key not in self._futures:
-                future = self._futures[key] = concurrent.futures.Future()
+                future = self._futures[key] = Future()
                 try:
-                    self._begin(spec, future, *self.choice.find(spec))
+                    self._begin(spec, future)
                 except BaseException as error:
                     future.set_exception(error)
             return self._futures[key]
 
-    def _begin(
-        self,
-        spec: BackendSpec,
-        future: concurrent.futures.Future[Server],
-        provider: ServerProvider,
-        found: Candidate,
-    ) -> None:
+    def _begin(self, spec: BackendSpec, future: Future[Server]) -> None:
         """Let the provider start the server in a thread."""
+        provider, found = self.choice.find(spec)
         backend, driver = self._registry.backend(spec.backend), self.choice.driver(spec)
         provider.run, provider.reuse = self._run, self._settings.reuse
         provider.load(found, backend)
@@ -149,10 +135,7 @@ class OwnedServers:
         ).start()
 
     def _obtain(
-        self,
-        spec: BackendSpec,
-        context: contextlib.AbstractContextManager[Server],
-        future: concurrent.futures.Future[Server],
+        self, spec: BackendSpec, context: AbstractContextManager[Server], future: Future[Server]
     ) -> None:
         if not future.set_running_or_notify_cancel():
             return
@@ -209,9 +192,8 @@ class OwnedServers:
             limit = selector_loop.run(asyncio.wait_for(asking, liveness.ANSWER))
         except Exception as error:
             if server.kept is not None:
-                place, seen = f"{server.host}:{server.port}", error_text(error)
-                label, provider = backend.label, server.provider
-                raise messages.server_lost(label, provider, place, seen, kept=True) from error
+                seen = error_text(error)
+                raise messages.server_lost(backend.label, server, seen, kept=True) from error
             if lost := liveness.ask(server, backend, driver):
                 raise lost from error
             raise

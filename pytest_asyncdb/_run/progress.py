@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import pytest
+import pytest
 
 #: Its name among pytest's plugins.
 PROGRESS = "asyncdb-progress"

@@ -5,10 +5,7 @@ tests/unit/test_private_names.py fails if one is gone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import pytest
+import pytest
 
 
 def configure(config: pytest.Config) -> None:

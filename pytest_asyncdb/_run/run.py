@@ -56,7 +56,7 @@ class Run:
 
     def __init__(self, config: pytest.Config, registry: Registry) -> None:
         self.registry = registry
-        self.settings: Settings = read_settings(config, registry, os.environ)
+        self.settings: Settings = read_settings(config, registry)
         self.choice = ServerChoice(self.settings, registry)
         xdist = getattr(config, "workerinput", {})
         self.worker: str = xdist.get("workerid", "main")
@@ -68,13 +68,11 @@ class Run:
             channel, self.id = xdist[KEY]
             self.servers = ChannelServers(channel)
         else:
-            check_hosts(self.settings, os.environ)
+            check_hosts(self.settings)
             self.id = new_id()
             progress: Progress | None = config.pluginmanager.get_plugin(PROGRESS)
             assert progress is not None
-            self.servers = self.owned = OwnedServers(
-                self.settings, registry, self.choice, progress, self.id
-            )
+            self.servers = self.owned = OwnedServers(self.choice, progress, self.id)
         written = self.settings.app_engines
         #: The application's engines that the ini file names.
         self.named_engines = app_engines(written.value, written.source)

@@ -12,7 +12,6 @@ import contextlib
 import math
 import threading
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
 
 from pytest_asyncdb._databases.connection import AutocommitConnection, maintenance
 from pytest_asyncdb._databases.provisioner import drop, drop_leftovers
@@ -21,10 +20,8 @@ from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb._run import liveness
 from pytest_asyncdb._run.messages import one_connection
 from pytest_asyncdb._run.runs import prefix_of, run_of
+from pytest_asyncdb.abc import Backend, Driver, Server
 from pytest_asyncdb.errors import AsyncdbError
-
-if TYPE_CHECKING:
-    from pytest_asyncdb.abc import Backend, Driver, Server
 
 #: Seconds in which a pooler must give a second connection.
 _SECOND = 5.0

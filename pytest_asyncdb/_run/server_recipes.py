@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from pytest_asyncdb._config.options import Settings
+from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb.abc import LocalPlace, LocalRecipe
-
-if TYPE_CHECKING:
-    from pytest_asyncdb._config.options import Settings
-    from pytest_asyncdb._config.registry import Registry
 
 
 def configure(settings: Settings, registry: Registry) -> None:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._databases.templates import Claim
+from pytest_asyncdb._run.owned_servers import OwnedServers
 from pytest_asyncdb.abc import BackendSpec, Server
-
-if TYPE_CHECKING:
-    from pytest_asyncdb._run.owned_servers import OwnedServers
 
 #: The key in ``workerinput``, which execnet sends, of the channel and the run id.
 KEY = "asyncdb"

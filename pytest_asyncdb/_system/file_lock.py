@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 
-def lock(path: Path, *, shared: bool = False, wait: bool = True) -> int | None:
+def lock(path: Path, *, shared: bool = False, wait: bool = True) -> int:
     """Lock a file, which is created if it does not exist; closing the result releases the lock.
 
     Args:
@@ -18,9 +18,10 @@ def lock(path: Path, *, shared: bool = False, wait: bool = True) -> int | None:
         wait: Wait until other processes release their locks.
 
     Returns:
-        The open file; None if *wait* is false and another process has a lock.
+        The open file.
 
     Raises:
+        BlockingIOError: *wait* is false, and another process has a lock.
         OSError: The file cannot be opened.
     """
     import fcntl
@@ -29,9 +30,7 @@ def lock(path: Path, *, shared: bool = False, wait: bool = True) -> int | None:
     how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
     try:
         fcntl.flock(file, how)
-    except BaseException as error:
+    except BaseException:
         os.close(file)
-        if isinstance(error, BlockingIOError):
-            return None
         raise
     return file

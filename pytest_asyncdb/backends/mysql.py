@@ -39,7 +39,6 @@ _THROW_AWAY = (
     # Else the events of the schema run in templates and copies.
     "--event-scheduler=OFF",
 )
-_TUNING = "no binary log, no flush at commit, no doublewrite"
 
 
 #: Of the account's own limit, the connection that holds the run's lock is taken off.
@@ -82,6 +81,9 @@ class _MySQLFamily(Backend):
     create_grant = r"GRANT ALL ON `asyncdb\_%`.* TO '{user}'"
     probe = "DO 0"  # aiomysql ignores the status that comes with rows
 
+    tuning = "no binary log, no flush at commit, no doublewrite"
+    user = "root"
+    maintenance = "information_schema"
     own_settings = frozenset({"port", "bind_address", "socket", "datadir", "event_scheduler"})
 
     def set_at_start(self, name: str, value: str) -> Sequence[str]:
@@ -216,11 +218,6 @@ def _local(
             f"ALTER USER IF EXISTS 'root'@'{host}' IDENTIFIED BY '{{password}}';\n"
             for host in ("localhost", "127.0.0.1", "::1")
         ),
-        stop="SIGKILL",
-        refuses_root=False,
-        user="root",
-        maintenance="information_schema",
-        tuning=_TUNING,
         recognises=recognises,
     )
 
@@ -237,9 +234,6 @@ def _container(image: str, tag: str) -> ContainerRecipe:
         },
         command=(*_THROW_AWAY, "--skip-name-resolve"),
         data_folder="/var/lib/mysql",
-        user="root",
-        maintenance="information_schema",
-        tuning=f"data in memory, {_TUNING}",
     )
 
 

@@ -3,17 +3,15 @@ needs it."""
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib
 import re
-from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from pytest_asyncdb.abc import Driver
+from pytest_asyncdb.abc import Driver, Rows, Side
 from pytest_asyncdb.backends.mysql_dump import literal
-
-if TYPE_CHECKING:
-    import asyncio
 
 #: ``SERVER_STATUS_IN_TRANS`` of the protocol.
 _IN_TRANSACTION = 1
@@ -66,9 +64,7 @@ class _MySQLDriver(Driver):
         result = cursor._cursor._result
         return result is None or not result.has_next
 
-    async def run(
-        self, connection: Any, statements: Sequence[str]
-    ) -> Sequence[Sequence[tuple[Any, ...]]]:
+    async def run(self, connection: Any, statements: Sequence[str]) -> Sequence[Rows]:
         # Both drivers always allow several statements in one round trip.
         cursor = connection.cursor(_silent(self.module))
         if not hasattr(cursor, "execute"):
@@ -84,9 +80,9 @@ class _MySQLDriver(Driver):
 
     async def session_settings(self, connection: Any) -> Sequence[str]:
         variables = "SHOW SESSION VARIABLES"
-        connected = dict(await self.ask(connection, variables))
+        connected: dict[str, str] = dict(await self.ask(connection, variables))
         await self.reset_session(connection, [], [])
-        after = dict(await self.ask(connection, variables))
+        after: dict[str, str] = dict(await self.ask(connection, variables))
         values = [
             f"{name} = {_value(value)}"
             for name, value in connected.items()
@@ -120,12 +116,7 @@ class _MySQLDriver(Driver):
         connection.server_status = connection._result.server_status
         return True
 
-    async def cancel(
-        self,
-        connection: Any,
-        statement: asyncio.Future[Any],
-        side: Callable[[str], Coroutine[Any, Any, None]],
-    ) -> None:
+    async def cancel(self, connection: Any, statement: asyncio.Future[Any], side: Side) -> None:
         # Cancelling the future would make the driver close the connection.
         await side(f"KILL QUERY {int(connection.thread_id())}")
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-from pytest_asyncdb.abc import LEFT_OPEN, LEFT_TEXT, Sql
+from pytest_asyncdb.abc import LEFT_OPEN, LEFT_TEXT, Rows, Sql
 from pytest_asyncdb.backends.mysql_dump import HISTORY, TABLES, Definitions, literal, quoted
 
 #: Counters of the statements that may change a schema, in any session and in procedures. TRUNCATE
@@ -35,9 +34,6 @@ INNODB = "SHOW ENGINE INNODB STATUS"
 _ACTIVE = re.compile(
     r"^---TRANSACTION \d+, ACTIVE.*\n(?:(?!---).*\n)*?\w+ thread id (\d+)", re.MULTILINE
 )
-
-
-Rows = Sequence[tuple[Any, ...]]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,7 +44,6 @@ _THROW_AWAY = (
 )
 #: The first number of the plugin's advisory locks: "asdb".
 _LOCKS = 0x61736462
-_TUNING = "no fsync, no full-page writes"
 
 
 #: Every glibc and musl has C.UTF-8; macOS does not.
@@ -174,6 +173,9 @@ class Postgres(Backend):
     own_settings = frozenset(
         {"port", "listen_addresses", "unix_socket_directories", "data_directory", "hba_file"}
     )
+    tuning = "no fsync, no full-page writes"
+    user = "postgres"
+    maintenance = "postgres"
     local = LocalRecipe(
         programs=("postgres", "initdb"),
         folders=(
@@ -187,9 +189,6 @@ class Postgres(Backend):
         credentials="{password}\n",
         stop="SIGQUIT",  # "immediate shutdown": no checkpoint, shared memory removed
         refuses_root=True,
-        user="postgres",
-        maintenance="postgres",
-        tuning=_TUNING,
         recognises=lambda line: "PostgreSQL" in line,
     )
     container = ContainerRecipe(
@@ -199,9 +198,6 @@ class Postgres(Backend):
         environment=_environment,
         command=tuple(word for setting in _THROW_AWAY for word in ("-c", setting)),
         data_folder="/asyncdb",
-        user="postgres",
-        maintenance="postgres",
-        tuning=f"data in memory, {_TUNING}",
     )
 
     def set_at_start(self, name: str, value: str) -> Sequence[str]:

@@ -3,14 +3,12 @@ it."""
 
 from __future__ import annotations
 
+import asyncio
 import types
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
-from pytest_asyncdb.abc import Driver
-
-if TYPE_CHECKING:
-    import asyncio
+from pytest_asyncdb.abc import Driver, Rows, Side
 
 
 class _PostgresDriver(Driver):
@@ -27,12 +25,7 @@ class _PostgresDriver(Driver):
         await connection.execute("; ".join(statements))
         return ()
 
-    async def cancel(
-        self,
-        connection: Any,
-        statement: asyncio.Future[Any],
-        side: Callable[[str], Coroutine[Any, Any, None]],
-    ) -> None:
+    async def cancel(self, connection: Any, statement: asyncio.Future[Any], side: Side) -> None:
         statement.cancel()  # both cancel it on the server, and wait until that is done
 
     def error_code(self, error: BaseException) -> int | str | None:
@@ -81,7 +74,7 @@ class Asyncpg(_PostgresDriver):
         )
         return error
 
-    async def ask(self, connection: Any, query: str) -> Sequence[tuple[Any, ...]]:
+    async def ask(self, connection: Any, query: str) -> Rows:
         return [tuple(row) for row in await connection.fetch(query)]
 
     async def reset_session(
@@ -139,7 +132,7 @@ class Psycopg(_PostgresDriver):
             then = ["ROLLBACK", *then]  # of the transaction that run() begins
         return await super().reset_session(connection, first, then)
 
-    async def ask(self, connection: Any, query: str) -> Sequence[tuple[Any, ...]]:
+    async def ask(self, connection: Any, query: str) -> Rows:
         cursor = await connection.execute(query)
         return await cursor.fetchall()  # type: ignore[no-any-return]
 

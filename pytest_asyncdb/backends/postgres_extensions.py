@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._record.text import error_text
 from pytest_asyncdb._system.messages import near_miss
-
-if TYPE_CHECKING:
-    from pytest_asyncdb.abc import Backend, Server, Sql
+from pytest_asyncdb.abc import Backend, Server, Sql
 
 #: Images that have an extension, by its name.
 IMAGES: Mapping[str, str] = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb.abc import (
@@ -21,6 +21,7 @@ from pytest_asyncdb.abc import (
     DatabaseRef,
     Driver,
     Restorer,
+    Side,
     Sql,
 )
 
@@ -120,12 +121,7 @@ class Aiosqlite(Driver):
             return True
         return False
 
-    async def cancel(
-        self,
-        connection: Any,
-        statement: asyncio.Future[Any],
-        side: Callable[[str], Coroutine[Any, Any, None]],
-    ) -> None:
+    async def cancel(self, connection: Any, statement: asyncio.Future[Any], side: Side) -> None:
         from asyncio import wait
 
         # The thread of aiosqlite may not have begun the statement yet: again until it has ended.

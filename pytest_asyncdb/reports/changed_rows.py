@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._record import row_changes
+from pytest_asyncdb._record.row_changes import Row, TableChanges
 from pytest_asyncdb._record.sql_text import only_reads
 from pytest_asyncdb._record.statement_text import value_text
 from pytest_asyncdb._record.text import has_secret, wrap
-
-if TYPE_CHECKING:
-    from pytest_asyncdb._record.row_changes import Row, TableChanges
-    from pytest_asyncdb._run.run import Run
-    from pytest_asyncdb.abc import View
+from pytest_asyncdb._run.run import Run
+from pytest_asyncdb.abc import View
 
 #: Number of rows of a table that are shown.
 _SHOWN = 10

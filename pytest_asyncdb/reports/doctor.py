@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._record.text import counted, wrap
+from pytest_asyncdb._run.run import Run
 from pytest_asyncdb.abc import BackendSpec
 from pytest_asyncdb.reports import portability
 from pytest_asyncdb.reports.header import backend_line, version_of
-
-if TYPE_CHECKING:
-    import pytest
-
-    from pytest_asyncdb._run.run import Run
 
 _PACKAGES = ("pytest-asyncdb", "pytest", "SQLAlchemy", "pytest-asyncio", "anyio", "pytest-xdist")
 
@@ -37,8 +35,9 @@ class Finding(NamedTuple):
 
 def examine(config: pytest.Config, run: Run) -> dict[str, list[Finding]]:
     """All findings by part."""
+    names = [f"{name} {found}" for name in _PACKAGES if (found := version_of(name)) is not None]
     return {
-        "python": [*_python()],
+        "python": [Finding("ok", f"Python {platform.python_version()}, {', '.join(names)}")],
         "loops": [*_loops(config)],
         "servers": [*_servers(run)],
         "application": [*_application(run)],
@@ -64,11 +63,6 @@ def render(found: dict[str, list[Finding]]) -> str:
 def wrong(found: dict[str, list[Finding]]) -> int:
     """The number of findings that make the exit code 1."""
     return sum(f.level == "wrong" for findings in found.values() for f in findings)
-
-
-def _python() -> Iterator[Finding]:
-    names = [f"{name} {found}" for name in _PACKAGES if (found := version_of(name)) is not None]
-    yield Finding("ok", f"Python {platform.python_version()}, {', '.join(names)}")
 
 
 def _loops(config: pytest.Config) -> Iterator[Finding]:
@@ -135,7 +129,7 @@ def _application(run: Run) -> Iterator[Finding]:
         dialects = {spec.backend: run.backend(spec).dialect for spec in settings.specs}
         try:
             metadata = as_metadata(named, settings.metadata.source)
-            problems = portability.problems(metadata, dialects)
+            problems = [*portability.problems(metadata, dialects)]
         except Exception:
             return  # it is among the findings above
         for problem in problems:

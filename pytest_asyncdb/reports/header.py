@@ -5,19 +5,14 @@ from __future__ import annotations
 import contextlib
 import platform
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._record.text import counted
 from pytest_asyncdb._run.other_engines import COLLECTION, OtherEngine
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from pytest_asyncdb._run.run import Run
-    from pytest_asyncdb.abc import BackendSpec
-
+from pytest_asyncdb._run.run import Run
+from pytest_asyncdb.abc import BackendSpec
 
 #: Number of engines that the summary shows.
 _SHOWN = 10
@@ -93,35 +88,33 @@ def version_of(module: str) -> str | None:
         return None
 
 
-def notes(run: Run, reports: Iterable[object]) -> list[str]:
+def notes(run: Run, reports: Iterable[object]) -> Iterator[str]:
     """Lines for the end of the run.
 
     Args:
         reports: pytest's reports of all tests, with the attributes that ``item_report.py``
             has added to them, also in xdist's workers.
     """
-    lines = []
     reports = list(reports)
     only = Counter(r.asyncdb_only for r in reports if hasattr(r, "asyncdb_only"))
-    lines += [
-        f"asyncdb: {counted(number, 'test')} ran on {word} only: "
-        "pytest cannot parametrise unittest classes and doctests"
-        for word, number in only.items()
-    ]
+    for word, number in only.items():
+        yield (
+            f"asyncdb: {counted(number, 'test')} ran on {word} only: "
+            "pytest cannot parametrise unittest classes and doctests"
+        )
     unseen = Counter(word for r in reports for word in getattr(r, "asyncdb_unseen", ()))
-    lines += [
-        f"asyncdb: the database was replaced after {counted(number, 'test')}, "
-        f"as its changes cannot be seen: {word}"
-        for word, number in unseen.items()
-    ]
-    lines += _kept(reports)
-    lines += _other_engines(reports, run)
-    lines += _late(reports)
+    for word, number in unseen.items():
+        yield (
+            f"asyncdb: the database was replaced after {counted(number, 'test')}, "
+            f"as its changes cannot be seen: {word}"
+        )
+    yield from _kept(reports)
+    yield from _other_engines(reports, run)
+    yield from _late(reports)
     if run.settings.stats:
         from pytest_asyncdb.reports import timing_table
 
-        lines += timing_table.table(run, reports)
-    return lines
+        yield from timing_table.table(run, reports)
 
 
 def _other_engines(reports: Iterable[object], run: Run) -> Iterator[str]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pytest
 
 from pytest_asyncdb._record.call_sites import lines_of, places_of_error
 from pytest_asyncdb._run import unparametrised
 from pytest_asyncdb._run.stash import ITEM, RUN, is_running, state_of
 from pytest_asyncdb.reports.causes import chain
-
-if TYPE_CHECKING:
-    import pytest
 
 #: Number of tests of xdist's workers, and of lines of the user's code, that are shown.
 _SHOWN, _PLACES = 10, 3

@@ -11,15 +11,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import pytest
+
 from pytest_asyncdb._run.collection import BACKEND, spec_of
-from pytest_asyncdb._run.stash import RUN, forget_test, state_of
+from pytest_asyncdb._run.run import Run
+from pytest_asyncdb._run.stash import RUN, TestState, forget_test, state_of
 
 if TYPE_CHECKING:
-    import pytest
-
     from pytest_asyncdb._record.statement_log import StatementLog, Step
-    from pytest_asyncdb._run.run import Run
-    from pytest_asyncdb._run.stash import TestState
 
 #: Number of statements that are shown, the last ones, and of lines that they take at most.
 _SHOWN, _LINES = 5, 7

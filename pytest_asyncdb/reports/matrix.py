@@ -7,15 +7,13 @@ import re
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_asyncdb._record.text import counted, shorten, wrap
+from pytest_asyncdb._run.run import Run
 from pytest_asyncdb.reports.causes import CAUSES, SETUP
 from pytest_asyncdb.reports.header import servers, versions
 from pytest_asyncdb.reports.outcome import details, summary, without_passwords
-
-if TYPE_CHECKING:
-    from pytest_asyncdb._run.run import Run
 
 #: Number of tests that the terminal shows for each cause.
 _SHOWN = 10

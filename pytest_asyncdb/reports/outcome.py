@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import re
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pytest
 
 from pytest_asyncdb._record.statement_log import StatementLog
 from pytest_asyncdb._record.text import cut, cut_middle, has_secret
+from pytest_asyncdb.abc import BackendSpec
 from pytest_asyncdb.errors import AsyncdbError
 from pytest_asyncdb.reports.causes import SETUP, cause, chain, code_of
-
-if TYPE_CHECKING:
-    import pytest
-
-    from pytest_asyncdb.abc import BackendSpec
 
 #: Characters of a message or a statement; of a message only the beginning is read.
 _LONG, _READ = 300, 10_000

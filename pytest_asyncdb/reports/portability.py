@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from sqlalchemy import MetaData, Table
-    from sqlalchemy.engine import Dialect
+from sqlalchemy.engine import Dialect, make_url
+from sqlalchemy.exc import CompileError
+from sqlalchemy.schema import CreateIndex, CreateTable, MetaData, Table
+from sqlalchemy.types import TypeDecorator
 
 #: Number of places that are named.
 _PLACES = 6
@@ -90,28 +91,18 @@ RULES = (
 )
 
 
-class Problem(NamedTuple):
-    """Parts of the metadata that some backends cannot store, for one reason.
-
-    Args:
-        where: The backends and the places: columns such as ``users.tags``, or tables.
-        means: What happens.
-        instead: The portable alternative.
-    """
-
-    where: str
-    means: str
-    instead: str
-
-
-def problems(metadata: Iterable[MetaData], dialects: dict[str, str]) -> list[Problem]:
+def problems(
+    metadata: Iterable[MetaData], dialects: dict[str, str]
+) -> Iterator[tuple[str, str, str]]:
     """Everything that is not portable.
 
     Args:
         dialects: The name of SQLAlchemy's dialect by backend.
-    """
-    from sqlalchemy.engine import make_url
 
+    Yields:
+        The backends and the places, which are columns such as ``users.tags``, or tables; what
+        happens; the portable alternative.
+    """
     tables = [table for one in metadata for table in one.tables.values()]
     found: defaultdict[tuple[Any, ...], list[str]] = defaultdict(list)
     for backend, name in dialects.items():
@@ -122,20 +113,14 @@ def problems(metadata: Iterable[MetaData], dialects: dict[str, str]) -> list[Pro
                 places[means, instead].append(place)
         for reason, several in places.items():
             found[*reason, tuple(several)].append(backend)
-    result = []
     for (means, instead, all_places), backends in found.items():
         more = len(all_places) - _PLACES
         where = ", ".join(all_places[:_PLACES]) + (f" and {more} more" if more > 0 else "")
-        result.append(Problem(f"{', '.join(backends)} cannot hold: {where}", means, instead))
-    return result
+        yield f"{', '.join(backends)} cannot hold: {where}", means, instead
 
 
 def _in_table(table: Table, backend: str, dialect: Dialect) -> Iterator[tuple[str, str, str]]:
     """Meaning, alternative and place of each problem."""
-    from sqlalchemy.exc import CompileError
-    from sqlalchemy.schema import CreateIndex, CreateTable
-    from sqlalchemy.types import TypeDecorator
-
     complete = True
     for column in table.columns:
         place = f"{table.name}.{column.name}"

@@ -6,14 +6,13 @@ The reports are changed when pytest is about to print them; JUnit's file has bee
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pytest
 
 from pytest_asyncdb._record.text import shorten, wrap
 from pytest_asyncdb._run.collection import BACKEND
 from pytest_asyncdb.reports.outcome import summary
-
-if TYPE_CHECKING:
-    import pytest
 
 #: Characters of an error that is named again.
 _LONG = 150

@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_asyncdb._record.text import duration
-
-if TYPE_CHECKING:
-    from pytest_asyncdb._run.run import Run
-    from pytest_asyncdb.abc import BackendSpec
+from pytest_asyncdb._run.run import Run
+from pytest_asyncdb.abc import BackendSpec
 
 #: Seconds and test, by the backend as written and the line of the table.
 _Times = defaultdict[tuple[str, str], list[tuple[float, str]]]

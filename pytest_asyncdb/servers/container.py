@@ -13,8 +13,7 @@ import dataclasses
 import importlib.util
 import os
 import secrets
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 from pytest_asyncdb._system.process_identity import Owner
@@ -25,16 +24,11 @@ from pytest_asyncdb.abc import (
     Driver,
     Server,
     ServerProvider,
+    Show,
     Sourced,
 )
 from pytest_asyncdb.errors import ProviderUnavailable
-from pytest_asyncdb.servers.docker_api import (
-    engine_address,
-    has_image,
-    image_id,
-    ping,
-    remove_dead,
-)
+from pytest_asyncdb.servers.docker_api import engine_address, has_image, ping, remove_dead
 from pytest_asyncdb.servers.messages import server_start, server_too_old
 from pytest_asyncdb.servers.readiness import (
     NotReady,
@@ -74,7 +68,8 @@ class ContainerProvider(ServerProvider):
         reason, at_hand = f"Docker answers at {engine}", has_image(engine, image)
         if recipe.images:
             reason = f"image {image}; {reason}"
-        return Candidate(self.name, reason, tag, recipe.tuning, image, at_hand=at_hand)
+        tuning = f"data in memory, {backend.tuning}"
+        return Candidate(self.name, reason, tag, tuning, image, at_hand=at_hand)
 
     def load(self, found: Candidate, backend: Backend) -> None:
         if not (self.keeps and self.reuse):  # else the container may be there already
@@ -82,17 +77,11 @@ class ContainerProvider(ServerProvider):
 
     @contextlib.contextmanager
     def obtain(
-        self,
-        found: Candidate,
-        spec: BackendSpec,
-        backend: Backend,
-        driver: Driver,
-        progress: Callable[[str], None],
+        self, found: Candidate, spec: BackendSpec, backend: Backend, driver: Driver, progress: Show
     ) -> Iterator[Server]:
         recipe = backend.container
         assert recipe is not None
         image: str = found.detail
-        began = time.monotonic()
 
         def get_image(container: Container) -> str:
             text = f"{backend.label}: getting the image {image}"
@@ -100,10 +89,8 @@ class ContainerProvider(ServerProvider):
                 return container.get_image()
 
         def words() -> list[str]:
-            number = image_id(image)
-            if number is None:
-                with Container(image) as container:
-                    number = get_image(container)
+            with Container(image) as container:
+                number = get_image(container)
             variables = recipe.environment(found.version or "").items()
             settings = [*recipe.command, str(recipe.port), recipe.data_folder]
             settings += map(str, variables)
@@ -118,7 +105,7 @@ class ContainerProvider(ServerProvider):
                 get_image(container)
                 with _reported(backend, image, container), patience(progress, text):
                     host, port = container.start(recipe, password, owner)
-                    server = managed_server(found, backend, recipe, password)
+                    server = managed_server(found, backend, password)
                     server = dataclasses.replace(server, host=host, port=port)
                     # A try costs processor time that the server needs to start.
                     check = container.check
@@ -129,7 +116,7 @@ class ContainerProvider(ServerProvider):
                 yield dataclasses.replace(server, version=version), partial(container.keep, owner)
 
         with obtained(self, f"a {backend.label} container", words, started) as server:
-            yield dataclasses.replace(server, seconds=time.monotonic() - began)
+            yield server
 
 
 @contextlib.contextmanager

@@ -112,15 +112,6 @@ def connected() -> Iterator[Any]:
         yield client
 
 
-def image_id(image: str) -> str | None:
-    """The id of the image that has this name now; None if the engine does not have it."""
-    from docker.errors import ImageNotFound
-
-    with connected() as client, contextlib.suppress(ImageNotFound):
-        return str(client.images.get(full_name(image)).id)
-    return None
-
-
 def is_running(name: str) -> bool:
     """Does a container run, as far as the engine can be asked?"""
     with contextlib.suppress(Exception), connected() as client:

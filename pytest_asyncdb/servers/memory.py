@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from pytest_asyncdb.abc import (
     Backend,
@@ -12,6 +12,7 @@ from pytest_asyncdb.abc import (
     Driver,
     Server,
     ServerProvider,
+    Show,
     Sourced,
 )
 from pytest_asyncdb.errors import ProviderUnavailable
@@ -33,11 +34,6 @@ class MemoryProvider(ServerProvider):
 
     @contextlib.contextmanager
     def obtain(
-        self,
-        found: Candidate,
-        spec: BackendSpec,
-        backend: Backend,
-        driver: Driver,
-        progress: Callable[[str], None],
+        self, found: Candidate, spec: BackendSpec, backend: Backend, driver: Driver, progress: Show
     ) -> Iterator[Server]:
         yield Server(backend.name, found.version or "", self.name, found.reason, managed=True)

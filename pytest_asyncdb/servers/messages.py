@@ -40,6 +40,5 @@ def server_too_old(label: str, version: str, oldest: str, source: str) -> Server
     """
     return ServerStartError(
         f"the server is {label} {version}, older than {oldest} ({source})",
-        [],
-        [f"use {label} {oldest} or newer"],
+        remedies=[f"use {label} {oldest} or newer"],
     )

@@ -83,7 +83,7 @@ def choose(servers: Iterable[str], spec: BackendSpec, backend: Backend) -> Progr
             continue
         try:
             identity, line = _try_out([server, *recipe.version_command], recipe)
-        except _Unusable as error:
+        except ProviderUnavailable as error:
             wrong.append(f"{server}: {error}")
             continue
         version = backend.version_of(line)
@@ -114,12 +114,12 @@ def _helper(name: str, server: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join(map(str, places))) or shutil.which(name)
 
 
-class _Unusable(Exception):
-    """A program cannot be run here."""
-
-
 def _try_out(command: list[str], recipe: LocalRecipe) -> tuple[Identity, str]:
-    """Run a short command as each identity until one works; return that and the first line."""
+    """Run a short command as each identity until one works; return that and the first line.
+
+    Raises:
+        ProviderUnavailable: It cannot be run here.
+    """
     failures = []
     for identity in _identities(recipe):
         try:
@@ -144,7 +144,7 @@ def _try_out(command: list[str], recipe: LocalRecipe) -> tuple[Identity, str]:
             failures.append(str(error))
     if recipe.refuses_root and os.geteuid() == 0:
         failures.insert(0, "refuses to run as root, and did not run as nobody")
-    raise _Unusable("; ".join(failures))
+    raise ProviderUnavailable("; ".join(failures))
 
 
 def _identities(recipe: LocalRecipe) -> Iterator[Identity]:

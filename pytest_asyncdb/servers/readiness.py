@@ -12,14 +12,10 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb._engines.build_engine import OURS, build_engine
-from pytest_asyncdb.abc import Server
-
-if TYPE_CHECKING:
-    from pytest_asyncdb.abc import Backend, Candidate, ContainerRecipe, Driver, LocalRecipe
+from pytest_asyncdb.abc import Backend, Candidate, Driver, Server, Show
 
 #: Seconds after which the user reads what the run waits for.
 _PATIENCE = 3.0
@@ -51,18 +47,6 @@ def _is_answer(error: BaseException) -> bool:
     return isinstance(error, ProgrammingError)
 
 
-class Answer(NamedTuple):
-    """The answer of a server that is ready.
-
-    Args:
-        version: What it says is its version.
-        behind_pooler: See :class:`Server`.
-    """
-
-    version: str
-    behind_pooler: str
-
-
 def wait_until_ready(
     server: Server,
     backend: Backend,
@@ -71,8 +55,8 @@ def wait_until_ready(
     check: Callable[[], None] = lambda: None,
     final: Callable[[BaseException], bool] = lambda error: False,
     pause: float = 0.03,
-) -> Answer:
-    """Ask until the server answers; returns its answer to ``version_query()``.
+) -> tuple[str, str]:
+    """Ask until the server answers.
 
     Runs an event loop of its own in the calling thread.
 
@@ -81,6 +65,9 @@ def wait_until_ready(
         check: Called after each attempt and during long ones; raises if more attempts are useless.
         final: Does this error mean that more attempts are useless?
         pause: Seconds between two attempts.
+
+    Returns:
+        What the server says is its version, and ``behind_pooler`` of :class:`Server`.
 
     Raises:
         NotReady: No answer in time, or a final error.
@@ -105,7 +92,7 @@ def wait_until_ready(
         never = isinstance(error, (ImportError, ArgumentError))
         return missing or never or _is_answer(error) or final(error)
 
-    async def attempt() -> Answer:
+    async def attempt() -> tuple[str, str]:
         async with engine.connect() as connection:
             found = await connection.execute(text(backend.version_query()))
             version, *session = found.one()
@@ -113,11 +100,11 @@ def wait_until_ready(
             told = driver.session_id(raw.driver_connection)
             # A pooler tells each client an id of its own, to know whose statement to cancel.
             pooler = bool(session) and told is not None and told != session[0]
-            return Answer(str(version), (session[1] or "a Unix socket") if pooler else "")
+            return str(version), (session[1] or "a Unix socket") if pooler else ""
 
-    async def attempts() -> Answer:
+    async def attempts() -> tuple[str, str]:
         began = time.monotonic()
-        task: asyncio.Task[Answer] | None = None
+        task: asyncio.Task[tuple[str, str]] | None = None
         last: BaseException = TimeoutError("the connection hangs")
         try:
             while (left := began + seconds - time.monotonic()) > 0:
@@ -145,9 +132,7 @@ def wait_until_ready(
     return selector_loop.run(attempts())
 
 
-def managed_server(
-    found: Candidate, backend: Backend, recipe: LocalRecipe | ContainerRecipe, password: str
-) -> Server:
+def managed_server(found: Candidate, backend: Backend, password: str) -> Server:
     """The server that a provider is about to start; its host and port are not known yet."""
     return Server(
         backend=backend.name,
@@ -155,9 +140,9 @@ def managed_server(
         provider=found.provider,
         reason=found.reason,
         managed=True,
-        user=recipe.user,
+        user=backend.user,
         password=password,
-        maintenance=recipe.maintenance,
+        maintenance=backend.maintenance,
         tuning=found.tuning,
     )
 
@@ -182,7 +167,7 @@ def too_old(version: str, oldest: str) -> bool:
 
 
 @contextlib.contextmanager
-def patience(progress: Callable[[str], None], line: str) -> Iterator[None]:
+def patience(progress: Show, line: str) -> Iterator[None]:
     """Show the user *line* if the block takes long."""
     timer = threading.Timer(_PATIENCE, progress, [line])
     timer.daemon = True

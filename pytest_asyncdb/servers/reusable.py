@@ -96,8 +96,9 @@ class Record:
         Returns:
             None if a run uses it; else whether it has ended, or would.
         """
-        use = lock(self.folder / "use", wait=False)
-        if use is None:
+        try:
+            use = lock(self.folder / "use", wait=False)
+        except BlockingIOError:
             return None
         try:
             if not dry_run:
@@ -169,8 +170,6 @@ def _shared(folder: Path, run: str, what: str, start: Start) -> Iterator[Server]
         starting = lock(folder / "lock")
         # While the server is being ended, this waits.
         use = lock(folder / "use", shared=True)
-        assert starting is not None
-        assert use is not None
         os.utime(use)
     try:
         try:

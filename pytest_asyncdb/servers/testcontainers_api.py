@@ -7,6 +7,7 @@ the container of a killed run stays until the next run.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import socket
@@ -15,7 +16,7 @@ from typing import Any
 
 from pytest_asyncdb._system.process_identity import Owner
 from pytest_asyncdb.abc import ContainerRecipe, Server
-from pytest_asyncdb.servers.docker_api import LABEL, engine_address, full_name, remove
+from pytest_asyncdb.servers import docker_api
 from pytest_asyncdb.servers.reusable import Record
 
 #: testcontainers itself does not prevent two threads from starting two Ryuks.
@@ -46,22 +47,26 @@ class Container:
             return  # the garbage collector of a forked child comes here, too
         try:
             if self._container is not None:
-                remove(self._container)
+                docker_api.remove(self._container)
         finally:
             if self._docker is not None:
                 self._docker.client.close()
 
     def get_image(self) -> str:
-        """Connect to the engine and download the image unless it is there; returns its id."""
+        """Download the image unless the engine has it; returns its id."""
         from docker.errors import ImageNotFound
+
+        name = docker_api.full_name(self._image)
+        with docker_api.connected() as client, contextlib.suppress(ImageNotFound):
+            return str(client.images.get(name).id)
+        return str(self._client().client.images.pull(name).id)
+
+    def _client(self) -> Any:
+        """testcontainers' client, which logs in to registries."""
         from testcontainers.core.docker_client import DockerClient
 
-        self._docker = DockerClient()
-        images, name = self._docker.client.images, full_name(self._image)
-        try:
-            return str(images.get(name).id)
-        except ImageNotFound:
-            return str(images.pull(name).id)
+        self._docker = self._docker or DockerClient()
+        return self._docker
 
     def start(self, recipe: ContainerRecipe, password: str, owner: Owner) -> tuple[str, int]:
         """Start the container, whose image the engine has.
@@ -80,8 +85,8 @@ class Container:
         from testcontainers.core.docker_client import get_docker_host
         from testcontainers.core.labels import LABEL_SESSION_ID, SESSION_ID
 
-        docker, port = self._docker, recipe.port
-        labels = {LABEL: owner.to_json()}
+        docker, port = self._client(), recipe.port
+        labels = {docker_api.LABEL: owner.to_json()}
         if not owner.kept:
             _start_ryuk()
             labels[LABEL_SESSION_ID] = SESSION_ID
@@ -95,7 +100,7 @@ class Container:
         network = None if get_docker_host() else docker.find_host_network()
         variables = recipe.environment(self._image.rpartition(":")[2]).items()
         self._container = docker.client.containers.create(
-            full_name(self._image),
+            docker_api.full_name(self._image),
             command=list(recipe.command),
             environment={name: value.format(password=password) for name, value in variables},
             ports={f"{port}/tcp": ("127.0.0.1", None) if local else None},
@@ -128,7 +133,7 @@ class Container:
     def keep(self, owner: Owner, server: Server) -> Record:
         """Let the container outlive the context."""
         name, self._container = str(self._container.name), None
-        return Record(server, owner, name, engine_address())
+        return Record(server, owner, name, docker_api.engine_address())
 
 
 def is_this_machine(host: str) -> bool:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb.abc import (
@@ -19,6 +18,7 @@ from pytest_asyncdb.abc import (
     Driver,
     Server,
     ServerProvider,
+    Show,
     Sourced,
 )
 from pytest_asyncdb.errors import ConfigError, ProviderUnavailable, ServerStartError
@@ -61,8 +61,7 @@ class UrlProvider(ServerProvider):
         try:
             make_url(url.value)
         except (ArgumentError, ValueError):
-            recipe = backend.local or backend.container
-            name = recipe.maintenance if recipe else "name"
+            name = backend.maintenance or "name"
             example = f"{backend.dialect}+{backend.drivers[0].name}://user:password@host/{name}"
             raise ConfigError(
                 f"this is not a URL of a {backend.label} server ({url.source})",
@@ -73,19 +72,13 @@ class UrlProvider(ServerProvider):
 
     @contextlib.contextmanager
     def obtain(
-        self,
-        found: Candidate,
-        spec: BackendSpec,
-        backend: Backend,
-        driver: Driver,
-        progress: Callable[[str], None],
+        self, found: Candidate, spec: BackendSpec, backend: Backend, driver: Driver, progress: Show
     ) -> Iterator[Server]:
         from sqlalchemy.engine import make_url
 
         given: Sourced[str] = found.detail
         url = make_url(given.value)
         server = _server(url, found, backend)
-        began = time.monotonic()
         try:
             with patience(progress, f"{backend.label}: waiting for the server of {given.source}"):
                 text, pooler = wait_until_ready(server, backend, driver, _ANSWER, final=_is_final)
@@ -106,13 +99,11 @@ class UrlProvider(ServerProvider):
             raise ServerStartError(what, [seen], [remedy], "Seen:")
         if too_old(version, backend.oldest):
             raise server_too_old(backend.label, version, backend.oldest, given.source)
-        took = time.monotonic() - began
-        yield dataclasses.replace(server, version=version, seconds=took, behind_pooler=pooler)
+        yield dataclasses.replace(server, version=version, behind_pooler=pooler)
 
 
 def _server(url: URL, found: Candidate, backend: Backend) -> Server:
     scheme = url.get_backend_name()
-    recipe = backend.local or backend.container
     return Server(
         backend=backend.name,
         version="",
@@ -123,7 +114,7 @@ def _server(url: URL, found: Candidate, backend: Backend) -> Server:
         port=url.port,
         user=url.username,
         password=url.password,
-        maintenance=url.database or (recipe.maintenance if recipe else ""),
+        maintenance=url.database or backend.maintenance,
         query=tuple((key, word) for key, words in url.normalized_query.items() for word in words),
         scheme=None if scheme in (backend.dialect, *backend.schemes) else scheme,
     )

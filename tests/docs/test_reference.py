@@ -173,7 +173,7 @@ BREACHES: dict[str, list[errors.AsyncdbError | str]] = {
     "docs/howto/seeds.md": [
         database_messages.seed_failed("PostgreSQL", ValueError()),
         database_messages.seed_reuses_object("PostgreSQL", "User"),
-        database_messages.not_copied(""),
+        database_messages.not_copied(ValueError()),
     ],
 }
 

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Column, Enum, ForeignKey, Integer, MetaData, Table
 from sqlalchemy.dialects import postgresql
 
-from pytest_asyncdb._databases import fingerprint as fingerprints
+from pytest_asyncdb._databases.fingerprint import Fingerprint
 from pytest_asyncdb._databases.plan import SchemaPlan
 from pytest_asyncdb.abc import Backend
 from pytest_asyncdb.backends.postgres import Postgres
@@ -25,7 +25,7 @@ def metadata(*names: str) -> MetaData:
 
 
 def fingerprint(made: MetaData) -> str:
-    return fingerprints.fingerprint(SchemaPlan((made,)), postgresql.dialect(), {})
+    return Fingerprint(SchemaPlan((made,)), postgresql.dialect(), {}).of_run()
 
 
 def test_the_order_of_a_tables_indexes_does_not_count() -> None:
@@ -59,11 +59,11 @@ def test_one_more_index_counts() -> None:
 
 def seeded(*seeds: Any) -> str:
     plan = SchemaPlan(seeds=seeds)
-    return fingerprints.fingerprint(plan, postgresql.dialect(), {})
+    return Fingerprint(plan, postgresql.dialect(), {}).of_run()
 
 
 def lasting(plan: SchemaPlan) -> str | None:
-    return fingerprints.lasting_fingerprint(plan, postgresql.dialect(), {})
+    return Fingerprint(plan, postgresql.dialect(), {}).lasting()
 
 
 def calls_itself(depth: int) -> Any:
@@ -190,8 +190,8 @@ def test_the_hook_of_a_backend_counts() -> None:
         return after_create
 
     def hashes(hook: Any) -> tuple[str, str | None]:
-        described = SchemaPlan(empty=True), postgresql.dialect(), {}, hook
-        return fingerprints.fingerprint(*described), fingerprints.lasting_fingerprint(*described)
+        found = Fingerprint(SchemaPlan(empty=True), postgresql.dialect(), {}, hook)
+        return found.of_run(), found.lasting()
 
     assert hashes(hook("a")) == hashes(hook("a"))
     assert not {*hashes(hook("a"))} & {*hashes(hook("b"))}

@@ -62,7 +62,8 @@ def test_a_server_that_does_not_answer_is_gone(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_a_server_that_is_gone_is_said(provider: str, remedy: str) -> None:
-    error = server_lost("PostgreSQL", provider, "127.0.0.1:5432", "no answer within 10 s")
+    server = Server("postgres", "17", provider, "", managed=False, host="127.0.0.1", port=5432)
+    error = server_lost("PostgreSQL", server, "no answer within 10 s")
     assert str(error) == (
         f"the PostgreSQL server is gone (provider {provider}, 127.0.0.1:5432)\n"
         "\n"

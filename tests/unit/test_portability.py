@@ -31,7 +31,7 @@ ALL = {"sqlite": "sqlite", "postgres": "postgresql", "mysql": "mysql", "mariadb"
 def found(*columns: Column, backends: dict[str, str] = ALL) -> list[tuple[str, str, str]]:
     metadata = MetaData()
     Table("t", metadata, Column("id", Integer, primary_key=True), *columns)
-    return [tuple(one) for one in problems([metadata], backends)]
+    return [*problems([metadata], backends)]
 
 
 INSTEAD = (
