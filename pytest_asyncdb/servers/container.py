@@ -28,13 +28,7 @@ from pytest_asyncdb.abc import (
     Sourced,
 )
 from pytest_asyncdb.errors import ProviderUnavailable
-from pytest_asyncdb.servers.docker_api import (
-    engine_address,
-    has_image,
-    image_id,
-    ping,
-    remove_dead,
-)
+from pytest_asyncdb.servers.docker_api import engine_address, has_image, image_id, ping, remove_dead
 from pytest_asyncdb.servers.messages import server_start, server_too_old
 from pytest_asyncdb.servers.readiness import (
     NotReady,
