@@ -20,10 +20,7 @@ if TYPE_CHECKING:
     from pytest_asyncdb.abc import Sourced
 
 NAMING = Naming(
-    "asyncdb_app_engines",
-    "app.db:engine",
-    "an engine or a sessionmaker",
-    errors.ConfigError,
+    "asyncdb_app_engines", "app.db:engine", "an engine or a sessionmaker", errors.ConfigError
 )
 
 #: The prefix of an engine that keeps its own database.
@@ -98,8 +95,7 @@ class AppEngine:
             if inspect.iscoroutine(value):
                 value.close()  # else Python warns that it was never awaited
             inside = [k for k, v in getattr(value, "__dict__", {}).items() if isinstance(v, kinds)]
-            call = "" if value is found else "()"
-            paths = [f"{self.word}{call}.{name}" for name in inside]
+            paths = [f"{self.word}{'()' * (value is not found)}.{name}" for name in inside]
             kind = type(value).__name__
             raise messages.not_an_app_engine(self.word, self.source, kind, paths)
         return value
@@ -155,15 +151,19 @@ def shown_url(engine: Engine) -> str:
 
 
 def name_of(engine: Engine) -> str | None:
-    """``module:attribute`` of a loaded module that leads to *engine*."""
+    """``module:attribute`` of a loaded module that leads to *engine*.
+
+    A sessionmaker comes first: the sessions of tests then have its options. One of several engines
+    is left out, as each may have another database.
+    """
     from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
     from sqlalchemy.orm import sessionmaker
 
-    for kind in (AsyncEngine, async_sessionmaker, Engine, sessionmaker):
+    for kind in (async_sessionmaker, AsyncEngine, Engine, sessionmaker):
         for module, loaded in list(sys.modules.items()):
             for name, value in list(getattr(loaded, "__dict__", {}).items()):
                 # Not isinstance(): it would evaluate lazy proxies.
-                if issubclass(type(value), kind) and AppEngine(value, "").matches(engine):
+                if issubclass(type(value), kind) and AppEngine(value, "").engines() == [engine]:
                     return f"{module}:{name}"
     return None
