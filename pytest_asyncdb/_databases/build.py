@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
 
 def building_engine(
-    url: URL,
-    options: Mapping[str, Any],
-    connect_args: Mapping[str, Any] = {},
+    url: URL, options: Mapping[str, Any], connect_args: Mapping[str, Any] = {}
 ) -> AsyncEngine:
     """An engine for building, with the user's options except those of the pool.
 
@@ -153,8 +151,6 @@ async def fill(
                     result = await result
                 await session.commit()
                 returned.append(await pickled(session, result))
-        except errors.SchemaError:
-            raise
         except Exception as error:
             raise messages.seed_failed(backend.label, error) from error
     return returned

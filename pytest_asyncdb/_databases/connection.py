@@ -40,8 +40,7 @@ class AutocommitConnection(Sql):
         self._settings: Sequence[str] = ()
 
     async def fetch(self, query: str) -> list[tuple[Any, ...]]:
-        connection = await self._open()
-        return [tuple(row) for row in await connection.exec_driver_sql(query)]
+        return [tuple(row) for row in await (await self._open()).exec_driver_sql(query)]
 
     async def script(self, statements: Sequence[str]) -> Sequence[Rows]:
         await self._open()

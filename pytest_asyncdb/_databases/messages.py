@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._record.call_sites import lines_of, places_of_error
-from pytest_asyncdb._record.text import error_text
+from pytest_asyncdb._record.text import error_text, in_short
 from pytest_asyncdb.abc import Backend
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def wrong_engine_options(error: BaseException) -> errors.ConfigError:
     """SQLAlchemy or the driver does not accept the options of the engine."""
     return errors.ConfigError(
         "the options of the engine do not work (the fixture asyncdb_engine_options)",
-        [f"{type(error).__name__}: {error}".partition("\n")[0]],
+        [in_short(error)],
         [
             "return arguments that create_async_engine() accepts on this backend",
             "for other arguments on each backend, let the fixture request asyncdb_backend",
@@ -140,10 +140,7 @@ def alembic_unreadable(
     """
     return errors.ConfigError(
         f"Alembic cannot read the migrations of {name!r} ({source})",
-        [
-            f"{type(error).__name__}: {str(error).strip()}",
-            *([f"at {place}"] if place else []),
-        ],
+        [f"{type(error).__name__}: {str(error).strip()}", *([f"at {place}"] if place else [])],
         [f"make this work first: alembic -c {name} history"],
     )
 
@@ -206,13 +203,15 @@ def not_routed(server: Server, error: BaseException) -> errors.ServerUnavailable
 
 def seed_failed(label: str, error: BaseException) -> errors.SchemaError:
     """``asyncdb_seed`` raised."""
+    if isinstance(error, errors.AsyncdbError):
+        return errors.SchemaError(str(error))
     return errors.SchemaError(
         f"asyncdb_seed failed on {label}",
         [
             f"{type(error).__name__}: {str(error).strip()}",
             *(f"at {line}" for line in lines_of(places_of_error(error)[:1])),
         ],
-        [f"make the seed run on {label}; it gets a session on tables without rows"],
+        [f"make the seed run on {label}; it gets a session on the new tables"],
     )
 
 

@@ -21,10 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy import MetaData
 
 METADATA = Naming(
-    "asyncdb_metadata",
-    "app.models:Base",
-    "a MetaData or a declarative base",
-    errors.MetadataError,
+    "asyncdb_metadata", "app.models:Base", "a MetaData or a declarative base", errors.MetadataError
 )
 
 

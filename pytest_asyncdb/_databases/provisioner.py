@@ -28,6 +28,7 @@ from pytest_asyncdb._databases.connection import AutocommitConnection, maintenan
 from pytest_asyncdb._databases.fingerprint import Fingerprint
 from pytest_asyncdb._databases.kept_databases import kept_folder, kept_name
 from pytest_asyncdb._databases.templates import KEPT_PREFIX, Claims, KeptTemplates
+from pytest_asyncdb._record.text import in_short
 from pytest_asyncdb.abc import Backend, Closing, Copier, DatabaseRef, Driver, Server
 
 if TYPE_CHECKING:
@@ -203,7 +204,8 @@ class Provisioner:
             try:
                 _, seeded = build(claim.name)
             except BaseException as error:
-                claims.settle(key, str(error))
+                # What is no Exception, such as a test's time limit, is no fault of the template.
+                claims.settle(key, str(error) if isinstance(error, Exception) else "")
                 raise
             claims.settle(key, None, pickle.dumps(seeded))
         # A process of this user has pickled it: one of the run, or an earlier run on the server.
@@ -311,9 +313,24 @@ async def drop(sql: AutocommitConnection, backend: Backend, server: Server, name
         await sql.script(backend.drop_database(name, server))
 
 
+async def try_drop(sql: AutocommitConnection, backend: Backend, server: Server, name: str) -> str:
+    """Drop a database; a colon and the reason why it could not be dropped, or an empty text."""
+    try:
+        await drop(sql, backend, server, name)
+    except Exception as error:
+        return f": {in_short(error)}"
+    return ""
+
+
 async def drop_leftovers(server: Server, backend: Backend, driver: Driver, prefix: str) -> None:
-    """Drop every database whose name begins with the prefix of a run."""
+    """Drop every database whose name begins with the prefix of a run.
+
+    Raises:
+        AsyncdbError: Some could not be dropped; it names them.
+    """
     async with maintenance(server, backend, driver) as sql:
-        for (name,) in await sql.fetch(backend.list_databases()):
-            if name.startswith(prefix):
-                await drop(sql, backend, server, name)
+        found = [name for (name,) in await sql.fetch(backend.list_databases())]
+        names = [name for name in found if name.startswith(prefix)]
+        reasons = {name: await try_drop(sql, backend, server, name) for name in names}
+    if failed := [f"{name}{reason}" for name, reason in reasons.items() if reason]:
+        raise errors.AsyncdbError("; ".join(failed))

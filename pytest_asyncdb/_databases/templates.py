@@ -51,6 +51,7 @@ class Claims(Protocol):
         """End a claim: the template is complete, or building it failed with *error*.
 
         Args:
+            error: Empty: the building was interrupted; the next process that asks builds it.
             seeded: What its seeds returned, for the next ones that claim it.
         """
 
@@ -82,20 +83,25 @@ class TemplateBook:
                     name = f"{self._prefix}t{next(self._numbers)}"
                     self._entries[key] = name, builder, concurrent.futures.Future()
                     return Claim(name, mine=True)
-                name, _, complete = self._entries[key]
+                name, its_builder, complete = self._entries[key]
+                if its_builder is builder and not complete.done():
+                    return Claim(name, mine=True)  # it was interrupted before it had the answer
             if (seeded := complete.result()) is not None:
                 return Claim(name, mine=False, seeded=seeded)
 
     def settle(self, key: Any, error: str | None, seeded: bytes = b"") -> None:
-        """The builder of *key* is done, or has failed with *error*."""
-        complete = self._entries[key][2]
+        """The builder of *key* is done, or has failed with *error*; see :class:`Claims`."""
+        _, builder, complete = self._entries[key]
         if error is None:
             complete.set_result(seeded)
+        elif not error:
+            self.abandon(builder)
         else:
             complete.set_exception(errors.SchemaError(error))
 
     def abandon(self, builder: Any) -> None:
-        """*builder* has died: the next process that asks builds what it had not completed."""
+        """The next process that asks builds what *builder*, which has died or was interrupted, had
+        not completed."""
         with self._lock:
             for key, (_, its_builder, complete) in list(self._entries.items()):
                 if its_builder is builder and not complete.done():

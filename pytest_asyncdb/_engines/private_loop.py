@@ -18,12 +18,7 @@ import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from pytest_asyncdb._engines.asyncio_internals import (
-    SteppedLoop,
-    pause,
-    resolve,
-    resume,
-)
+from pytest_asyncdb._engines.asyncio_internals import SteppedLoop, pause, resolve, resume
 
 #: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
 __tracebackhide__ = True

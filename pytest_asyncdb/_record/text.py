@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import textwrap
 
+from pytest_asyncdb.errors import AsyncdbError
+
 #: Columns of a section in a report.
 WIDTH = 80
 # Compiled at first use: every run of pytest imports this module.
@@ -22,6 +24,13 @@ def error_text(error: BaseException) -> str:
     adapted = re.match(_ADAPTED, first)
     kind, message = adapted.groups() if adapted else (type(error).__name__, first)
     return f"the driver said: {kind}: {shorten(message, 200)}"
+
+
+def in_short(error: BaseException) -> str:
+    """One line for any error."""
+    if isinstance(error, AsyncdbError):
+        return error.headline
+    return f"{type(error).__name__}: {error}".partition("\n")[0].rstrip(": ")
 
 
 def one_line(statement: str, width: int = 80) -> str:

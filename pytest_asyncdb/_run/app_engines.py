@@ -20,10 +20,7 @@ if TYPE_CHECKING:
     from pytest_asyncdb.abc import Sourced
 
 NAMING = Naming(
-    "asyncdb_app_engines",
-    "app.db:engine",
-    "an engine or a sessionmaker",
-    errors.ConfigError,
+    "asyncdb_app_engines", "app.db:engine", "an engine or a sessionmaker", errors.ConfigError
 )
 
 #: The prefix of an engine that keeps its own database.
@@ -147,21 +144,25 @@ def shown_url(engine: Engine) -> str:
 
 
 def _kinds() -> tuple[type, ...]:
-    """The classes of what an entry names, the likeliest first."""
+    """The classes of what an entry names, in the order in which one is proposed."""
     from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine, async_scoped_session, async_sessionmaker
     from sqlalchemy.orm import scoped_session, sessionmaker
 
-    of_async = (AsyncEngine, async_sessionmaker, async_scoped_session)
+    of_async = (async_sessionmaker, AsyncEngine, async_scoped_session)
     return (*of_async, Engine, sessionmaker, scoped_session)
 
 
 def name_of(engine: Engine) -> str | None:
-    """``module:attribute`` of a loaded module that leads to *engine*."""
+    """``module:attribute`` of a loaded module that leads to *engine*.
+
+    A sessionmaker comes first: the sessions of tests then have its options. One of several engines
+    is left out, as each may have another database.
+    """
     for kind in _kinds():
         for module, loaded in list(sys.modules.items()):
             for name, value in list(getattr(loaded, "__dict__", {}).items()):
                 # Not isinstance(): it would evaluate lazy proxies.
-                if issubclass(type(value), kind) and AppEngine(value, "").matches(engine):
+                if issubclass(type(value), kind) and AppEngine(value, "").engines() == [engine]:
                     return f"{module}:{name}"
     return None

@@ -21,8 +21,9 @@ from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._config.urls import add_url, check_host
 from pytest_asyncdb._databases import kept_databases
 from pytest_asyncdb._databases.connection import maintenance
-from pytest_asyncdb._databases.provisioner import drop
+from pytest_asyncdb._databases.provisioner import drop, try_drop
 from pytest_asyncdb._engines import selector_loop
+from pytest_asyncdb._record.text import in_short
 from pytest_asyncdb._run.run_lock import dead_databases
 from pytest_asyncdb.abc import BackendSpec, Server, Show, Sourced
 from pytest_asyncdb.servers import docker_api
@@ -120,18 +121,17 @@ def reap(urls: Sequence[str], allowed: str, dry_run: bool, write_line: Show) -> 
             try:
                 removed = bool(one.remove())
             except Exception as error:
-                first_line = str(error).partition("\n")[0]
-                removed, reason = False, f": {type(error).__name__}: {first_line}"
+                removed, reason = False, f": {in_short(error)}"
             done = "removed" if removed else "could not be removed"
             complete = complete and removed
         if dry_run or not one.in_use:
             write_line(f"{done}: {one.text}{reason}")
         found = found or not one.in_use
     for name, url in targets:
-        for database in _dropped(registry, name, url, dry_run):
-            found = True
-            done = "would be removed" if dry_run else "removed"
-            write_line(f"{done}: database {database} ({url.source})")
+        for database, reason in _dropped(registry, name, url, dry_run):
+            found, complete = True, complete and not reason
+            done = "would be " if dry_run else "could not be " * bool(reason)
+            write_line(f"{done}removed: database {database} ({url.source}){reason}")
     if not found:
         write_line("nothing to remove")
     return complete
@@ -174,25 +174,29 @@ def _targets(registry: Registry, urls: Sequence[str]) -> Iterator[tuple[str, Sou
                 yield key.partition("@")[0], one
 
 
-def _dropped(registry: Registry, name: str, url: Sourced[str], dry_run: bool) -> list[str]:
-    """Drop the databases of dead runs on a server; their names.
+def _dropped(
+    registry: Registry, name: str, url: Sourced[str], dry_run: bool
+) -> list[tuple[str, str]]:
+    """Drop the databases of dead runs on a server.
 
     Args:
         name: The backend's.
+
+    Returns:
+        The name of each, and what :func:`try_drop` said.
     """
     driver_name = url.value.partition("://")[0].partition("+")[2] or None
     spec = BackendSpec(name, driver_name, source=url.source)
     backend, driver = registry.backend(name), registry.driver(spec)
     provider = registry.provider("url")
 
-    async def dropping(server: Server) -> list[str]:
-        names = []
+    async def dropping(server: Server) -> list[tuple[str, str]]:
+        dropped = []
         async with maintenance(server, backend, driver) as sql:
             async for database in dead_databases(sql, backend, bool(server.behind_pooler)):
-                if not dry_run:
-                    await drop(sql, backend, server, database)
-                names.append(database)
-        return names
+                reason = "" if dry_run else await try_drop(sql, backend, server, database)
+                dropped.append((database, reason))
+        return dropped
 
     found = provider.find(spec, backend, url)
     with provider.obtain(found, spec, backend, driver, lambda line: None) as server:

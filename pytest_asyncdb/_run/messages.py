@@ -154,6 +154,15 @@ def used_outside(word: str, url: str, where: str, fixture: str | None) -> errors
     )
 
 
+def used_in_building(word: str, url: str) -> errors.IsolationBreach:
+    """A named engine connects in a migration or a seed."""
+    return errors.IsolationBreach(
+        f"the application's engine connects while the schema is built ({word})",
+        [f"Nothing was sent to {url}."],
+        ["use what the function gets: asyncdb_seed a session, asyncdb_migrate a connection"],
+    )
+
+
 def no_metadata() -> errors.ConfigError:
     """A database test has no tables."""
     return errors.ConfigError(

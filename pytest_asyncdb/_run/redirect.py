@@ -158,8 +158,7 @@ class Redirector:
                     self._known.add(engine)
                     is_async = engine.dialect.is_async
                     target = view.engine.sync_engine if is_async else view.sync_engine
-                    listen = self._undo.enter_context(_redirected(engine, target))
-                    self._listen[engine] = listen
+                    self._listen[engine] = self._undo.enter_context(_redirected(engine, target))
 
     def _connecting(self, engine: Engine) -> None:
         """*engine* is about to check out a connection."""
@@ -189,7 +188,10 @@ class Redirector:
             if (error := late()) is not None:
                 raise error
             if word is not None and not of_a_run:
-                raise messages.used_outside(word, shown_url(root), self._where, running_fixture())
+                url = shown_url(root)
+                if self._is_own():
+                    raise messages.used_in_building(word, url)
+                raise messages.used_outside(word, url, self._where, running_fixture())
             for view in views.values():
                 if root.url[3:6] == view.url[3:6]:  # host, port, database
                     view.watch()

@@ -11,10 +11,10 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pytest_asyncdb import errors
 from pytest_asyncdb._config.options import Settings, check_hosts, read_settings
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._engines import selector_loop
+from pytest_asyncdb._record.text import in_short
 from pytest_asyncdb._record.timings import Timer
 from pytest_asyncdb._run.app_engines import app_engines
 from pytest_asyncdb._run.liveness import Liveness
@@ -29,6 +29,7 @@ from pytest_asyncdb._run.worker_channel import KEY, ChannelServers
 
 if TYPE_CHECKING:
     import pytest
+    from sqlalchemy import MetaData
 
     from pytest_asyncdb._databases.plan import SchemaPlan
     from pytest_asyncdb._databases.provisioner import Provisioner
@@ -102,6 +103,8 @@ class Run:
         #: garbage collector, since the connections are the parent's.
         self._parents: tuple[Any, ...] | None = None
         self._options: list[Mapping[str, Any]] = []
+        #: By metadata: its tables when the first schema of them was built by ``create_all``.
+        self._tables: dict[MetaData, set[str]] = {}
 
     @property
     def host(self) -> HostLoop:
@@ -149,6 +152,8 @@ class Run:
                 if server.behind_pooler and not strategy.through_pooler:
                     raise not_through_pooler(isolation, self.backend(spec).label, server)
                 database = WorkerDatabase(self._provisioner(spec), plan, dict(engine_options))
+                for metadata in () if plan.migrate else plan.metadata:
+                    self._tables.setdefault(metadata, {*metadata.tables})
                 self._databases[key] = database
                 self._strategies[key] = strategy(database, self.host)
                 database.prepare()
@@ -156,6 +161,11 @@ class Run:
             view = self._strategies[key].view(request)
             view.seeded = self._databases[key].seeded
             return view
+
+    def late_tables(self) -> list[str]:
+        """The tables that the metadata got after the schema was built."""
+        found = self._tables.items()
+        return [t.name for one, names in found for key, t in one.tables.items() if key not in names]
 
     def _provisioner(self, spec: BackendSpec) -> Provisioner:
         if spec not in self._provisioners:
@@ -206,14 +216,14 @@ class Run:
         from pytest_asyncdb._databases import kept_databases
 
         if isinstance(kept, Exception):
-            return False, _in_short(kept)
+            return False, in_short(kept)
         self.kept += 1
         server = self.server(spec)
         try:
             driver = self.driver(spec).name
             command = kept_databases.record(kept, test, self.id, server, self.backend(spec), driver)
         except (OSError, RuntimeError) as error:
-            return False, _in_short(error)
+            return False, in_short(error)
         return True, command
 
     def why_not_kept(self, spec: BackendSpec) -> str | None:
@@ -255,9 +265,3 @@ class Run:
             stack.callback(self.redirector.close)
             self._strategies, self._databases, self._host = {}, {}, None
             self._provisioners = {}
-
-
-def _in_short(error: BaseException) -> str:
-    if isinstance(error, errors.AsyncdbError):
-        return error.headline
-    return f"{type(error).__name__}: {error}".partition("\n")[0]

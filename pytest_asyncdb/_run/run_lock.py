@@ -14,9 +14,10 @@ import threading
 from collections.abc import AsyncIterator
 
 from pytest_asyncdb._databases.connection import AutocommitConnection, maintenance
-from pytest_asyncdb._databases.provisioner import drop, drop_leftovers
+from pytest_asyncdb._databases.provisioner import drop_leftovers, try_drop
 from pytest_asyncdb._databases.templates import expired_templates
 from pytest_asyncdb._engines import selector_loop
+from pytest_asyncdb._record.text import in_short
 from pytest_asyncdb._run import liveness
 from pytest_asyncdb._run.messages import one_connection
 from pytest_asyncdb._run.runs import prefix_of, run_of
@@ -76,10 +77,7 @@ class Lease:
         if self._error is not None:
             raise AsyncdbError(
                 f"databases of this run are still on the {self._backend.label} server",
-                [
-                    f"their names begin with {prefix_of(self._run)}",
-                    f"{type(self._error).__name__}: {self._error}".rstrip(": "),
-                ],
+                [f"their names begin with {prefix_of(self._run)}", in_short(self._error)],
                 ["run the tests again, or: python -m pytest_asyncdb reap URL"],
             ) from self._error
 
@@ -128,11 +126,11 @@ class Lease:
                     until = min(until, clock() + _FINISH)
                 if clock() > until:
                     return
-                await drop(sql, self._backend, self._server, name)
+                await try_drop(sql, self._backend, self._server, name)
             if self._server.kept is not None:
                 found = [name for (name,) in await sql.fetch(self._backend.list_databases())]
                 for name in expired_templates(self._server.kept, found):
-                    await drop(sql, self._backend, self._server, name)
+                    await try_drop(sql, self._backend, self._server, name)
 
 
 async def dead_databases(

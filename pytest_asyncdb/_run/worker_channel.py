@@ -7,6 +7,7 @@ no file, no polling. A worker on another host gets no channel: it owns its serve
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from typing import Any
 
@@ -41,6 +42,7 @@ class ChannelServers:
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
+        self._numbers = itertools.count()
         self._servers: dict[tuple[str, str | None], Server] = {}
 
     def get(self, spec: BackendSpec) -> Server:
@@ -60,8 +62,11 @@ class ChannelServers:
         self._channel.close()
 
     def _ask(self, kind: type[errors.AsyncdbError], *request: str | bytes | None) -> dict[str, Any]:
-        self._channel.send(request)
-        answer: dict[str, Any] = self._channel.receive(_PATIENCE)
+        number, answered = next(self._numbers), None
+        self._channel.send((number, *request))
+        answer: dict[str, Any]
+        while answered != number:  # but a request that a test's time limit has interrupted
+            answered, answer = self._channel.receive(_PATIENCE)
         if "error" in answer:
             raise kind(answer["error"])
         return answer
@@ -71,7 +76,7 @@ def _serve(channel: Any, servers: OwnedServers) -> None:
     """Answer a worker's requests, each in a thread: execnet's receiver thread must not wait."""
 
     def answer(request: tuple[Any, ...]) -> None:
-        what, *words = request
+        number, what, *words = request
         message: dict[str, Any] = {}
         try:
             if what == "server":
@@ -85,7 +90,7 @@ def _serve(channel: Any, servers: OwnedServers) -> None:
         except Exception as error:
             message = {"error": f"{type(error).__name__}: {error}"}
         with contextlib.suppress(OSError):  # the worker has ended
-            channel.send(message)
+            channel.send((number, message))
 
     def on_request(request: tuple[Any, ...] | None) -> None:
         if request is None:

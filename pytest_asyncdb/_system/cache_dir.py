@@ -27,8 +27,7 @@ def cache_folder() -> Path:
         import platformdirs  # 3 ms
 
         base = platformdirs.user_cache_dir()
-    folder = Path(base).expanduser() / "pytest-asyncdb"
-    return folder.absolute()
+    return (Path(base).expanduser() / "pytest-asyncdb").absolute()
 
 
 def private_folder(path: str | Path) -> Path:

@@ -140,10 +140,7 @@ class Postgres(Backend):
     oldest = "14"
     drivers = (Asyncpg, Psycopg)
     capabilities = Capabilities(
-        transactional_ddl=True,
-        several_connections=True,
-        sequences_roll_back=False,
-        schemas=True,
+        transactional_ddl=True, several_connections=True, sequences_roll_back=False, schemas=True
     )
     deferred_query = "SELECT EXISTS (SELECT FROM pg_constraint WHERE condeferrable)"
     deferred_check = (

@@ -200,10 +200,7 @@ class SQLite(Backend):
     schemes = ("sqlite",)
     drivers = (Aiosqlite,)
     capabilities = Capabilities(
-        transactional_ddl=True,
-        several_connections=False,
-        sequences_roll_back=True,
-        schemas=False,
+        transactional_ddl=True, several_connections=False, sequences_roll_back=True, schemas=False
     )
 
     deferred_query = (

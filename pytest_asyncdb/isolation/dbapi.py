@@ -15,11 +15,7 @@ import inspect
 import time
 from typing import TYPE_CHECKING, Any
 
-from pytest_asyncdb._engines.sqlalchemy_internals import (
-    buffered_rows,
-    in_greenlet,
-    soft_close,
-)
+from pytest_asyncdb._engines.sqlalchemy_internals import buffered_rows, in_greenlet, soft_close
 from pytest_asyncdb._record.call_sites import user_places
 from pytest_asyncdb._record.sql_text import changes_columns
 from pytest_asyncdb._record.statement_log import Statement

@@ -135,8 +135,7 @@ class SharedDatabaseStrategy(Isolation):
 
 def teardown_stuck(test: str, error: Exception) -> AsyncdbError:
     """The error for a rollback, or for putting back, that failed or did not end in time."""
-    seen = f"waited at most {PATIENCE:g} s; {error_text(error)}"
-    return messages.TEARDOWN_STUCK.of(test, seen)
+    return messages.TEARDOWN_STUCK.of(test, f"waited at most {PATIENCE:g} s; {error_text(error)}")
 
 
 def _shown(word: str) -> str:

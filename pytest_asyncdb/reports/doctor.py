@@ -128,11 +128,10 @@ def _application(run: Run) -> Iterator[Finding]:
     if named:
         dialects = {spec.backend: run.backend(spec).dialect for spec in settings.specs}
         try:
-            metadata = as_metadata(named, settings.metadata.source)
-            problems = [*portability.problems(metadata, dialects)]
+            found = portability.problems(as_metadata(named, settings.metadata.source), dialects)
         except Exception:
             return  # it is among the findings above
-        for problem in problems:
+        for problem in found:
             yield Finding("wrong", "\n".join(problem))
 
 

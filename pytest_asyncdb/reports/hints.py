@@ -7,6 +7,7 @@ exceptions is shown.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from pytest_asyncdb._record.text import wrap
@@ -116,6 +117,16 @@ HINTS = (
         r"^MissingGreenlet ",
     ),
     Hint(
+        "the object's row is gone from the database, or something else has changed its version",
+        "query the object again; if its row is meant to be gone, session.expunge(object)",
+        r"expected to (update|delete) \d+ row|^ObjectDeletedError |Could not refresh instance",
+    ),
+    Hint(
+        "an earlier flush of this session has failed, and the code went on without a rollback",
+        "await session.rollback() where it is handled, or flush in session.begin_nested()",
+        r"This Session's transaction has been rolled back due to",
+    ),
+    Hint(
         "the server, or the account, has reached its connection limit: the pools of several "
         "engines or workers add up, or connections were not closed",
         "make pools smaller (pool_size, max_overflow), run with fewer workers, close what tests "
@@ -150,9 +161,10 @@ HINTS = (
         r"'.*' requested an async fixture '\w+', with no plugin or hook that handled it)",
     ),
     Hint(
-        "an await is missing: the call has returned a coroutine instead of its result",
+        "an await is missing: the call has returned a coroutine, and has done nothing",
         "await the call, in parentheses if something follows: (await session.execute(…)).all()",
-        python=r"^(AttributeError|TypeError) -: 'coroutine' object (has no attribute|is not)",
+        python=r"^(AttributeError|TypeError) -: 'coroutine' object (has no attribute|is not)|"
+        r"^RuntimeWarning -: coroutine 'Async\w+\.\w+' was never awaited",
     ),
     Hint(
         "an id that the database has made is not the one in the test: a rollback does not give "
@@ -164,8 +176,24 @@ HINTS = (
 )
 
 
-def find(error: BaseException) -> Hint | None:
-    """The hint for an error or for one that led to it; None if the plugin has explained it."""
+def late_table(error: BaseException, late: Iterable[str]) -> str | None:
+    """The table of *late* that *error* is about, if it says that there is no such table."""
+    text = "\n".join(str(one) for one in chain(error) if HINTS[0].fits(one))
+    return next((name for name in late if re.search(rf"\b{re.escape(name)}\b", text)), None)
+
+
+def find(error: BaseException, late: str | None = None) -> Hint | None:
+    """The hint for an error or for one that led to it; None if the plugin has explained it.
+
+    Args:
+        late: What :func:`late_table` found.
+    """
+    if late is not None:
+        means = f"the table {late} was added to asyncdb_metadata after the schema was built"
+        change = (
+            "import its module in conftest.py, or name it, too: asyncdb_metadata = …, module:Base"
+        )
+        return Hint(means, change)
     causes = list(chain(error))
     for one in causes:
         notes = getattr(one, "__notes__", ())

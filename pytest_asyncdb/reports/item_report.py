@@ -40,7 +40,11 @@ def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo
         error, report.outcome, report.longrepr = refused[0], "failed", str(refused[0])
     if spec is not None and (call.when == "teardown" or report.failed):
         report.user_properties.append((BACKEND, str(spec)))  # for JUnit's file and the summary
+    table = None
     if error is not None:
+        from pytest_asyncdb.reports import hints
+
+        table = hints.late_table(error, run.late_tables())
         # A failed assertion is not about a server that is gone.
         asks = call.when != "setup" and not isinstance(error, AssertionError)
         lost = run.liveness.lost(spec) if asks else None
@@ -48,12 +52,12 @@ def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo
         if lost is not None and str(lost) not in str(error):
             report.sections.append(("asyncdb", str(lost)))
         if item.config.option.tbstyle not in BRIEF or run.settings.report.value:
-            report.sections += _sections(error, test, run, call.when, lost is not None)
+            report.sections += _sections(error, test, run, call.when, lost is not None, table)
     if spec is not None and run.settings.compares:
         from pytest_asyncdb.reports import outcome
 
         log = test.log[0] if test.log is not None else None
-        report.__dict__["asyncdb"] = outcome.outcome_of(item.nodeid, spec, error, log)
+        report.__dict__["asyncdb"] = outcome.outcome_of(item.nodeid, spec, error, log, table)
     if report.failed and test.view is not None and run.settings.keep:
         test.view.keeping = True
     if test.kept is not None:
@@ -81,12 +85,13 @@ def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo
 
 
 def _sections(
-    error: BaseException, test: TestState, run: Run, when: str, lost: bool
+    error: BaseException, test: TestState, run: Run, when: str, lost: bool, table: str | None
 ) -> Iterator[tuple[str, str]]:
     """Titles and texts of the sections for a failed test.
 
     Args:
         lost: The test's server is gone, which explains the error.
+        table: The table that was added too late, which explains it.
     """
     from pytest_asyncdb.reports import changed_rows, hints
 
@@ -100,7 +105,7 @@ def _sections(
             yield "asyncdb: SQL", "\n".join(lines)
         for text in log.waits[-_WAITS:]:
             yield "asyncdb: locks", text
-    if not lost and (hint := hints.find(error)) is not None:
+    if not lost and (hint := hints.find(error, table)) is not None:
         yield "asyncdb: hint", hints.render(hint)
     if not lost and when != "teardown" and test.view is not None:
         limits = (None, {}) if everything else (max(room, _ROWS), inserted)

@@ -34,17 +34,19 @@ def outcome_of(
     spec: BackendSpec | str,
     error: BaseException | None,
     log: StatementLog | None,
+    late: str | None = None,
 ) -> dict[str, Any]:
     """The attribute ``asyncdb`` of a report; docs/howto/matrix.md describes it.
 
     Args:
         error: The test's exception, if it failed.
         log: The test's statements.
+        late: The table that *error* misses because its module was imported too late.
     """
     word = spec if isinstance(spec, str) else spec.id
     outcome: dict[str, Any] = {"backend": str(spec), "test": without_backend(nodeid, word)}
     if error is not None:
-        outcome["error"] = _error(error, log)
+        outcome["error"] = _error(error, log, late)
     return outcome
 
 
@@ -85,7 +87,7 @@ def details(report: pytest.TestReport, masked: bool) -> dict[str, Any]:
     }
 
 
-def _error(error: BaseException, log: StatementLog | None) -> dict[str, Any]:
+def _error(error: BaseException, log: StatementLog | None, late: str | None) -> dict[str, Any]:
     text = _message(error)
     statement = log.statements[-1].sql if log is not None and log.number else None
     code = None
@@ -98,7 +100,8 @@ def _error(error: BaseException, log: StatementLog | None) -> dict[str, Any]:
     hide = has_secret(f"{text} {statement} {line}".replace("unrecognized token", ""))
     cls = type(error)
     name = cls.__name__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__name__}"
-    own = isinstance(error.__context__, AsyncdbError)  # a fixture of the plugin has raised
+    # A fixture of the plugin has raised, or the schema lacks a table on the first backend only.
+    own = isinstance(error.__context__, AsyncdbError) or late
     return {
         "cause": SETUP if own else cause(name, code),
         "type": name,

@@ -23,6 +23,8 @@ class Repeated:
 
     def __init__(self, longrepr: Any, lines: list[str]) -> None:
         self.reprcrash = getattr(longrepr, "reprcrash", None)  # pytest's lines for each failure
+        if self.reprcrash is not None:  # on CI and with -vv pytest prints all of the message
+            self.reprcrash.message = self.reprcrash.message.partition("\n")[0]
         self.lines = lines
 
     def toterminal(self, writer: Any) -> None:

@@ -24,13 +24,7 @@ from pytest_asyncdb.servers.server_folders import PREFIX, data_place
 _END = 20.0
 #: The variables that server programs get from the run's environment. The rest, such as secrets
 #: of a CI job, is none of their business: they may run as another user.
-_PASSED_ON = (
-    "PATH",
-    "TZ",
-    "LD_LIBRARY_PATH",
-    "DYLD_LIBRARY_PATH",
-    "DYLD_FALLBACK_LIBRARY_PATH",
-)
+_PASSED_ON = ("PATH", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH")
 
 
 @dataclasses.dataclass(frozen=True)

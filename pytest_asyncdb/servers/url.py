@@ -145,13 +145,7 @@ def _no_answer(
         text = text.replace(secret, "***")
     return ServerStartError(
         f"the {backend.label} server {failed} ({given.source})",
-        [
-            f"asked for {error.seconds:.1f} s: {shown.render_as_string(hide_password=True)}",
-            text,
-        ],
-        [
-            remedy,
-            f"or leave {given.source} out and let a server be started: --asyncdb-server=auto",
-        ],
+        [f"asked for {error.seconds:.1f} s: {shown.render_as_string(hide_password=True)}", text],
+        [remedy, f"or leave {given.source} out and let a server be started: --asyncdb-server=auto"],
         "Seen:",
     )

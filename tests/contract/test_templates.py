@@ -205,7 +205,7 @@ def test_a_seed_that_fails_is_tried_once(project: Project, servers: Servers, wor
         LookupError: no ada
         at {raises}
 
-        To fix this: make the seed run on {label}; it gets a session on tables without rows
+        To fix this: make the seed run on {label}; it gets a session on the new tables
         """
     )
     assert outcome.text.count("LookupError: no ada") == 1

@@ -164,6 +164,7 @@ BREACHES: dict[str, list[errors.AsyncdbError | str]] = {
         ),
         run_messages.needs_independent("asyncdb.connections()", "t").headline,
         run_messages.no_metadata(),
+        run_messages.used_in_building("app.db:engine", "u"),
         server_messages.server_start("PostgreSQL", "local", "", ""),
     ],
     "docs/loops.md": [run_messages.on_trio("t", "anyio_backend", "r")],

@@ -287,6 +287,42 @@ def test_every_test_of_a_project_may_be_a_database_test(app: Project, sqlite: Ta
     app.run(sqlite, *quiet, "--asyncdb=sqlite,postgres").passed(2)
 
 
+@pytest.mark.parametrize("fixture", ["asyncdb_seed", "asyncdb_migrate"])
+def test_a_seed_or_a_migration_that_uses_it_is_told_what_to_use(
+    project: Project, servers: Servers, fixture: str
+) -> None:
+    """Once, and nothing about fixtures of tests."""
+    project.ini(asyncdb_app_engines="app.db:engine")
+    project.write("app/db.py", DB)
+    parameter = "session" if fixture == "asyncdb_seed" else "connection"
+    project.write(
+        "conftest.py",
+        f"""
+        import pytest
+        from app.db import engine
+
+        @pytest.fixture(scope="session")
+        def {fixture}():
+            async def build({parameter}):
+                async with engine.connect():
+                    pass
+            return build
+        """,
+    )
+    project.tests("async def test_it(asyncdb_session): pass")
+    outcome = project.run(servers.target("sqlite")).had(errors=1)
+    outcome.shows(
+        """
+        the application's engine connects while the schema is built (app.db:engine)
+
+        Nothing was sent to postgresql+asyncpg://app:***@127.0.0.1:1/app.
+
+        To fix this: use what the function gets: asyncdb_seed a session, asyncdb_migrate a connection
+        """
+    )
+    assert outcome.text.count("To fix this") == 1
+
+
 def test_an_engine_that_is_used_outside_of_a_database_test_is_refused(
     app: Project, sqlite: Target
 ) -> None:
@@ -525,8 +561,8 @@ def test_without_app_engines_the_password_is_hidden_all_the_same(
         """
         asyncdb: in 1 test an engine connected that is not redirected: postgresql+asyncpg://app:***@127.0.0.1:1/app
         first in test_it.py::test_it[sqlite], at test_it.py:17 in add
-        to redirect it, write in the ini file: asyncdb_app_engines = app.db:engine
-        to leave it alone: asyncdb_app_engines = -app.db:engine
+        to redirect it, write in the ini file: asyncdb_app_engines = app.db:Session
+        to leave it alone: asyncdb_app_engines = -app.db:Session
         delete the fixture 'client' (scope function), if it only creates or drops tables: the plugin does that
         """
     )

@@ -235,7 +235,7 @@ def test_a_seed_that_fails_is_explained(project: Project, target: Target) -> Non
         RuntimeError: no file with countries
         at conftest.py:6 in seed
 
-        To fix this: make the seed run on {label[target.backend]}; it gets a session on tables without rows
+        To fix this: make the seed run on {label[target.backend]}; it gets a session on the new tables
         """
     )
 

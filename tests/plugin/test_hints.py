@@ -206,6 +206,28 @@ PROVOKED = {
                 user.name
         """,
     ),
+    "the object's row is gone": (
+        WORDS,
+        """
+        async def test_it(asyncdb_session):
+            user = User(name="ada")
+            asyncdb_session.add(user)
+            await asyncdb_session.flush()
+            await asyncdb_session.execute(text("DELETE FROM users"))
+            user.name = "bob"
+            await asyncdb_session.flush()
+        """,
+    ),
+    "an earlier flush of this session": (
+        WORDS,
+        """
+        async def test_it(asyncdb_session):
+            asyncdb_session.add_all([User(name="ada"), User(name="ada")])
+            with pytest.raises(IntegrityError):
+                await asyncdb_session.flush()
+            await names(asyncdb_session)
+        """,
+    ),
     "the server, or the account": (
         WORDS[1:],
         """
@@ -242,6 +264,18 @@ PROVOKED = {
         """,
     ),
 }
+#: A call on an object whose row another statement has deleted.
+OF_A_GONE_ROW = """
+@pytest.mark.filterwarnings("error")
+async def test_it(asyncdb_session):
+    user = User(name="ada")
+    asyncdb_session.add(user)
+    await asyncdb_session.flush()
+    await asyncdb_session.execute(text("DELETE FROM users"))
+    asyncdb_session.expire(user, ["name"])
+    CALL
+    await asyncdb_session.flush()
+"""
 #: The same hints for what else drivers say: also what, as a pattern.
 AGAIN = [
     (
@@ -256,6 +290,25 @@ AGAIN = [
             async with engine.begin() as connection:
                 await connection.execute(select(User))
         """,
+    ),
+    (
+        "an await is missing",
+        ["sqlite"],
+        "coroutine 'AsyncSession.commit' was never awaited",
+        """
+        @pytest.mark.filterwarnings("error")
+        async def test_it(asyncdb_session):
+            asyncdb_session.add(User(name="ada"))
+            asyncdb_session.commit()
+        """,
+    ),
+    *(
+        ("the object's row is gone", ["sqlite"], said, OF_A_GONE_ROW.replace("CALL", call))
+        for said, call in {
+            "expected to delete 1 row": "await asyncdb_session.delete(user)",
+            "Could not refresh instance": "await asyncdb_session.refresh(user)",
+            "ObjectDeletedError": "await asyncdb_session.run_sync(lambda _: user.name)",
+        }.items()
     ),
     (
         "no plugin runs this async function",

@@ -189,6 +189,28 @@ def test_the_line_is_known_where_sqlalchemy_commits_in_a_task_of_its_own(
     assert f"at {app.place(line, 'test_it')}\n" in outcome.text
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_the_sessionmaker_of_an_engine_is_proposed(
+    project: Project, sqlite: Target, several: bool
+) -> None:
+    """Its options are then those of the test's sessions; but not one of several databases."""
+    others = "Session.configure(binds={Base: create_async_engine('sqlite+aiosqlite:///b.db')})"
+    project.write("app/db.py", "from app.models import Base\n" + LATE_DB + others * several)
+    project.tests(
+        """
+        from app import db
+
+        async def test_it(asyncdb_session):
+            async with db.engine.connect():
+                pass
+            await db.engine.dispose()
+        """
+    )
+    name = "app.db:engine" if several else "app.db:Session"
+    outcome = project.run(sqlite).passed(1)
+    assert f"write in the ini file: asyncdb_app_engines = {name}\n" in outcome.text
+
+
 def test_a_database_in_memory_is_reported_in_database_tests_only(
     app: Project, sqlite: Target
 ) -> None:
@@ -469,5 +491,5 @@ def test_a_seed_does_not_reach_the_applications_database(project: Project, sqlit
     )
     project.tests("def test_it(asyncdb_session): pass")
     outcome = project.run(sqlite).had(errors=1)
-    assert "connects outside of a database test (app.db:engine)" in outcome.text
+    assert "engine connects while the schema is built (app.db:engine)" in outcome.text
     assert not (project.path / "real.db").exists()

@@ -241,6 +241,47 @@ def test_a_test_that_runs_out_of_time_leaves_a_clean_database(
     assert "Timeout (>1.0s) from pytest-timeout" in outcome.text
 
 
+#: Waits in its first call only.
+SLOW = """
+import asyncio
+import pytest
+
+calls = []
+
+@pytest.fixture(scope="session")
+def asyncdb_seed():
+    async def seed(session):
+        calls.append(session)
+        if len(calls) == 1:
+            await asyncio.Event().wait()
+    return seed
+"""
+
+
+@pytest.mark.everyday("sqlite", "postgres+asyncpg")
+def test_a_time_limit_that_ends_a_seed_is_no_fault_of_the_seed(
+    project: Project, target: Target
+) -> None:
+    """The next test builds the database again."""
+    project.write("conftest.py", SLOW)
+    project.ini(timeout="60")
+    project.tests(
+        """
+        @pytest.mark.asyncdb(schema=False)
+        def test_imports(asyncdb_session): pass
+
+        @pytest.mark.timeout(1, method="signal")
+        def test_first(asyncdb_session): pass
+
+        def test_next(asyncdb_session): pass
+        """
+    )
+    outcome = project.run_apart(target, "-p", "pytest_timeout")
+    outcome.had(passed=2, errors=1)
+    assert outcome.text.count("\nFailed: Timeout (>1.0s)") == 1
+    assert "Task was destroyed" not in str(outcome.result.stderr)
+
+
 @pytest.mark.everyday("postgres+asyncpg")
 def test_blocked_sockets_let_tests_reach_their_server(project: Project, target: Target) -> None:
     """The setting of docs/howto/other-plugins.md. The control is a host that is not allowed."""

