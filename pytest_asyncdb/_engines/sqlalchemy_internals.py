@@ -31,6 +31,15 @@ def in_greenlet() -> bool:
     return getattr(greenlet.getcurrent(), GREENLET_MARK, False) is True
 
 
+def cursor_awaits(driver: str) -> bool:
+    """Does the adapter await when it makes a cursor, rather than when that executes?"""
+    import sqlalchemy
+
+    if sqlalchemy.__version__ < "2.1":
+        return driver in ("aiomysql", "asyncmy")
+    return driver != "asyncpg"
+
+
 def execution_lock(adapted: Any) -> contextlib.AbstractAsyncContextManager[Any]:
     """The lock that lets one statement at a time run on a connection.
 

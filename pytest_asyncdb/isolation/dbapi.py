@@ -144,8 +144,8 @@ class Checkout(abc.ABC):
         return self.work.host.await_here(result) if asyncio.iscoroutine(result) else result
 
     def cursor(self, *args: Any, **kwargs: Any) -> Cursor:
-        if not in_greenlet():
-            self.adapted.cursor()  # raises MissingGreenlet where the adapter does
+        if self.work.connector.cursor_awaits and not in_greenlet():
+            self.work.host.suspend()  # raises MissingGreenlet where the adapter does
         return Cursor(self, args, kwargs)
 
     def execute(self, operation: Any, parameters: Any = None) -> Cursor:

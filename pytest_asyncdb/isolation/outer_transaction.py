@@ -165,6 +165,15 @@ class OuterTransaction(GuardedWork):
         self.units.add(unit)
         return unit
 
+    async def until_free(self, unit: Unit) -> None:
+        """Wait for a statement of another unit below: where a failed one fails all units, its
+        savepoint must be undone before a statement of *unit* comes."""
+        while self.units.below_top not in (None, unit) and not self.ended:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            with self.units.lock:
+                self._waiting.append(future)
+            await future
+
     def join(self, unit: Unit) -> None:
         """What the running task opens from now on nests in *unit*, which it has used."""
         chain = _CHAIN.get()

@@ -152,6 +152,11 @@ class SandboxConnection(Checkout):
         if self.unit is None or not self.unit.open:
             self.unit = outer.push(read_only=self.read_only)
         unit = self.unit
+        if outer.units.below_top is not None:
+            from sqlalchemy.util import await_only
+
+            await_only(outer.until_free(unit))
+            outer.check_before(statement)
         outer.join(unit)
         text = statement
         if "sa_savepoint_" in statement:

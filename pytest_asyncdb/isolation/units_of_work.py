@@ -185,30 +185,36 @@ class UnitsOfWork:
             if "defer" in statement.lower():
                 self.deferred_check = (*backend.deferred_prepare, *backend.deferred_check)
         if self.below_top is unit:
-            self.below_top = None
-            if not self.dead:
-                self.backing.script(self.savepoints.release(BELOW_TOP))
-            self._continue_above()
+            try:
+                if not self.dead:
+                    self.backing.script(self.savepoints.release(BELOW_TOP))
+            finally:
+                self._continue_above()
 
     def failed(self, unit: Unit) -> None:
         """A statement of *unit* has failed: the units above it must be able to go on."""
         unit.batchable = False
-        if self.below_top is not unit:
-            return
-        self.below_top = None
-        if self.dead or not self.backing.is_open:
-            return
+        if self.below_top is unit:
+            try:
+                if not self.dead and self.backing.is_open:
+                    self._undo_below_top(unit)
+            finally:
+                self._continue_above()
+
+    def _undo_below_top(self, unit: Unit) -> None:
         release = self.savepoints.release(BELOW_TOP)
         try:
             self.backing.script(release)  # it failed in the driver, and was never sent
         except Exception:
-            self.backing.script([*self.savepoints.undo(BELOW_TOP), *release])
+            self.backing.script(self.savepoints.undo(BELOW_TOP) + release)
             unit.must_roll_back = True
-        self._continue_above()
 
     def _continue_above(self) -> None:
-        self.settle()
-        self._on_ended()
+        self.below_top = None
+        try:
+            self.settle()
+        finally:
+            self._on_ended()
 
     def _above(self, unit: Unit) -> list[Unit]:
         units = self.units

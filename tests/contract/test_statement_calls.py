@@ -85,7 +85,7 @@ async def test_calls(asyncdb_sessionmaker, asyncdb_url, asyncdb_backend):
 #: is run for it, the test's loop gets a turn, and the plugin notes it. SQLite's depend on its thread.
 MORE = {
     "aiosqlite": (60, 0, 235, 65),
-    "asyncpg": (125, 132, 225, 122),
+    "asyncpg": (125, 130, 225, 120),
     "psycopg": (140, 60, 225, 145),
     "asyncmy": (135, 100, 255, 140),
     "aiomysql": (135, 20, 255, 140),

@@ -47,6 +47,18 @@ async def gather_flushes_on_one_session(stage: Stage) -> None:
         await stage.attempt("rollback", session.rollback())
 
 
+@scenario("postgres")  # where a failed statement fails its whole transaction
+async def a_statement_fails_while_another_session_waits(stage: Stage) -> None:
+    async with stage.sessions() as one, stage.sessions() as other:
+        await one.execute(row(1))
+        await other.execute(select(1))
+        slow = text("SELECT 1 / (SELECT count(*) - 1 FROM pg_sleep(0.05))")
+        await stage.gather(one.execute(slow), other.scalar(select(2)))
+        await stage.attempt("other", other.scalar(select(3)))
+        await stage.attempt("one", one.scalar(select(4)))
+    stage.note(await stage.users())
+
+
 @scenario("sqlite", "postgres")  # on MySQL answers are mixed up, or the plain engine waits for ever
 async def a_flush_fails_while_another_task_waits(stage: Stage) -> None:
     await stage.add("ada")  # key 1
