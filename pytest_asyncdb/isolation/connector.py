@@ -61,6 +61,8 @@ class Connector:
         self.dialect: Dialect = self.engine.dialect
         self.savepoints = Savepoints(self.dialect)
         self.cursor_awaits = cursor_awaits(self.driver.name)
+        # SQLAlchemy 2.0's adapter has no lock either.
+        self.ends_first = self.driver.ends_first and self.cursor_awaits
         # A listener of "do_connect" would make SQLAlchemy look for listeners at each statement.
         self._connect_first = self.dialect.connect
         self.dialect.connect = self._connect  # type: ignore[method-assign]

@@ -98,7 +98,7 @@ class Turns:
         try:
             if begun or (self.tasks and driver.takes_turns):
                 self._collision = error
-                self._ending = driver.ends_first
+                self._ending = checkout.work.connector.ends_first
                 self._wake()
                 checkout.work.host.suspend()
             while self._executing and driver.takes_turns:

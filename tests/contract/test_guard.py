@@ -9,6 +9,7 @@ import pytest
 from fix_project import MODELS, Project
 from fix_servers import WORDS, Servers, Target, skip_without_two_phase
 from fix_suite import EACH_DRIVER
+from sqlalchemy.dialects.postgresql.psycopg import AsyncAdapt_psycopg_connection
 
 pytestmark = pytest.mark.everyday(*EACH_DRIVER)
 
@@ -179,6 +180,8 @@ TWO_PHASE = {
     "asyncmy": ('transaction = connection.begin_twophase("x")', "XA BEGIN %s"),
     "aiomysql": ('transaction = connection.begin_twophase("x")', "XA BEGIN %s"),
 }
+if not hasattr(AsyncAdapt_psycopg_connection, "tpc_begin"):  # an older SQLAlchemy
+    TWO_PHASE["psycopg"] = TWO_PHASE["asyncpg"]
 
 
 @pytest.mark.parametrize("word", WORDS[1:])

@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Integer, delete, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from pytest_asyncdb import build_engine, errors
 from pytest_asyncdb._databases.plan import SchemaPlan
@@ -353,7 +353,8 @@ def stage(target: Target, servers: Servers) -> Iterator[Stage]:
         strategy = Rollback(database, host)
         stack.callback(strategy.close)
         pool_name = f"model_pool_{RUN}"
-        options: dict[str, Any] = {"pool_size": 20}
+        # SQLAlchemy before 2.0.38 has no pool for a SQLite file.
+        options: dict[str, Any] = {"pool_size": 20, "poolclass": AsyncAdaptedQueuePool}
         if target.server is None:
             url = backend.url(server, driver.name, pool_name)
             keeper = backend.hold(url)
@@ -366,7 +367,7 @@ def stage(target: Target, servers: Servers) -> Iterator[Stage]:
             # A transaction of theirs would not see what others commit meanwhile.
             options["isolation_level"] = "READ COMMITTED"
         pool = build_engine(url, **options)
-        del options["pool_size"]
+        del options["pool_size"], options["poolclass"]
         cold = create_async_engine(url, poolclass=NullPool, **options)
         runner = stack.enter_context(asyncio.Runner())
         runner.run(_create(pool))

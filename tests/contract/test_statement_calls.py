@@ -87,7 +87,7 @@ MORE = {
     "aiosqlite": (60, 0, 235, 65),
     "asyncpg": (125, 130, 225, 120),
     "psycopg": (140, 60, 225, 145),
-    "asyncmy": (135, 100, 255, 140),
+    "asyncmy": (135, 105, 255, 140),
     "aiomysql": (135, 20, 255, 140),
 }
 if sqlalchemy.__version__ < "2.1":
