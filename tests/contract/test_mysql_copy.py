@@ -207,7 +207,9 @@ class Lab:
     def run(self, database: str | None, *statements: str) -> None:
         with self.connect(database) as query:
             for statement in statements:
-                query(statement.replace("{tpl}", self.template))
+                found = query(statement.replace("{tpl}", self.template))
+                if statement.startswith("ANALYZE"):  # its errors are rows
+                    assert "Error" not in [row[2] for row in found], found
 
     @contextlib.asynccontextmanager
     async def sql(self, database: str | None) -> AsyncIterator[Plain]:
