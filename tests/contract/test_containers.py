@@ -121,6 +121,7 @@ def test_a_run_that_starts_a_container_removes_those_of_killed_runs(servers: Ser
             foreign.remove(force=True)
 
 
+@pytest.mark.complete  # Ryuk waits for ten seconds
 def test_a_killed_run_leaves_no_container(project: Project, servers: Servers) -> None:
     """Ryuk removes it ten seconds later."""
     servers.need("postgres", "container")

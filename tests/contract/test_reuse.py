@@ -374,6 +374,7 @@ def test_what_the_seed_returned_stays_with_the_template(reuse: Reuse) -> None:
     assert reuse.built == 1
 
 
+@pytest.mark.complete
 @on_postgres
 def test_a_seed_that_nobody_can_compare_runs_in_each_run(reuse: Reuse) -> None:
     """An object without words might be another one tomorrow."""
@@ -552,6 +553,7 @@ def test_a_server_that_was_not_used_for_an_hour_is_ended_by_the_next_run(
     assert bool(reuse.records) is kept
 
 
+@pytest.mark.complete
 @each
 def test_a_server_without_a_record_is_ended_by_the_next_run(reuse: Reuse) -> None:
     """The user has emptied the cache folder."""
@@ -737,6 +739,7 @@ def test_without_a_folder_for_the_record(reuse: Reuse, monkeypatch: pytest.Monke
         )
 
 
+@pytest.mark.complete
 @on_postgres
 def test_a_server_that_lets_nobody_in_is_said(reuse: Reuse) -> None:
     reuse.names()
