@@ -450,6 +450,8 @@ def test_nothing_of_ours_is_left(project: Project, target: Target, strategy: str
     )
     before = set(threading.enumerate())
     outcome = run(project, target, strategy).passed(6)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5)  # that of an older aiosqlite ends after the connection
     assert set(threading.enumerate()) - before == set()
     for url in outcome.watch.urls.values():
         assert target.observer.connections(url.database or "") == []

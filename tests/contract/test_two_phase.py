@@ -8,6 +8,7 @@ import time
 import pytest
 from fix_project import Project
 from fix_servers import WORDS, Servers, Target
+from sqlalchemy.dialects.postgresql.psycopg import AsyncAdapt_psycopg_connection
 
 pytestmark = pytest.mark.everyday("mysql+aiomysql", "mariadb+asyncmy")
 
@@ -166,7 +167,8 @@ def test_an_invalidated_connection_is_not_used_again(
         """
     )
     # A copy that is dropped need not say what psycopg has prepared by a call.
-    told = 1 if target.driver == "psycopg" else 2
+    by_call = hasattr(AsyncAdapt_psycopg_connection, "tpc_begin")  # not in an older SQLAlchemy
+    told = 1 if target.driver == "psycopg" and by_call else 2
     project.run(target).result.assert_outcomes(passed=4, errors=told)
 
 
