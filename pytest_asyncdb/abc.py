@@ -349,8 +349,6 @@ class Driver(abc.ABC):
     #: The end of a transaction waits for a statement that another task is running on the
     #: connection.
     takes_turns: ClassVar[bool] = True
-    #: It comes before the statements that wait for their turn then, rather than after them.
-    ends_first: ClassVar[bool] = False
 
     def in_progress(self, begun: bool) -> Exception | None:
         """What the end of a transaction raises else.

@@ -22,6 +22,7 @@ import pytest
 import sqlalchemy
 from fix_observer import Observer, observer_of
 from fix_suite import EACH_DRIVER
+from sqlalchemy.dialects.postgresql.psycopg import AsyncAdapt_psycopg_connection
 from sqlalchemy.engine import URL
 
 from pytest_asyncdb._config.registry import Registry
@@ -160,6 +161,10 @@ class Servers:
             return self._source.get(_spec(name))
         except AsyncdbError as error:
             return error
+
+
+#: On psycopg this SQLAlchemy prepares a transaction by the driver's calls, not by a statement.
+PREPARES_BY_CALL = hasattr(AsyncAdapt_psycopg_connection, "tpc_begin")
 
 
 def skip_without_two_phase(target: Target) -> None:

@@ -40,6 +40,15 @@ def cursor_awaits(driver: str) -> bool:
     return driver != "asyncpg"
 
 
+def ends_first(driver: str) -> bool:
+    """Does the end of a transaction come before the statements that wait for their turn?
+
+    The lock of SQLAlchemy's adapter orders the statements of aiosqlite, and ends do not wait for
+    it. SQLAlchemy 2.0 has no such lock.
+    """
+    return driver == "aiosqlite" and cursor_awaits(driver)
+
+
 def execution_lock(adapted: Any) -> contextlib.AbstractAsyncContextManager[Any]:
     """The lock that lets one statement at a time run on a connection.
 

@@ -48,7 +48,6 @@ class Aiosqlite(Driver):
     name = "aiosqlite"
     module = "aiosqlite"
     extra = "test"
-    ends_first = True  # SQLAlchemy's lock orders the statements, and ends do not wait for it
 
     def __init__(self) -> None:
         #: By connection: what has changed it.

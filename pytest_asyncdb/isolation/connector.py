@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._engines.build_engine import OURS, build_engine, without_pool
 from pytest_asyncdb._engines.pool_internals import CheckoutPool
-from pytest_asyncdb._engines.sqlalchemy_internals import cursor_awaits
+from pytest_asyncdb._engines.sqlalchemy_internals import cursor_awaits, ends_first
 from pytest_asyncdb.isolation.savepoints import Savepoints
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ class Connector:
         self.dialect: Dialect = self.engine.dialect
         self.savepoints = Savepoints(self.dialect)
         self.cursor_awaits = cursor_awaits(self.driver.name)
-        # SQLAlchemy 2.0's adapter has no lock either.
-        self.ends_first = self.driver.ends_first and self.cursor_awaits
+        self.ends_first = ends_first(self.driver.name)
         # A listener of "do_connect" would make SQLAlchemy look for listeners at each statement.
         self._connect_first = self.dialect.connect
         self.dialect.connect = self._connect  # type: ignore[method-assign]

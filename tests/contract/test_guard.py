@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import pytest
 from fix_project import MODELS, Project
-from fix_servers import WORDS, Servers, Target, skip_without_two_phase
+from fix_servers import PREPARES_BY_CALL, WORDS, Servers, Target, skip_without_two_phase
 from fix_suite import EACH_DRIVER
-from sqlalchemy.dialects.postgresql.psycopg import AsyncAdapt_psycopg_connection
 
 pytestmark = pytest.mark.everyday(*EACH_DRIVER)
 
@@ -180,7 +179,7 @@ TWO_PHASE = {
     "asyncmy": ('transaction = connection.begin_twophase("x")', "XA BEGIN %s"),
     "aiomysql": ('transaction = connection.begin_twophase("x")', "XA BEGIN %s"),
 }
-if not hasattr(AsyncAdapt_psycopg_connection, "tpc_begin"):  # an older SQLAlchemy
+if not PREPARES_BY_CALL:
     TWO_PHASE["psycopg"] = TWO_PHASE["asyncpg"]
 
 

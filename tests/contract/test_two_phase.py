@@ -7,8 +7,7 @@ import time
 
 import pytest
 from fix_project import Project
-from fix_servers import WORDS, Servers, Target
-from sqlalchemy.dialects.postgresql.psycopg import AsyncAdapt_psycopg_connection
+from fix_servers import PREPARES_BY_CALL, WORDS, Servers, Target
 
 pytestmark = pytest.mark.everyday("mysql+aiomysql", "mariadb+asyncmy")
 
@@ -167,8 +166,7 @@ def test_an_invalidated_connection_is_not_used_again(
         """
     )
     # A copy that is dropped need not say what psycopg has prepared by a call.
-    by_call = hasattr(AsyncAdapt_psycopg_connection, "tpc_begin")  # not in an older SQLAlchemy
-    told = 1 if target.driver == "psycopg" and by_call else 2
+    told = 1 if target.driver == "psycopg" and PREPARES_BY_CALL else 2
     project.run(target).result.assert_outcomes(passed=4, errors=told)
 
 

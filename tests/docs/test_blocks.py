@@ -19,7 +19,6 @@ language below without a comment is a failure.
 from __future__ import annotations
 
 import dataclasses
-import gc
 import importlib.util
 import logging
 import os
@@ -32,7 +31,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from fix_project import WITHOUT
+from fix_project import GARBAGE, WITHOUT
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -106,6 +105,7 @@ class Project:
     """The project of a page, which grows with its blocks."""
 
     def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+        GARBAGE.keep()
         self.pytester = pytester
         self.monkeypatch = monkeypatch
         self.number = 0
@@ -151,7 +151,7 @@ class Project:
             result = self.pytester.runpytest_subprocess(*arguments)
         else:
             result = self.pytester.runpytest_inprocess(*arguments)
-            gc.collect()  # what it left behind warns here, not in a later test
+            GARBAGE.collect()  # what it left behind warns here, not in a later test
         expected = {k: int(v) for k, v in options(rest).items() if k != "needs"}
         outcomes = result.parseoutcomes()
         outcomes.pop("deselected", 0)
