@@ -488,6 +488,9 @@ class Backend(abc.ABC):
     capabilities: ClassVar[Capabilities]
     #: The databases live in this process, without a server.
     in_process: ClassVar[bool] = False
+    #: A database that several connections use is a file, whose name ends with this, and
+    #: :meth:`url` gets its path for a name. Empty: databases have no files of their own.
+    file_suffix: ClassVar[str] = ""
     #: How its server programs and its image are run; None: the plugin cannot start it that way.
     #: With neither of them a server by URL, or that of another provider, is used.
     local: LocalRecipe | None = None
@@ -675,13 +678,13 @@ class Backend(abc.ABC):
         """Statements that limit how long a connection waits for a lock."""
         return ()
 
-    def limit_lock_waits(self) -> Sequence[str]:
-        """Statements for each new connection of a test that limit its waits for locks to
+    def at_connect(self) -> Sequence[str]:
+        """Statements for each new connection of a test. They limit its waits for locks to
         :attr:`lock_wait`, unless the user has set a limit."""
         return ()
 
     def limit_lock_waits_in(self, database: str) -> Sequence[str]:
-        """Statements that do the same for all connections to a new copy of a template, over a
+        """Statements that limit the waits of all connections to a new copy of a template, over a
         maintenance connection."""
         return ()
 
@@ -1018,8 +1021,9 @@ class Isolation(abc.ABC):
 
     #: The word in ``--asyncdb-isolation`` and in the marker.
     name: ClassVar[str]
-    #: It works if each transaction may be in another session: see :attr:`Server.behind_pooler`.
-    through_pooler: ClassVar[bool] = False
+    #: A test has one connection, in a transaction from its start to its end. So it also works
+    #: through a connection pooler (:attr:`Server.behind_pooler`).
+    one_connection: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __init__(self, database: Database, host: HostLoop) -> None:

@@ -22,12 +22,13 @@ RUN = f"{os.getpid():08x}"
 
 @contextmanager
 def worker_database(
-    target: Target, servers: Servers, name: str, plan: SchemaPlan
+    target: Target, servers: Servers, name: str, plan: SchemaPlan, one_connection: bool = False
 ) -> Iterator[tuple[WorkerDatabase, HostLoop]]:
     """A database on the target's server, and the loop for a strategy on it.
 
     Args:
         name: A part of the names of its databases.
+        one_connection: As the strategy has it.
     """
     registry = Registry()
     backend = registry.backend(target.backend)
@@ -44,6 +45,6 @@ def worker_database(
             stack.callback(lambda: asyncio.run(drop_leftovers(server, backend, driver, prefix)))
         provisioner = Provisioner(server, backend, driver, prefix, host, None, 5)
         stack.callback(provisioner.close)
-        database = WorkerDatabase(provisioner, plan, {})
+        database = WorkerDatabase(provisioner, plan, {}, one_connection)
         stack.callback(database.close)
         yield database, host

@@ -1,8 +1,8 @@
 """The outside observer: looks at a server with a plain, synchronous driver.
 
 It uses nothing of pytest_asyncdb and decides whether something leaked. PostgreSQL is
-watched by psycopg, MySQL and MariaDB by PyMySQL, and an in-memory SQLite database, which
-nobody outside of the process can see, by a second ``sqlite3`` connection to its name.
+watched by psycopg, MySQL and MariaDB by PyMySQL, and SQLite by a second ``sqlite3`` connection: to
+the name of an in-memory database, which nobody outside of the process can see, or to a file.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -174,17 +175,22 @@ class MySQLObserver(Observer):
 
 
 class SQLiteObserver(Observer):
-    """Looks at a named in-memory database of this process with ``sqlite3``."""
+    """Looks at a named in-memory database of this process, or at a file, with ``sqlite3``."""
 
     def connect(self, database: str | None = None) -> Any:
-        # SQLAlchemy's URL holds the file name; the memdb VFS finds it by that name.
-        target = f"{database}?vfs=memdb" if database else ":memory:"
+        target = ":memory:"
+        if database and database.startswith("file:"):
+            target = f"{database}?vfs=memdb"
+        elif database:
+            target = f"file:{database}?mode=rw"
         return sqlite3.connect(target, uri=True, isolation_level=None, timeout=3)
 
     def databases(self) -> set[str]:
         return set()  # SQLite keeps no list of them
 
     def look(self, database: str) -> dict[str, Rows] | None:
+        if not database.startswith("file:") and not Path(database).exists():
+            return None
         return self.dump(database) or None  # nobody holds it: opening it made an empty one
 
     def tables(self, connection: Any) -> list[str]:

@@ -25,6 +25,7 @@ from pytest_asyncdb._databases.build import (
     try_options,
 )
 from pytest_asyncdb._databases.connection import AutocommitConnection, maintenance
+from pytest_asyncdb._databases.database_files import DatabaseFiles
 from pytest_asyncdb._databases.fingerprint import Fingerprint
 from pytest_asyncdb._databases.kept_databases import kept_folder, kept_name
 from pytest_asyncdb._databases.templates import KEPT_PREFIX, Claims, KeptTemplates
@@ -84,6 +85,7 @@ class Provisioner:
         self._kept_templates = None if kept is None else KeptTemplates(kept)
         self._numbers = itertools.count(1)
         self._templates: dict[str, Template | errors.AsyncdbError] = {}
+        self._files = DatabaseFiles(self.prefix, self.backend.file_suffix)
         self._maintenance = self.new_connection()
         #: Seconds for schema and seeds of each template that was built here; None: it has none.
         self.built: list[tuple[float | None, float | None]] = []
@@ -124,16 +126,21 @@ class Provisioner:
         return template
 
     async def copy(
-        self, template: Template, sql: AutocommitConnection | None = None
+        self,
+        template: Template,
+        sql: AutocommitConnection | None = None,
+        one_connection: bool = False,
     ) -> DatabaseRef:
         """Make a database that equals *template*.
 
         Args:
             sql: A maintenance connection of the running loop, if that is not the plugin's.
+            one_connection: No second connection will use it while the first is in a transaction.
         """
         name = f"{self.prefix}_{next(self._numbers)}"
         await self._copy(template, name, sql or self._maintenance)
-        url = self._url(name)
+        is_file = self.backend.file_suffix and not one_connection
+        url = self._url(self._files.path(name) if is_file else name)
         return DatabaseRef(name, url, self.backend.hold(url, template.database.url))
 
     async def _copy(self, template: Template, name: str, sql: AutocommitConnection) -> None:
@@ -159,6 +166,7 @@ class Provisioner:
             database.keeper.close()
         if not self.in_process:
             await drop(sql or self._maintenance, self.backend, self.server, database.name)
+        self._files.remove(database.name)
 
     def keep(self, database: DatabaseRef) -> DatabaseRef:
         """Make a copy, which outlives the run, of a database without connections; blocks.
@@ -193,6 +201,7 @@ class Provisioner:
         for template in templates.values():
             if isinstance(template, Template) and template.database.keeper is not None:
                 template.database.keeper.close()
+        self._files.close()
         self.run(self._maintenance.close())
 
     def _url(self, name: str | None) -> URL:

@@ -30,10 +30,18 @@ _Work = Callable[[], Coroutine[Any, Any, Any]]
 
 
 class WorkerDatabase(Database):
-    """A worker's databases: made at first use, dropped when discarded."""
+    """A worker's databases: made at first use, dropped when discarded.
+
+    Args:
+        one_connection: See :attr:`pytest_asyncdb.abc.Isolation.one_connection`.
+    """
 
     def __init__(
-        self, provisioner: Provisioner, plan: SchemaPlan, engine_options: Mapping[str, Any]
+        self,
+        provisioner: Provisioner,
+        plan: SchemaPlan,
+        engine_options: Mapping[str, Any],
+        one_connection: bool,
     ) -> None:
         self.server = provisioner.server
         self.backend = provisioner.backend
@@ -42,6 +50,7 @@ class WorkerDatabase(Database):
         self.engine_options = engine_options
         self._provisioner = provisioner
         self._plan = plan
+        self._one_connection = one_connection
         self._shared: DatabaseRef | None = None
         self._reference: DatabaseRef | None = None
         self._copies: _Copies | None = None
@@ -69,7 +78,7 @@ class WorkerDatabase(Database):
 
     def reference(self) -> URL:
         if self._reference is None:
-            self._reference = self._copy()
+            self._reference = self._copy(one_connection=True)
         return self._reference.url
 
     def prepare(self) -> None:
@@ -83,7 +92,7 @@ class WorkerDatabase(Database):
 
     def copy(self, prefetch: int, prefetched: Callable[[DatabaseRef], None]) -> DatabaseRef:
         if self._provisioner.in_process:
-            return self._copy()
+            return self._copy(self._one_connection)
         if self._copies is None:
             self._copies = _Copies(self._provisioner, self._template)
         return self._copies.take(prefetch, prefetched)
@@ -112,11 +121,12 @@ class WorkerDatabase(Database):
 
     def _share(self) -> DatabaseRef:
         if self._shared is None:
-            self._shared = self._copy()
+            self._shared = self._copy(self._one_connection)
         return self._shared
 
-    def _copy(self) -> DatabaseRef:
-        return self._provisioner.run(self._provisioner.copy(self._template))
+    def _copy(self, one_connection: bool) -> DatabaseRef:
+        copying = self._provisioner.copy(self._template, one_connection=one_connection)
+        return self._provisioner.run(copying)
 
     @functools.cached_property
     def _template(self) -> Template:

@@ -149,9 +149,11 @@ class Run:
             if key not in self._strategies:
                 strategy = self.registry.isolation(isolation)
                 server = self.server(spec)
-                if server.behind_pooler and not strategy.through_pooler:
+                if server.behind_pooler and not strategy.one_connection:
                     raise not_through_pooler(isolation, self.backend(spec).label, server)
-                database = WorkerDatabase(self._provisioner(spec), plan, dict(engine_options))
+                database = WorkerDatabase(
+                    self._provisioner(spec), plan, dict(engine_options), strategy.one_connection
+                )
                 for metadata in () if plan.migrate else plan.metadata:
                     self._tables.setdefault(metadata, {*metadata.tables})
                 self._databases[key] = database

@@ -27,7 +27,7 @@ def prefix_of(run: str) -> str:
 
 def is_of_a_run(database: str | None) -> bool:
     """Has the plugin made a database for a run, or kept it? A file's name may have folders."""
-    return re.match(r"(.*/)?asyncdb_(kept|template|[0-9a-f]{8})_", database or "") is not None
+    return re.match(r"(.*[/\\])?asyncdb_(kept|template|[0-9a-f]{8})_", database or "") is not None
 
 
 def run_of(database: str) -> str | None:

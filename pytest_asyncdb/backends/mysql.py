@@ -136,7 +136,7 @@ class _MySQLFamily(Backend):
         whole = max(1, round(seconds))
         return (f"SET SESSION innodb_lock_wait_timeout = {whole}, lock_wait_timeout = {whole}",)
 
-    def limit_lock_waits(self) -> Sequence[str]:
+    def at_connect(self) -> Sequence[str]:
         # A session that differs from the server has been given its own limit by connect_args.
         # MySQL takes the type of LEAST for no integer.
         limits = (

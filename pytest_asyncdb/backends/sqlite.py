@@ -1,4 +1,4 @@
-"""SQLite as data: named in-memory databases of this process.
+"""SQLite as data: named in-memory databases of this process, and files for several connections.
 
 The ``memdb`` VFS gives an in-memory database a name, so that several connections of one
 process may open it (https://www.sqlite.org/src/file/src/memdb.c); it exists as long as
@@ -134,10 +134,16 @@ class Aiosqlite(Driver):
 
 
 def _connect(url: URL) -> sqlite3.Connection:
-    """A connection to a named in-memory database, for any thread."""
+    """A connection to a named in-memory database or to a file, for any thread."""
     import sqlite3
 
-    return sqlite3.connect(f"{url.database}?vfs=memdb", uri=True, check_same_thread=False)
+    if url.query:
+        return sqlite3.connect(f"{url.database}?vfs=memdb", uri=True, check_same_thread=False)
+    connection = sqlite3.connect(url.database or "", check_same_thread=False)
+    # What it does need not be undone, nor outlive the machine.
+    connection.execute("PRAGMA journal_mode = OFF").close()
+    connection.execute("PRAGMA synchronous = OFF").close()
+    return connection
 
 
 class SQLiteRestorer(Restorer):
@@ -196,6 +202,7 @@ class SQLite(Backend):
     lock_timeout_codes = frozenset({5, 6})  # SQLITE_BUSY, SQLITE_LOCKED
     restores_whole = True
     in_process = True
+    file_suffix = ".sqlite"
     schemes = ("sqlite",)
     drivers = (Aiosqlite,)
     capabilities = Capabilities(
@@ -219,11 +226,10 @@ class SQLite(Backend):
     def url(self, server: Server, driver: str, database: str | None) -> URL:
         from sqlalchemy.engine import URL
 
-        return URL.create(
-            f"sqlite+{driver}",
-            database=f"file:/{database}" if database else None,
-            query={"vfs": "memdb", "uri": "true"} if database else {},
-        )
+        if database is None or database.endswith(self.file_suffix):
+            return URL.create(f"sqlite+{driver}", database=database)
+        query = {"vfs": "memdb", "uri": "true"}
+        return URL.create(f"sqlite+{driver}", database=f"file:/{database}", query=query)
 
     def hold(self, url: URL, source: URL | None = None) -> Closing | None:
         keeper = _connect(url)
@@ -249,6 +255,9 @@ class SQLite(Backend):
 
     def drop_database(self, name: str, server: Server) -> Sequence[str]:
         return ()
+
+    def at_connect(self) -> Sequence[str]:
+        return ("PRAGMA synchronous = OFF",)  # a file need not outlive the machine
 
     def lock_timeout(self, seconds: float) -> Sequence[str]:
         return (f"PRAGMA busy_timeout = {round(seconds * 1000)}",)

@@ -291,8 +291,8 @@ class BackingConnection:
         from sqlalchemy.util import await_only
 
         adapted, driver = fairy.dbapi_connection, fairy.driver_connection
-        if limit := self.backend.limit_lock_waits():
-            await_only(self.driver.run(driver, limit))
+        if statements := self.backend.at_connect():
+            await_only(self.driver.run(driver, statements))
         if self._direct and self.connector.autocommit:
             self.connector.dialect.set_isolation_level(adapted, "AUTOCOMMIT")
         if self.connector.settings is None:

@@ -31,7 +31,7 @@ class Rollback(SharedDatabaseStrategy):
     """Everything of a test happens in one transaction that is rolled back."""
 
     name = "rollback"
-    through_pooler = True
+    one_connection = True
     #: Seconds that a unit of work waits for another task's to end.
     turn: ClassVar[float] = 10.0
 

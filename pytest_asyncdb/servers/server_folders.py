@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
@@ -36,11 +37,19 @@ _FOLDER = re.compile(rf"{PREFIX}[0-9a-f]{{12}}")
 
 def data_place() -> tuple[str, str]:
     """Where a new server's folder goes, and that in words."""
-    if os.path.ismount(MEMORY) and os.access(MEMORY, os.W_OK | os.X_OK):
-        space = os.statvfs(MEMORY)
-        if space.f_bavail * space.f_frsize >= _ENOUGH:
-            return MEMORY, "data in memory"
+    is_there = hasattr(os, "statvfs") and os.path.ismount(MEMORY)
+    writable = is_there and os.access(MEMORY, os.W_OK | os.X_OK)
+    if writable and shutil.disk_usage(MEMORY).free >= _ENOUGH:
+        return MEMORY, "data in memory"
     return tempfile.gettempdir(), "data on disk"
+
+
+def make_folder(owner: Owner) -> Path:
+    """A new folder for the data of *owner*, who has to remove it."""
+    folder = Path(data_place()[0], f"{PREFIX}{secrets.token_hex(6)}")
+    folder.mkdir(mode=0o700)
+    (folder / FILE).write_text(owner.to_json(), encoding="utf-8")
+    return folder
 
 
 def server_folders() -> Iterator[tuple[Path, Owner]]:
@@ -54,6 +63,13 @@ def server_folders() -> Iterator[tuple[Path, Owner]]:
                 if _FOLDER.fullmatch(folder.name):
                     with contextlib.suppress(OSError, ValueError):
                         yield folder, _owner_in(folder)
+
+
+def remove_unused() -> None:
+    """Remove the folders that no process uses and no later run can find."""
+    for folder, owner in server_folders():
+        if not owner.holds(folder.name):
+            remove_folder(folder)
 
 
 def _owner_in(folder: Path) -> Owner:

@@ -348,7 +348,7 @@ def stage(target: Target, servers: Servers) -> Iterator[Stage]:
     """A sandbox and a pool on the same server."""
     with ExitStack() as stack:
         plan = SchemaPlan((Base.metadata,))
-        database, host = stack.enter_context(worker_database(target, servers, "model", plan))
+        database, host = stack.enter_context(worker_database(target, servers, "model", plan, True))
         backend, driver, server = database.backend, database.driver, database.server
         strategy = Rollback(database, host)
         stack.callback(strategy.close)

@@ -8,7 +8,7 @@ from typing import Any
 #: What stands in the header of the file. ``schema_version`` is left out: it only counts.
 PRAGMAS = (
     *("user_version", "application_id", "encoding", "page_size", "auto_vacuum"),
-    *("default_cache_size", "journal_mode", "page_count", "freelist_count"),
+    *("default_cache_size", "page_count", "freelist_count"),
 )
 
 

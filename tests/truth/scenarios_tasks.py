@@ -135,7 +135,7 @@ async def gather_sessions_of_their_own_read(stage: Stage) -> None:
     await stage.gather(*(read(n) for n in range(5)))
 
 
-@scenario(*SERVERS)
+@scenario()
 async def gather_sessions_of_their_own_write(stage: Stage) -> None:
     async def write(n: int) -> int:
         async with stage.sessions.begin() as session:
@@ -146,7 +146,7 @@ async def gather_sessions_of_their_own_write(stage: Stage) -> None:
     stage.note(await stage.users())
 
 
-@scenario(*SERVERS)
+@scenario()
 async def one_of_several_writers_fails(stage: Stage) -> None:
     await stage.add("u3", start=3)
 
@@ -159,7 +159,7 @@ async def one_of_several_writers_fails(stage: Stage) -> None:
     stage.note(await stage.users())
 
 
-@scenario(*SERVERS)
+@scenario()
 async def one_of_several_writers_is_rolled_back(stage: Stage) -> None:
     async def write(n: int) -> int:
         async with stage.sessions() as session:
@@ -172,7 +172,7 @@ async def one_of_several_writers_is_rolled_back(stage: Stage) -> None:
     stage.note(await stage.users())
 
 
-@scenario(*SERVERS)
+@scenario()
 async def lost_update_without_a_lock(stage: Stage) -> None:
     """Both have read before the first writes."""
     await stage.add("ada")
@@ -190,7 +190,7 @@ async def lost_update_without_a_lock(stage: Stage) -> None:
     stage.note(await stage.users())
 
 
-@scenario(*SERVERS, limits=[limits.OVERLAP])
+@scenario(limits=[limits.OVERLAP])
 async def two_open_readers_meet_at_a_barrier(stage: Stage) -> None:
     barrier = asyncio.Barrier(2)
 
@@ -204,7 +204,7 @@ async def two_open_readers_meet_at_a_barrier(stage: Stage) -> None:
     await stage.gather(read(), read())
 
 
-@scenario(*SERVERS)
+@scenario()
 async def check_then_insert_with_a_barrier(stage: Stage) -> None:
     """Two tasks have seen that the name is free; one of them must fail."""
     barrier = asyncio.Barrier(2)
@@ -361,7 +361,7 @@ async def session_handed_to_a_task(stage: Stage) -> None:
         stage.note(await asyncio.create_task(go_on()))
 
 
-@scenario(*SERVERS)
+@scenario()
 async def producer_and_consumer(stage: Stage) -> None:
     queue: asyncio.Queue[int | None] = asyncio.Queue(maxsize=1)
 

@@ -293,7 +293,7 @@ async def default_isolation_level(stage: Stage) -> None:
         stage.note(await connection.get_isolation_level())
 
 
-@scenario(*SERVERS)
+@scenario()
 async def nested_sessions_read_committed_work(stage: Stage) -> None:
     async with stage.sessions() as one:
         stage.note(await one.scalar(select(func.count()).select_from(User)))
@@ -312,7 +312,7 @@ async def a_session_opened_within_an_idle_one_commits(stage: Stage) -> None:
         stage.note((await one.scalars(select(User.name))).all())
 
 
-@scenario(*SERVERS)
+@scenario()
 async def an_inner_commit_survives_an_outer_rollback(stage: Stage) -> None:
     async with stage.sessions() as one:
         await one.execute(select(1))
@@ -344,7 +344,7 @@ async def an_inner_rollback_leaves_the_outer_write(stage: Stage) -> None:
         await one.commit()
 
 
-@scenario(*SERVERS, limits=[limits.UNCOMMITTED])
+@scenario(limits=[limits.UNCOMMITTED])
 async def uncommitted_work_is_not_seen_by_another_session(stage: Stage) -> None:
     async with stage.sessions() as one:
         one.add(User(key=1, name="outer"))
@@ -647,7 +647,7 @@ async def a_comment_before_a_statement(stage: Stage) -> None:
         stage.note(await session.scalar(text("-- rollback\nSELECT 2")))
 
 
-@scenario(*SERVERS)
+@scenario()
 async def read_only_helper_connection(stage: Stage) -> None:
     await stage.add("ada")
 

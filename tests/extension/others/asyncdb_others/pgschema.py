@@ -193,7 +193,7 @@ class PgSchema(Backend):
     def lock_timeout(self, seconds: float) -> Sequence[str]:
         return (f"SET lock_timeout = {round(seconds * 1000)}",)
 
-    def limit_lock_waits(self) -> Sequence[str]:
+    def at_connect(self) -> Sequence[str]:
         return self.lock_timeout(self.lock_wait)
 
     def list_databases(self) -> str:

@@ -1,0 +1,48 @@
+"""SQLite's databases in ``reset`` and ``copy`` are files, which no run leaves behind."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from fix_project import Project
+from fix_servers import Servers
+
+TEST = """
+from pathlib import Path
+
+async def test_it(asyncdb_session, asyncdb_url):
+    await add(asyncdb_session, "ada")
+    await asyncdb_session.commit()
+    file = Path(asyncdb_url.database)
+    Path("seen").write_text(f"{file}\\n{file.parent.stat().st_mode}")
+"""
+KILLED = "    os.kill(os.getpid(), 9)\n"
+
+
+def seen(project: Project) -> tuple[Path, int]:
+    """The file of the test's database, and the mode of its folder."""
+    file, mode = (project.pytester.path / "seen").read_text().split("\n")
+    return Path(file), stat.S_IMODE(int(mode))
+
+
+@pytest.mark.parametrize("strategy", ["reset", "copy"])
+def test_the_file_is_the_users_own_and_goes(
+    project: Project, servers: Servers, strategy: str
+) -> None:
+    project.tests(TEST)
+    project.run(servers.target("sqlite"), f"--asyncdb-isolation={strategy}").passed(1)
+    file, mode = seen(project)
+    assert mode == 0o700
+    assert not file.parent.exists()
+
+
+def test_the_next_run_removes_the_file_of_a_killed_one(project: Project, servers: Servers) -> None:
+    target = servers.target("sqlite")
+    project.tests("import os\n" + TEST + KILLED)
+    project.run_apart(target, "--asyncdb-isolation=reset")
+    file, _ = seen(project)
+    project.tests(TEST)
+    project.run_apart(target, "--asyncdb-isolation=reset").passed(1)
+    assert not file.parent.exists()
