@@ -223,7 +223,8 @@ class Run:
 
     def _folders(self) -> Iterator[Path]:
         for place in PLACES:
-            for path in Path(place).glob("pytest-asyncdb-*"):
+            # What is called otherwise is foreign (fix_foreign); its pid may have been given again.
+            for path in Path(place).glob("pytest-asyncdb-" + 12 * "[0-9a-f]"):
                 with contextlib.suppress(OSError, ValueError):
                     if json.loads((path / "owner.json").read_text())["pid"] in self._seen:
                         yield path
