@@ -6,11 +6,15 @@ The folder has a record of its process, so a later run removes it if this one is
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
 from pytest_asyncdb._system.process_identity import Owner
-from pytest_asyncdb.servers.server_folders import make_folder, remove_unused
+from pytest_asyncdb.servers.server_folders import make_folder, server_folders
+
+#: What the record of a folder says.
+_WHAT = "databases in files"
 
 
 class DatabaseFiles:
@@ -29,18 +33,25 @@ class DatabaseFiles:
     def path(self, name: str) -> str:
         """Where the database called *name* is, or will be."""
         if self._folder is None:
-            remove_unused()  # a run without a server looks for none of killed runs
-            self._folder = make_folder(Owner.current(self._run, "databases in files"))
+            _remove_unused()  # a run without a server looks for nothing else of killed runs
+            self._folder = make_folder(Owner.current(self._run, _WHAT))
         return str(self._folder / f"{name}{self._suffix}")
 
     def remove(self, name: str) -> None:
         """Remove a database if it is a file, with the files that SQLite puts beside it."""
         if self._folder is not None:
             for file in self._folder.glob(f"{name}{self._suffix}*"):
-                file.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # on Windows, if a connection is still open
+                    file.unlink()
 
     def close(self) -> None:
         """Remove them all. May be called twice."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+
+def _remove_unused() -> None:
+    for folder, owner in server_folders():
+        if owner.what == _WHAT and not owner.alive():
+            shutil.rmtree(folder, ignore_errors=True)

@@ -28,7 +28,7 @@ from pytest_asyncdb._run.run_lock import dead_databases
 from pytest_asyncdb.abc import BackendSpec, Server, Show, Sourced
 from pytest_asyncdb.servers import docker_api
 from pytest_asyncdb.servers.reusable import records
-from pytest_asyncdb.servers.server_folders import remove_folder, remove_unused, server_folders
+from pytest_asyncdb.servers.server_folders import remove_folder, server_folders
 
 #: Seconds for a server to drop a database.
 _DROP = 30.0
@@ -65,7 +65,9 @@ def _reap_quietly() -> None:
         for record in records():
             if record.is_idle():
                 record.end_unused()
-        remove_unused()
+        for folder, owner in server_folders():
+            if not owner.holds(folder.name):
+                remove_folder(folder)
 
 
 def _on_this_machine() -> Iterator[Leftover]:

@@ -65,13 +65,6 @@ def server_folders() -> Iterator[tuple[Path, Owner]]:
                         yield folder, _owner_in(folder)
 
 
-def remove_unused() -> None:
-    """Remove the folders that no process uses and no later run can find."""
-    for folder, owner in server_folders():
-        if not owner.holds(folder.name):
-            remove_folder(folder)
-
-
 def _owner_in(folder: Path) -> Owner:
     """Read the record in a folder.
 
