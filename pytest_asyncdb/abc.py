@@ -187,8 +187,7 @@ class Server:
         return cls(**{**message, "query": query})
 
 
-@dataclasses.dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """What a provider would use for a spec, found without starting anything.
 
     Args:
@@ -196,16 +195,19 @@ class Candidate:
         reason: Why it is available, one clause for the header.
         version: The version of the server, as far as it is known beforehand.
         tuning: The throw-away settings that will be in force, in words.
+        detail: Private data of the provider; never shown.
         at_hand: Nothing has to be downloaded for it.
-        detail: Private data of the provider.
     """
 
     provider: str
     reason: str
     version: str | None
     tuning: str = ""
-    at_hand: bool = dataclasses.field(default=True, kw_only=True)
-    detail: Any = dataclasses.field(default=None, repr=False)
+    detail: Any = None
+    at_hand: bool = True
+
+    def __repr__(self) -> str:
+        return f"Candidate({self.provider!r}, {self.reason!r}, {self.version!r})"
 
 
 class ViewRequest(NamedTuple):
@@ -223,8 +225,7 @@ class ViewRequest(NamedTuple):
     reset_sequences: bool | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class LocalPlace:
+class LocalPlace(NamedTuple):
     """The paths and settings from which a recipe makes the commands of a local server.
 
     Args:
@@ -242,8 +243,7 @@ class LocalPlace:
     version: str
 
 
-@dataclasses.dataclass(frozen=True)
-class LocalRecipe:
+class LocalRecipe(NamedTuple):
     """How a backend's server programs are found and run.
 
     Args:
@@ -275,8 +275,7 @@ def is_tagged(image: str) -> bool:
     return any(mark in image.rpartition("/")[2] for mark in ":@")
 
 
-@dataclasses.dataclass(frozen=True)
-class ContainerRecipe:
+class ContainerRecipe(NamedTuple):
     """How a backend's image is run.
 
     Args:
@@ -296,7 +295,7 @@ class ContainerRecipe:
     environment: Callable[[str], Mapping[str, str]]
     command: tuple[str, ...]
     data_folder: str
-    images: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    images: Mapping[str, str] = {}
 
     def image_of(self, version: str | None) -> str:
         """The image for a version as the user wrote it."""

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._run.app_engines import app_engines, session_options, sqlmodel_session
 from pytest_asyncdb._run.collection import spec_of
 from pytest_asyncdb._run.fixture_checks import (
     checked_options,
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     )
     from sqlalchemy.orm import Session
 
-    from pytest_asyncdb._run.app_engines import AppEngine
     from pytest_asyncdb._run.handle import Asyncdb, AsyncdbBackend
     from pytest_asyncdb.abc import BackendSpec, View
 
@@ -94,10 +92,14 @@ def asyncdb_session_options(
     ``asyncdb_app_engines`` names; if it names none, ``expire_on_commit=False``, and SQLModel's
     session if ``asyncdb_metadata`` in the ini file names SQLModel.
     """
+    from pytest_asyncdb._run.app_engines import of_fixture, session_options, sqlmodel_session
+
+    settings = pytestconfig.stash[RUN].settings
     with plain_errors():
-        own = session_options(_app_engines(pytestconfig, asyncdb_app_engines))
-        written = pytestconfig.stash[RUN].settings.metadata
-        return {"expire_on_commit": False, **sqlmodel_session(written)} if own is None else own
+        own = session_options(of_fixture(asyncdb_app_engines, settings.app_engines))
+        if own is not None:
+            return own
+        return {"expire_on_commit": False, **sqlmodel_session(settings.metadata)}
 
 
 @pytest.fixture(scope="session")
@@ -187,6 +189,7 @@ def _asyncdb_view(
 ) -> Iterator[View]:
     """The test's view of its database; internal to pytest-asyncdb."""
     from pytest_asyncdb._config.markers import read_markers
+    from pytest_asyncdb._run.app_engines import of_fixture
     from pytest_asyncdb._run.open_views import open_views, read_plans
     from pytest_asyncdb.abc import ViewRequest
     from pytest_asyncdb.isolation.started_tasks import StartedTasks
@@ -219,7 +222,7 @@ def _asyncdb_view(
     view = next(iter(views.values()))
     try:
         with plain_errors():
-            entries = _app_engines(request.config, asyncdb_app_engines)
+            entries = of_fixture(asyncdb_app_engines, run.settings.app_engines)
             run.redirector.begin(views, entries, node.nodeid)
     except BaseException:
         for one in views.values():
@@ -381,12 +384,6 @@ def asyncdb(
     for view in views.values():
         view.expect_checkpoints()
     return Asyncdb(run, asyncdb_backend, request.node.nodeid, views, asyncdb_metadata, options)
-
-
-def _app_engines(config: pytest.Config, given: Any) -> tuple[AppEngine, ...]:
-    written = config.stash[RUN].settings.app_engines
-    source = written.source if given == written.value else "the fixture asyncdb_app_engines"
-    return app_engines(given, source)
 
 
 def _prefetch(node: Any, spec: BackendSpec, isolation: str) -> int:

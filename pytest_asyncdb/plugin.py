@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
     except errors.AsyncdbError as error:
         raise pytest.UsageError(str(error)) from None
     config.add_cleanup(run.close)  # pytest_unconfigure is not called if another plugin fails here
-    if run.owned is not None:
+    if run.owns_servers:
         _end_on_sigterm(config)
     config.pluginmanager.register(_Notes(config), "asyncdb-notes")
     # xdist's workers send the outcomes to the controller.
@@ -126,7 +126,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Watch engines for a project that has database tests."""
     names = (getattr(item, "fixturenames", ()) for item in session.items)
-    session.config.stash[RUN].redirector.active |= any(collection.BACKEND in one for one in names)
+    if any(collection.BACKEND in one for one in names):
+        session.config.stash[RUN].redirector.active = True
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -134,10 +135,11 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     """Start the servers that the tests need, while the first tests run."""
     run, option = session.config.stash[RUN], session.config.option
     plans = option.collectonly or option.setupplan or session.testsfailed
-    if run.owned is not None and not plans:
+    if run.owns_servers and not plans:
         needed = map(unparametrised.backend_of, session.items)
         specs = dict.fromkeys(spec for spec in needed if spec is not None)
-        run.owned.start([*specs, *(run.settings.databases.values() if specs else ())])
+        if specs and run.owned is not None:
+            run.owned.start([*specs, *run.settings.databases.values()])
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -152,10 +154,11 @@ def pytest_runtest_protocol(
     """
     state_of(item).next = nextitem
     item.config.stash[ITEM] = item
-    item.config.stash[RUN].redirector.run_test(item.nodeid)
+    if (run := item.config.stash[RUN]).watches:
+        run.redirector.run_test(item.nodeid)
     if not item.config.option.setupplan and (spec := unparametrised.backend_of(item)):
         with contextlib.suppress(Exception):  # the fixture gets it, too
-            item.config.stash[RUN].server(spec)
+            run.server(spec)
     return (yield)
 
 
@@ -178,11 +181,15 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     if call.when == "call" and call.excinfo is not None:
         state_of(item).failure = call.excinfo.value
-    from pytest_asyncdb.reports import item_report, tracebacks
+    from pytest_asyncdb.reports import item_report
 
-    error = call.excinfo.value if call.excinfo is not None else None
-    with tracebacks.shortened(None if item.config.option.fulltrace else error):
+    if call.excinfo is None or item.config.option.fulltrace:
         report = yield
+    else:
+        from pytest_asyncdb.reports import tracebacks
+
+        with tracebacks.shortened(call.excinfo.value):
+            report = yield
     item_report.complete(report, item, call)
     if call.when == "teardown" and (run := item.config.stash[RUN]).is_child:
         run.close()

@@ -28,7 +28,7 @@ from pytest_asyncdb._config.specs import (
     versioned,
 )
 from pytest_asyncdb._config.urls import add_url, check_host
-from pytest_asyncdb._databases.plan import split_name
+from pytest_asyncdb._system.import_string import split_name
 from pytest_asyncdb.abc import BackendSpec, Sourced
 
 #: The words that pytest's own ini options take.

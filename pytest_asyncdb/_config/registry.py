@@ -5,8 +5,8 @@ Third parties add names in the hook ``pytest_asyncdb_register``.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
-import pkgutil
 from typing import Any
 
 from pytest_asyncdb import errors
@@ -73,7 +73,7 @@ class Registry:
 
     def isolation(self, name: str) -> type[Isolation]:
         """The isolation strategy called *name*."""
-        isolation: type[Isolation] = pkgutil.resolve_name(self._isolations[name])
+        isolation: type[Isolation] = _object(self._isolations[name])
         return isolation
 
     def driver(self, spec: BackendSpec, preferred: str | None = None) -> Driver:
@@ -99,5 +99,10 @@ class Registry:
 
     def _load(self, target: str) -> Any:
         if target not in self._loaded:
-            self._loaded[target] = pkgutil.resolve_name(target)()
+            self._loaded[target] = _object(target)()
         return self._loaded[target]
+
+
+def _object(target: str) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)

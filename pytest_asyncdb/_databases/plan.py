@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._system.import_string import Naming
+from pytest_asyncdb._system.import_string import Naming, split_name
 from pytest_asyncdb.abc import Sourced
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ METADATA = Naming(
 
 #: The name of a test's only database, and of the first one if that has no other name.
 MAIN = "main"
-_NAME = r"([A-Za-z_]\w*)="
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +57,6 @@ class SchemaPlan:
     def base(self) -> SchemaPlan | None:
         """The plan without the last layer of seeds; None: there are no layers."""
         return dataclasses.replace(self, seeds=self.seeds[:-1]) if len(self.seeds) > 1 else None
-
-
-def split_name(word: str) -> tuple[str | None, str]:
-    """The database that a word of an option names, as in ``audit=app.audit:Base``, and the rest."""
-    found = re.match(_NAME, word)
-    return (found[1], word[found.end() :]) if found else (None, word)
 
 
 def by_database(value: Any, names: Collection[str], fixture: str) -> dict[str, Any]:

@@ -9,10 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._databases.plan import as_metadata, split_name
 from pytest_asyncdb._engines.sqlalchemy_internals import root_engine
 from pytest_asyncdb._run import messages
-from pytest_asyncdb._system.import_string import Naming
+from pytest_asyncdb._system.import_string import Naming, split_name
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -97,11 +96,11 @@ class AppEngine:
 def app_engines(given: Any, source: str) -> tuple[AppEngine, ...]:
     """The entries in a value of ``asyncdb_app_engines``: words, an object, a list of these, or a
     mapping of the databases' names to these."""
+    if given is None or given == "":
+        return ()
     if isinstance(given, str):
         words = [split_name(word) for word in given.replace(",", " ").split()]
         return tuple(AppEngine(word, source, name) for name, word in words)
-    if given is None:
-        return ()
     if isinstance(given, Mapping) and given:
         return tuple(
             AppEngine(one.given, source, str(name))
@@ -111,6 +110,12 @@ def app_engines(given: Any, source: str) -> tuple[AppEngine, ...]:
     if isinstance(given, Collection) and not isinstance(given, Mapping):
         return tuple(one for part in given for one in app_engines(part, source))
     return (AppEngine(given, source),)
+
+
+def of_fixture(given: Any, written: Sourced[str]) -> tuple[AppEngine, ...]:
+    """The entries in the value of the fixture; by default that is the ini file's."""
+    is_own = given != written.value
+    return app_engines(given, "the fixture asyncdb_app_engines" if is_own else written.source)
 
 
 def session_options(entries: Sequence[AppEngine]) -> dict[str, Any] | None:
@@ -128,6 +133,8 @@ def session_options(entries: Sequence[AppEngine]) -> dict[str, Any] | None:
 def sqlmodel_session(written: Sourced[str]) -> dict[str, Any]:
     """The options that make a session SQLModel's own, which has ``exec()``, if the metadata that
     the ini file names is SQLModel's."""
+    from pytest_asyncdb._databases.plan import as_metadata
+
     model: Any = getattr(sys.modules.get("sqlmodel"), "SQLModel", None)
     if model is None or not written.value:
         return {}

@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_asyncdb._databases.plan import unknown_database
 from pytest_asyncdb._engines.build_engine import OURS
 from pytest_asyncdb._engines.sqlalchemy_internals import (
     connect_isolation_level,
@@ -152,6 +151,8 @@ class Redirector:
         for entry in self._entries:
             name = entry.database or next(iter(self._views))
             if (view := self._views.get(name)) is None:
+                from pytest_asyncdb._databases.plan import unknown_database
+
                 raise unknown_database(name, self._views, entry.source)
             for engine in () if entry.foreign else entry.engines():
                 if engine not in self._known:

@@ -7,25 +7,19 @@ Made in ``pytest_configure``. It opens nothing before the first test needs it, a
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._config.options import Settings, check_hosts, read_settings
 from pytest_asyncdb._config.registry import Registry
-from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb._record.text import in_short
 from pytest_asyncdb._record.timings import Timer
-from pytest_asyncdb._run.app_engines import app_engines
-from pytest_asyncdb._run.liveness import Liveness
 from pytest_asyncdb._run.messages import not_through_pooler
-from pytest_asyncdb._run.other_engines import OtherEngines
-from pytest_asyncdb._run.owned_servers import OwnedServers
 from pytest_asyncdb._run.progress import PROGRESS, Progress
-from pytest_asyncdb._run.redirect import Redirector
-from pytest_asyncdb._run.runs import new_id, prefix_of
-from pytest_asyncdb._run.server_choice import ServerChoice
-from pytest_asyncdb._run.worker_channel import KEY, ChannelServers
+from pytest_asyncdb._run.runs import CHANNEL, new_id, prefix_of
 
 if TYPE_CHECKING:
     import pytest
@@ -35,6 +29,12 @@ if TYPE_CHECKING:
     from pytest_asyncdb._databases.provisioner import Provisioner
     from pytest_asyncdb._databases.worker_databases import WorkerDatabase
     from pytest_asyncdb._engines.host_loop import HostLoop
+    from pytest_asyncdb._run.app_engines import AppEngine
+    from pytest_asyncdb._run.liveness import Liveness
+    from pytest_asyncdb._run.owned_servers import OwnedServers
+    from pytest_asyncdb._run.redirect import Redirector
+    from pytest_asyncdb._run.server_choice import ServerChoice
+    from pytest_asyncdb._run.worker_channel import ChannelServers
     from pytest_asyncdb.abc import (
         Backend,
         BackendSpec,
@@ -58,32 +58,17 @@ class Run:
     def __init__(self, config: pytest.Config, registry: Registry) -> None:
         self.registry = registry
         self.settings: Settings = read_settings(config, registry)
-        self.choice = ServerChoice(self.settings, registry)
         xdist = getattr(config, "workerinput", {})
         self.worker: str = xdist.get("workerid", "main")
         self.workers: int = xdist.get("workercount", 1)
-        #: The servers, if this process owns them.
-        self.owned: OwnedServers | None = None
-        self.servers: OwnedServers | ChannelServers
-        if KEY in xdist:
-            channel, self.id = xdist[KEY]
-            self.servers = ChannelServers(channel)
-        else:
+        #: In a worker: a channel on which it asks for the controller's servers.
+        self._channel, self.id = xdist.get(CHANNEL, (None, ""))
+        if self.owns_servers:
             check_hosts(self.settings)
             self.id = new_id()
-            progress: Progress | None = config.pluginmanager.get_plugin(PROGRESS)
-            assert progress is not None
-            self.servers = self.owned = OwnedServers(self.choice, progress, self.id)
-        written = self.settings.app_engines
-        #: The application's engines that the ini file names.
-        self.named_engines = app_engines(written.value, written.source)
-        self.redirector = Redirector(
-            self.named_engines,
-            lambda: self._host is not None and self._host.runs_here,
-            OtherEngines(self.settings.other_engines, written.value),
-        )
-        said = self.settings.metadata, self.settings.migrations, self.settings.other_engines
-        self.redirector.active = any(one.source != "default" for one in (written, *said))
+        progress: Progress | None = config.pluginmanager.get_plugin(PROGRESS)
+        assert progress is not None
+        self._progress = progress
         #: Tasks that were refused because their tests have ended, since the last report: the
         #: test, the task, its place.
         self.late: list[tuple[str, str, str]] = []
@@ -91,13 +76,17 @@ class Run:
         self._strategies: dict[Any, Isolation] = {}
         self._databases: dict[Any, WorkerDatabase] = {}
         self._provisioners: dict[BackendSpec, Provisioner] = {}
+        said = self.settings.metadata, self.settings.migrations, self.settings.other_engines
+        if any(one.source != "default" for one in (self.settings.app_engines, *said)):
+            self.redirector.active = True
+        elif "pytest_asyncdb._run.redirect" in sys.modules:
+            self.redirector.active = False  # a run around this one watches engines, but not its own
         #: How long the plugin's own work takes in this process.
         self.timer = Timer(self.worker)
         #: The rows of untouched databases, for reports, by URL.
         self.untouched: dict[Any, Any] = {}
         #: How many databases of failed tests this process has kept.
         self.kept = 0
-        self.liveness = Liveness()
         self._process = os.getpid()
         #: In a forked child: what its parent has opened. Nothing must end it, not even the
         #: garbage collector, since the connections are the parent's.
@@ -105,6 +94,65 @@ class Run:
         self._options: list[Mapping[str, Any]] = []
         #: By metadata: its tables when the first schema of them was built by ``create_all``.
         self._tables: dict[MetaData, set[str]] = {}
+
+    @property
+    def owns_servers(self) -> bool:
+        """False: they are the controller's."""
+        return self._channel is None
+
+    # A run without database tests imports none of these.
+
+    @functools.cached_property
+    def choice(self) -> ServerChoice:
+        from pytest_asyncdb._run.server_choice import ServerChoice
+
+        return ServerChoice(self.settings, self.registry)
+
+    @functools.cached_property
+    def servers(self) -> OwnedServers | ChannelServers:
+        if self._channel is None:
+            from pytest_asyncdb._run.owned_servers import OwnedServers
+
+            return OwnedServers(self.choice, self._progress, self.id)
+        from pytest_asyncdb._run.worker_channel import ChannelServers
+
+        return ChannelServers(self._channel)
+
+    @property
+    def owned(self) -> OwnedServers | None:
+        """The servers, if this process owns them."""
+        return self.servers if self.owns_servers else None  # type: ignore[return-value]
+
+    @functools.cached_property
+    def named_engines(self) -> tuple[AppEngine, ...]:
+        """The application's engines that the ini file names."""
+        from pytest_asyncdb._run.app_engines import app_engines
+
+        written = self.settings.app_engines
+        return app_engines(written.value, written.source)
+
+    @functools.cached_property
+    def redirector(self) -> Redirector:
+        """Watches the engines of the process from the first access."""
+        from pytest_asyncdb._run.other_engines import OtherEngines
+        from pytest_asyncdb._run.redirect import Redirector
+
+        return Redirector(
+            self.named_engines,
+            lambda: self._host is not None and self._host.runs_here,
+            OtherEngines(self.settings.other_engines, self.settings.app_engines.value),
+        )
+
+    @property
+    def watches(self) -> bool:
+        """Does the :attr:`redirector` watch engines?"""
+        return "redirector" in self.__dict__
+
+    @functools.cached_property
+    def liveness(self) -> Liveness:
+        from pytest_asyncdb._run.liveness import Liveness
+
+        return Liveness()
 
     @property
     def host(self) -> HostLoop:
@@ -204,6 +252,7 @@ class Run:
 
     def _drop_databases(self, provisioners: Iterable[Provisioner]) -> None:
         from pytest_asyncdb._databases.provisioner import drop_leftovers
+        from pytest_asyncdb._engines import selector_loop
 
         for one in provisioners:
             if not one.in_process:
@@ -254,7 +303,7 @@ class Run:
         with contextlib.ExitStack() as stack:
             if self.is_child:
                 stack.callback(self._drop_databases, self._provisioners.values())
-            else:
+            elif "servers" in self.__dict__:
                 stack.callback(self.servers.close)
             if self._host is not None:
                 stack.callback(self._host.close)
@@ -264,6 +313,7 @@ class Run:
                 stack.callback(database.close)
             for strategy in self._strategies.values():
                 stack.callback(strategy.close)
-            stack.callback(self.redirector.close)
+            if self.watches:
+                stack.callback(self.redirector.close)
             self._strategies, self._databases, self._host = {}, {}, None
             self._provisioners = {}

@@ -12,7 +12,8 @@ from __future__ import annotations
 import re
 import uuid
 
-_DATABASE = re.compile(r"asyncdb_([0-9a-f]{8})_")
+#: The key in ``workerinput`` of xdist's workers: a channel of execnet, and the run's id.
+CHANNEL = "asyncdb"
 
 
 def new_id() -> str:
@@ -32,5 +33,5 @@ def is_of_a_run(database: str | None) -> bool:
 
 def run_of(database: str) -> str | None:
     """The id of the run that made a database; None: no run of the plugin made it."""
-    found = _DATABASE.match(database)
+    found = re.match(r"asyncdb_([0-9a-f]{8})_", database)
     return found and found.group(1)

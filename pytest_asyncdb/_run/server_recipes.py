@@ -5,7 +5,6 @@ So providers, and the keys of servers that are kept, see nothing but recipes.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 from pytest_asyncdb._config.options import Settings
@@ -29,13 +28,11 @@ def configure(settings: Settings, registry: Registry) -> None:
                 for key, image in settings.images.items()
                 if key.partition("@")[0] == name
             }
-            backend.container = dataclasses.replace(
-                backend.container, command=command, images=images
-            )
+            backend.container = backend.container._replace(command=command, images=images)
 
 
 def _with_arguments(recipe: LocalRecipe, arguments: Sequence[str]) -> LocalRecipe:
     def serve(place: LocalPlace, port: int) -> list[str]:
         return [*recipe.serve(place, port), *arguments]
 
-    return dataclasses.replace(recipe, serve=serve)
+    return recipe._replace(serve=serve)

@@ -14,10 +14,9 @@ from typing import Any
 from pytest_asyncdb import errors
 from pytest_asyncdb._databases.templates import Claim
 from pytest_asyncdb._run.owned_servers import OwnedServers
+from pytest_asyncdb._run.runs import CHANNEL
 from pytest_asyncdb.abc import BackendSpec, Server
 
-#: The key in ``workerinput``, which execnet sends, of the channel and the run id.
-KEY = "asyncdb"
 #: Seconds that a worker waits for a server; longer than any provider's own limit.
 _PATIENCE = 600.0
 
@@ -33,7 +32,7 @@ def prepare_worker(node: Any, run: str, servers: OwnedServers) -> None:
         return
     # Execnet documents newchannel() in its docstring only; without it no worker starts.
     channel = node.gateway.newchannel()
-    node.workerinput[KEY] = channel, run
+    node.workerinput[CHANNEL] = channel, run
     _serve(channel, servers)
 
 

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
+import re
 import sys
 from typing import Any, NamedTuple
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._system import messages
+
+
+def split_name(word: str) -> tuple[str | None, str]:
+    """The database that a word of an option names, as in ``audit=app.audit:Base``, and the rest."""
+    found = re.match(r"([A-Za-z_]\w*)=", word)
+    return (found[1], word[found.end() :]) if found else (None, word)
 
 
 class Naming(NamedTuple):
@@ -77,6 +83,8 @@ class Naming(NamedTuple):
         except Exception as error:
             missing = isinstance(error, ModuleNotFoundError) and error.name
             if missing and (module_name + ".").startswith(f"{missing}."):
+                import pkgutil
+
                 parent = missing.rpartition(".")[0]
                 path = getattr(sys.modules.get(parent), "__path__", ())
                 there = [f"{parent}.{module.name}" for module in pkgutil.iter_modules(path)]

@@ -7,12 +7,15 @@ import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._record.text import counted
-from pytest_asyncdb._run.other_engines import COLLECTION, OtherEngine
 from pytest_asyncdb._run.run import Run
 from pytest_asyncdb.abc import BackendSpec
+
+if TYPE_CHECKING:
+    from pytest_asyncdb._run.other_engines import OtherEngine
 
 #: Number of engines that the summary shows.
 _SHOWN = 10
@@ -119,11 +122,15 @@ def notes(run: Run, reports: Iterable[object]) -> Iterator[str]:
 
 def _other_engines(reports: Iterable[object], run: Run) -> Iterator[str]:
     """The engines that connected to another database, once each, and what to do about each."""
+    rows = [row for one in reports for row in getattr(one, "asyncdb_other_engines", ())]
+    if not rows:
+        return
+    from pytest_asyncdb._run.other_engines import COLLECTION, OtherEngine
+
     found: dict[tuple[str, str | None], list[OtherEngine]] = {}
-    for report in reports:
-        for row in getattr(report, "asyncdb_other_engines", ()):
-            other = OtherEngine(*row)
-            found.setdefault((other.url, other.name), []).append(other)
+    for row in rows:
+        other = OtherEngine(*row)
+        found.setdefault((other.url, other.name), []).append(other)
     for url, name in [*found][:_SHOWN]:
         others = found[url, name]
         tests = {other.test for other in others} - {COLLECTION}

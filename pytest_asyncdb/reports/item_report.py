@@ -18,6 +18,7 @@ from pytest_asyncdb._run.run import Run
 from pytest_asyncdb._run.stash import RUN, TestState, forget_test, state_of
 
 if TYPE_CHECKING:
+    from pytest_asyncdb import errors
     from pytest_asyncdb._record.statement_log import StatementLog, Step
 
 #: Number of statements that are shown, the last ones, and of lines that they take at most.
@@ -35,7 +36,9 @@ def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo
     """Add to *report* what is known of the test."""
     run, test, spec = item.config.stash[RUN], state_of(item), spec_of(item)
     error = call.excinfo.value if call.excinfo is not None and report.failed else None
-    refused, run.redirector.others.refused = run.redirector.others.refused, []
+    refused: list[errors.AsyncdbError] = []
+    if run.watches:
+        refused, run.redirector.others.refused = run.redirector.others.refused, []
     if refused and report.passed:  # the code under test has swallowed the error
         error, report.outcome, report.longrepr = refused[0], "failed", str(refused[0])
     if spec is not None and (call.when == "teardown" or report.failed):
@@ -62,7 +65,7 @@ def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo
         test.view.keeping = True
     if test.kept is not None:
         report.__dict__["asyncdb_kept"] = [*test.kept]
-    if others := run.redirector.others.seen:
+    if run.watches and (others := run.redirector.others.seen):
         from pytest_asyncdb.reports import header
 
         if report.failed:

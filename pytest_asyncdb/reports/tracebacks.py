@@ -17,10 +17,10 @@ _LEFT_OUT = frozenset({"sqlalchemy", "greenlet", "contextlib", "pytest_asyncdb",
 
 
 @contextlib.contextmanager
-def shortened(error: BaseException | None) -> Iterator[None]:
+def shortened(error: BaseException) -> Iterator[None]:
     """Show pytest the user's lines of a database error, and the driver's error only as a part of
     SQLAlchemy's message."""
-    errors = [] if error is None else list(chain(error))
+    errors = list(chain(error))
     if not any(is_of_database(one) for one in errors):
         yield
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import re
 from collections.abc import Iterator
@@ -37,9 +36,7 @@ def small(word: str, connections: int) -> Iterator[Target]:
     postgres = name == "postgres"
     option = ["-c", f"max_connections={connections}"] if postgres else []
     option = option or [f"--max-connections={connections}"]
-    limited = dataclasses.replace(
-        recipe, serve=lambda place, port: [*recipe.serve(place, port), *option]
-    )
+    limited = recipe._replace(serve=lambda place, port: [*recipe.serve(place, port), *option])
     changed = type("Small", (type(backend),), {"local": limited})()
     with provider.obtain(found, spec, changed, REGISTRY.driver(spec), print) as server:
         url = backend.url(server, driver, None)

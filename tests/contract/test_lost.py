@@ -371,8 +371,7 @@ def test_a_lock_that_is_not_had_in_time_costs_its_statement(
 class _UndoesOnTimeout(MariaDB):
     """A server with an option that is read at its start, and cannot be set later."""
 
-    local = MariaDB.local and dataclasses.replace(
-        MariaDB.local,
+    local = MariaDB.local and MariaDB.local._replace(
         serve=lambda place, port: [
             *MariaDB.local.serve(place, port),  # type: ignore[union-attr]
             "--innodb-rollback-on-timeout",

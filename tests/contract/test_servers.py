@@ -350,7 +350,7 @@ def test_the_end_of_the_owner_removes_the_container(number: signal.Signals) -> N
 def broken(case: Case, **changes: Any) -> Backend:
     """The case's backend with other data for its provider."""
     which = "container" if case.provider.name == "container" else "local"
-    recipe = dataclasses.replace(getattr(case.backend, which), **changes)
+    recipe = getattr(case.backend, which)._replace(**changes)
     return type("Broken", (type(case.backend),), {which: recipe})()
 
 

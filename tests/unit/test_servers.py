@@ -133,11 +133,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder, readable by everyone, that is all of PATH; MariaDB's usual ones are empty."""
     recipe = MARIADB.local
     assert recipe is not None
-    import dataclasses
-
-    monkeypatch.setattr(
-        type(MARIADB), "local", dataclasses.replace(recipe, folders=(f"{tmp_path}/opt/*/bin",))
-    )
+    monkeypatch.setattr(type(MARIADB), "local", recipe._replace(folders=(f"{tmp_path}/opt/*/bin",)))
     monkeypatch.setenv("PATH", f"{tmp_path}/path")
     return tmp_path
 
