@@ -18,6 +18,18 @@ async def test_it(asyncdb_session, asyncdb_url):
     file = Path(asyncdb_url.database)
     Path("seen").write_text(f"{file}\\n{file.parent.stat().st_mode}")
 """
+WAL = """
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+
+engine = create_async_engine("sqlite+aiosqlite:///real.db")
+sessions = async_sessionmaker(engine)
+
+@event.listens_for(engine.sync_engine, "connect")
+def use_wal(connection, record):
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+"""
 KILLED = "    os.kill(os.getpid(), 9)\n"
 
 
@@ -36,6 +48,32 @@ def test_the_file_is_the_users_own_and_goes(
     file, mode = seen(project)
     assert mode == 0o700
     assert not file.parent.exists()
+
+
+@pytest.mark.parametrize("strategy", ["reset", "copy"])
+def test_an_application_has_its_write_ahead_log(
+    project: Project, servers: Servers, strategy: str
+) -> None:
+    """What its listener sets lasts; each test finds the template."""
+    project.ini(asyncdb_app_engines="app.db:engine")
+    project.write("app/db.py", WAL)
+    project.tests(
+        """
+        from app.db import engine, sessions
+
+        @pytest.mark.parametrize("number", [1, 2])
+        async def test_it(asyncdb_engine, number):
+            async with engine.connect() as connection:
+                for name, value in [("journal_mode", "wal"), ("synchronous", 1)]:
+                    assert await connection.scalar(text(f"PRAGMA {name}")) == value
+            async with sessions() as session:
+                assert await names(session) == []
+                await add(session, "ada")
+                await session.commit()
+        """
+    )
+    project.run(servers.target("sqlite"), f"--asyncdb-isolation={strategy}").passed(2)
+    assert not (project.path / "real.db").exists()
 
 
 def test_the_next_run_removes_the_file_of_a_killed_one(project: Project, servers: Servers) -> None:
