@@ -128,12 +128,6 @@ class DirectWork(Work):
         pairs = zip(connections, answers, strict=True)
         self._given_up += [one for one, clean in pairs if clean is not True]
 
-    def writer(self) -> BackingConnection | None:
-        """On SQLite the connection that has written and not committed: no other one can read."""
-        if self.connector.backend.begin_at_write is None:
-            return None
-        return next((one for one in self._taken if one.is_open and one.in_transaction()), None)
-
     def undo_open(self) -> None:
         """Roll back the open transactions. Blocks."""
         for backing in self._taken:
@@ -303,8 +297,6 @@ class DirectView(WorkView):
         return self._finish(self)
 
     def read(self, work: Callable[[Connection], T]) -> T | None:
-        if (writer := self.work.writer()) is not None:
-            return None if self.work.running else writer.read(work)
         backing = self._pool.take(())
         try:
             backing.connect()
