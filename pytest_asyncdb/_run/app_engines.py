@@ -114,8 +114,8 @@ def app_engines(given: Any, source: str) -> tuple[AppEngine, ...]:
 
 def of_fixture(given: Any, written: Sourced[str]) -> tuple[AppEngine, ...]:
     """The entries in the value of the fixture; by default that is the ini file's."""
-    is_own = given != written.value
-    return app_engines(given, "the fixture asyncdb_app_engines" if is_own else written.source)
+    is_written = given == written.value
+    return app_engines(given, written.source if is_written else "the fixture asyncdb_app_engines")
 
 
 def session_options(entries: Sequence[AppEngine]) -> dict[str, Any] | None:
