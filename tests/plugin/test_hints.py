@@ -96,9 +96,10 @@ PROVOKED = {
         ["postgres+psycopg"],
         """
         async def test_it(asyncdb_url, monkeypatch):
-            like_windows = type(asyncio.get_running_loop())
+            loop = asyncio.get_running_loop()
+            loop.__class__ = type("LikeWindows", (type(loop),), {})  # the plugin's own stay
             monkeypatch.setattr("sys.platform", "win32")
-            monkeypatch.setattr(asyncio, "ProactorEventLoop", like_windows, raising=False)
+            monkeypatch.setattr(asyncio, "ProactorEventLoop", type(loop), raising=False)
             async with owned(asyncdb_url) as engine, engine.connect():
                 pass
         """,
