@@ -6,6 +6,7 @@ Processor time is the benchmark's; a change that adds work to every statement fa
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import sqlalchemy
@@ -94,6 +95,8 @@ if sqlalchemy.__version__ < "2.1":
     # An adapter of 2.0 awaits once more to close a cursor, and psycopg's calls to make rows.
     MORE["aiosqlite"] = (165, 90, 225, 150)
     MORE["psycopg"] = (160, 75, 190, 165)
+if sys.version_info >= (3, 14):  # its profiler counts entering a lock, which plain engines do less
+    MORE = {driver: tuple(number + 8 for number in most) for driver, most in MORE.items()}
 
 
 def test_a_statement_calls_few_functions_more_than_on_a_plain_engine(
