@@ -678,8 +678,8 @@ class Backend(abc.ABC):
         return ()
 
     def at_connect(self) -> Sequence[str]:
-        """Statements for each new connection of a test. They limit its waits for locks to
-        :attr:`lock_wait`, unless the user has set a limit."""
+        """Statements for each new connection of a test, before its listeners run: those that limit
+        its waits for locks to :attr:`lock_wait`, unless the user has set a limit, and others."""
         return ()
 
     def limit_lock_waits_in(self, database: str) -> Sequence[str]:

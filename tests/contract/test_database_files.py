@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,18 @@ def seen(project: Project) -> tuple[Path, int]:
     """The file of the test's database, and the mode of its folder."""
     file, mode = (project.pytester.path / "seen").read_text().split("\n")
     return Path(file), stat.S_IMODE(int(mode))
+
+
+def test_a_control_in_memory_a_writer_locks_readers_out() -> None:
+    name = "file:/asyncdb_control?vfs=memdb"
+    with (
+        closing(sqlite3.connect(name, uri=True)) as one,
+        closing(sqlite3.connect(name, uri=True, timeout=0)) as two,
+    ):
+        one.execute("CREATE TABLE t (id INTEGER)")
+        one.execute("INSERT INTO t VALUES (1)")
+        with pytest.raises(sqlite3.OperationalError, match="database is locked"):
+            two.execute("SELECT * FROM t")
 
 
 @pytest.mark.parametrize("strategy", ["reset", "copy"])
