@@ -662,6 +662,11 @@ class Backend(abc.ABC):
     def drop_database(self, name: str, server: Server) -> Sequence[str]:
         """Statements that drop a database, whoever is connected to it."""
 
+    def drop_again(self, name: str) -> Sequence[str]:
+        """Statements, each sent alone, that drop a database where :meth:`drop_database` failed,
+        after those of :attr:`free_to_drop_query`."""
+        raise NotImplementedError
+
     def end_connections(self, database: str) -> Sequence[str]:
         """Statements of which the last one returns rows: statements that end the connections to
         *database*. Empty: dropping it does not wait for them."""
@@ -713,8 +718,8 @@ class Backend(abc.ABC):
         return ()
 
     def end_idle(self, database: str) -> Sequence[str]:
-        """Statements that end the account's sessions in *database*, which a connection pooler
-        keeps open, so that it can be copied."""
+        """Statements that end the sessions in *database* that the account may end, such as those
+        that a connection pooler keeps open, so that it can be copied."""
         return ()
 
     def release_lock(self, run: str) -> str:

@@ -319,7 +319,8 @@ async def drop(sql: AutocommitConnection, backend: Backend, server: Server, name
         async with sql.beside(name) as own:
             for (statement,) in await own.fetch(backend.free_to_drop_query):
                 await own.script([statement])
-        await sql.script(backend.drop_database(name, server))
+        for statement in backend.drop_again(name):
+            await sql.script([statement])
 
 
 async def try_drop(sql: AutocommitConnection, backend: Backend, server: Server, name: str) -> str:

@@ -232,6 +232,11 @@ class Postgres(Backend):
     def drop_database(self, name: str, server: Server) -> Sequence[str]:
         return (f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)',)
 
+    def drop_again(self, name: str) -> Sequence[str]:
+        # WITH (FORCE) fails while autovacuum works there, unless the account may end any session;
+        # without it DROP ends autovacuum, whoever asks.
+        return (*self.end_idle(name), f'DROP DATABASE IF EXISTS "{name}"')
+
     async def copier(self, sql: Sql, template: str, server: Server) -> Copier:
         # WAL_LOG, the default since 15, writes each page twice. On an external server, which may
         # be large, the checkpoints of FILE_COPY are expensive.
@@ -281,7 +286,7 @@ class Postgres(Backend):
     def end_idle(self, database: str) -> Sequence[str]:
         return (
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-            f"WHERE datname = '{database}' AND usename = current_user",
+            f"WHERE datname = '{database}' AND pg_has_role(usesysid, 'MEMBER')",
         )
 
     def version_query(self) -> str:

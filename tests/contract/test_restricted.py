@@ -5,17 +5,27 @@ The accounts are real ones, made by the observer on each server; so are the refu
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import dataclasses
 import os
 import re
 import textwrap
+import time
 from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
 
+import psycopg
 import pytest
 from fix_observer import MySQLObserver, Observer
 from fix_project import QUIET, Project
 from fix_servers import WORDS, Servers, Target
 from sqlalchemy.engine import URL
+
+from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb._databases.provisioner import drop_leftovers
+from pytest_asyncdb.abc import BackendSpec
 
 PASSWORD = "little-right"
 
@@ -245,3 +255,50 @@ def test_what_row_security_hides_does_not_stay(
         "asyncdb: the database was replaced after 5 tests, as its changes cannot be seen: "
         f"table public.doc: {hidden}\n" in shown
     )
+
+
+def test_autovacuum_does_not_keep_a_database(servers: Servers) -> None:
+    """An account that may not end other sessions drops a database in which autovacuum works.
+    Control: ``WITH (FORCE)`` fails."""
+    target = servers.target("postgres+psycopg")
+    look, name = target.observer, f"asyncdb_vacuumed_{os.getpid()}"
+    registry = Registry()
+    backend = registry.backend("postgres")
+    driver = type(registry.driver(BackendSpec("postgres", "psycopg"), None))()
+    with Tenant(target, name).made() as account, contextlib.ExitStack() as stack:
+        server = dataclasses.replace(
+            servers.server("postgres"), user=account.name, password=PASSWORD
+        )
+        with closing(psycopg.connect(dbname="postgres", **login(account), autocommit=True)) as sql:
+            sql.execute(f"CREATE DATABASE {name}")
+            stack.callback(look.query, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+            with closing(psycopg.connect(dbname=name, **login(account), autocommit=True)) as own:
+                own.execute("CREATE TABLE big AS SELECT n FROM generate_series(1, 100000) AS n")
+                own.execute(
+                    "ALTER TABLE big SET (autovacuum_vacuum_cost_delay = 100, "
+                    "autovacuum_vacuum_cost_limit = 1)"
+                )
+                own.execute("DELETE FROM big")
+            look.query("ALTER SYSTEM SET autovacuum_naptime = 1")
+            stack.callback(look.query, "SELECT pg_reload_conf()")
+            stack.callback(look.query, "ALTER SYSTEM RESET autovacuum_naptime")
+            look.query("SELECT pg_reload_conf()")
+            vacuums = (
+                f"SELECT pid FROM pg_stat_activity WHERE datname = '{name}' "
+                "AND backend_type = 'autovacuum worker'"
+            )
+            until = time.monotonic() + 60
+
+            while not look.query(vacuums):
+                assert time.monotonic() < until, "autovacuum has not begun"
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                sql.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        assert look.query(vacuums)
+        asyncio.run(drop_leftovers(server, backend, driver, name))
+        assert name not in look.databases()
+
+
+def login(account: Account) -> dict[str, Any]:
+    """The account's arguments of ``psycopg.connect()``."""
+    url = account.server
+    return {"host": url.host, "port": url.port, "user": url.username, "password": url.password}
