@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -23,12 +24,15 @@ def collected() -> Iterator[None]:
     """What the mistakes leave behind warns here, where warnings are ignored, not in a later test.
 
     The outcome of an inner run and pytest's record of the last exception hold the frames that
-    hold connections.
+    hold connections, and so do the log records of connections that SQLAlchemy could not close.
     """
+    logging.disable()
     yield
     for name in ("last_exc", "last_type", "last_value", "last_traceback"):
         vars(sys).pop(name, None)
-    gc.collect()
+    for _ in range(2):  # SQLAlchemy's finalizers close connections, which are garbage only then
+        gc.collect()
+    logging.disable(logging.NOTSET)
 
 
 #: What makes an engine of the test's own, as applications do.
