@@ -810,8 +810,8 @@ Copier = Callable[[str], Sequence[str]]
 class Sql(Protocol):
     """A connection of the plugin on which every statement commits by itself."""
 
-    async def fetch(self, query: str) -> list[tuple[Any, ...]]:
-        """The rows of a query."""
+    async def fetch(self, query: str) -> Rows:
+        """The rows of a query; see :meth:`Driver.ask`."""
 
     async def script(self, statements: Sequence[str]) -> Sequence[Rows]:
         """Run several statements, in one round trip if the driver can; see

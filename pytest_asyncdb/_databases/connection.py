@@ -39,8 +39,9 @@ class AutocommitConnection(Sql):
         self._driver_connection: Any = None
         self._settings: Sequence[str] = ()
 
-    async def fetch(self, query: str) -> list[tuple[Any, ...]]:
-        return [tuple(row) for row in await (await self._open()).exec_driver_sql(query)]
+    async def fetch(self, query: str) -> Rows:
+        await self._open()
+        return await self._driver.ask(self._driver_connection, query)
 
     async def script(self, statements: Sequence[str]) -> Sequence[Rows]:
         await self._open()
@@ -69,11 +70,11 @@ class AutocommitConnection(Sql):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _open(self) -> AsyncConnection:
-        if self._connection is not None and not self._connection.invalidated:
+    async def _open(self) -> None:
+        if self._connection is not None:
             driver, own = self._driver, self._driver_connection
             if not driver.is_closed(own) and not driver.was_ended(own):
-                return self._connection
+                return
             await self._connection.invalidate()
         from sqlalchemy.pool import NullPool
 
@@ -83,16 +84,14 @@ class AutocommitConnection(Sql):
             poolclass=NullPool,
             connect_args=self._connect_args,
             isolation_level="AUTOCOMMIT",
-            # Statements are sent as they are, also those with a "%"; and the redirection of
-            # the application's engines ignores this one.
-            execution_options={"no_parameters": True, OURS: True},
+            # The redirection of the application's engines ignores this one.
+            execution_options={OURS: True},
         )
         self._connection = await engine.connect()
         raw = await self._connection.get_raw_connection()
         self._driver_connection = raw.driver_connection
         if self._settings:
             await self._driver.run(self._driver_connection, self._settings)
-        return self._connection
 
 
 def maintenance(server: Server, backend: Backend, driver: Driver) -> AutocommitConnection:

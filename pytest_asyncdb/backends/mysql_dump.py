@@ -151,7 +151,7 @@ async def define(sql: Sql, database: str) -> Definitions:
         f"FROM information_schema.libraries WHERE library_schema = {here} */"
     )
     order = list(_KINDS)
-    rows.sort(key=lambda row: (order.index(row[0]), row[2], row[1]))
+    rows = sorted(rows, key=lambda row: (order.index(row[0]), row[2], row[1]))
     options = create.removeprefix(f"CREATE DATABASE {quoted(database)}")
     return Definitions(
         options, collation, tuple([await _made(sql, k, database, n) for k, n, _ in rows])

@@ -165,11 +165,9 @@ class PostgresRestorer(Restorer):
         return self._replica or not await self.changed()
 
     async def _look(self) -> list[str]:
-        from sqlalchemy.exc import DBAPIError
-
         try:
             found = await self._sql.fetch(self._query)
-        except DBAPIError:  # a table was dropped, or is locked
+        except Exception:  # the driver's own: a table was dropped, or is locked
             return [SCHEMA, *(word for word, _ in await self._sql.fetch(LEFT))]
         return [
             word
