@@ -7,11 +7,11 @@ import shlex
 import sys
 from pathlib import Path
 
-from benchmarks import application, measure, report
+from benchmarks import application, measure, report, statements
 from benchmarks.cases import CASES
 from benchmarks.servers import WORDS, Servers
 
-QUICK = {"words": "sqlite", "tests": 20, "rounds": 2, "suite_each": 50}
+QUICK = {"words": "sqlite", "tests": 20, "rounds": 2, "suite_each": 50, "batches": 2}
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -19,13 +19,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         prog="python -m benchmarks",
         description="Measure the targets of pytest-asyncdb against the alternatives.",
     )
-    keys = [*(case.key for case in CASES), application.KEY]
-    aimed = [*(case.key for case in CASES if case.target is not None), application.KEY]
+    others = [statements.KEY, application.KEY]
+    keys = [*(case.key for case in CASES), *others]
+    aimed = [*(case.key for case in CASES if case.target is not None), *others]
     add = parser.add_argument
     add("--words", default=WORDS, help="backends with drivers, as in --asyncdb (%(default)s)")
     add("--tests", type=int, default=60, help="tests in each run (%(default)s)")
     add("--suite-each", type=int, default=1, help="of the suite only each of so many tests")
     add("--rounds", type=int, default=3, help="runs of each variant (%(default)s)")
+    add("--batches", type=int, default=15, help="batches of each statement (%(default)s)")
     add("--cases", default=",".join(aimed), help="which, or all; those with a target: %(default)s")
     add(
         "--server",
@@ -54,8 +56,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     unknown = sorted(set(options.cases) - set(keys))
     if unknown:
         parser.error(f"unknown cases: {', '.join(unknown)}; there are: {', '.join(keys)}")
-    if min(options.tests, options.rounds, options.suite_each) < 1:
-        parser.error("--tests, --rounds and --suite-each are at least 1")
+    if min(options.tests, options.rounds, options.suite_each, options.batches) < 1:
+        parser.error("--tests, --rounds, --suite-each and --batches are at least 1")
     return options
 
 
@@ -68,24 +70,31 @@ def main(arguments: list[str]) -> int:
                 print(f"{case.key} {word}", file=sys.stderr, flush=True)
                 results.append(measure.measure(case, word, options.tests, options.rounds, servers))
                 _say_problem(results[-1])
-        if application.KEY in options.cases:
-            for word in options.words:
-                if word.partition("+")[0] in application.BACKENDS:
-                    print(f"{application.KEY} {word}", file=sys.stderr, flush=True)
-                    for result in application.measure(
-                        word, options.suite_each, options.rounds, servers
-                    ):
-                        _say_problem(result)
-                        results.append(result)
+        for key, word in ((key, word) for key in options.cases for word in options.words):
+            if key == statements.KEY:
+                found = statements.measure(word, options.batches, servers)
+            elif key == application.KEY and word.partition("+")[0] in application.BACKENDS:
+                found = application.measure(word, options.suite_each, options.rounds, servers)
+            else:
+                continue
+            print(f"{key} {word}", file=sys.stderr, flush=True)
+            for result in found:
+                _say_problem(result)
+                results.append(result)
         around = report.surroundings(
             shlex.join(["python", "-m", "benchmarks", *arguments]), servers.versions()
         )
-    rows = [report.row(result) for result in results]
-    print(report.table(rows))
+    blocks = {}
+    if of_statements := [result for result in results if result.key == statements.KEY]:
+        blocks[statements.KEY] = report.statements(of_statements)
+    if rows := [report.row(result) for result in results if result.key != statements.KEY]:
+        blocks["benchmark"] = report.table(rows)
+    print("\n\n".join(blocks.values()))
     if options.json:
         report.write_json(options.json, results, around)
     if options.docs:
-        report.write_docs(options.docs, report.table(rows), around)
+        for block, table in blocks.items():
+            report.write_docs(options.docs, table, around, block)
         report.plot(options.docs.with_suffix(".svg"), results)
     return int(any(result.failed for result in results))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 
 from benchmarks.projects import (
@@ -71,6 +71,7 @@ class Case:
         what: Its name in the table.
         variants: What is compared; they run in turns.
         target: What is to be reached at most; None: shown for comparison.
+        other_targets: The same on backends that have another one.
         backends: What it is measured on; empty: once, without a database.
         once: On the first driver of each of these only: what is measured is the server's.
         value: What is taken from each run: seconds, or a number of calls.
@@ -88,6 +89,7 @@ class Case:
     what: str
     variants: tuple[Variant, ...]
     target: float | None = None
+    other_targets: Mapping[str, float] = dataclasses.field(default_factory=dict)
     backends: tuple[str, ...] = ALL
     once: bool = False
     value: Callable[[Run], float] = per_test
@@ -126,7 +128,13 @@ def _against(key: str, source: Source, name: str, target: float | None, **option
     )
 
 
-def _by_loop(key: str, isolation: str, target: float, backends: tuple[str, ...]) -> list[Case]:
+def _by_loop(
+    key: str,
+    isolation: str,
+    target: float,
+    backends: tuple[str, ...],
+    other_targets: Mapping[str, float] = {},
+) -> list[Case]:
     """A strategy against ``rollback``, on either setting of the loop; one has the target."""
     return [
         Case(
@@ -137,6 +145,7 @@ def _by_loop(key: str, isolation: str, target: float, backends: tuple[str, ...])
                 ours("rollback", loop=loop, tables=50),
             ),
             target if loop == "session" else None,
+            other_targets if loop == "session" else {},
             backends,
         )
         for loop, text in (("session", "one loop"), ("function", "one loop per test"))
@@ -159,7 +168,7 @@ def _visible(
         f"copy - rollback, 50 tables, {how}",
         (dataclasses.replace(plain, name="copy", mark='asyncdb(isolation="copy")'), plain),
         target,
-        backends,
+        backends=backends,
         compare=difference,
         unit="ms",
     )
@@ -177,7 +186,7 @@ def _start(
         f"start-up, local server, {state} - the same on SQLite",
         (server, plain),
         target,
-        ("postgres",),
+        backends=("postgres",),
         once=True,
         value=until_ready,
         compare=difference,
@@ -220,7 +229,7 @@ CASES = (
         "loops",
         "rollback, one loop per test : one loop",
         (ours("loop per test", loop="function"), ours("one loop")),
-        1.6,
+        1.3,
     ),
     Case(
         "seeing",
@@ -229,10 +238,17 @@ CASES = (
         1.03,
         paired=True,
     ),
-    _against("pytest-sqla", SQLA, "pytest-sqla", 0.7, needs=("pytest-sqla",)),
+    _against(
+        "pytest-sqla",
+        SQLA,
+        "pytest-sqla",
+        0.7,
+        other_targets={"sqlite": 0.9},
+        needs=("pytest-sqla",),
+    ),
     _against("null-pool", NULL_POOL, "NullPool", None, backends=SERVERS),
     _against("create-all", CREATE_ALL, "create_all per test, 50 tables", None),
-    *_by_loop("reset", "reset", 1.5, ALL),
+    *_by_loop("reset", "reset", 1.5, ALL, {"postgres": 1.3, "mysql": 2.0}),
     Case(
         "reset-ids",
         "reset, ids go on : rollback, 50 tables, 2 dirty, one loop",
@@ -241,7 +257,7 @@ CASES = (
             ours("rollback", tables=50),
         ),
         1.5,
-        ("mysql",),
+        backends=("mysql",),
         once=True,
     ),
     _visible("copy", "tests of 0.1 s", ("postgres",), 0.010, pause=0.1),
@@ -253,14 +269,13 @@ CASES = (
         "pytest-postgresql",
         "copy : pytest-postgresql's template, 50 tables",
         (ours("copy", "copy", tables=50), Variant("pytest-postgresql", POSTGRESQL, tables=50)),
-        None,
-        ("postgres",),
+        backends=("postgres",),
         most=1,
         needs=("pytest-postgresql",),
     ),
-    _start("start", "cold", 2.0),
-    _start("start-warm", "warm cache", 0.7, warm=True),
-    _start("start-reuse", "--asyncdb-reuse", 0.2, "--asyncdb-reuse", reuse=True),
+    _start("start", "cold", 1.2),
+    _start("start-warm", "warm cache", 0.4, warm=True),
+    _start("start-reuse", "--asyncdb-reuse", 0.1, "--asyncdb-reuse", reuse=True),
     Case(
         "start-container",
         "start-up, container : pytest-databases",
@@ -268,8 +283,7 @@ CASES = (
             Variant("container", ASYNCDB_CONTAINER, tables=50, tests=1),
             Variant("pytest-databases", DATABASES, tables=50, tests=1),
         ),
-        None,
-        ("postgres",),
+        backends=("postgres",),
         value=until_ready,
         needs=("Docker", "pytest-databases"),
     ),
@@ -287,8 +301,7 @@ CASES = (
             ),
             Variant("new", ASYNCDB_CONTAINER, tables=50, tests=1),
         ),
-        None,
-        SERVERS,
+        backends=SERVERS,
         value=until_ready,
         built=(0, 1),
         needs=("Docker",),
@@ -301,7 +314,7 @@ CASES = (
             Variant("off", NO_DATABASE, tests=1, calls=True),
         ),
         INSTALLED,
-        (),
+        backends=(),
         value=calls,
         compare=difference,
         unit="calls",
@@ -316,7 +329,7 @@ CASES = (
             _workers(ONLY_IMPORTS, 1, "-n 1, imports only"),
         ),
         1.3,
-        SERVERS,
+        backends=SERVERS,
         once=True,
         value=until_ready,
         compare=net_ratio,

@@ -61,7 +61,8 @@ class Result:
 
 def measure(case: Case, word: str, tests: int, rounds: int, servers: Servers) -> Result:
     """Measure *case* on *word*; what cannot be measured is said in the result."""
-    result = Result(case.key, case.what, word, case.unit, case.target)
+    target = case.other_targets.get(word.partition("+")[0], case.target)
+    result = Result(case.key, case.what, word, case.unit, target)
     missing = [need for need in case.needs if not there(need)]
     if missing:
         result.problem = f"there is no {missing[0]}"

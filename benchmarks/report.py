@@ -70,31 +70,48 @@ def surroundings(command: str, servers: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def plot(path: Path, results: Sequence[Result]) -> None:
-    """An SVG of what was reached as a share of its target, with its spread.
+def statements(results: Sequence[Result]) -> str:
+    """A table of what statements cost: a line for each driver and strategy."""
+    lines: dict[tuple[str, str], dict[str, str]] = {}
+    for result in results:
+        kind, strategy = result.what.partition(" : ")[0].split(", ")
+        cells = lines.setdefault((result.word, strategy), {})
+        cells[kind] = result.verdict
+        if (reached := result.reached) is not None:
+            spread = f"{_digits(reached.low, '×')} to {_digits(reached.high, '×')}"
+            cells[kind] = f"{_digits(reached.median, '×')} ({spread})"
+    kinds = list(next(iter(lines.values()), {}))
+    rows = [(*line, *(cells[kind] for kind in kinds)) for line, cells in lines.items()]
+    return table(rows, ("on", "strategy", *kinds))
 
-    Nothing where there are no targets, or no matplotlib.
+
+def plot(path: Path, results: Sequence[Result]) -> None:
+    """An SVG of the processor time of a whole suite, with the plugin and with each contender.
+
+    Nothing where the suite was not measured, or without matplotlib.
     """
     try:
         import matplotlib.pyplot as plt
     except ModuleNotFoundError:
         return
-    shown = [(r, r.target, r.reached) for r in results if r.target and r.reached][::-1]
-    if not shown:
+    shown = [r for r in results if r.what.startswith("whole suite, processor time") and r.reached]
+    bars: dict[tuple[str, str], Measured] = {}
+    for result in shown:
+        for name, taken in result.variants.items():
+            bars.setdefault((result.word, name), taken)
+    if not bars:
         return
-    plt.rcParams.update({"svg.fonttype": "none", "font.size": 8})
-    figure, axes = plt.subplots(figsize=(9, 1 + 0.2 * len(shown)), layout="constrained")
-    axes.axvline(1, color="black", linewidth=1)
-    for y, (result, target, reached) in enumerate(shown):
-        colour = "#1b7837" if result.verdict == "ok" else "#b2182b"
-        axes.hlines(y, reached.low / target, reached.high / target, color=colour, linewidth=2)
-        axes.plot(reached.median / target, y, "o", color=colour, markersize=5)
-    axes.set_yticks(range(len(shown)), [f"{r.what}, {r.word}".strip(", ") for r, *_ in shown])
-    axes.set_xscale("log")
-    axes.set_xticks(ticks := [0.1, 0.2, 0.5, 1, 2, 5], [f"{tick:g}" for tick in ticks])
-    axes.set_xlabel("reached : target, median and spread of the rounds; left of 1 is better")
-    axes.minorticks_off()
+    plt.rcParams.update({"svg.fonttype": "none", "font.size": 9})
+    figure, axes = plt.subplots(figsize=(8, 0.8 + 0.35 * len(bars)), layout="constrained")
+    for y, ((_, name), taken) in enumerate(reversed(bars.items())):
+        colour = "#1b7837" if name == "asyncdb" else "#9e9e9e"
+        axes.barh(y, taken.median, color=colour)
+        axes.hlines(y, taken.low, taken.high, color="black", linewidth=1)
+    labels = [f"{name}, {word}" for word, name in reversed(bars)]
+    axes.set_yticks(range(len(bars)), labels)
+    axes.set_xlabel("seconds of the processor, median and spread; shorter is better")
     axes.grid(axis="x", linewidth=0.3)
+    axes.set_axisbelow(True)
     figure.savefig(path, format="svg", metadata={"Date": None})
     plt.close(figure)
 

@@ -68,6 +68,7 @@ class Variant:
         sample: After each of so many tests a look at what the process holds; 0: none.
         turns: Does it take turns with another run?
         calls: Are all calls of functions counted? That makes the run slower.
+        text: A file of one test, in place of those that are measured.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Variant:
     sample: int = 0
     turns: Turns | None = None
     calls: bool = False
+    text: str = ""
 
 
 class Sample(NamedTuple):
@@ -146,8 +148,8 @@ class Project:
         self._warm = variant.warm
         self._servers = servers
         number = variant.tests or variant.times * tests + projects.DROPPED
-        self._number = number * variant.every
-        text = projects.tests(
+        self._number = 1 if variant.text else number * variant.every
+        text = variant.text or projects.tests(
             variant.source.fixture, number, variant.every, variant.mark, variant.pause
         )
         projects.write(folder, variant.source, variant.loop, variant.tables, text)

@@ -62,6 +62,24 @@ def test_the_smallest_case_is_measured_and_written_down(tmp_path: Path) -> None:
     assert text.endswith(PAGE.partition("before\n")[2])
 
 
+def test_statements_are_compared_with_a_plain_engine(tmp_path: Path) -> None:
+    """A line of the table for each strategy, and a result for each kind of statement."""
+    file = tmp_path / "speed.json"
+    done = benchmark("--quick", "--cases=statement", f"--json={file}")
+    assert done.returncode == 0, done.stderr
+    results = json.loads(file.read_text("utf-8"))["results"]
+    kinds = ("select", "insert", "commit", "stream")
+    assert [result["what"] for result in results] == [
+        f"{kind}, {strategy} : plain engine"
+        for strategy in ("rollback", "reset", "copy")
+        for kind in kinds
+    ]
+    assert {result["verdict"] for result in results} <= {"ok", "missed"}
+    header, _, *lines = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    assert [cell.strip() for cell in header.split("|")][3:-1] == list(kinds)
+    assert len(lines) == 3
+
+
 def test_what_the_reports_need_can_be_switched_off(tmp_path: Path) -> None:
     """The plugin for that fails a run in which a statement is noted all the same."""
     file = tmp_path / "speed.json"
