@@ -326,6 +326,8 @@ class Driver(abc.ABC):
     #: SQLAlchemy's ``connect_args`` for a connection pooler, whose sessions do not keep prepared
     #: statements for a connection.
     pooler_arguments: ClassVar[Mapping[str, Any]] = {}
+    #: The same for the plugin's own connections, on which it repeats a few long queries.
+    own_arguments: ClassVar[Mapping[str, Any]] = {}
 
     def connect_args(self, server: Server) -> dict[str, Any]:
         """What connections to *server* need as SQLAlchemy's ``connect_args``."""

@@ -82,7 +82,7 @@ class AutocommitConnection(Sql):
         engine = build_engine(
             self._url,
             poolclass=NullPool,
-            connect_args=self._connect_args,
+            connect_args={**self._driver.own_arguments, **self._connect_args},
             isolation_level="AUTOCOMMIT",
             # The redirection of the application's engines ignores this one.
             execution_options={OURS: True},

@@ -153,9 +153,8 @@ async def define(sql: Sql, database: str) -> Definitions:
     order = list(_KINDS)
     rows = sorted(rows, key=lambda row: (order.index(row[0]), row[2], row[1]))
     options = create.removeprefix(f"CREATE DATABASE {quoted(database)}")
-    return Definitions(
-        options, collation, tuple([await _made(sql, k, database, n) for k, n, _ in rows])
-    )
+    made = [await _made(sql, kind, database, name) for kind, name, _ in rows]
+    return Definitions(options, collation, tuple(made))
 
 
 async def _made(sql: Sql, kind: str, database: str, name: str) -> Made:

@@ -34,6 +34,8 @@ class _PostgresDriver(Driver):
 
 #: Stands for asyncpg's own object of a transaction that the plugin has begun by a statement.
 _BEGUN_AS_TEXT = types.SimpleNamespace(_isolation=None, _managed=False)
+#: Prepared statements of any length, for any time: a timer would cost each turn of the loop.
+_UNLIMITED = {"max_cacheable_statement_size": 0, "max_cached_statement_lifetime": 0}
 
 
 class Asyncpg(_PostgresDriver):
@@ -48,6 +50,7 @@ class Asyncpg(_PostgresDriver):
         "prepared_statement_cache_size": 0,
         "prepared_statement_name_func": lambda: "",
     }
+    own_arguments = _UNLIMITED
     takes_turns = False
     begins = False
     keeps_columns = True
