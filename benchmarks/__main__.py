@@ -11,7 +11,7 @@ from benchmarks import application, measure, report, statements
 from benchmarks.cases import CASES
 from benchmarks.servers import WORDS, Servers
 
-QUICK = {"words": "sqlite", "tests": 20, "rounds": 2, "suite_each": 50, "batches": 2}
+QUICK = {"words": "sqlite", "tests": 20, "suite_each": 50, "batches": 2}
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -25,9 +25,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--words", default=WORDS, help="backends with drivers, as in --asyncdb (%(default)s)")
     add("--tests", type=int, default=60, help="tests in each run (%(default)s)")
-    add("--suite-each", type=int, default=1, help="of the suite only each of so many tests")
-    add("--rounds", type=int, default=3, help="runs of each variant (%(default)s)")
-    add("--batches", type=int, default=15, help="batches of each statement (%(default)s)")
+    add(
+        "--suite-each",
+        type=int,
+        default=4,
+        help="of the suite only each of so many tests (%(default)s)",
+    )
+    add("--rounds", type=int, default=2, help="runs of each variant (%(default)s)")
+    add("--batches", type=int, default=6, help="batches of each statement (%(default)s)")
     add("--cases", default=",".join(aimed), help="which, or all; those with a target: %(default)s")
     add(
         "--server",
@@ -70,15 +75,14 @@ def main(arguments: list[str]) -> int:
                 print(f"{case.key} {word}", file=sys.stderr, flush=True)
                 results.append(measure.measure(case, word, options.tests, options.rounds, servers))
                 _say_problem(results[-1])
-        for key, word in ((key, word) for key in options.cases for word in options.words):
-            if key == statements.KEY:
-                found = statements.measure(word, options.batches, servers)
-            elif key == application.KEY and word.partition("+")[0] in application.BACKENDS:
-                found = application.measure(word, options.suite_each, options.rounds, servers)
-            else:
-                continue
-            print(f"{key} {word}", file=sys.stderr, flush=True)
-            for result in found:
+        for word in options.words if statements.KEY in options.cases else ():
+            print(f"{statements.KEY} {word}", file=sys.stderr, flush=True)
+            for result in statements.measure(word, options.batches, servers):
+                _say_problem(result)
+                results.append(result)
+        for word in application.words(options.words) if application.KEY in options.cases else ():
+            print(f"{application.KEY} {word}", file=sys.stderr, flush=True)
+            for result in application.measure(word, options.suite_each, options.rounds, servers):
                 _say_problem(result)
                 results.append(result)
         around = report.surroundings(

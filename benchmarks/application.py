@@ -14,13 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.cases import tenth
 from benchmarks.measure import Result, measured, there
-from benchmarks.runs import OFF, PLUGINS, RunFailed, environment
+from benchmarks.runs import OFF, PLUGINS, RunFailed, environment, failed
 from benchmarks.servers import Servers
 from pytest_asyncdb.errors import AsyncdbError
 
@@ -163,8 +163,14 @@ class SuiteProject:
             )
             taken = Taken(_children() - before, time.monotonic() - begun)
         if done.returncode:
-            raise RunFailed(done.stdout.replace(url, "(url)")[-3000:])
+            raise failed(done, url)
         return taken
+
+
+def words(chosen: Sequence[str]) -> list[str]:
+    """The first of the chosen words for each backend."""
+    first = {word.partition("+")[0]: word for word in reversed(chosen)}
+    return [first[backend] for backend in BACKENDS if backend in first]
 
 
 def measure(word: str, each: int, rounds: int, servers: Servers) -> Iterator[Result]:

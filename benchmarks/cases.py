@@ -203,7 +203,7 @@ def _size(tables: int, target: float | None) -> Case:
         f"rollback, {tables} tables : 5 tables",
         (ours(f"{tables} tables", tables=tables), ours("5 tables")),
         target,
-        most=2,
+        most=1,
     )
 
 

@@ -207,8 +207,14 @@ class Project:
                 timeout=_TIMEOUT,
             )
             if done.returncode or f"{self._number} passed" not in done.stdout:
-                raise RunFailed(done.stdout.replace(url, "(url)" if url else "")[-3000:])
+                raise failed(done, url)
             return _read(Path(times), begun)
+
+
+def failed(done: subprocess.CompletedProcess[str], url: str) -> RunFailed:
+    """The end of what a run printed, without the server's password."""
+    shown = done.stdout.replace(url, "(url)") if url else done.stdout
+    return RunFailed(shown[-3000:] or f"exit code {done.returncode}")
 
 
 def _read(times: Path, begun: float) -> Run:
