@@ -288,7 +288,6 @@ def test_autovacuum_does_not_keep_a_database(servers: Servers) -> None:
                 "AND backend_type = 'autovacuum worker'"
             )
             until = time.monotonic() + 60
-
             while not look.query(vacuums):
                 assert time.monotonic() < until, "autovacuum has not begun"
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
