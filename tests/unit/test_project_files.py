@@ -127,3 +127,24 @@ def test_links_and_files_that_a_page_names_exist(name: str) -> None:
     named = set(re.findall(r"\]\(((?!https:)[^)#]+)", text))
     named |= set(re.findall(r"(?<![\w./-])(?:\.ci|\.github|tests|docs)/[\w./]*\w", text))
     assert {word for word in named if not (ROOT / word).exists()} == set()
+
+
+#: Addresses of the project's own pages and files, as they stand where links must be absolute.
+PAGE = re.compile(r"https://pytest-asyncdb\.readthedocs\.io/en/latest/([\w./-]*\w)?")
+FILE = re.compile(
+    r"https://(?:raw\.githubusercontent\.com|github\.com)/pytest-asyncdb/pytest-asyncdb/(?:blob/)?"
+    r"main/([\w./-]*\w)"
+)
+
+
+def test_absolute_links_to_the_project_lead_somewhere() -> None:
+    """No network is needed: a page's address is that of its source."""
+    texts = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("pytest_asyncdb/**/*.py")]
+    text = "\n".join(path.read_text("utf-8") for path in texts)
+    pages = {
+        f"docs/{(page or 'index.html').replace('.html', '.md')}" for page in PAGE.findall(text)
+    }
+    files = set(FILE.findall(text))
+    assert pages
+    assert files
+    assert {path for path in pages | files if not (ROOT / path).exists()} == set()
