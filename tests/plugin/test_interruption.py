@@ -170,7 +170,7 @@ def test_workers_tests_are_named(project: Project, servers: Servers) -> None:
     assert found == text("asyncdb: interrupted in test_it.py::test_it[postgres-asyncpg]")
 
 
-WAITING = """
+WAITING = '''
 import contextlib
 import os
 import signal
@@ -187,19 +187,23 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def place():
+    """The functions that the main thread is in, and where it is in the innermost one."""
     frame = sys._current_frames()[threading.main_thread().ident]
-    names = set()
+    names, at = [], frame.f_lasti
     while frame is not None:
-        names.add(frame.f_code.co_name)
+        names.append(frame.f_code.co_name)
         frame = frame.f_back
-    return names
+    return names, at
 
 
 class Waiting(MemoryProvider):
     @contextlib.contextmanager
     def obtain(self, *arguments):
-        while not place() >= {"pytest_runtest_protocol", "result"}:
-            pass
+        before, now = None, place()
+        # Blocked there: a signal just before the main thread blocks would not wake it.
+        while now != before or not {"pytest_runtest_protocol", "result"} <= set(now[0]):
+            ENDS.wait(0.02)  # it can go on meanwhile
+            before, now = now, place()
         os.kill(os.getpid(), signal.SIGINT)
         ENDS.wait()
         with super().obtain(*arguments) as server:
@@ -212,7 +216,7 @@ def pytest_asyncdb_register(registry):
 
 def pytest_sessionfinish():
     ENDS.set()
-"""
+'''
 
 
 def test_a_server_that_is_being_started_is_named(project: Project) -> None:
