@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import importlib.util
 import os
-import secrets
 from collections.abc import Iterator
 from functools import partial
 
@@ -83,28 +82,27 @@ class ContainerProvider(ServerProvider):
         assert recipe is not None
         image: str = found.detail
 
-        def get_image(container: Container) -> str:
+        def words(container: Container) -> list[str]:
             text = f"{backend.label}: getting the image {image}"
             with _reported(backend, image, container), patience(progress, text):
-                return container.get_image()
-
-        def words() -> list[str]:
-            with Container(image) as container:
-                number = get_image(container)
+                number = container.get_image()
             variables = recipe.environment(found.version or "").items()
             settings = [*recipe.command, str(recipe.port), recipe.data_folder]
             settings += map(str, variables)
             return [backend.name, self.name, engine_address(), image, number, *settings]
 
+        def key() -> list[str]:
+            with Container(image) as container:
+                return words(container)
+
         @contextlib.contextmanager
         def started(owner: Owner) -> Iterator[tuple[Server, Keep]]:
             remove_dead()
             text = f"{backend.label}: the container of {image} is still starting"
-            password = secrets.token_hex(16)
             with Container(image) as container:
-                get_image(container)
+                everything = words(container)
                 with _reported(backend, image, container), patience(progress, text):
-                    host, port = container.start(recipe, password, owner)
+                    host, port, password = container.start(recipe, everything, owner)
                     server = managed_server(found, backend, password)
                     server = dataclasses.replace(server, host=host, port=port)
                     # A try costs processor time that the server needs to start.
@@ -115,7 +113,7 @@ class ContainerProvider(ServerProvider):
                     raise server_too_old(backend.label, version, backend.oldest, image)
                 yield dataclasses.replace(server, version=version), partial(container.keep, owner)
 
-        with obtained(self, f"a {backend.label} container", words, started) as server:
+        with obtained(self, f"a {backend.label} container", key, started) as server:
             yield server
 
 

@@ -12,11 +12,13 @@ import ipaddress
 import os
 import socket
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from pytest_asyncdb._system.process_identity import Owner
 from pytest_asyncdb.abc import ContainerRecipe, Server
 from pytest_asyncdb.servers import docker_api
+from pytest_asyncdb.servers.data_volume import DataVolume
 from pytest_asyncdb.servers.reusable import Record
 
 #: testcontainers itself does not prevent two threads from starting two Ryuks.
@@ -37,6 +39,7 @@ class Container:
         self._image = image
         self._process = os.getpid()
         self._docker: Any = None
+        self._found: Any = None
         self._container: Any = None
 
     def __enter__(self) -> Container:
@@ -58,8 +61,10 @@ class Container:
 
         name = docker_api.full_name(self._image)
         with docker_api.connected() as client, contextlib.suppress(ImageNotFound):
-            return str(client.images.get(name).id)
-        return str(self._client().client.images.pull(name).id)
+            self._found = client.images.get(name)
+            return str(self._found.id)
+        self._found = self._client().client.images.pull(name)
+        return str(self._found.id)
 
     def _client(self) -> Any:
         """testcontainers' client, which logs in to registries."""
@@ -68,18 +73,21 @@ class Container:
         self._docker = self._docker or DockerClient()
         return self._docker
 
-    def start(self, recipe: ContainerRecipe, password: str, owner: Owner) -> tuple[str, int]:
-        """Start the container, whose image the engine has.
+    def start(
+        self, recipe: ContainerRecipe, words: Sequence[str], owner: Owner
+    ) -> tuple[str, int, str]:
+        """Start the container, after :meth:`get_image`.
 
         The engine publishes the port on the loopback address only, unless it is on another
         machine, or outside of the container that this process is in.
 
         Args:
+            words: Everything that decides what the data folder holds.
             owner: Unless later runs may find the container, Ryuk removes it if this process is
                 killed.
 
         Returns:
-            The host and the port at which this process reaches the server.
+            The host and the port at which this process reaches the server, and its password.
         """
         from testcontainers.core.config import ConnectionMode
         from testcontainers.core.docker_client import get_docker_host
@@ -98,11 +106,13 @@ class Container:
         local = mode is not ConnectionMode.bridge_ip and is_this_machine(host)
         # The network of the container that this process is in, if it is in one.
         network = None if get_docker_host() else docker.find_host_network()
+        volume = DataVolume(docker.client, words)
         variables = recipe.environment(self._image.rpartition(":")[2]).items()
         self._container = docker.client.containers.create(
             docker_api.full_name(self._image),
             command=list(recipe.command),
-            environment={name: value.format(password=password) for name, value in variables},
+            environment={name: value.format(password=volume.password) for name, value in variables},
+            **volume.arguments(self._found, recipe.data_folder),
             ports={f"{port}/tcp": ("127.0.0.1", None) if local else None},
             tmpfs={recipe.data_folder: ""},
             labels=labels,
@@ -112,8 +122,9 @@ class Container:
         self.check()
         number = self._container.id
         if mode is ConnectionMode.bridge_ip:
-            return docker.bridge_ip(number), port
-        return "127.0.0.1" if local else host, int(docker.port(number, port))
+            return docker.bridge_ip(number), port, volume.password
+        host = "127.0.0.1" if local else host
+        return host, int(docker.port(number, port)), volume.password
 
     def check(self) -> None:
         """Raise :class:`Ended` if the container does not run any more."""

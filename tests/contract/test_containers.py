@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import datetime
 import json
+import secrets
 import socket
 import subprocess
 import sys
@@ -14,14 +17,17 @@ from typing import Any
 
 import pytest
 from fix_docker import containers, docker
-from fix_observer import observer_of
+from fix_observer import Observer, observer_of
 from fix_project import Project
 from fix_servers import Servers
 
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._system.process_identity import Owner
 from pytest_asyncdb.abc import BackendSpec, Server
+from pytest_asyncdb.servers import data_volume
+from pytest_asyncdb.servers.data_volume import DataVolume
 from pytest_asyncdb.servers.docker_api import LABEL
+from pytest_asyncdb.servers.readiness import wait_until_ready
 from pytest_asyncdb.servers.testcontainers_api import Container, is_this_machine
 
 REGISTRY = Registry()
@@ -29,23 +35,52 @@ REGISTRY = Registry()
 
 @contextlib.contextmanager
 def obtained(name: str = "postgres") -> Iterator[Server]:
-    spec = BackendSpec(name, written=name, source="a test")
+    spec = spec_of(name)
     backend, provider = REGISTRY.backend(name), REGISTRY.provider("container")
     found = provider.find(spec, backend, None)
     provider.load(found, backend)
     with provider.obtain(found, spec, backend, REGISTRY.driver(spec), print) as server:
-        url = backend.url(server, REGISTRY.driver(spec).name, None)
-        assert observer_of(url).query("SELECT 1")
+        assert observer(server).query("SELECT 1")
         yield server
+
+
+def spec_of(name: str) -> BackendSpec:
+    return BackendSpec(name, written=name, source="a test")
+
+
+def observer(server: Server) -> Observer:
+    driver = REGISTRY.driver(spec_of(server.backend))
+    return observer_of(REGISTRY.backend(server.backend).url(server, driver.name, None))
+
+
+@contextlib.contextmanager
+def throw_away_volume() -> Iterator[tuple[list[str], Any]]:
+    """What makes a data folder that no other container has, and its volume."""
+    words = ["postgres", f"test-{secrets.token_hex(4)}"]
+    with docker() as client:
+        volume = client.volumes.get(DataVolume(client, words).name)
+        try:
+            yield words, volume
+        finally:
+            volume.remove()
+
+
+def container_of(client: Any, server: Server) -> Any:
+    """The container of a server."""
+    for one in containers(client, label=LABEL):
+        if any(int(binding["HostPort"]) == server.port for binding in bindings(one)):
+            return one
+    raise AssertionError("no container has this port")
+
+
+def bindings(container: Any) -> list[dict[str, str]]:
+    """The addresses and ports on which the engine listens for a container."""
+    return [binding for ports in container.ports.values() for binding in ports or []]
 
 
 def published(client: Any, server: Server) -> list[str]:
     """The addresses on which the engine listens for a server."""
-    for one in containers(client, label=LABEL):
-        bindings = [b for ports in one.ports.values() for b in ports or []]
-        if any(int(binding["HostPort"]) == server.port for binding in bindings):
-            return [binding["HostIp"] for binding in bindings]
-    raise AssertionError("no container has this port")
+    return [binding["HostIp"] for binding in bindings(container_of(client, server))]
 
 
 def listeners(port: int) -> set[str]:
@@ -79,14 +114,19 @@ def test_the_container_of_a_remote_engine_is_published_to_this_machine(
     from testcontainers.core.config import ConnectionMode, testcontainers_config
 
     monkeypatch.setattr(testcontainers_config, "tc_host_override", "198.51.100.7")
+    monkeypatch.setattr(testcontainers_config, "ryuk_disabled", True)  # it would be asked there
     monkeypatch.setattr(
         testcontainers_config, "connection_mode_override", ConnectionMode.docker_host
     )
     recipe, owner = REGISTRY.backend("postgres").container, Owner.current("cafe0124", "a test")
     assert recipe is not None
-    with Container("postgres:17") as container, docker() as client:
+    with (
+        throw_away_volume() as (words, _),
+        Container("postgres:17") as container,
+        docker() as client,
+    ):
         container.get_image()
-        host, port = container.start(recipe, "secret", owner)
+        host, port, _ = container.start(recipe, words, owner)
         assert host == "198.51.100.7"
         server = Server("postgres", "17", "container", "", True, host=host, port=port)
         assert set(published(client, server)) == {"0.0.0.0", "::"}
@@ -118,7 +158,7 @@ def test_a_run_that_starts_a_container_removes_those_of_killed_runs(servers: Ser
             assert left.id not in ids
             assert foreign.id in ids
         finally:
-            foreign.remove(force=True)
+            foreign.remove(force=True, v=True)
 
 
 @pytest.mark.complete  # Ryuk waits for ten seconds
@@ -150,6 +190,82 @@ def test_a_killed_run_leaves_no_container(project: Project, servers: Servers) ->
     while left():
         assert time.monotonic() < until
         time.sleep(0.2)
+
+
+@pytest.mark.everyday("postgres")
+@pytest.mark.parametrize("name", ["postgres", "mysql", "mariadb"])
+def test_a_container_starts_from_the_data_folder_of_an_earlier_one(
+    servers: Servers, name: str
+) -> None:
+    """As it was before its server started; in the control, the first one, it is not there."""
+    servers.need(name, "container")
+    recipe = REGISTRY.backend(name).container
+    assert recipe is not None
+    mark = f"asyncdb_mark_{secrets.token_hex(4)}"
+    with docker() as client, obtained(name) as first:
+        in_volume, in_folder = f"/asyncdb-cache/data/{mark}", f"{recipe.data_folder}/{mark}"
+        one = container_of(client, first)
+        assert one.exec_run(["touch", in_volume]).exit_code == 0
+        try:
+            with observer(first).throw_away(mark), obtained(name) as second:
+                found = container_of(client, second).exec_run(["test", "-e", in_folder])
+                assert found.exit_code == 0
+                assert mark in observer(first).databases()
+                assert mark not in observer(second).databases()
+            assert one.exec_run(["test", "-e", in_folder]).exit_code == 1
+        finally:
+            assert one.exec_run(["rm", in_volume]).exit_code == 0
+
+
+def test_a_container_fills_its_data_folder_where_the_copy_cannot_be_read(servers: Servers) -> None:
+    servers.need("postgres", "container")
+    recipe, owner = REGISTRY.backend("postgres").container, Owner.current("cafe0124", "a test")
+    assert recipe is not None
+    with throw_away_volume() as (words, volume), docker() as client:
+        broken = ["sh", "-c", "echo a file > /v/data"]
+        where = {volume.name: {"bind": "/v", "mode": "rw"}}
+        client.containers.run("postgres:17", entrypoint=broken, volumes=where, auto_remove=True)
+        with Container("postgres:17") as container:
+            container.get_image()
+            host, port, password = container.start(recipe, words, owner)
+            server = Server("postgres", "17", "container", "", True, host=host, port=port)
+            server = dataclasses.replace(server, user="postgres", password=password)
+            backend, driver = REGISTRY.backend("postgres"), REGISTRY.driver(spec_of("postgres"))
+            wait_until_ready(server, backend, driver, 60, container.check)
+            assert b"Not a directory" in container_of(client, server).logs()
+
+
+def test_volumes_of_another_month_are_removed_with_the_next_one(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless a container uses them, or others created them."""
+    servers.need("postgres", "container")
+    monkeypatch.setattr(data_volume, "_LABEL", f"org.pytest-asyncdb.{secrets.token_hex(4)}")
+    made: list[str] = []
+
+    def create(word: str) -> DataVolume:
+        volume = DataVolume(client, ["test", word])
+        made.append(volume.name)
+        return volume
+
+    def left() -> set[str]:
+        return {volume.name for volume in client.volumes.list()}
+
+    with docker() as client:
+        foreign = client.volumes.create()
+        image = client.images.get("postgres:17")
+        user = client.containers.create(image, **create("used").arguments(image, "/v"))
+        try:
+            create("idle")
+            create("control")
+            assert left() >= set(made)
+            monkeypatch.setattr(data_volume, "_UNUSED", datetime.timedelta(0))
+            create("new")
+            assert left() & {*made, foreign.name} == {made[0], made[3], foreign.name}
+        finally:
+            user.remove(v=True)
+            for name in left() & {*made, foreign.name}:
+                client.volumes.get(name).remove()
 
 
 def test_asking_for_the_engine_imports_no_client(servers: Servers) -> None:

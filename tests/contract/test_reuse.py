@@ -623,7 +623,7 @@ def test_the_next_run_starts_another_one_when_the_container_is_gone(reuse: Reuse
     with docker() as client:
         gone = container(client, record)
         if how == "removed":
-            gone.remove(force=True)
+            gone.remove(force=True, v=True)
         else:
             gone.stop()
     assert reuse.names() == ["ada", "bob"]

@@ -1,0 +1,96 @@
+"""The data folder of a container as its image filled it, in a volume, for later runs.
+
+An image's script fills an empty folder in up to five seconds. It runs the server's program several
+times, at last as process 1. The plugin puts a script of the same name first on PATH, which in that
+process copies the folder to the volume. No other server has used it. The copy is complete or
+absent: made beside its place and renamed. Without one, the image starts as ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+#: The label of the volumes. Its value is the password in the data: who can read it can read the
+#: variables of every container, too.
+_LABEL = "org.pytest-asyncdb.data"
+_FOLDER = "/asyncdb-cache"
+#: An age.
+_UNUSED = datetime.timedelta(days=30)
+#: Its arguments: the data folder, the server's program, the image's own entry point and command.
+_ENTRYPOINT = r"""
+cache=/asyncdb-cache bin=/asyncdb-bin
+if [ -e $cache/data ]; then
+    cp -a $cache/data/. "$0" || { rm -rf $cache/data; find "$0" -mindepth 1 -delete; }
+elif chmod 777 $cache && mkdir $bin; then
+    cat > "$bin/$1" <<END
+#!/bin/sh
+PATH=\${PATH#*:}
+[ \$\$ != 1 ] || { cp -a $0/. $cache/\$HOSTNAME && mv -T $cache/\$HOSTNAME $cache/data; }
+exec $1 "\$@"
+END
+    chmod 755 "$bin/$1"
+    PATH=$bin:$PATH
+fi
+shift
+exec "$@"
+"""
+
+
+class DataVolume:
+    """A volume of the Docker engine; it is created unless it exists.
+
+    Args:
+        client: A client of the package ``docker``.
+        words: Everything that decides what the folder holds.
+
+    Raises:
+        docker.errors.DockerException: The engine refused.
+    """
+
+    def __init__(self, client: Any, words: Sequence[str]) -> None:
+        from docker.errors import NotFound
+
+        key = hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
+        self.name = f"pytest-asyncdb-{words[0]}-{key}"
+        volumes = client.volumes
+        try:
+            found = volumes.get(self.name)
+        except NotFound:
+            _remove_old(volumes)
+            volumes.create(self.name, labels={_LABEL: secrets.token_hex(16)})
+            found = volumes.get(self.name)  # another run may have created it
+        self.password: str = found.attrs["Labels"][_LABEL]
+
+    def arguments(self, image: Any, folder: str) -> dict[str, Any]:
+        """What creates a container that uses the volume, as arguments of ``docker``.
+
+        Args:
+            image: The image, of the package ``docker``.
+            folder: The server's data folder in the container.
+        """
+        from docker.types import Mount
+
+        own = image.attrs["Config"]
+        if not own["Cmd"]:  # the server's program, to which the entry point adds the arguments
+            return {}
+        start = ["sh", "-c", _ENTRYPOINT, folder, own["Cmd"][0], *(own["Entrypoint"] or ())]
+        # The labels are for a volume that another run has just removed.
+        mount = Mount(_FOLDER, self.name, "volume", labels={_LABEL: self.password})
+        return {"entrypoint": start, "mounts": [mount]}
+
+
+def _remove_old(volumes: Any) -> None:
+    """Remove volumes of another day that no container uses; a run that needs one fills it again."""
+    from docker.errors import APIError
+
+    for volume in volumes.list(filters={"label": _LABEL}):
+        made = datetime.datetime.fromisoformat(volume.attrs["CreatedAt"])
+        if datetime.datetime.now(datetime.UTC) - made > _UNUSED:
+            with contextlib.suppress(APIError):
+                volume.remove()
