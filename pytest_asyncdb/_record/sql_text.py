@@ -29,7 +29,7 @@ _BEGIN = re.compile(r"begin(?:\s+\w+){0,2}\s*;?\s*$", re.IGNORECASE)
 changes_columns = remembered(re.compile(r"\b(?:create|alter|drop|declare)\b", re.IGNORECASE).search)
 #: Strings, quoted names, and comments.
 _OPAQUE = re.compile(r"'[^']*'|\"[^\"]*\"|(\$\w*\$).*?\1|--[^\n]*|/\*.*?\*/", re.DOTALL)
-#: https://dev.mysql.com/doc/refman/9.4/en/implicit-commit.html
+#: https://dev.mysql.com/doc/refman/8.4/en/implicit-commit.html
 _IMPLICIT_COMMIT = re.compile(
     r"(?:(?:create|drop)(?!\s+temporary\s+table\b)|alter|truncate|rename|grant|revoke|lock\s+tables?|unlock\s+tables?"
     r"|analyze|optimize|repair|flush|reset|load\s+index|cache\s+index|install|uninstall"
