@@ -50,7 +50,7 @@ def build_engine(url: str | URL, *, foreign_keys: bool = True, **options: Any) -
     Raises:
         ConfigError: The URL's driver is not an async one.
 
-    Source: https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#pysqlite-serializable
+    Source: https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#sqlite-enabling-transactions
     """
     from sqlalchemy.engine import make_url
     from sqlalchemy.ext.asyncio import create_async_engine

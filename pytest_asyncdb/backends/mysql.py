@@ -33,6 +33,8 @@ _THROW_AWAY = (
     "--innodb-buffer-pool-size=64M",
     "--character-set-server=utf8mb4",
     "--max-connections=200",
+    # A session uses one instance; of 16 of MySQL, each has room for 250 tables.
+    "--table-open-cache-instances=1",
     # For the user's own engines; Backend.lock_wait limits the test's connections.
     "--innodb-lock-wait-timeout=20",
     "--lock-wait-timeout=20",

@@ -1,6 +1,6 @@
 """Puts a MySQL or MariaDB database back to its template.
 
-Three queries in one round trip show what any session may have changed: the tables that have
+Queries in one round trip show what any session may have changed: the tables that have
 rows now and had none, the times of the last writes, the AUTO_INCREMENT counters, and the number of
 DDL statements that the server has run. Only what these point at is compared in detail.
 """
@@ -53,7 +53,7 @@ class MySQLRestorer(Restorer):
         self._tables = self._schema.names(*TABLES)
         self._versioned = frozenset(self._schema.names("SYSTEM VERSIONED"))
         self._probe = probe(self._schema, self._database)
-        self._start = State.of(await self._sql.fetch(self._probe), self._counting)
+        self._start = State.of(await self._sql.script(self._probe), self._counting)
         seeded = [name for name in self._tables if name in self._start.filled]
         self._sums = await self._checksums(seeded)
         #: The second at which a table last equalled the template.
@@ -71,14 +71,15 @@ class MySQLRestorer(Restorer):
 
     async def _look(self, others: Sequence[str] = ()) -> Sequence[str]:
         try:
-            *statuses, ddls, rows = await self._sql.script([*others, DDL, self._probe])
+            answers = iter(await self._sql.script([*others, DDL, *self._probe]))
         except Exception:
             # The probe fails if a table was dropped.
             statuses = [await self._sql.fetch(query) for query in others]
             found: Sequence[str] = ("schema",)
         else:
-            state = State.of(rows, self._counting)
-            found = await self._differing(count_ddl(ddls), state)
+            statuses = [next(answers) for _ in others]
+            ddl = count_ddl(next(answers))
+            found = await self._differing(ddl, State.of(answers, self._counting))
         return (*await left_open(self._sql, self._database, statuses), *found)
 
     async def _differing(self, ddl: int, state: State) -> Sequence[str]:

@@ -57,7 +57,7 @@ class Aiosqlite(Driver):
 
     def adapt(self, adapted: Any, begin: str | None = None) -> None:
         """sqlite3 begins transactions late and commits them before DDL unless told not to:
-        https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#pysqlite-serializable"""
+        https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#sqlite-enabling-transactions"""
         adapted.isolation_level = begin and begin.partition(" ")[2]
 
     async def run(self, connection: Any, statements: Sequence[str]) -> Sequence[Any]:
