@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from benchmarks import application, measure, report, statements
@@ -70,21 +71,10 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
     results: list[measure.Result] = []
     with Servers(options.server) as servers:
-        for case in CASES:
-            for word in measure.words(case, options.words) if case.key in options.cases else ():
-                print(f"{case.key} {word}", file=sys.stderr, flush=True)
-                results.append(measure.measure(case, word, options.tests, options.rounds, servers))
-                _say_problem(results[-1])
-        for word in options.words if statements.KEY in options.cases else ():
-            print(f"{statements.KEY} {word}", file=sys.stderr, flush=True)
-            for result in statements.measure(word, options.batches, servers):
-                _say_problem(result)
-                results.append(result)
-        for word in application.words(options.words) if application.KEY in options.cases else ():
-            print(f"{application.KEY} {word}", file=sys.stderr, flush=True)
-            for result in application.measure(word, options.suite_each, options.rounds, servers):
-                _say_problem(result)
-                results.append(result)
+        for result in _measured(options, servers):
+            if result.failed:
+                print(result.problem, file=sys.stderr, flush=True)
+            results.append(result)
         around = report.surroundings(
             shlex.join(["python", "-m", "benchmarks", *arguments]), servers.versions()
         )
@@ -103,9 +93,21 @@ def main(arguments: list[str]) -> int:
     return int(any(result.failed for result in results))
 
 
-def _say_problem(result: measure.Result) -> None:
-    if result.failed:
-        print(result.problem, file=sys.stderr, flush=True)
+def _measured(options: argparse.Namespace, servers: Servers) -> Iterator[measure.Result]:
+    """Measure everything that was asked for, and say on stderr what comes next."""
+
+    def chosen(key: str, words: Iterable[str]) -> Iterator[str]:
+        for word in words if key in options.cases else ():
+            print(f"{key} {word}", file=sys.stderr, flush=True)
+            yield word
+
+    for case in CASES:
+        for word in chosen(case.key, measure.words(case, options.words)):
+            yield measure.measure(case, word, options.tests, options.rounds, servers)
+    for word in chosen(statements.KEY, options.words):
+        yield from statements.measure(word, options.batches, servers)
+    for word in chosen(application.KEY, application.words(options.words)):
+        yield from application.measure(word, options.suite_each, options.rounds, servers)
 
 
 if __name__ == "__main__":
