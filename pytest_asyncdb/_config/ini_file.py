@@ -17,7 +17,9 @@ def add_lines(parser: pytest.Parser) -> None:
     """Register the lines of ``OPTIONS`` with pytest."""
     for option in OPTIONS:
         if option.ini is not None:
-            kind: Literal["linelist", "string"] = "linelist" if option.listed else "string"
+            # The others may have several values; in TOML the ini file may give a list.
+            single = option.choices or option.is_switch
+            kind: Literal["linelist", "string"] = "string" if single else "linelist"
             parser.addini(option.ini, option.help, type=kind, default="")
 
 

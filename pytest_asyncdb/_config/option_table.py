@@ -22,9 +22,8 @@ class Option(NamedTuple):
     Args:
         places: Where it may be given: ``flag``, ``env``, ``ini``.
         metavar: Its value in ``--help``; None: a switch.
-        choices: The allowed values; empty: checked elsewhere.
+        choices: The allowed values of a setting that has one value; empty: checked elsewhere.
         repeated: The flag may be repeated.
-        listed: It may have several values: in TOML, the ini file may give a list.
     """
 
     name: str
@@ -34,7 +33,6 @@ class Option(NamedTuple):
     default: str = ""
     choices: tuple[str, ...] = ()
     repeated: bool = False
-    listed: bool = False
 
     @property
     def flag(self) -> str | None:
@@ -62,34 +60,29 @@ OPTIONS = (
         "or all",
         metavar="SPECS",
         default="sqlite",
-        listed=True,
     ),
     Option(
         "urls",
         "URL of a running server; may be repeated",
         metavar="[BACKEND=]URL",
         repeated=True,
-        listed=True,
     ),
     Option(
         "allow_hosts",
         "hosts of test servers, besides this machine and names without a dot; separated by "
         "commas, * matches anything",
         metavar="HOSTS",
-        listed=True,
     ),
     Option(
         "server",
         "where servers come from: auto, url, embedded, container or local; separated by commas",
         metavar="[BACKEND=]PROVIDER",
         default="auto",
-        listed=True,
     ),
     Option(
         "image",
         "image of a backend's containers, in place of the official one; separated by commas",
         metavar="[BACKEND[@VERSION]=]IMAGE",
-        listed=True,
     ),
     Option(
         "isolation",
@@ -126,47 +119,40 @@ OPTIONS = (
         "metadata",
         "the tables: module:attribute of a MetaData or declarative base, separated by commas",
         "ini",
-        listed=True,
     ),
     Option(
         "databases",
         "the backend of a database that asyncdb_metadata names, if it is not that of the test: "
         "NAME=SPEC, separated by commas",
         "ini",
-        listed=True,
     ),
     Option(
         "migrations",
         "Alembic's configuration, an alembic.ini or pyproject.toml: build the tables with it "
         "instead of create_all; with NAME= before it, that of another database",
         "ini",
-        listed=True,
     ),
     Option(
         "seed",
         "SQL files that fill the tables, as patterns relative to rootdir; of one pattern in the "
         "order of their names; with NAME= before it, for another database",
         "ini",
-        listed=True,
     ),
     Option(
         "inputs",
         "files and folders that asyncdb_migrate and asyncdb_seed read or import, as patterns "
         "relative to rootdir: when one changes, --asyncdb-reuse builds the databases again",
         "ini",
-        listed=True,
     ),
     Option(
         "extensions",
         "extensions of PostgreSQL that every database of the tests has, separated by commas",
         "ini",
-        listed=True,
     ),
     Option(
         "server_settings",
         "settings of the servers that the run starts: BACKEND: NAME=VALUE, NAME=VALUE; BACKEND: …",
         "ini",
-        listed=True,
     ),
     Option(
         "app_engines",
@@ -174,7 +160,6 @@ OPTIONS = (
         "module:attribute of an AsyncEngine, an async_sessionmaker or a function that returns one, "
         "separated by commas, with - before an engine that keeps its own database",
         "ini",
-        listed=True,
     ),
     Option(
         "other_engines",
