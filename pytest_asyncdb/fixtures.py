@@ -14,12 +14,7 @@ import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._run.collection import spec_of
-from pytest_asyncdb._run.fixture_checks import (
-    checked_options,
-    checked_session_options,
-    is_known,
-    refuse_trio,
-)
+from pytest_asyncdb._run.fixture_checks import checked_options, is_known, refuse_trio
 from pytest_asyncdb._run.stash import ITEM, RUN, state_of
 from pytest_asyncdb._run.unparametrised import choose
 
@@ -209,7 +204,9 @@ def _asyncdb_view(
                 asyncdb_metadata,
                 asyncdb_migrate,
                 asyncdb_seed,
-                checked_session_options(asyncdb_session_options),
+                checked_options(
+                    asyncdb_session_options, "asyncdb_session_options", "bind", "binds"
+                ),
             ),
             checked_options(asyncdb_engine_options, "asyncdb_engine_options", "url"),
             isolation := marking.isolation or run.settings.isolation.value,
@@ -310,9 +307,7 @@ def asyncdb_sessionmaker(
     """
     from sqlalchemy.ext.asyncio import async_sessionmaker
 
-    with plain_errors():
-        options = checked_session_options(asyncdb_session_options)
-    return async_sessionmaker(_asyncdb_view.engine, **options)
+    return async_sessionmaker(_asyncdb_view.engine, **asyncdb_session_options)
 
 
 @pytest.fixture
@@ -353,9 +348,7 @@ def asyncdb_sync_session(
     """
     from sqlalchemy.orm import Session, sessionmaker
 
-    with plain_errors():
-        options = checked_session_options(asyncdb_session_options)
-    options = {**options}
+    options = {**asyncdb_session_options}
     own = getattr(options.pop("class_", None), "sync_session_class", Session)
     options["class_"] = options.pop("sync_session_class", own)
     session = sessionmaker(_asyncdb_view.sync_engine, **options)()
@@ -379,11 +372,10 @@ def asyncdb(
     from pytest_asyncdb._run.handle import Asyncdb
 
     run, views = request.config.stash[RUN], state_of(request.node).views
-    with plain_errors():
-        options = checked_session_options(asyncdb_session_options)
     for view in views.values():
         view.expect_checkpoints()
-    return Asyncdb(run, asyncdb_backend, request.node.nodeid, views, asyncdb_metadata, options)
+    rest = asyncdb_metadata, asyncdb_session_options
+    return Asyncdb(run, asyncdb_backend, request.node.nodeid, views, *rest)
 
 
 def _prefetch(node: Any, spec: BackendSpec, isolation: str) -> int:

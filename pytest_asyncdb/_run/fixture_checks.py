@@ -20,11 +20,6 @@ def checked_options(value: Any, fixture: str, *refused: str) -> Mapping[str, Any
     return value
 
 
-def checked_session_options(value: Any) -> Mapping[str, Any]:
-    """The value of ``asyncdb_session_options``, checked."""
-    return checked_options(value, "asyncdb_session_options", "bind", "binds")
-
-
 def refuse_trio(request: pytest.FixtureRequest) -> None:
     if request.node.get_closest_marker("trio") is not None:
         raise messages.on_trio(request.node.nodeid, "@pytest.mark.trio", "mark it asyncio or anyio")
