@@ -38,7 +38,8 @@ __tracebackhide__ = True
 HARMLESS = ("is_", "get_", "fileno", "character_set", "thread_id")
 #: Methods that do not change the driver's connection.
 _ORDINARY = ("execute", "fetch", "ping", "xid", "dbapi", "tpc_", *HARMLESS)
-_FETCHES = ("fetchone", "fetchmany", "fetchall")
+#: Methods of a cursor that return rows.
+FETCHES = ("fetchone", "fetchmany", "fetchall")
 #: MySQL's drivers have -1 as an unsigned number of 64 bits for a stream.
 _NO_COUNT = 2**63
 #: Types of attributes through which nothing can be changed.
@@ -208,7 +209,7 @@ class Cursor:
             if name == "rowcount":
                 return -1
             cursor = self._checkout.backing.call(self._open)
-        fetches = name in _FETCHES
+        fetches = name in FETCHES
         if fetches and self._rows is not None:
             return getattr(self._rows, name)
         value = getattr(cursor, name)

@@ -11,25 +11,26 @@ import contextvars
 import functools
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from pytest_asyncdb._engines.asyncio_internals import pause, resume, running_loop, running_task
-from pytest_asyncdb.isolation.dbapi import Checkout, Cursor
-
-if TYPE_CHECKING:
-    from pytest_asyncdb._engines.host_loop import HostLoop
+from pytest_asyncdb._engines.asyncio_internals import pause, resume, running_task
+from pytest_asyncdb._engines.host_loop import HostLoop
+from pytest_asyncdb.isolation.dbapi import FETCHES, Checkout, Cursor
 
 #: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
 __tracebackhide__ = True
 
 T = TypeVar("T")
 
+#: Methods of cursors that await, besides the fetches of a stream.
+_AWAITING = ("execute", "executemany", "close")
+
 
 class SyncSide:
     """Calls code of SQLAlchemy's adapters from sync code, in any thread and within any loop."""
 
     def __init__(self, host: HostLoop) -> None:
-        self._host = host
+        self.host = host
         self._of_thread = threading.local()
         self._loops: list[asyncio.AbstractEventLoop] = []
 
@@ -51,11 +52,6 @@ class SyncSide:
             for variable in context:  # such as the units of work that are open here
                 if variable.get(None) is not context[variable]:
                     variable.set(context[variable])
-
-    @property
-    def is_inside(self) -> bool:
-        """Does the plugin's own loop run here? Then the garbage collector has made the call."""
-        return running_loop() is self._host.loop
 
     def close(self) -> None:
         """May be called twice."""
@@ -93,7 +89,7 @@ class SyncConnection:
         return SyncCursor(self._side, Cursor(self._checkout, args, kwargs))
 
     def rollback(self) -> None:
-        if self._side.is_inside:
+        if self._side.host.runs_here:  # the garbage collector has made the call
             self._checkout.terminate()
         else:
             self._side.call(self._checkout.rollback)
@@ -106,7 +102,10 @@ class SyncCursor:
         self.__dict__.update(_side=side, _cursor=cursor)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._cursor, name)
+        value = getattr(self._cursor, name)
+        if name in _AWAITING or (name in FETCHES and self._cursor.server_side):
+            return functools.partial(self._side.call, value)
+        return value
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._cursor, name, value)
@@ -114,25 +113,3 @@ class SyncCursor:
     def __iter__(self) -> Any:
         while (row := self.fetchone()) is not None:
             yield row
-
-    def execute(self, operation: Any, parameters: Any = None) -> Any:
-        return self._side.call(self._cursor.execute, operation, parameters)
-
-    def executemany(self, operation: Any, parameters: Any) -> Any:
-        return self._side.call(self._cursor.executemany, operation, parameters)
-
-    def fetchone(self) -> Any:
-        return self._fetch("fetchone")
-
-    def fetchmany(self, *size: int) -> Any:
-        return self._fetch("fetchmany", *size)
-
-    def fetchall(self) -> Any:
-        return self._fetch("fetchall")
-
-    def _fetch(self, name: str, *args: Any) -> Any:
-        fetch = getattr(self._cursor, name)
-        return self._side.call(fetch, *args) if self._cursor.server_side else fetch(*args)
-
-    def close(self) -> None:
-        self._side.call(self._cursor.close)
