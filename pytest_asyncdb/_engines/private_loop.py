@@ -62,13 +62,14 @@ class _Selector(selectors.DefaultSelector):
         return events
 
 
-#: The private loops of this process.
-_LOOPS: weakref.WeakSet[PrivateLoop] = weakref.WeakSet()
+#: What a forked child must not go on with, each with a method ``end_in_child``.
+OF_PARENT: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def _end_in_child() -> None:
-    for loop in list(_LOOPS):
-        loop.end_in_child()
+    with contextlib.ExitStack() as stack:  # all of them, also if one fails
+        for one in OF_PARENT:
+            stack.callback(one.end_in_child)
 
 
 if hasattr(os, "register_at_fork"):
@@ -87,7 +88,7 @@ class PrivateLoop:
         self.lock = threading.RLock()
         #: Number of calls that wait, by the loop on which they do.
         self.waiting: dict[asyncio.AbstractEventLoop, int] = {}
-        _LOOPS.add(self)
+        OF_PARENT.add(self)
 
     def end_in_child(self) -> None:
         """Close the loop in a forked child, without effect on the parent's.

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import os
 import time
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_asyncdb._engines.asyncio_internals import running_task
 from pytest_asyncdb._engines.host_loop import CANCEL_PATIENCE
+from pytest_asyncdb._engines.private_loop import OF_PARENT
 from pytest_asyncdb._record.statement_log import Place, StatementLog
 from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.started_tasks import late, started_in, task_name
@@ -71,19 +70,6 @@ class Owner(NamedTuple):
     checkout: int
 
 
-#: What the tests of this process do; a forked child refuses to go on with it.
-_WORKS: weakref.WeakSet[Work] = weakref.WeakSet()
-
-
-def _end_in_child() -> None:
-    for work in list(_WORKS):
-        work.end_in_child()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_end_in_child)
-
-
 class Work(abc.ABC):
     """What one test does on its connections; its checkouts note it here.
 
@@ -118,7 +104,7 @@ class Work(abc.ABC):
         self.pools: list[CheckoutPool] = []
         #: Called when they are released.
         self.at_end: list[Callable[[], object]] = []
-        _WORKS.add(self)
+        OF_PARENT.add(self)
 
     def in_transaction(self, besides: BackingConnection | None) -> Sequence[Owner]:
         """Who has taken connections that are in a transaction, without *besides*."""
