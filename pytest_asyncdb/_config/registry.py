@@ -5,8 +5,10 @@ Third parties add names in the hook ``pytest_asyncdb_register``.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+from collections.abc import Callable
 from typing import Any
 
 from pytest_asyncdb import errors
@@ -37,7 +39,7 @@ class Registry:
             "reset": "pytest_asyncdb.isolation.reset:Reset",
             "copy": "pytest_asyncdb.isolation.copy:Copy",
         }
-        self._loaded: dict[str, Any] = {}
+        self._load: Callable[[str], Any] = functools.cache(lambda target: _object(target)())
 
     def add_backend(self, name: str, target: str) -> None:
         """Add a backend.
@@ -85,9 +87,7 @@ class Registry:
         backend = self.backend(spec.backend)
         wanted = spec.driver or preferred
         for driver in backend.drivers:
-            if (wanted is None or driver.name == wanted) and importlib.util.find_spec(
-                driver.module
-            ):
+            if wanted in (None, driver.name) and importlib.util.find_spec(driver.module):
                 return driver()
         named = next((d for d in backend.drivers if d.name == wanted), backend.drivers[0])
         install = f'pip install "pytest-asyncdb[{named.extra}]"'
@@ -96,11 +96,6 @@ class Registry:
             [],
             [install if named.extra else f"install the package with the module {named.module}"],
         )
-
-    def _load(self, target: str) -> Any:
-        if target not in self._loaded:
-            self._loaded[target] = _object(target)()
-        return self._loaded[target]
 
 
 def _object(target: str) -> Any:
