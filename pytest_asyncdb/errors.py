@@ -26,7 +26,15 @@ class AsyncdbError(Exception):
         remedies: Sequence[str] = (),
         seen_title: str = "",
     ) -> None:
-        super().__init__(_text(headline, seen, remedies, seen_title))
+        parts = [headline]
+        if seen:
+            lines = [seen_title, *(f"  - {line}" for line in seen)] if seen_title else seen
+            parts.append("\n".join(lines))
+        if len(remedies) == 1:
+            parts.append(f"To fix this: {remedies[0]}")
+        elif remedies:
+            parts.append("To fix this, do one of:\n" + "\n".join(f"  - {r}" for r in remedies))
+        super().__init__("\n\n".join(parts))
         self.headline = headline
 
 
@@ -79,15 +87,3 @@ class IsolationConflict(AsyncdbError):
 
 class StatementBlocked(AsyncdbError):
     """A statement waited too long for a lock and was cancelled."""
-
-
-def _text(headline: str, seen: Sequence[str], remedies: Sequence[str], seen_title: str) -> str:
-    parts = [headline]
-    if seen:
-        lines = [f"  - {line}" for line in seen] if seen_title else list(seen)
-        parts.append("\n".join([seen_title, *lines] if seen_title else lines))
-    if len(remedies) == 1:
-        parts.append(f"To fix this: {remedies[0]}")
-    elif remedies:
-        parts.append("To fix this, do one of:\n" + "\n".join(f"  - {r}" for r in remedies))
-    return "\n\n".join(parts)
