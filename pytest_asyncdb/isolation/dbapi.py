@@ -284,7 +284,7 @@ class Cursor:
             raise  # SQLAlchemy closes the cursor
         except BaseException as error:
             failed = error
-            lock_waits.note_cancelled(call, checkout.taken)
+            checkout.work.cancelled.append(lock_waits.of_call(call, checkout.taken))
             checkout.work.abandon([self])  # SQLAlchemy gives up the connection and the cursor
             raise
         finally:

@@ -74,7 +74,7 @@ class GuardedWork(Work):
         if self.ended:  # asked here, too, since every statement comes here
             super().check_open(statement)
         if self.lost is None and self.units.begun and not self.backing.is_open:
-            self._lose(messages.LOST_CONNECTION, statement)
+            self.lose(messages.LOST_CONNECTION, statement)
         if self.lost is not None:
             raise self.lost
 
@@ -94,11 +94,7 @@ class GuardedWork(Work):
         """
         backing = self.backing
         if self.lost is None and backing.in_transaction() is False and backing.is_open:
-            raise self.lose(statement)
-
-    def lose(self, statement: str) -> errors.AsyncdbError:
-        """Note that *statement* ended the outer transaction."""
-        return self._lose(messages.LOST_TRANSACTION, statement)
+            raise self.lose(messages.LOST_TRANSACTION, statement)
 
     def explain_failure(self, error: BaseException, statement: str) -> None:
         """After an error of the driver: has it cost more than its statement, or does only the
@@ -120,14 +116,15 @@ class GuardedWork(Work):
             lost = messages.UNDONE_BY_SERVER
         else:
             return
-        error.add_note(str(self._lose(lost, statement, error_text(error))))
+        error.add_note(str(self.lose(lost, statement, error_text(error))))
 
     def _breach(self, text: Text, *seen: str | list[str], **values: str) -> errors.AsyncdbError:
         error = text.of(self.test, *seen, **values)
         self.breaches.append(error)
         return error
 
-    def _lose(self, text: Text, statement: str, said: str = "") -> errors.AsyncdbError:
+    def lose(self, text: Text, statement: str, said: str = "") -> errors.AsyncdbError:
+        """Note that *statement* ended the outer transaction; *text* says what became of it."""
         shown = f"statement: {one_line(statement)}"
         self.lost = self._breach(text, shown, here(), said, label=self.backing.backend.label)
         self.units.dead = True

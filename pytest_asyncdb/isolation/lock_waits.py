@@ -75,21 +75,17 @@ def explain(
     raise blocked from None
 
 
-def note_cancelled(call: Call, waiter: BackingConnection | None) -> None:
-    """Note a statement that is being cancelled, before the test ends its transactions."""
-    call.work.cancelled.append(_running(call, waiter))
-
-
 def of_running(work: Work) -> list[str]:
     """The test is interrupted: its last statements, if they were cancelled, and those that run."""
     ends = (statement.error in _INTERRUPTED for statement in reversed(work.log.statements))
     number = sum(itertools.takewhile(bool, ends))
     cancelled = work.cancelled[-number:] if number else []
-    running = [_running(call, None) for call in work.running]
+    running = [of_call(call, None) for call in work.running]
     return [line for lines in (*cancelled, *running) for line in lines]
 
 
-def _running(call: Call, waiter: BackingConnection | None) -> list[str]:
+def of_call(call: Call, waiter: BackingConnection | None) -> list[str]:
+    """A statement that runs, or is being cancelled, before the test ends its transactions."""
     seconds, log = time.perf_counter() - call.began, call.work.log
     owners = [one for one in call.work.in_transaction(waiter) if log.running(one.checkout)]
     return [

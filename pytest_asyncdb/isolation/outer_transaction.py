@@ -77,7 +77,8 @@ class OuterTransaction(GuardedWork):
                     self.stuck = True
                     self.breaches.append(teardown_stuck(self.test, error))
                 else:  # the guard's savepoint is gone
-                    self.lose("unknown: it began another transaction; noticed when the test ended")
+                    seen = "unknown: it began another transaction; noticed when the test ended"
+                    self.lose(messages.LOST_TRANSACTION, seen)
                 self.backing.discard()
         self.units.drop()
         self.invalidate_checkouts()
