@@ -7,17 +7,13 @@ test can reach another one, so nothing has to be watched.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from pytest_asyncdb.abc import Database, Isolation, View, ViewRequest
+from pytest_asyncdb._engines.host_loop import HostLoop
+from pytest_asyncdb.abc import Database, DatabaseRef, Isolation, View, ViewRequest
 from pytest_asyncdb.isolation.direct import DirectView
 from pytest_asyncdb.isolation.direct_pool import DirectPool
 from pytest_asyncdb.isolation.reset import Reset
 from pytest_asyncdb.isolation.restoring import Restoration
-
-if TYPE_CHECKING:
-    from pytest_asyncdb._engines.host_loop import HostLoop
-    from pytest_asyncdb.abc import DatabaseRef
 
 
 class _ReusedCopy(Reset):

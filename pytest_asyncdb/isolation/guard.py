@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from pytest_asyncdb import errors
 from pytest_asyncdb._record.sql_text import ends_transaction
 from pytest_asyncdb._record.text import error_text, one_line
 from pytest_asyncdb.isolation import messages
+from pytest_asyncdb.isolation.backing_connection import BackingConnection
 from pytest_asyncdb.isolation.messages import Text, here
 from pytest_asyncdb.isolation.units_of_work import UnitsOfWork
 from pytest_asyncdb.isolation.work import Work
-
-if TYPE_CHECKING:
-    from pytest_asyncdb import errors
-    from pytest_asyncdb.isolation.backing_connection import BackingConnection
 
 
 class GuardedWork(Work):

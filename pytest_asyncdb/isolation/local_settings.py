@@ -6,11 +6,10 @@ A savepoint's release would keep them, so the value before is kept on the server
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from pytest_asyncdb.abc import Backend
-    from pytest_asyncdb.isolation.unit import Unit
+from pytest_asyncdb.abc import Backend
+from pytest_asyncdb.isolation.unit import Unit
 
 
 def watch(backend: Backend, unit: Unit, statement: str, parameters: Any) -> list[str]:

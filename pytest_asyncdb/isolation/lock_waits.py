@@ -11,19 +11,15 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._engines.asyncio_internals import running_task
 from pytest_asyncdb._record.call_sites import lines_of, user_places
-from pytest_asyncdb._record.statement_log import Statement, line_of
+from pytest_asyncdb._record.statement_log import Statement, StatementLog, line_of
 from pytest_asyncdb._record.text import error_text, one_line
+from pytest_asyncdb.isolation.backing_connection import BackingConnection
 from pytest_asyncdb.isolation.started_tasks import task_name
-
-if TYPE_CHECKING:
-    from pytest_asyncdb._record.statement_log import StatementLog
-    from pytest_asyncdb.isolation.backing_connection import BackingConnection
-    from pytest_asyncdb.isolation.work import Call, Owner, Work
+from pytest_asyncdb.isolation.work import Call, Owner, Work
 
 #: A statement that fails within so many seconds did not wait for its lock (NOWAIT).
 _WAITED = 0.2

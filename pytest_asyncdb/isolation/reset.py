@@ -8,15 +8,12 @@ one, a subprocess. The backend knows how to ask the server, and how to put a tab
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from pytest_asyncdb._engines.host_loop import HostLoop
 from pytest_asyncdb.abc import Database, View, ViewRequest
 from pytest_asyncdb.isolation.direct import DirectView
 from pytest_asyncdb.isolation.direct_pool import DirectPool
 from pytest_asyncdb.isolation.restoring import SharedDatabaseStrategy
-
-if TYPE_CHECKING:
-    from pytest_asyncdb._engines.host_loop import HostLoop
 
 
 class Reset(SharedDatabaseStrategy):

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from pytest_asyncdb._engines.host_loop import HostLoop
 from pytest_asyncdb._record.text import error_text, masked, shorten, without_literals
-from pytest_asyncdb.abc import IDS, LEFT_OPEN, LEFT_TEXT, Isolation
+from pytest_asyncdb.abc import IDS, LEFT_OPEN, LEFT_TEXT, Database, DatabaseRef, Isolation, Restorer
+from pytest_asyncdb.errors import AsyncdbError
 from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.connector import PATIENCE
-
-if TYPE_CHECKING:
-    from pytest_asyncdb._engines.host_loop import HostLoop
-    from pytest_asyncdb.abc import Database, DatabaseRef, Restorer
-    from pytest_asyncdb.errors import AsyncdbError
 
 
 class Restoration:

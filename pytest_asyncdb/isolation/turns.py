@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from pytest_asyncdb._engines.asyncio_internals import resolve, running_loop
 from pytest_asyncdb._engines.sqlalchemy_internals import raise_as_dbapi_error
-
-if TYPE_CHECKING:
-    from pytest_asyncdb.isolation.work import Work
+from pytest_asyncdb.isolation.work import Work
 
 #: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
 __tracebackhide__ = True

@@ -9,14 +9,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_asyncdb._record.text import shorten
 from pytest_asyncdb.abc import LEFT_OPEN
 from pytest_asyncdb.isolation import messages
-
-if TYPE_CHECKING:
-    from pytest_asyncdb.isolation.backing_connection import BackingConnection
+from pytest_asyncdb.isolation.backing_connection import BackingConnection
 
 _STATEMENT = re.compile(
     r"\s*(?:(?P<verb>prepare|commit|rollback)\s+(?:transaction|prepared)"

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from pytest_asyncdb import errors
 from pytest_asyncdb._record.statement_log import Place
-
-if TYPE_CHECKING:
-    from pytest_asyncdb import errors
 
 
 class Level(NamedTuple):

@@ -10,15 +10,12 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
+from pytest_asyncdb import errors
 from pytest_asyncdb._record.sql_text import cannot_end_transaction, only_reads
 from pytest_asyncdb.isolation import local_settings, messages
+from pytest_asyncdb.isolation.backing_connection import BackingConnection
 from pytest_asyncdb.isolation.unit import Level, Unit
-
-if TYPE_CHECKING:
-    from pytest_asyncdb import errors
-    from pytest_asyncdb.isolation.backing_connection import BackingConnection
 
 #: The savepoint after BEGIN: if it is gone, something has ended the outer transaction.
 GUARD = "asyncdb_guard"
