@@ -74,10 +74,9 @@ class ContainerProvider(ServerProvider):
         if not (self.keeps and self.reuse):  # else the container may be there already
             import testcontainers.core.container  # noqa: F401
 
-    @contextlib.contextmanager
     def obtain(
         self, found: Candidate, spec: BackendSpec, backend: Backend, driver: Driver, progress: Show
-    ) -> Iterator[Server]:
+    ) -> contextlib.AbstractContextManager[Server]:
         recipe = backend.container
         assert recipe is not None
         image: str = found.detail
@@ -113,8 +112,7 @@ class ContainerProvider(ServerProvider):
                     raise server_too_old(backend.label, version, backend.oldest, image)
                 yield dataclasses.replace(server, version=version), partial(container.keep, owner)
 
-        with obtained(self, f"a {backend.label} container", key, started) as server:
-            yield server
+        return obtained(self, f"a {backend.label} container", key, started)
 
 
 @contextlib.contextmanager

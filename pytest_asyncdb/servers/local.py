@@ -76,10 +76,9 @@ class LocalProvider(ServerProvider):
         tuning = f"{data_place()[1]}, {backend.tuning}"
         return Candidate(self.name, reason, programs.version, tuning, programs)
 
-    @contextlib.contextmanager
     def obtain(
         self, found: Candidate, spec: BackendSpec, backend: Backend, driver: Driver, progress: Show
-    ) -> Iterator[Server]:
+    ) -> contextlib.AbstractContextManager[Server]:
         programs: Programs = found.detail
         recipe = backend.local
         assert recipe is not None
@@ -107,8 +106,7 @@ class LocalProvider(ServerProvider):
                     lambda server: Record(server, supervisor.stay(owner), supervisor.folder),
                 )
 
-        with obtained(self, f"a {backend.label} server", words, start) as server:
-            yield server
+        return obtained(self, f"a {backend.label} server", words, start)
 
 
 class _Ended(Exception):
@@ -181,5 +179,4 @@ class _Start:
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return int(probe.getsockname()[1])
