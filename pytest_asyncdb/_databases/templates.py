@@ -71,8 +71,11 @@ class TemplateBook:
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
-    def claim(self, key: Any, builder: Any) -> Claim:
+    def claim(self, key: Any, builder: Any = None) -> Claim:
         """The template for *key*; waits while another builder builds it.
+
+        Args:
+            builder: Stands for the process that asks; None: the one that has the book.
 
         Raises:
             SchemaError: Building it has failed before.

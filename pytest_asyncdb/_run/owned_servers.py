@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import importlib
 import threading
 import time
 from collections.abc import Iterable
@@ -18,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._databases.templates import Claim, TemplateBook
+from pytest_asyncdb._databases.templates import TemplateBook
 from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb._record.text import error_text
 from pytest_asyncdb._run import liveness, messages
@@ -52,8 +51,6 @@ class OwnedServers:
     def __init__(self, choice: ServerChoice, progress: Show, run: str) -> None:
         self.choice = choice
         self.templates = TemplateBook(prefix_of(run))
-        self._settings = choice.settings
-        self._registry = choice.registry
         self._progress = progress
         self._run = run
         self._lock = threading.Lock()
@@ -77,14 +74,6 @@ class OwnedServers:
         if future is None or not future.done() or future.cancelled() or future.exception():
             return None
         return future.result()
-
-    def claim(self, key: str) -> Claim:
-        """The template for *key*; see :class:`TemplateBook`."""
-        return self.templates.claim(key, self)
-
-    def settle(self, key: str, error: str | None, seeded: bytes = b"") -> None:
-        """Report that the template for *key* is complete, or could not be built."""
-        self.templates.settle(key, error, seeded)
 
     def close(self) -> None:
         """Drop the run's databases on external servers, and stop managed ones. May be called
@@ -117,17 +106,21 @@ class OwnedServers:
     def _begin(self, spec: BackendSpec, future: Future[Server]) -> None:
         """Let the provider start the server in a thread."""
         provider, found = self.choice.find(spec)
-        backend, driver = self._registry.backend(spec.backend), self.choice.driver(spec)
-        provider.run, provider.reuse = self._run, self._settings.reuse
+        backend, driver = self.choice.registry.backend(spec.backend), self.choice.driver(spec)
+        provider.run, provider.reuse = self._run, self.choice.settings.reuse
         provider.load(found, backend)
-        if self._settings.keep:
+        if self.choice.settings.keep:
             from pytest_asyncdb._databases.kept_databases import keeps
 
             provider.needed = partial(keeps, self._run)
         if provider.name != "memory" and self._reaping is None:
-            from pytest_asyncdb._run.leftovers import reap_in_thread
+            # In the caller's thread, also what only the new threads need: pytest rewrites the
+            # asserts of plugins on import, with ast, whose parser in CPython 3.11 counts its depth
+            # once for all threads: at the same time as another import, or a traceback that is
+            # shown, it fails now and then. https://github.com/python/cpython/issues/106905
+            from pytest_asyncdb._databases import connection_limit  # noqa: F401
+            from pytest_asyncdb._run.leftovers import reap_in_thread  # imports run_lock, too
 
-            _import_for_threads()
             self._reaping = reap_in_thread()
         context = provider.obtain(found, spec, backend, driver, self._progress)
         threading.Thread(
@@ -144,7 +137,7 @@ class OwnedServers:
             server = context.__enter__()
             self._stack.push(context.__exit__)
             server = dataclasses.replace(server, connection_limit=self._limit(spec, server))
-            if not server.managed and spec.backend in self._settings.server_settings:
+            if not server.managed and spec.backend in self.choice.settings.server_settings:
                 selector_loop.run(self._compare_settings(spec, server))
         except BaseException as error:
             future.set_exception(error)
@@ -155,8 +148,8 @@ class OwnedServers:
         """Report which settings of a server by URL differ from those that the run asks for."""
         from pytest_asyncdb._databases.connection import maintenance
 
-        backend, driver = self._registry.backend(spec.backend), self.choice.driver(spec)
-        wanted, source = self._settings.server_settings[spec.backend]
+        backend, driver = self.choice.registry.backend(spec.backend), self.choice.driver(spec)
+        wanted, source = self.choice.settings.server_settings[spec.backend]
         async with maintenance(server, backend, driver) as sql:
             for name, value in wanted.items():
                 try:
@@ -180,7 +173,7 @@ class OwnedServers:
         """
         if server.managed and server.kept is None:
             return self._managed_limit(spec) if server.maintenance is not None else None
-        backend, driver = self._registry.backend(spec.backend), self.choice.driver(spec)
+        backend, driver = self.choice.registry.backend(spec.backend), self.choice.driver(spec)
         from pytest_asyncdb._databases.connection_limit import free_connections
         from pytest_asyncdb._run.run_lock import Lease
 
@@ -200,7 +193,7 @@ class OwnedServers:
         return None if limit is None else max(0, limit - _OWNERS)
 
     def _managed_limit(self, spec: BackendSpec) -> int:
-        given = self._settings.server_settings.get(spec.backend)
+        given = self.choice.settings.server_settings.get(spec.backend)
         values = given.value if given is not None else {}
         limit = values.get("max_connections", values.get("max-connections", ""))
         return int(limit) - _ADMINISTRATORS if limit.isdecimal() else MANAGED_LIMIT
@@ -210,14 +203,3 @@ class OwnedServers:
             lease.close()
         except errors.AsyncdbError as error:
             self._progress(str(error))
-
-
-def _import_for_threads() -> None:
-    """Import in the caller's thread what the threads need of the plugin.
-
-    pytest rewrites the asserts of plugins on import, with ``ast``, whose parser in CPython 3.11
-    counts its depth once for all threads: at the same time as another import, or a traceback
-    that is shown, it fails now and then. https://github.com/python/cpython/issues/106905
-    """
-    for name in ("_run.run_lock", "_run.leftovers", "_databases.connection_limit"):
-        importlib.import_module(f"pytest_asyncdb.{name}")

@@ -231,7 +231,7 @@ class Run:
                 driver,
                 f"{prefix_of(self.id)}{self.worker}_{len(self._provisioners)}",
                 self.host,
-                None if self.is_child else self.servers,
+                None if self.is_child else self.servers.templates,
                 idle_limit(server, backend.label, self.workers),
             )
             provisioner.built = self.timer.templates.setdefault(str(spec), [])

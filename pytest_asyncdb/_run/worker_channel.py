@@ -12,7 +12,7 @@ import threading
 from typing import Any
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._databases.templates import Claim
+from pytest_asyncdb._databases.templates import Claim, Claims
 from pytest_asyncdb._run.owned_servers import OwnedServers
 from pytest_asyncdb._run.runs import CHANNEL
 from pytest_asyncdb.abc import BackendSpec, Server
@@ -41,6 +41,7 @@ class ChannelServers:
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
+        self.templates: Claims = self
         self._numbers = itertools.count()
         self._servers: dict[tuple[str, str | None], Server] = {}
 
