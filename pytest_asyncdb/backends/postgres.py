@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from pytest_asyncdb.abc import (
     Backend,
@@ -206,14 +205,9 @@ class Postgres(Backend):
     async def after_create(self, sql: Sql, server: Server, extensions: Sequence[str]) -> None:
         await create_extensions(sql, self, server, extensions)
 
-    def local_settings(self, statement: str, parameters: Any) -> Sequence[str]:
-        return postgres_settings.local_settings(statement, parameters)
-
-    def at_commit(self, statement: str) -> Sequence[str]:
-        return postgres_settings.at_commit(statement)
-
-    def keep_setting(self, name: str, slot: str) -> tuple[str, str]:
-        return postgres_settings.keep_and_put_back(name, slot)
+    local_settings = staticmethod(postgres_settings.local_settings)
+    at_commit = staticmethod(postgres_settings.at_commit)
+    keep_setting = staticmethod(postgres_settings.keep_and_put_back)
 
     def client_command(self, server: Server, file: str, database: str) -> tuple[Sequence[str], str]:
         words = {"host": server.host, "port": server.port, "user": server.user}
@@ -269,7 +263,7 @@ class Postgres(Backend):
             "AND backend_type = 'client backend'",
         )
 
-    def hold_lock(self, run: str) -> str | None:
+    def hold_lock(self, run: str) -> str:
         # Locks belong to a database, and runs may have different maintenance databases.
         return (
             f"SELECT pg_try_advisory_lock({_lock(run)}) AND NOT EXISTS (SELECT FROM pg_locks "
@@ -278,9 +272,7 @@ class Postgres(Backend):
         )
 
     def hold_lock_in_transaction(self, run: str) -> Sequence[str]:
-        if (lock := self.hold_lock(run)) is None:
-            return ()
-        query = lock.replace("pg_try_advisory_lock", "pg_try_advisory_xact_lock")
+        query = self.hold_lock(run).replace("pg_try_advisory_lock", "pg_try_advisory_xact_lock")
         return ("BEGIN", "SET LOCAL idle_in_transaction_session_timeout = 0", query)
 
     def end_idle(self, database: str) -> Sequence[str]:
