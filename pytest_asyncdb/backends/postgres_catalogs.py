@@ -82,9 +82,6 @@ UNION ALL SELECT xmin FROM pg_shdescription
     WHERE objoid = {_DATABASE} AND classoid = 'pg_database'::regclass
 """
 
-#: How often to check again whether a connection is still in a transaction.
-CLOSING = 25
-
 #: Tables and the like, each with why the account cannot see what changes in it, or NULL.
 _RELATIONS = f"""
 FROM (SELECT c.*, n.nspname, format('%I.%I', n.nspname, c.relname) AS name, {UNREADABLE} AS why
@@ -134,9 +131,3 @@ UNION ALL SELECT '{LEFT_OPEN}that is gone: PREPARE TRANSACTION ' || quote_litera
     'ROLLBACK PREPARED ' || quote_literal(gid)
 FROM pg_prepared_xacts WHERE database = current_database()
 """
-
-#: How long a query waits for the locks of other sessions.
-PATIENCE = "3s"
-
-#: The word for changed catalogs.
-SCHEMA = "schema"

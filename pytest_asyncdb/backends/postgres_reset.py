@@ -20,19 +20,22 @@ from collections.abc import Sequence
 from pytest_asyncdb._record.row_changes import TEXT_SETTINGS
 from pytest_asyncdb.abc import IDS, LEFT_OPEN, Restorer, Sql
 from pytest_asyncdb.backends.postgres_catalogs import (
-    CLOSING,
     LEFT,
     NOTE_DDL,
     NOTED,
     OF_DATABASE,
     OF_SCHEMA,
-    PATIENCE,
-    SCHEMA,
     SEQUENCES,
     TABLES,
     UNSEEN,
 )
 
+#: The word for changed catalogs.
+_SCHEMA = "schema"
+#: How long a query waits for the locks of other sessions.
+_PATIENCE = "3s"
+#: How often to check again whether a connection is still in a transaction.
+_CLOSING = 25
 #: Also switches off the checks of foreign keys.
 _NO_TRIGGERS = "SELECT set_config('session_replication_role', 'replica', false)"
 
@@ -84,7 +87,7 @@ class PostgresRestorer(Restorer):
             "current_setting('is_superuser') = 'on'"
         )
         settings = [
-            f"SELECT set_config('lock_timeout', '{PATIENCE}', false), "
+            f"SELECT set_config('lock_timeout', '{_PATIENCE}', false), "
             + TEXT_SETTINGS.format("false")
         ]
         # Once and for all: after each change of the role the server plans every statement again.
@@ -121,7 +124,7 @@ class PostgresRestorer(Restorer):
 
     async def changed(self) -> Sequence[str]:
         found = await self._look()
-        for _ in range(CLOSING):
+        for _ in range(_CLOSING):
             if not any(word.startswith(LEFT_OPEN) for word in found):
                 break
             # The server may not have noticed yet that a connection was closed.
@@ -168,7 +171,7 @@ class PostgresRestorer(Restorer):
         try:
             found = await self._sql.fetch(self._query)
         except Exception:  # the driver's own: a table was dropped, or is locked
-            return [SCHEMA, *(word for word, _ in await self._sql.fetch(LEFT))]
+            return [_SCHEMA, *(word for word, _ in await self._sql.fetch(LEFT))]
         return [
             word
             for word, seen in found
@@ -193,7 +196,7 @@ class PostgresRestorer(Restorer):
                 for word, value in self._sequences.items()
             ),
             # One query for all catalogs; several cost 1.5 times as much.
-            f"SELECT '{SCHEMA}', '' FROM ({self._schema}) AS catalogs "
+            f"SELECT '{_SCHEMA}', '' FROM ({self._schema}) AS catalogs "
             f"HAVING {self._seen} <> '{self._catalogs}'",
             LEFT,
         ]
