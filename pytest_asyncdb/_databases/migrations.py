@@ -84,7 +84,7 @@ class AlembicMigration:
         """
         host = HostLoop()
         try:
-            with _restored(), _Refusal(url, self.source) as refusal:
+            with _restored(), contextlib.closing(_Refusal(url, self.source)) as refusal:
                 try:
                     host.call(self._upgrade, url, engine, refusal, host.loop, as_running=False)
                 except Exception as error:
@@ -141,8 +141,8 @@ class AlembicMigration:
 
 
 class _Refusal:
-    """While a migration runs, refuses every connection to another database, of sync and async
-    engines. Threads that existed before the migration are not affected.
+    """Until it is closed, refuses every connection to another database, of sync and async engines.
+    Threads that existed before the migration are not affected.
     """
 
     def __init__(self, url: URL, source: str) -> None:
@@ -150,14 +150,8 @@ class _Refusal:
         self._source = source
         self._refused: list[errors.ConfigError] = []
         self._used: dict[Engine, None] = {}
-
-    def __enter__(self) -> _Refusal:
         self._others = set(threading.enumerate()) - {threading.current_thread()}
-        self._stop = watch_checkouts(self._connecting)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop()
+        self.close = watch_checkouts(self._connecting)
 
     def raise_first(self, cause: BaseException | None) -> None:
         """Raise the first refusal, which ``env.py`` may have caught."""
