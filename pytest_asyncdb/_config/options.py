@@ -127,9 +127,12 @@ def read_settings(config: pytest.Config, registry: Registry) -> Settings:
         migrations=_migrations(config, values.pop("migrations")),
         inputs=tuple(chain.from_iterable(_files(config, values.pop("inputs")).values())),
         seed=_files(config, values.pop("seed")),
-        report=_check_report(values.pop("report")),
         **values,
     )
+    report = settings.report
+    if report.value and not report.value.endswith((".json", ".html")):
+        remedy = "give a name that ends in .json or .html"
+        raise errors.ConfigError(f"a report is JSON or HTML ({report.source})", [], [remedy])
     _check_contradictions(settings)
     if not settings.doctor and settings.missing.value == "error":
         for spec in settings.all_specs:
@@ -250,10 +253,3 @@ def _check_contradictions(settings: Settings) -> None:
             continue
         text = f"a URL for {name}, which this run does not use (--asyncdb-url)"
         raise errors.ConfigError(text, [seen], [remedy])
-
-
-def _check_report(written: Sourced[str]) -> Sourced[str]:
-    if written.value and not written.value.endswith((".json", ".html")):
-        remedy = "give a name that ends in .json or .html"
-        raise errors.ConfigError(f"a report is JSON or HTML ({written.source})", [], [remedy])
-    return written

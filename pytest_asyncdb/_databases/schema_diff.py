@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import decimal
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from alembic.autogenerate import compare_metadata
@@ -47,7 +47,8 @@ def differences(
     }
     context = MigrationContext.configure(connection, opts=options)
     found: Any = compare_metadata(context, list(metadata))  # type: ignore[arg-type]
-    return [_text(one) for one in _flat(found)]
+    # Alembic groups the differences of a column in a list.
+    return [_text(one) for group in found for one in (group if type(group) is list else [group])]
 
 
 def _as_mapped(connection: Connection, metadata: MetaData) -> MetaData:
@@ -105,12 +106,6 @@ def _same_literal(there: str, wanted: str) -> bool:
         return decimal.Decimal(text) == decimal.Decimal(wanted)
     except decimal.InvalidOperation:
         return text == wanted
-
-
-def _flat(found: Any) -> Iterator[tuple[Any, ...]]:
-    """One tuple for each difference; Alembic groups those of a column in a list."""
-    for one in found:
-        yield from one if isinstance(one, list) else [one]
 
 
 def _text(difference: tuple[Any, ...]) -> str:

@@ -44,11 +44,6 @@ class AppEngine:
         self.word = self.given if isinstance(given, str) else type(given).__name__
         self.source = source
 
-    @property
-    def is_loaded(self) -> bool:
-        """Is its module imported?"""
-        return not isinstance(self.given, str) or self.given.partition(":")[0] in sys.modules
-
     def matches(self, engine: Engine) -> bool:
         """Is *engine* the engine that this names? A foreign one may be named by its URL.
 
@@ -57,7 +52,8 @@ class AppEngine:
         if self.foreign and "://" in self.word:
             return self.word == shown_url(engine)
         with contextlib.suppress(Exception):  # the next database test raises it
-            return self.is_loaded and any(engine is one for one in self.engines())
+            loaded = not isinstance(self.given, str) or self.word.partition(":")[0] in sys.modules
+            return loaded and any(engine is one for one in self.engines())
         return False
 
     def engines(self) -> list[Engine]:

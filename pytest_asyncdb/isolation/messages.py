@@ -112,10 +112,8 @@ LEFT_RUNNING = Text(
     "",
     ("await or cancel the task before the test ends",),
 )
-LEFT_PENDING = Text(
-    "the test ended while a task that had used its database was pending",
-    "",
-    ("await or cancel the task before the test ends",),
+LEFT_PENDING = LEFT_RUNNING._replace(
+    headline="the test ended while a task that had used its database was pending"
 )
 LATE_TASK = Text(
     "a task of a test that has ended connects to a database",
