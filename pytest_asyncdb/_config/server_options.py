@@ -26,18 +26,15 @@ def parse_images(
         ConfigError: The backend is unknown, has no image, or is not said.
     """
     images: dict[str, Sourced[str]] = {}
+    source = written.source
     for word in split_words(written.value):
         name, _, image = word.rpartition("=")
-        key = (
-            parse_spec(name, written.source, registry)
-            if name
-            else _only(word, written.source, specs, registry)
-        )
-        if registry.backend(key.backend).container is None:
-            label = registry.backend(key.backend).label
-            text = f"{label} has no image ({written.source})"
+        key = parse_spec(name, source, registry) if name else _only(word, source, specs, registry)
+        backend = registry.backend(key.backend)
+        if backend.container is None:
+            text = f"{backend.label} has no image ({source})"
             raise errors.ConfigError(text, [], ["name a backend that runs in a container"])
-        images[versioned(key)] = Sourced(image, written.source)
+        images[versioned(key)] = Sourced(image, source)
     for spec in specs:
         given = images.get(spec.backend)
         if spec.version and given and is_tagged(given.value) and versioned(spec) not in images:
@@ -77,22 +74,21 @@ def parse_server_settings(
         name, colon, settings = part.partition(":")
         if not colon or "=" in name:
             raise _no_setting(part, written.source)
-        backend = parse_spec(name.strip(), written.source, registry).backend
+        backend = registry.backend(parse_spec(name.strip(), written.source, registry).backend)
         for setting in filter(None, map(str.strip, re.split(_NEXT, settings.strip().rstrip(",")))):
-            key, equals, value = setting.partition("=")
-            if not equals or not re.fullmatch(r"[\w.-]+", key.strip()):
+            key, equals, value = map(str.strip, setting.partition("="))
+            if not equals or not re.fullmatch(r"[\w.-]+", key):
                 raise _no_setting(setting, written.source)
-            if key.strip().replace("-", "_") in registry.backend(backend).own_settings:
+            if key.replace("-", "_") in backend.own_settings:
                 raise errors.ConfigError(
-                    f"{key.strip()} is set by the plugin itself ({written.source})",
+                    f"{key} is set by the plugin itself ({written.source})",
                     ["It decides where the server listens and keeps its data."],
                     ["leave it out"],
                 )
-            label = registry.backend(backend).label
-            if registry.backend(backend).local is None:
-                text = f"{label} has no server: {key.strip()!r} cannot be set ({written.source})"
+            if backend.local is None:
+                text = f"{backend.label} has no server: {key!r} cannot be set ({written.source})"
                 raise errors.ConfigError(text, [], ["set it in a connect listener of your engine"])
-            found.setdefault(backend, {})[key.strip()] = value.strip()
+            found.setdefault(backend.name, {})[key] = value
     return {backend: Sourced(values, written.source) for backend, values in found.items()}
 
 
