@@ -7,7 +7,7 @@ Nothing here imports SQLAlchemy.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from pytest_asyncdb._config.specs import (
     unknown_word,
     versioned,
 )
-from pytest_asyncdb._config.urls import add_url, check_host
+from pytest_asyncdb._config.urls import check_host, parse_url
 from pytest_asyncdb._system.import_string import split_name
 from pytest_asyncdb.abc import BackendSpec, Sourced
 
@@ -122,7 +122,7 @@ def read_settings(config: pytest.Config, registry: Registry) -> Settings:
         images=parse_images(values.pop("image"), (*specs, *databases.values()), registry),
         server_settings=parse_server_settings(values.pop("server_settings"), registry),
         extensions=tuple(values.pop("extensions").value.replace(",", " ").split()),
-        urls=_urls(config, registry),
+        urls=dict(_urls(config, registry)),
         providers=_providers(values.pop("server"), registry),
         migrations=_migrations(config, values.pop("migrations")),
         inputs=tuple(chain.from_iterable(_files(config, values.pop("inputs")).values())),
@@ -217,21 +217,19 @@ def _migrations(config: pytest.Config, written: Sourced[str]) -> Sourced[Mapping
     return Sourced(found, written.source)
 
 
-def _urls(config: pytest.Config, registry: Registry) -> dict[str, Sourced[str]]:
+def _urls(config: pytest.Config, registry: Registry) -> Iterator[tuple[str, Sourced[str]]]:
     """The URLs that the user gave, by backend; the command line overrides the environment."""
-    urls: dict[str, Sourced[str]] = {}
     for line in read_line(config, "asyncdb_urls").split():
-        add_url(urls, line, f"asyncdb_urls in {ini_name(config)}", "", registry)
+        yield parse_url(line, f"asyncdb_urls in {ini_name(config)}", "", registry)
     for name in registry.backends:
         variable = f"ASYNCDB_{name.upper()}_URL"
         if (url := os.environ.get(variable)) is not None:
             if not url.strip():
                 remedies = [f"give a URL, or unset it: unset {variable}"]
                 raise errors.ConfigError(f"{variable} is empty", [], remedies)
-            add_url(urls, url, variable, name, registry)
+            yield parse_url(url, variable, name, registry)
     for word in config.getoption("asyncdb_urls") or ():
-        add_url(urls, word, "--asyncdb-url", "", registry)
-    return urls
+        yield parse_url(word, "--asyncdb-url", "", registry)
 
 
 def _check_contradictions(settings: Settings) -> None:

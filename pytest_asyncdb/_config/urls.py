@@ -23,10 +23,8 @@ from pytest_asyncdb.abc import Sourced
 _INDIRECT_KEYS = ("service", "servicefile", "dsn", "read_default_file")
 
 
-def add_url(
-    urls: dict[str, Sourced[str]], word: str, source: str, name: str, registry: Registry
-) -> None:
-    """Check ``[BACKEND[@VERSION]=]URL`` and add it to *urls* under its backend and version.
+def parse_url(word: str, source: str, name: str, registry: Registry) -> tuple[str, Sourced[str]]:
+    """Check ``[BACKEND[@VERSION]=]URL``. Returns the backend, or backend and version, and the URL.
 
     Args:
         source: Where the word was written; the word itself is never shown.
@@ -56,7 +54,7 @@ def add_url(
         hint = f"write {scheme}+{drivers[0]}://, since tests use an async engine"
         raise unknown_word(f"async driver for {scheme}", driver, source, drivers, hint)
     _check_userinfo(rest, source)
-    urls[versioned(spec)] = Sourced(url, source)
+    return versioned(spec), Sourced(url, source)
 
 
 def _check_userinfo(rest: str, source: str) -> None:

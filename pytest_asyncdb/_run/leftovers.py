@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pytest_asyncdb._config.registry import Registry
-from pytest_asyncdb._config.urls import add_url, check_host
+from pytest_asyncdb._config.urls import check_host, parse_url
 from pytest_asyncdb._databases import kept_databases
 from pytest_asyncdb._databases.connection import maintenance
 from pytest_asyncdb._databases.provisioner import drop, try_drop
@@ -167,11 +167,9 @@ def _targets(registry: Registry, urls: Sequence[str]) -> Iterator[tuple[str, Sou
     named = [(os.environ.get(f"ASYNCDB_{name.upper()}_URL"), name) for name in registry.backends]
     for url, name in [*named, *((url, "") for url in urls)]:
         if url:
-            found: dict[str, Sourced[str]] = {}
             source = f"ASYNCDB_{name.upper()}_URL" if name else "command line"
-            add_url(found, url, source, name, registry)
-            for key, one in found.items():
-                yield key.partition("@")[0], one
+            key, found = parse_url(url, source, name, registry)
+            yield key.partition("@")[0], found
 
 
 def _dropped(
