@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _CLOSE = 5.0
 
 
-class AutocommitConnection(Sql):
+class AutocommitConnection(Sql, contextlib.AbstractAsyncContextManager["AutocommitConnection"]):
     """Opens at its first statement and stays open until it is closed. Belongs to one event loop.
 
     Args:
@@ -63,9 +63,6 @@ class AutocommitConnection(Sql):
             with contextlib.suppress(Exception):  # the server may have closed it
                 async with asyncio.timeout(_CLOSE):
                     await connection.close()
-
-    async def __aenter__(self) -> AutocommitConnection:
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()

@@ -29,7 +29,7 @@ class Ended(Exception):
     """The container ended by itself."""
 
 
-class Container:
+class Container(contextlib.AbstractContextManager["Container"]):
     """A container that is removed when the context is left, unless it was kept.
 
     The methods raise what docker and testcontainers raise.
@@ -41,9 +41,6 @@ class Container:
         self._docker: Any = None
         self._found: Any = None
         self._container: Any = None
-
-    def __enter__(self) -> Container:
-        return self
 
     def __exit__(self, *_: object) -> None:
         if os.getpid() != self._process:
