@@ -120,19 +120,6 @@ def spare_fixture(fixture: str | None) -> list[str]:
     return [f"delete the fixture {fixture}, {why}"] if fixture else []
 
 
-def other_engine(
-    source: str, url: str, seen: Sequence[str], remedies: Sequence[str]
-) -> errors.IsolationBreach:
-    """An engine connects to another database than the test's.
-
-    Args:
-        source: Where the option was given.
-        seen: The test, the fixture and the place.
-    """
-    text = f"an engine connects to another database than the test's ({source})"
-    return errors.IsolationBreach(text, [*seen, f"Nothing was sent to {url}."], remedies)
-
-
 def used_outside(word: str, url: str, where: str, fixture: str | None) -> errors.IsolationBreach:
     """A named engine connects while no test's database is open.
 

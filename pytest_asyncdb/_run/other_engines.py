@@ -74,7 +74,9 @@ class OtherEngines:
             seen = [f"test: {test}"]
             seen += [f"fixture: {other.fixture}"] if other.fixture else []
             seen += [f"at {place}"] if place else []
-            error = messages.other_engine(self._option.source, url, seen, self.remedies(other))
+            seen += [f"Nothing was sent to {url}."]
+            text = f"an engine connects to another database than the test's ({self._option.source})"
+            error = errors.IsolationBreach(text, seen, self.remedies(other))
             if test == self.test:
                 self.refused.append(error)
             raise error
