@@ -182,11 +182,8 @@ CHECKPOINT_UNSEEN = Text(
     (_MARK_ROLLBACK,),
     errors.IsolationConflict,
 )
-CHECKPOINT_LOST = Text(
-    "asyncdb.checkpoint() cannot put the data back",
-    "",
-    ("keep DDL out of the checkpoint",),
-    errors.IsolationConflict,
+CHECKPOINT_LOST = CHECKPOINT_UNSEEN._replace(
+    consequence="", remedies=("keep DDL out of the checkpoint",)
 )
 
 # Units of work on one connection.
