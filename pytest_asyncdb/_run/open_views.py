@@ -41,8 +41,7 @@ def read_plans(
     Raises:
         AsyncdbError: One of the values is wrong.
     """
-    names = [str(name) for name in metadata] if isinstance(metadata, Mapping) else []
-    names = names or [MAIN]
+    names = [*map(str, metadata)] if isinstance(metadata, Mapping) and metadata else [MAIN]
     for name, own in run.settings.databases.items():
         if name not in names:
             raise unknown_database(name, names, own.source)

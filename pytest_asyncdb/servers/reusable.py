@@ -85,7 +85,9 @@ class Record:
     def is_idle(self) -> bool:
         """Was the server not used for so long that it should end? A run may still use it."""
         limit = _KEEP_IDLE if (self.folder / "keep").exists() else _IDLE
-        return _age(self.folder / "use") > limit
+        with contextlib.suppress(OSError):
+            return time.time() - (self.folder / "use").stat().st_mtime > limit
+        return False
 
     def end_unused(self, dry_run: bool = False) -> bool | None:
         """End the server if no run uses it; blocks.
@@ -225,10 +227,3 @@ def _cache_is_writable() -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:
         raise cannot_keep(error) from error
-
-
-def _age(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except OSError:
-        return 0.0

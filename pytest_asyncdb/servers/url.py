@@ -85,6 +85,7 @@ class UrlProvider(ServerProvider):
         except NotReady as error:
             raise _no_answer(error, given, url, backend) from None
         version = backend.version_of(text)
+        wrong = seen = remedy = ""
         if backend.local is not None and not backend.local.recognises(text):
             wrong, seen = f"not {backend.label}", f"it says: {text}"
             remedy = f"give the URL of a {backend.label} server, or name the other backend"
@@ -92,8 +93,6 @@ class UrlProvider(ServerProvider):
             wrong = f"{backend.label} {version}, not {spec.version}"
             seen = f"the version was asked for by: {spec.source}"
             remedy = f"write {backend.name} without @{spec.version}, or give another URL"
-        else:
-            wrong = seen = remedy = ""
         if wrong:
             what = f"the server is {wrong} ({given.source})"
             raise ServerStartError(what, [seen], [remedy], "Seen:")
