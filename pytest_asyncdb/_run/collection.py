@@ -79,27 +79,22 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
     run = metafunc.config.stash[RUN]
     marker = marker_options(metafunc.definition)
     every = run.settings.specs
-    specs: list[Any] = [spec for spec in every if marker.allows(spec, run.registry)]
-    ids = [spec.id for spec in specs]
+    specs = [pytest.param(spec, id=spec.id) for spec in every if marker.allows(spec, run.registry)]
     if len(specs) < len(every) and _has_marked_parameter(metafunc.definition):
         # A parameter's marker wins over the function's, so left_out() decides.
-        specs = [pytest.param(spec, marks=pytest.mark.asyncdb) for spec in every]
-        ids = [spec.id for spec in every]
+        specs = [pytest.param(spec, id=spec.id, marks=pytest.mark.asyncdb) for spec in every]
     if not specs:
         skip = pytest.mark.skip(reason=marker.why_not(every))
-        specs, ids = [pytest.param(None, marks=skip)], ["no-backend"]
-    metafunc.parametrize(BACKEND, specs, ids=ids, indirect=True, scope="session")
+        specs = [pytest.param(None, id="no-backend", marks=skip)]
+    metafunc.parametrize(BACKEND, specs, indirect=True, scope="session")
 
 
 def _has_marked_parameter(definition: pytest.Item) -> bool:
     """Has a value in a list of ``@pytest.mark.parametrize`` the marker?"""
-    for mark in definition.iter_markers("parametrize"):
-        values = mark.args[1] if mark.args[1:] else mark.kwargs.get("argvalues")
-        if isinstance(values, (list, tuple)) and any(
-            _is_marked(getattr(value, "marks", ())) for value in values
-        ):
-            return True
-    return False
+    marks = definition.iter_markers("parametrize")
+    given = (m.args[1] if m.args[1:] else m.kwargs.get("argvalues") for m in marks)
+    values = (value for one in given if isinstance(one, (list, tuple)) for value in one)
+    return any(_is_marked(getattr(value, "marks", ())) for value in values)
 
 
 def left_out(items: Iterable[pytest.Item]) -> Iterator[pytest.Item]:
