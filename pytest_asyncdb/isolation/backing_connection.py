@@ -216,7 +216,9 @@ class BackingConnection:
         """End what still runs on the server: it would hold its locks, and a SQLite
         connection cannot be closed while a statement runs. Discard the connection afterwards."""
         with contextlib.suppress(Exception):
-            self.host.run(self._end_calls(), PATIENCE)
+            self.host.run(self.host.end_parked(), PATIENCE)
+            # A SQLite connection with an open cursor outlives its close(), and so does its lock.
+            self.host.run(self._script(["ROLLBACK"]), CANCEL_PATIENCE)
 
     def give_up(self) -> None:
         """End the session's transaction and locks, and close the connection. Blocks.
@@ -327,11 +329,6 @@ class BackingConnection:
     async def _script(self, statements: Sequence[str]) -> None:
         async with execution_lock(self._fairy.dbapi_connection):
             await self.driver.run(self.connection, statements)
-
-    async def _end_calls(self) -> None:
-        await self.host.end_parked()
-        # A SQLite connection with an open cursor outlives its close(), and so does its lock.
-        await asyncio.wait_for(self._script(["ROLLBACK"]), CANCEL_PATIENCE)
 
     async def _run_apart(self, statement: str) -> None:
         async with self.connector.engine.connect() as connection:

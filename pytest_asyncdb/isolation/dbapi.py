@@ -110,9 +110,9 @@ class Checkout(abc.ABC):
     def set_level(self, level: str | None) -> None:
         """Answer ``execution_options(isolation_level=…)``; None: back to the engine's."""
 
-    @abc.abstractmethod
     def set_read_only(self, value: bool) -> None:
         """Answer ``execution_options(postgresql_readonly=…)``."""
+        self.read_only = value
 
     def connected(self, entry: ConnectionPoolEntry) -> None:
         """Called when the checkout has been made, before SQLAlchemy uses it."""

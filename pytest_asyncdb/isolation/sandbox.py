@@ -120,9 +120,6 @@ class SandboxConnection(Checkout):
             )
         self.autocommit = connector.autocommit if level is None else level == "AUTOCOMMIT"
 
-    def set_read_only(self, value: bool) -> None:
-        self.read_only = value
-
     def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
         if self.unit is None and not self.autocommit and begins_transaction(statement):
             return None  # the unit begins with its next statement
