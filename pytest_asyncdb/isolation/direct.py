@@ -218,7 +218,7 @@ class DirectConnection(Checkout):
         if self.taken is not None or value:
             dialect: Any = self.work.connector.dialect
             self.backing.call(dialect.set_readonly, self.adapted, value)
-        super().set_read_only(value)
+        self.read_only = value
 
     def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
         succeeded = False

@@ -202,14 +202,11 @@ class SandboxConnection(Checkout):
         """
         if name.startswith(HARMLESS):
             return super().call_driver(name, method, *args, **kwargs)
-        if name in _ENDING:
-            raise self.work.refuse(
-                f"driver_connection.{name}()", "it would end the test's outer transaction"
-            )
+        why = "it would end the test's outer transaction" if name in _ENDING else None
         if name == "notifies":
-            raise self.work.refuse(
-                "driver_connection.notifies()", "no NOTIFY is delivered, because none is committed"
-            )
+            why = "no NOTIFY is delivered, because none is committed"
+        if why is not None:
+            raise self.work.refuse(f"driver_connection.{name}()", why)
         statement = args[0] if args and isinstance(args[0], str) else f"{name}()"
         self.work.check_before(statement)
         self._free_connection()
