@@ -11,7 +11,7 @@ import functools
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pytest_asyncdb._config.options import Settings, check_hosts, read_settings
 from pytest_asyncdb._config.registry import Registry
@@ -66,9 +66,7 @@ class Run:
         if self.owns_servers:
             check_hosts(self.settings)
             self.id = new_id()
-        progress: Progress | None = config.pluginmanager.get_plugin(PROGRESS)
-        assert progress is not None
-        self._progress = progress
+        self._progress = cast("Progress", config.pluginmanager.get_plugin(PROGRESS))
         #: Tasks that were refused because their tests have ended, since the last report: the
         #: test, the task, its place.
         self.late: list[tuple[str, str, str]] = []

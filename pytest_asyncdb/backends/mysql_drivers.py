@@ -90,10 +90,9 @@ class _MySQLDriver(Driver):
         ]
         # asyncmy has no public name for it.
         command = getattr(connection, "init_command", getattr(connection, "_init_command", None))
-        settings = [
-            *([command] if command else []),
-            *([f"SET {', '.join(values)}"] if values else []),
-        ]
+        settings = [command] if command else []
+        if values:
+            settings.append(f"SET {', '.join(values)}")
         await self.reset_session(connection, [], settings)
         return settings
 
