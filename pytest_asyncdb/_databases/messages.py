@@ -10,7 +10,7 @@ from pytest_asyncdb._record.text import error_text, in_short
 from pytest_asyncdb.abc import Backend
 
 if TYPE_CHECKING:
-    from sqlalchemy import Table
+    from sqlalchemy import URL, Table
     from sqlalchemy.exc import NoReferencedTableError
 
     from pytest_asyncdb.abc import Server
@@ -157,16 +157,16 @@ def no_revisions(name: str, source: str, where: str) -> errors.ConfigError:
     )
 
 
-def foreign_database(url: str, own: str, source: str) -> errors.ConfigError:
+def foreign_database(url: URL, own: URL, source: str) -> errors.ConfigError:
     """``env.py`` would have migrated another database than the test's.
 
     Args:
-        url: The URL that an engine was about to connect to, without its password.
+        url: The URL that an engine was about to connect to; its password is not shown.
         own: The URL of the test's database.
     """
     return errors.ConfigError(
         f"refused: env.py connects to another database ({source})",
-        [f"Nothing was sent to {url}.", f"The tests' database is {own}."],
+        [f"Nothing was sent to {url!r}.", f"The tests' database is {own!r}."],
         [
             'take the URL that is set: config.get_main_option("sqlalchemy.url")',
             'take the connection that is given: config.attributes["connection"]',

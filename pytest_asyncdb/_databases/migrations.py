@@ -169,9 +169,7 @@ class _Refusal:
             return
         url, own = engine.url, self._url
         if (url.host, url.port, url.database) != (own.host, own.port, own.database):
-            error = messages.foreign_database(
-                url.render_as_string(), own.render_as_string(), self._source
-            )
+            error = messages.foreign_database(url, own, self._source)
             self._refused.append(error)
             raise error
         try:
