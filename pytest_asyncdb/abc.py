@@ -299,8 +299,7 @@ class ContainerRecipe(NamedTuple):
 
     def image_of(self, version: str | None) -> str:
         """The image for a version as the user wrote it."""
-        own = self.images.get(version or "", self.images.get(""))
-        image = own or self.image
+        image = self.images.get(version or "", self.images.get("")) or self.image
         return image if is_tagged(image) else f"{image}:{version or self.tag}"
 
 

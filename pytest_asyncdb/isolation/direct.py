@@ -202,8 +202,7 @@ class DirectConnection(Checkout):
         if level is None and (self.taken is None or not self.taken.is_open):
             return
         connector, adapted = self.work.connector, self.adapted
-        if level is None and connector.autocommit:
-            level = "AUTOCOMMIT"
+        level = level or ("AUTOCOMMIT" if connector.autocommit else None)
         if level is None:
             self.backing.call(connector.dialect.reset_isolation_level, adapted)
         else:
