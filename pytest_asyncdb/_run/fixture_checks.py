@@ -7,16 +7,24 @@ from typing import Any
 
 import pytest
 
+from pytest_asyncdb import errors
 from pytest_asyncdb._run import messages
 
 
 def checked_options(value: Any, fixture: str, *refused: str) -> Mapping[str, Any]:
     """The value of a fixture for options, checked."""
     if not isinstance(value, Mapping):
-        raise messages.not_a_mapping(fixture, type(value).__name__)
+        raise errors.ConfigError(
+            f"{fixture} is not a mapping but {type(value).__name__} (the fixture {fixture})",
+            remedies=["return a dict of arguments; an empty one if there are none"],
+        )
     for name in refused:
         if name in value:
-            raise messages.refused_option(fixture, name)
+            raise errors.ConfigError(
+                f"{name!r} is not an option of a test's database (the fixture {fixture})",
+                ["The plugin sets it: engines and sessions belong to the database of the test."],
+                [f"leave out {name!r}; for the application's engines there is asyncdb_app_engines"],
+            )
     return value
 
 

@@ -191,24 +191,3 @@ def on_trio(test: str, source: str, remedy: str) -> errors.LoopError:
         [f"test: {test}"],
         [f"keep database tests on asyncio: {remedy}"],
     )
-
-
-def not_a_mapping(fixture: str, found: str) -> errors.ConfigError:
-    """The value of a fixture for options is no mapping.
-
-    Args:
-        found: Its type.
-    """
-    return errors.ConfigError(
-        f"{fixture} is not a mapping but {found} (the fixture {fixture})",
-        remedies=["return a dict of arguments; an empty one if there are none"],
-    )
-
-
-def refused_option(fixture: str, name: str) -> errors.ConfigError:
-    """Options name what the plugin sets itself."""
-    return errors.ConfigError(
-        f"{name!r} is not an option of a test's database (the fixture {fixture})",
-        ["The plugin sets it: engines and sessions belong to the database of the test."],
-        [f"leave out {name!r}; for the application's engines there is asyncdb_app_engines"],
-    )
