@@ -94,7 +94,8 @@ class Fingerprint:
         if migrate is not None and hasattr(migrate, "input_files"):
             files.update(map(str, migrate.input_files()))
         contents = [f"{path} {_content(path)}" for path in sorted(files)]
-        return _hash("\0".join([self._words, *_versions(), *contents]))
+        versions = map(importlib.metadata.version, ("sqlalchemy", "pytest-asyncdb"))
+        return _hash("\0".join([self._words, *versions, *contents]))
 
 
 def files_in(paths: Iterable[Path]) -> Iterator[Path]:
@@ -117,11 +118,6 @@ def _content(path: str) -> str:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
         return type(error).__name__
-
-
-@functools.cache
-def _versions() -> tuple[str, ...]:
-    return tuple(importlib.metadata.version(name) for name in ("sqlalchemy", "pytest-asyncdb"))
 
 
 def _ddl(metadata: MetaData, dialect: Dialect) -> Iterator[str]:
