@@ -48,14 +48,9 @@ def _no_extension(
         remedies = ["let an administrator create it in the database template1 of the server"]
     else:
         image = IMAGES.get(name)
-        remedies = [
-            *(
-                [f"use an image that has it: --asyncdb-image={backend.name}={image}"]
-                if image
-                else []
-            ),
-            "name one that this server has, or leave it out",
-        ]
+        use = f"use an image that has it: --asyncdb-image={backend.name}={image}"
+        remedies = [use] if image else []
+        remedies.append("name one that this server has, or leave it out")
         if server.provider != "embedded":
             remedies.append(f"install it on the server ({server.provider})")
             if name not in _NOT_IN_WHEEL:
