@@ -8,8 +8,11 @@ alone before anything in it is believed (:func:`private_folder`).
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_asyncdb.errors import AsyncdbError
@@ -80,6 +83,11 @@ def _check(folder: Path) -> None:
         [f"remove it: rm -r {folder}", "set XDG_CACHE_HOME to a folder of this user"],
         "Seen:",
     )
+
+
+def key_of(words: Sequence[str]) -> str:
+    """A name for what these words decide: 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
 
 
 def write_private(path: Path, text: str) -> None:

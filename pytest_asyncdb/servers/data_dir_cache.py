@@ -8,7 +8,6 @@ its own folder.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import secrets
@@ -18,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_asyncdb._system.cache_dir import private_folder
+from pytest_asyncdb._system.cache_dir import key_of, private_folder
 from pytest_asyncdb.errors import AsyncdbError
 
 #: Seconds after which an unused entry, and one that was never completed, is removed.
@@ -36,8 +35,7 @@ class DataDirCache:
     """
 
     def __init__(self, program: str, inputs: Sequence[str]) -> None:
-        key = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
-        self._name = f"{program}-{key}"
+        self._name = f"{program}-{key_of(inputs)}"
 
     def password(self) -> str | None:
         """Return the password that the entry was filled with; None if there is no entry."""

@@ -10,21 +10,23 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
-import json
 import secrets
 from collections.abc import Sequence
 from typing import Any
 
+from pytest_asyncdb._system.cache_dir import key_of
+
 #: The label of the volumes. Its value is the password in the data: who can read it can read the
 #: variables of every container, too.
 _LABEL = "org.pytest-asyncdb.data"
+#: Where the volume is in a container.
 _FOLDER = "/asyncdb-cache"
-#: An age.
-_UNUSED = datetime.timedelta(days=30)
+#: The age at which a volume that no container uses is removed.
+_TOO_OLD = datetime.timedelta(days=30)
 #: Its arguments: the data folder, the server's program, the image's own entry point and command.
-_ENTRYPOINT = r"""
-cache=/asyncdb-cache bin=/asyncdb-bin
+_ENTRYPOINT = (
+    f"cache={_FOLDER} bin=/asyncdb-bin"
+    r"""
 if [ -e $cache/data ]; then
     cp -a $cache/data/. "$0" || { rm -rf $cache/data; find "$0" -mindepth 1 -delete; }
 elif chmod 777 $cache && mkdir $bin; then
@@ -40,6 +42,7 @@ fi
 shift
 exec "$@"
 """
+)
 
 
 class DataVolume:
@@ -56,8 +59,7 @@ class DataVolume:
     def __init__(self, client: Any, words: Sequence[str]) -> None:
         from docker.errors import NotFound
 
-        key = hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
-        self.name = f"pytest-asyncdb-{words[0]}-{key}"
+        self.name = f"pytest-asyncdb-{words[0]}-{key_of(words)}"
         volumes = client.volumes
         try:
             found = volumes.get(self.name)
@@ -86,11 +88,11 @@ class DataVolume:
 
 
 def _remove_old(volumes: Any) -> None:
-    """Remove volumes of another day that no container uses; a run that needs one fills it again."""
+    """Remove old volumes that no container uses; a run that needs one fills it again."""
     from docker.errors import APIError
 
     for volume in volumes.list(filters={"label": _LABEL}):
         made = datetime.datetime.fromisoformat(volume.attrs["CreatedAt"])
-        if datetime.datetime.now(datetime.UTC) - made > _UNUSED:
+        if datetime.datetime.now(datetime.UTC) - made > _TOO_OLD:
             with contextlib.suppress(APIError):
                 volume.remove()

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import secrets
@@ -24,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from pytest_asyncdb._system.cache_dir import cache_folder, private_folder, write_private
+from pytest_asyncdb._system.cache_dir import cache_folder, key_of, private_folder, write_private
 from pytest_asyncdb._system.file_lock import lock
 from pytest_asyncdb._system.process_identity import Owner
 from pytest_asyncdb.abc import Server, ServerProvider
@@ -217,8 +216,7 @@ def records() -> Iterator[Record]:
 def _folder(words: Sequence[str]) -> Path:
     here = Owner.current("", "")
     everything = [_LAYOUT, str(os.geteuid()), here.host, here.space, *words]
-    key = hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:16]
-    return cache_folder() / "servers" / f"{words[0]}-{key}"
+    return cache_folder() / "servers" / f"{words[0]}-{key_of(everything)}"
 
 
 @contextlib.contextmanager

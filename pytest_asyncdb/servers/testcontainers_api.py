@@ -59,8 +59,7 @@ class Container(contextlib.AbstractContextManager["Container"]):
         name = docker_api.full_name(self._image)
         with docker_api.connected() as client, contextlib.suppress(ImageNotFound):
             self._found = client.images.get(name)
-            return str(self._found.id)
-        self._found = self._client().client.images.pull(name)
+        self._found = self._found or self._client().client.images.pull(name)
         return str(self._found.id)
 
     def _client(self) -> Any:

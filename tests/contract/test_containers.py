@@ -259,7 +259,7 @@ def test_volumes_of_another_month_are_removed_with_the_next_one(
             create("idle")
             create("control")
             assert left() >= set(made)
-            monkeypatch.setattr(data_volume, "_UNUSED", datetime.timedelta(0))
+            monkeypatch.setattr(data_volume, "_TOO_OLD", datetime.timedelta(0))
             create("new")
             assert left() & {*made, foreign.name} == {made[0], made[3], foreign.name}
         finally:

@@ -395,6 +395,21 @@ async def test_an_empty_template_is_copied_and_restored(lab: Lab) -> None:
         assert not await restorer.restore(("schema",))
 
 
+async def test_tables_that_do_not_fit_into_one_query_are_restored(lab: Lab) -> None:
+    names = [f"t{number:03}" for number in range(110)]
+    columns = "id INT AUTO_INCREMENT PRIMARY KEY"
+    lab.run(lab.template, *(f"CREATE TABLE {name} ({columns})" for name in names))
+    await lab.make_copy()
+    before = lab.dump(lab.copy)
+    async with lab.restorer() as restorer:
+        assert await restorer.changed() == ()
+        lab.run(lab.copy, "INSERT INTO t000 VALUES ()", "INSERT INTO t109 VALUES ()")
+        changed = await restorer.changed()
+        assert changed == ("table t000", "table t109", "ids of t000", "ids of t109")
+        assert await restorer.restore(changed)
+        assert lab.dump(lab.copy) == before
+
+
 DAMAGE = [
     "INSERT INTO users (name) VALUES ('new')",
     "INSERT INTO users (id, name) VALUES (1000, 'far')",
