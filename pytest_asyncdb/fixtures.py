@@ -140,7 +140,7 @@ def asyncdb_seed(pytestconfig: pytest.Config) -> Any:
     once: ``return [asyncdb_seed, more]``. What it returns is ``asyncdb.seeded``. Of several
     databases it is a dict of their names.
     """
-    from pytest_asyncdb._databases.seed_files import SeedFiles
+    from pytest_asyncdb._databases.seeds import SeedFiles
 
     seed = pytestconfig.stash[RUN].settings.seed
     found = {name: SeedFiles(paths) for name, paths in seed.items()}

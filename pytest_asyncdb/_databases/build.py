@@ -5,23 +5,26 @@ Everything runs on the plugin's loop, on an engine without a pool that is dispos
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Dialect
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+from sqlalchemy.pool import NullPool
+from sqlalchemy.schema import CreateSchema
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._databases import messages
-from pytest_asyncdb._databases.plan import mapped, refuse_equal_tables
+from pytest_asyncdb._databases.plan import SchemaPlan, mapped, refuse_equal_tables
+from pytest_asyncdb._databases.seeds import pickled, take_again
 from pytest_asyncdb._engines.build_engine import build_engine, without_pool
 from pytest_asyncdb._record.sql_text import several_statements
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Dialect
-    from sqlalchemy.ext.asyncio import AsyncEngine
-
-    from pytest_asyncdb._databases.plan import SchemaPlan
-    from pytest_asyncdb.abc import Backend, Driver
+from pytest_asyncdb.abc import Backend, Driver
 
 
 def building_engine(
@@ -35,8 +38,6 @@ def building_engine(
     Raises:
         ConfigError: SQLAlchemy does not accept them, or the backend lacks the isolation level.
     """
-    from sqlalchemy.pool import NullPool
-
     left = without_pool(options)
     level = left.pop("isolation_level", None)
     try:
@@ -71,7 +72,6 @@ def take_scripts(engine: AsyncEngine, driver: Driver) -> None:
     Some drivers refuse these, some hide the errors of all statements but the first, and some take a
     percent sign for a parameter.
     """
-    from sqlalchemy import event
 
     def execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
         if parameters or not several_statements(statement):
@@ -97,8 +97,6 @@ async def build_schema(engine: AsyncEngine, backend: Backend, plan: SchemaPlan) 
         MetadataError: There are two tables of one name.
         SchemaError: With the error of the server or the migration; or a table is not in it.
     """
-    from sqlalchemy.schema import CreateSchema
-
     if plan.migrate is None:
         refuse_equal_tables(plan.metadata)
     options = engine.get_execution_options()
@@ -134,11 +132,6 @@ async def fill(
     Raises:
         SchemaError: With the error that a seed raised.
     """
-    from sqlalchemy.ext.asyncio import async_sessionmaker
-
-    from pytest_asyncdb._databases.seed_objects import take_again
-    from pytest_asyncdb._databases.seed_values import pickled
-
     sessions = async_sessionmaker(engine, **{"expire_on_commit": False, **session_options})
     returned = []
 
@@ -179,8 +172,6 @@ async def _migrate(engine: AsyncEngine, migrate: Callable[..., Any]) -> None:
         await migrate(**given)
     else:
         # A sync function may run its own event loop (Alembic's async env.py does).
-        import asyncio
-
         await asyncio.to_thread(migrate, **given)
 
 
@@ -190,8 +181,6 @@ def _check_isolation_level(dialect: Dialect, level: str | None) -> None:
     Raises:
         ArgumentError: It does not know the level.
     """
-    from sqlalchemy.exc import ArgumentError
-
     levels: Any = dialect.get_isolation_level_values(None)  # type: ignore[arg-type]
     if level is not None and str(level).replace("_", " ").upper() not in levels:
         raise ArgumentError(

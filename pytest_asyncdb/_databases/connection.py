@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.pool import NullPool
 
 from pytest_asyncdb._engines.build_engine import OURS, build_engine
 from pytest_asyncdb.abc import Backend, Driver, Rows, Server, Sql
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
-    from sqlalchemy.ext.asyncio import AsyncConnection
 
 #: Seconds in which a connection must close, if the server does not answer any more.
 _CLOSE = 5.0
@@ -73,8 +73,6 @@ class AutocommitConnection(Sql, contextlib.AbstractAsyncContextManager["Autocomm
             if not driver.is_closed(own) and not driver.was_ended(own):
                 return
             await self._connection.invalidate()
-        from sqlalchemy.pool import NullPool
-
         await self.close()
         engine = build_engine(
             self._url,

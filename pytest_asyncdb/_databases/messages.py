@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from sqlalchemy import URL, Table
+from sqlalchemy.exc import NoReferencedTableError
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._record.call_sites import lines_of, places_of_error
 from pytest_asyncdb._record.text import error_text, in_short
-from pytest_asyncdb.abc import Backend
-
-if TYPE_CHECKING:
-    from sqlalchemy import URL, Table
-    from sqlalchemy.exc import NoReferencedTableError
-
-    from pytest_asyncdb.abc import Server
+from pytest_asyncdb.abc import Backend, Server
 
 
 def may_not_create(

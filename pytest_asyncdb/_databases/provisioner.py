@@ -13,7 +13,9 @@ import itertools
 import pickle
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
+
+from sqlalchemy.engine import URL
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._databases import messages
@@ -28,15 +30,11 @@ from pytest_asyncdb._databases.connection import AutocommitConnection, maintenan
 from pytest_asyncdb._databases.database_files import DatabaseFiles
 from pytest_asyncdb._databases.fingerprint import Fingerprint
 from pytest_asyncdb._databases.kept_databases import kept_folder, kept_name
+from pytest_asyncdb._databases.plan import SchemaPlan
 from pytest_asyncdb._databases.templates import KEPT_PREFIX, Claims, KeptTemplates
+from pytest_asyncdb._engines.host_loop import HostLoop
 from pytest_asyncdb._record.text import in_short
 from pytest_asyncdb.abc import Backend, Closing, Copier, DatabaseRef, Driver, Server
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
-
-    from pytest_asyncdb._databases.plan import SchemaPlan
-    from pytest_asyncdb._engines.host_loop import HostLoop
 
 T = TypeVar("T")
 

@@ -13,17 +13,15 @@ import queue
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from sqlalchemy.engine import URL
 
 from pytest_asyncdb._databases.connection import AutocommitConnection
+from pytest_asyncdb._databases.plan import SchemaPlan
 from pytest_asyncdb._databases.provisioner import PATIENCE, Provisioner, Template
 from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb.abc import Database, DatabaseRef, Restorer
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
-
-    from pytest_asyncdb._databases.plan import SchemaPlan
 
 #: Work for a thread.
 _Work = Callable[[], Coroutine[Any, Any, Any]]

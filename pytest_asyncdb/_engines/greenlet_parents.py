@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import greenlet
+from sqlalchemy.exc import MissingGreenlet
 
 from pytest_asyncdb._engines.sqlalchemy_internals import GREENLET_MARK
 
@@ -36,8 +37,6 @@ class Place(greenlet.greenlet):
         Raises:
             sqlalchemy.exc.MissingGreenlet: The caller cannot await.
         """
-        from sqlalchemy.exc import MissingGreenlet
-
         parent = self.parent
         while isinstance(parent, Place):
             parent = parent.parent

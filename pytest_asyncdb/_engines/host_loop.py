@@ -21,6 +21,9 @@ from typing import Any, TypeVar
 
 from greenlet import getcurrent
 
+# Not from sqlalchemy.util, a package: that costs two more calls for each statement.
+from sqlalchemy.util.concurrency import await_only, greenlet_spawn
+
 from pytest_asyncdb._engines.asyncio_internals import pause, resume, running_loop, set_running_loop
 from pytest_asyncdb._engines.greenlet_parents import Carrier, Place
 from pytest_asyncdb._engines.private_loop import Parking, PrivateLoop
@@ -143,8 +146,6 @@ class HostLoop:
         Raises:
             TimeoutError: After *timeout* seconds; what *function* awaits is cancelled.
         """
-        from sqlalchemy.util import greenlet_spawn
-
         outer = pause()
         try:
             work = greenlet_spawn(lambda: self.call(function, *args, patience=0.0))
@@ -187,9 +188,6 @@ class HostLoop:
         Raises:
             sqlalchemy.exc.MissingGreenlet: This is not a SQLAlchemy greenlet.
         """
-        # Not from sqlalchemy.util, a package: that costs two more calls for each statement.
-        from sqlalchemy.util.concurrency import await_only
-
         await_only(_next_turn())
 
     def attend(self, outer: asyncio.AbstractEventLoop) -> Callable[[], None]:

@@ -6,15 +6,18 @@ tests/unit/test_pool_internals.py fails if a name is gone. Imports SQLAlchemy.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sqlalchemy.pool import NullPool, Pool, QueuePool
+from sqlalchemy.engine import Engine
+from sqlalchemy.pool import (
+    ConnectionPoolEntry,
+    NullPool,
+    Pool,
+    PoolProxiedConnection,
+    QueuePool,
+)
 from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util import memoized_property
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Engine
-    from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 #: The events of a new connection, in the order in which they happen.
 CONNECT = ("first_connect", "connect")

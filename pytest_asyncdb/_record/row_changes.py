@@ -8,14 +8,14 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
+
+from sqlalchemy import Connection, inspect
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import NullPool
 
 from pytest_asyncdb._engines.build_engine import build_engine
 from pytest_asyncdb._record.text import error_text
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-    from sqlalchemy.engine import URL
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -91,8 +91,6 @@ def read_tables(
 
 async def read_untouched(url: URL, read: Callable[[Connection], T]) -> T:
     """The result of *read* on the database at *url*, which no test uses."""
-    from sqlalchemy.pool import NullPool
-
     engine = build_engine(url, poolclass=NullPool)
     try:
         async with engine.connect() as connection:
@@ -131,8 +129,6 @@ def left_out(before: _Tables, after: _Tables) -> dict[str, str]:
 
 def _tables(connection: Connection) -> dict[str, _Source]:
     """Every table, by the name that users write."""
-    from sqlalchemy import inspect
-
     inspector = inspect(connection)
     schemas: list[str | None] = [None]
     why: dict[str, str] = {}

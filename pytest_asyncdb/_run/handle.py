@@ -6,25 +6,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from sqlalchemy.engine import URL, Engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._databases.migrations import require_alembic
+from pytest_asyncdb._databases.plan import as_metadata, by_database, unknown_database
+from pytest_asyncdb._databases.seeds import unpickled
+from pytest_asyncdb._record import row_changes
+from pytest_asyncdb._record.row_changes import TableChanges
+from pytest_asyncdb._record.statement_count import Count
+from pytest_asyncdb._record.statement_log import Statement
 from pytest_asyncdb._run import messages
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Engine
-    from sqlalchemy.ext.asyncio import (
-        AsyncConnection,
-        AsyncEngine,
-        AsyncSession,
-        async_sessionmaker,
-    )
-
-    from pytest_asyncdb._record.row_changes import TableChanges
-    from pytest_asyncdb._record.statement_count import Count
-    from pytest_asyncdb._record.statement_log import Statement
-    from pytest_asyncdb._run.run import Run
-    from pytest_asyncdb.abc import BackendSpec, Capabilities, View
+from pytest_asyncdb._run.open_views import NOT_GIVEN
+from pytest_asyncdb._run.run import Run
+from pytest_asyncdb.abc import BackendSpec, Capabilities, View
 
 
 class AsyncdbBackend:
@@ -96,8 +94,6 @@ class Asyncdb:
         Raises:
             ConfigError: There is none of that name.
         """
-        from pytest_asyncdb._databases.plan import unknown_database
-
         if name not in self._views:
             raise unknown_database(name, self._views, "asyncdb.database()")
         own = self._run.settings.databases.get(name)
@@ -108,8 +104,6 @@ class Asyncdb:
     @property
     def sessionmaker(self) -> async_sessionmaker[AsyncSession]:
         """An ``async_sessionmaker`` on the database, as ``asyncdb_sessionmaker``."""
-        from sqlalchemy.ext.asyncio import async_sessionmaker
-
         return async_sessionmaker(self._view.engine, **self._session_options)
 
     @property
@@ -139,8 +133,6 @@ class Asyncdb:
         Raises:
             SchemaError: It cannot be pickled.
         """
-        from pytest_asyncdb._databases.seed_values import unpickled
-
         return unpickled(self._view.seeded)
 
     @property
@@ -166,8 +158,6 @@ class Asyncdb:
             AssertionError: At the end of the block, if the number is not within these limits. It
                 shows the statements, equal ones together.
         """
-        from pytest_asyncdb._record.statement_count import Count
-
         return Count(self._view.log, max, min)
 
     @contextlib.asynccontextmanager
@@ -222,8 +212,6 @@ class Asyncdb:
         A table that cannot be read, for example because row security hides rows from the role, is
         in the result as well: asking for its rows raises ``AsyncdbError`` with the reason.
         """
-        from pytest_asyncdb._record import row_changes
-
         if self._before is None:
             reading = row_changes.read_untouched(self._view.reference(), row_changes.read_tables)
             self._before = self._run.host.run(reading)
@@ -248,10 +236,6 @@ class Asyncdb:
             ConfigError: Alembic is not installed.
             MetadataError: There is no ``asyncdb_metadata``.
         """
-        from pytest_asyncdb._databases.migrations import require_alembic
-        from pytest_asyncdb._databases.plan import as_metadata, by_database
-        from pytest_asyncdb._run.open_views import NOT_GIVEN
-
         require_alembic("asyncdb.schema_differences()")
         from pytest_asyncdb._databases.schema_diff import differences
 

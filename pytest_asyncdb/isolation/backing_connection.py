@@ -11,7 +11,11 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
+
+from sqlalchemy.engine import URL, Connection, Engine
+from sqlalchemy.pool import Pool
+from sqlalchemy.util import await_only, greenlet_spawn
 
 from pytest_asyncdb._engines.host_loop import CANCEL_PATIENCE
 from pytest_asyncdb._engines.pool_internals import CheckoutPool, connect_listeners, entry_of
@@ -21,10 +25,6 @@ from pytest_asyncdb._engines.sqlalchemy_internals import (
     raise_as_dbapi_error,
 )
 from pytest_asyncdb.isolation.connector import OPENING, PATIENCE, Connector
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Connection
-    from sqlalchemy.pool import Pool
 
 #: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
 __tracebackhide__ = True
@@ -146,8 +146,6 @@ class BackingConnection:
         Raises:
             Exception: The driver's own, or TimeoutError.
         """
-        from sqlalchemy.engine import Engine
-
         connector = self.connector
         pool = CheckoutPool(lambda *_: _Lent(self.adapted), [], dialect=connector.dialect)
 
@@ -260,15 +258,10 @@ class BackingConnection:
         Raises:
             Exception: The driver's own, or TimeoutError.
         """
-        from sqlalchemy.util import greenlet_spawn
-
-        result: T = self.host.run(greenlet_spawn(function), patience)
-        return result
+        return self.host.run(greenlet_spawn(function), patience)
 
     def open_awaiting(self) -> None:
         """As :meth:`open`, in a greenlet of SQLAlchemy."""
-        from sqlalchemy.util import await_only
-
         fairy, prepare = self._fairy, self._run_listeners
         if not self.is_open:
             prepare = self._prepare
@@ -290,8 +283,6 @@ class BackingConnection:
 
     def _prepare(self, fairy: Any) -> None:
         """Do with a new connection what the plugin needs, and run the listeners."""
-        from sqlalchemy.util import await_only
-
         adapted, driver = fairy.dbapi_connection, fairy.driver_connection
         if statements := self.backend.at_connect():
             await_only(self.driver.run(driver, statements))

@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextvars
 import copy
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from sqlalchemy.engine import URL, Dialect, Engine
+from sqlalchemy.pool import NullPool
+from sqlalchemy.util import LRUCache
 
 from pytest_asyncdb._engines.build_engine import OURS, build_engine, without_pool
+from pytest_asyncdb._engines.host_loop import HostLoop
 from pytest_asyncdb._engines.pool_internals import CheckoutPool
 from pytest_asyncdb._engines.sqlalchemy_internals import cursor_awaits, ends_first
+from pytest_asyncdb.abc import Database
 from pytest_asyncdb.isolation.savepoints import Savepoints
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Dialect, Engine
-
-    from pytest_asyncdb._engines.host_loop import HostLoop
-    from pytest_asyncdb.abc import Database
 
 #: Seconds that a statement of the plugin, or a new connection, may take.
 PATIENCE = 30.0
@@ -34,9 +34,6 @@ class Connector:
     """
 
     def __init__(self, database: Database, host: HostLoop, url: URL) -> None:
-        from sqlalchemy.pool import NullPool
-        from sqlalchemy.util import LRUCache
-
         self.database = database
         self.host = host
         self.driver = database.driver
@@ -96,8 +93,6 @@ class Connector:
         the dialect. SQLAlchemy's ``Engine`` is made directly, since ``create_engine`` would ask
         the server again.
         """
-        from sqlalchemy.engine import Engine
-
         if self._facade is None:
             facade: Any = copy.copy(self.dialect)
             # That of psycopg only closes, as if the connection could be used again.

@@ -13,23 +13,20 @@ import collections
 import functools
 import inspect
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from sqlalchemy.pool import ConnectionPoolEntry, Pool
+from sqlalchemy.util import greenlet_spawn
 
 from pytest_asyncdb._engines.sqlalchemy_internals import buffered_rows, in_greenlet, soft_close
 from pytest_asyncdb._record.call_sites import user_places
 from pytest_asyncdb._record.sql_text import changes_columns
 from pytest_asyncdb._record.statement_log import Statement
 from pytest_asyncdb.isolation import lock_waits
+from pytest_asyncdb.isolation.backing_connection import BackingConnection
 from pytest_asyncdb.isolation.turns import Turns
-from pytest_asyncdb.isolation.work import Call
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from sqlalchemy.pool import ConnectionPoolEntry, Pool
-
-    from pytest_asyncdb.isolation.backing_connection import BackingConnection
-    from pytest_asyncdb.isolation.work import Work
+from pytest_asyncdb.isolation.work import Call, Work
 
 #: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
 __tracebackhide__ = True
@@ -319,8 +316,6 @@ class Cursor:
 
     async def abandon(self) -> None:
         """Close what SQLAlchemy has left open, on the plugin's own loop."""
-        from sqlalchemy.util import greenlet_spawn
-
         taken = self._checkout.taken
         if taken is None or taken.is_open:
             await greenlet_spawn(self._cursor.close)

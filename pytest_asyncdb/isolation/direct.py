@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
+
+from sqlalchemy.engine import Connection
 
 from pytest_asyncdb._engines.asyncio_internals import running_loop, running_task
 from pytest_asyncdb._engines.host_loop import CANCEL_PATIENCE
+from pytest_asyncdb._engines.pool_internals import CheckoutPool
 from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
 from pytest_asyncdb._record.sql_text import begins_transaction, only_queries
 from pytest_asyncdb.isolation import messages
@@ -20,17 +23,12 @@ from pytest_asyncdb.isolation.backing_connection import BackingConnection
 from pytest_asyncdb.isolation.connector import PATIENCE
 from pytest_asyncdb.isolation.dbapi import Checkout
 from pytest_asyncdb.isolation.direct_pool import DirectPool
+from pytest_asyncdb.isolation.restoring import Restoration
 from pytest_asyncdb.isolation.started_tasks import task_name
 from pytest_asyncdb.isolation.turns import Turns
 from pytest_asyncdb.isolation.two_phase import Prepared
 from pytest_asyncdb.isolation.work import Call, Owner, Work
 from pytest_asyncdb.isolation.work_view import WorkView
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
-
-    from pytest_asyncdb._engines.pool_internals import CheckoutPool
-    from pytest_asyncdb.isolation.restoring import Restoration
 
 #: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
 __tracebackhide__ = True

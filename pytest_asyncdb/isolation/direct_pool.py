@@ -6,17 +6,14 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import Pool
+
+from pytest_asyncdb._engines.host_loop import HostLoop
+from pytest_asyncdb.abc import Database
 from pytest_asyncdb.isolation.backing_connection import BackingConnection
 from pytest_asyncdb.isolation.connector import PATIENCE, Connector
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
-    from sqlalchemy.pool import Pool
-
-    from pytest_asyncdb._engines.host_loop import HostLoop
-    from pytest_asyncdb.abc import Database
 
 
 class DirectPool:

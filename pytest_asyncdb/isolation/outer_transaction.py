@@ -15,7 +15,10 @@ import contextlib
 import contextvars
 import itertools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.util import await_only
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._engines.asyncio_internals import resolve, running_task
@@ -27,9 +30,6 @@ from pytest_asyncdb.isolation.restoring import teardown_stuck
 from pytest_asyncdb.isolation.started_tasks import task_name
 from pytest_asyncdb.isolation.unit import Unit
 from pytest_asyncdb.isolation.units_of_work import GUARD
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 T = TypeVar("T")
 
@@ -154,8 +154,6 @@ class OuterTransaction(GuardedWork):
         Raises:
             IsolationConflict: Another unit has the connection for too long.
         """
-        from sqlalchemy.util import await_only
-
         unit = self._new_unit()
         unit.read_only = read_only
         while not self._try_push(unit):

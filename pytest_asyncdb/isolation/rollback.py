@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
+from sqlalchemy.engine import Connection
+
+from pytest_asyncdb._engines.host_loop import HostLoop
 from pytest_asyncdb.abc import Database, View, ViewRequest
 from pytest_asyncdb.isolation import messages
 from pytest_asyncdb.isolation.backing_connection import BackingConnection
@@ -18,11 +21,6 @@ from pytest_asyncdb.isolation.outer_transaction import OuterTransaction
 from pytest_asyncdb.isolation.restoring import SharedDatabaseStrategy
 from pytest_asyncdb.isolation.sandbox import SandboxConnection
 from pytest_asyncdb.isolation.work_view import WorkView
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
-
-    from pytest_asyncdb._engines.host_loop import HostLoop
 
 T = TypeVar("T")
 

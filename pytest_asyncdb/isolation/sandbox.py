@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy.pool import ConnectionPoolEntry, Pool
+from sqlalchemy.util import await_only
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._engines.pool_internals import connect_listeners
@@ -12,18 +16,12 @@ from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
 from pytest_asyncdb._record.call_sites import user_places
 from pytest_asyncdb._record.sql_text import begins_transaction, may_set
 from pytest_asyncdb.isolation import local_settings
+from pytest_asyncdb.isolation.backing_connection import BackingConnection
 from pytest_asyncdb.isolation.dbapi import HARMLESS, Checkout
+from pytest_asyncdb.isolation.outer_transaction import OuterTransaction
 from pytest_asyncdb.isolation.turns import Turns
+from pytest_asyncdb.isolation.unit import Unit
 from pytest_asyncdb.isolation.work import Call
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from sqlalchemy.pool import ConnectionPoolEntry, Pool
-
-    from pytest_asyncdb.isolation.backing_connection import BackingConnection
-    from pytest_asyncdb.isolation.outer_transaction import OuterTransaction
-    from pytest_asyncdb.isolation.unit import Unit
 
 #: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
 __tracebackhide__ = True
@@ -150,8 +148,6 @@ class SandboxConnection(Checkout):
             self.unit = outer.push(read_only=self.read_only)
         unit = self.unit
         if outer.units.below_top is not None:
-            from sqlalchemy.util import await_only
-
             await_only(outer.until_free(unit))
             outer.check_before(statement)
         outer.join(unit)

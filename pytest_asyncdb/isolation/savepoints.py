@@ -6,12 +6,11 @@ SQL Server has ``SAVE TRANSACTION``, for example, and like Oracle no statement t
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from sqlalchemy.engine import Dialect
 
 from pytest_asyncdb._record.sql_text import remembered, savepoint
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Dialect
 
 #: A name that needs no quotes, for which others stand in later.
 _NAME = "asyncdb_name"

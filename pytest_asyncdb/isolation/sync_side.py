@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from sqlalchemy.util import greenlet_spawn
+
 from pytest_asyncdb._engines.asyncio_internals import pause, resume, running_task
 from pytest_asyncdb._engines.host_loop import HostLoop
 from pytest_asyncdb.isolation.dbapi import FETCHES, Checkout, Cursor
@@ -36,8 +38,6 @@ class SyncSide:
 
     def call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """The result of *function*, which may await. Blocks."""
-        from sqlalchemy.util import greenlet_spawn
-
         task = running_task()
         paused = pause()
         context = contextvars.copy_context()

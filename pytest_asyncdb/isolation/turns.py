@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, NoReturn, Protocol
 
+from sqlalchemy.util.concurrency import await_only
+
 from pytest_asyncdb._engines.asyncio_internals import resolve, running_loop
 from pytest_asyncdb._engines.sqlalchemy_internals import raise_as_dbapi_error
 from pytest_asyncdb.isolation.work import Work
@@ -108,8 +110,6 @@ class Turns:
                 self._wake()
 
     def _wait(self) -> None:
-        from sqlalchemy.util.concurrency import await_only
-
         future = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         await_only(future)

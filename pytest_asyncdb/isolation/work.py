@@ -7,22 +7,20 @@ import abc
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from pytest_asyncdb import errors
 from pytest_asyncdb._engines.asyncio_internals import running_task
 from pytest_asyncdb._engines.host_loop import CANCEL_PATIENCE
+from pytest_asyncdb._engines.pool_internals import CheckoutPool
 from pytest_asyncdb._engines.private_loop import OF_PARENT
 from pytest_asyncdb._record.statement_log import Place, StatementLog
 from pytest_asyncdb.isolation import messages
+from pytest_asyncdb.isolation.backing_connection import BackingConnection
+from pytest_asyncdb.isolation.connector import Connector
 from pytest_asyncdb.isolation.started_tasks import late, started_in, task_name
-
-if TYPE_CHECKING:
-    from sqlalchemy.pool import ConnectionPoolEntry
-
-    from pytest_asyncdb import errors
-    from pytest_asyncdb._engines.pool_internals import CheckoutPool
-    from pytest_asyncdb.isolation.backing_connection import BackingConnection
-    from pytest_asyncdb.isolation.connector import Connector
 
 
 class Call:

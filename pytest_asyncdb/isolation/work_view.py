@@ -6,19 +6,18 @@ import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sqlalchemy.engine import URL, Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from pytest_asyncdb._engines.pool_internals import CheckoutPool
 from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
 from pytest_asyncdb.abc import View
 from pytest_asyncdb.isolation import lock_waits
 from pytest_asyncdb.isolation.started_tasks import late
 from pytest_asyncdb.isolation.sync_side import SyncConnection, SyncSide
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Engine
-
-    from pytest_asyncdb._engines.pool_internals import CheckoutPool
-    from pytest_asyncdb.isolation.work import Work
+from pytest_asyncdb.isolation.work import Work
 
 
 class WorkView(View):
@@ -30,8 +29,6 @@ class WorkView(View):
     """
 
     def __init__(self, work: Work, connect: Callable[[Any, int, CheckoutPool], Any]) -> None:
-        from sqlalchemy.ext.asyncio import AsyncEngine
-
         numbers = itertools.count(1)
 
         def check_out(entry: Any, pool: CheckoutPool) -> object:

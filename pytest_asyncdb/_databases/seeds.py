@@ -1,0 +1,163 @@
+"""The seeds of a template: SQL files, objects that several databases get, and what seeds return.
+
+What they return is pickled in the process that builds the template, so that every worker, and a
+later run that uses the template again, gets the values of the rows that are there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session, make_transient
+
+from pytest_asyncdb import errors
+from pytest_asyncdb._databases import messages
+from pytest_asyncdb._engines.sqlalchemy_internals import (
+    mapped_state,
+    mapped_values,
+    replace_values,
+    without_events,
+)
+from pytest_asyncdb._record.text import error_text
+
+#: By the state of a mapped object: its attributes before a seed stored it for the first time.
+_BEFORE: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedFiles:
+    """Runs each file, of one or many statements, in one transaction.
+
+    Args:
+        paths: The files, in the order in which they run.
+    """
+
+    paths: tuple[Path, ...]
+
+    async def __call__(self, session: AsyncSession) -> None:
+        connection = await session.connection()
+        for path in self.paths:
+            # As a text of several statements the server gets it as it is (build.take_scripts).
+            script = f"SELECT 1;\n{path.read_text(encoding='utf-8')}"
+            if connection.dialect.paramstyle in ("format", "pyformat"):
+                script = script.replace("%", "%%")
+            try:
+                await connection.exec_driver_sql(script)
+            except Exception as error:
+                remedies = [
+                    "correct its SQL",
+                    "if it is for one backend only: override the fixture asyncdb_seed, "
+                    "which may request asyncdb_backend",
+                ]
+                text = f"the seed {path} failed (asyncdb_seed)"
+                raise errors.SchemaError(text, [error_text(error)], remedies) from error
+
+
+def take_again(session: Session, backend: str) -> None:
+    """Let *session* insert objects that a seed has stored in another database before.
+
+    SQLAlchemy takes them for stored already, so it would insert nothing.
+    """
+
+    def remember(session: Session, instance: Any) -> None:
+        values = mapped_values(instance).items()
+        before = {name: without_events(value) for name, value in values}
+        _BEFORE.setdefault(mapped_state(instance), before)
+
+    def insert(session: Session, instance: Any) -> None:
+        if mapped_state(instance) not in _BEFORE:  # a session that is not the seed's has stored it
+            raise messages.seed_reuses_object(backend, type(instance).__name__)
+        _make_new(session, instance)
+        session.add(instance)
+
+    event.listen(session, "transient_to_pending", remember)
+    event.listen(session, "detached_to_persistent", insert)
+
+
+def _make_new(session: Session, first: Any) -> None:
+    """Let an object, and those that are related to it, be as before a seed stored them: without an
+    id that the other database has given."""
+    found = [first]
+    for one in found:  # grows
+        found += [
+            other
+            for other in mapped_objects(_relationships(one))
+            if mapped_state(other).key is not None and mapped_state(other) in _BEFORE
+            if all(other is not known for known in found)
+        ]
+    for one in found:
+        if one in session:
+            session.expunge(one)
+        make_transient(one)
+        related = _relationships(one)
+        before = _BEFORE[mapped_state(one)].items()
+        replace_values(one, {name: value for name, value in before if name not in related})
+    for one in found:
+        for name, value in _relationships(one).items():
+            if vars(one).get(name) is not value:  # the other end may have set it
+                setattr(one, name, value)
+
+
+def _relationships(instance: Any) -> dict[str, Any]:
+    """Those that had a value."""
+    state = mapped_state(instance)
+    names = state.mapper.relationships.keys()
+    return {name: value for name, value in _BEFORE[state].items() if name in names}
+
+
+async def pickled(session: AsyncSession, value: Any) -> bytes:
+    """The value that a seed has returned, with the columns that the database has filled in; or the
+    error for the test that asks for it, if it cannot be copied.
+
+    Args:
+        session: The seed's, after its commit.
+    """
+    for one in mapped_objects(value):
+        state = mapped_state(one)
+        left = state.expired_attributes.intersection(state.mapper.column_attrs.keys())
+        if left and one in session:
+            await session.refresh(one, left)
+    try:
+        return pickle.dumps(value)
+    except Exception as error:
+        return pickle.dumps(messages.not_copied(error))
+
+
+def unpickled(returned: Sequence[bytes]) -> Any:
+    """A new copy of what the seeds have returned: of one its value, of several mappings one dict,
+    else a list. None is left out.
+
+    Raises:
+        SchemaError: A value cannot be copied.
+    """
+    try:
+        values = [pickle.loads(one) for one in returned]  # noqa: S301
+    except Exception as error:
+        raise messages.not_copied(error) from error
+    for value in values:
+        if isinstance(value, errors.SchemaError):
+            raise value
+    found = [value for value in values if value is not None]
+    if len(found) > 1 and all(isinstance(value, Mapping) for value in found):
+        return {key: one for value in found for key, one in value.items()}
+    return found if len(found) > 1 else next(iter(found), None)
+
+
+def mapped_objects(value: Any) -> Iterator[Any]:
+    """The mapped objects in *value*, a container or one of them."""
+    if mapped_state(value) is not None:
+        yield value
+    elif isinstance(value, Mapping):
+        yield from mapped_objects(list(value.values()))
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for one in value:
+            yield from mapped_objects(one)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield from mapped_objects(list(vars(value).values()))
