@@ -65,18 +65,15 @@ class Registry:
             for known in self.backends:
                 if name in self.backend(known).aliases:
                     name = known
-        backend: Backend = self._load(self.backends[name])
-        return backend
+        return self._load(self.backends[name])  # type: ignore[no-any-return]
 
     def provider(self, name: str) -> ServerProvider:
         """The server provider called *name*."""
-        provider: ServerProvider = self._load(self.providers[name])
-        return provider
+        return self._load(self.providers[name])  # type: ignore[no-any-return]
 
     def isolation(self, name: str) -> type[Isolation]:
         """The isolation strategy called *name*."""
-        isolation: type[Isolation] = _object(self._isolations[name])
-        return isolation
+        return _object(self._isolations[name])  # type: ignore[no-any-return]
 
     def driver(self, spec: BackendSpec, preferred: str | None = None) -> Driver:
         """The driver that *spec* names, else *preferred*, else the first installed one.

@@ -87,8 +87,7 @@ def unknown_database(name: str, names: Collection[str], source: str) -> errors.C
 
 def mapped(schema: str | None, options: Mapping[str, Any]) -> str | None:
     """Where ``schema_translate_map`` in execution options leads a table's schema."""
-    found: str | None = (options.get("schema_translate_map") or {}).get(schema, schema)
-    return found
+    return (options.get("schema_translate_map") or {}).get(schema, schema)
 
 
 def refuse_equal_tables(metadata: Iterable[MetaData]) -> None:

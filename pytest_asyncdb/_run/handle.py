@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from typing import Any
 
@@ -75,13 +76,11 @@ class Asyncdb:
         views: Mapping[str, View],
         metadata: Any,
         session_options: Mapping[str, Any],
-        name: str | None = None,
     ) -> None:
         self.backend = backend
         self._run = run
         self._views = views
-        self._name = name or next(iter(views))
-        self._view = views[self._name]
+        self._name, self._view = next(iter(views.items()))
         self._test = test
         #: The rows of a database that no test has changed.
         self._before: dict[str, Any] | None = None
@@ -96,10 +95,11 @@ class Asyncdb:
         """
         if name not in self._views:
             raise unknown_database(name, self._views, "asyncdb.database()")
-        own = self._run.settings.databases.get(name)
-        backend = self.backend if own is None else AsyncdbBackend(self._run, own)
-        rest = self._views, self._metadata, self._session_options, name
-        return Asyncdb(self._run, backend, self._test, *rest)
+        found = copy.copy(self)
+        found._name, found._view, found._before = name, self._views[name], None
+        if (own := self._run.settings.databases.get(name)) is not None:
+            found.backend = AsyncdbBackend(self._run, own)
+        return found
 
     @property
     def sessionmaker(self) -> async_sessionmaker[AsyncSession]:

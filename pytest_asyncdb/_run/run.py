@@ -10,7 +10,7 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_asyncdb._config.options import Settings, check_hosts, read_settings
@@ -70,9 +70,9 @@ class Run:
         #: Tasks that were refused because their tests have ended, since the last report: the
         #: test, the task, its place.
         self.late: list[tuple[str, str, str]] = []
-        self._host: HostLoop | None = None
-        self._strategies: dict[Any, Isolation] = {}
-        self._databases: dict[Any, WorkerDatabase] = {}
+        #: Closes what this process has opened.
+        self._stack = contextlib.ExitStack()
+        self._strategies: dict[Any, tuple[Isolation, WorkerDatabase]] = {}
         self._provisioners: dict[BackendSpec, Provisioner] = {}
         said = self.settings.metadata, self.settings.migrations, self.settings.other_engines
         if any(one.source != "default" for one in (self.settings.app_engines, *said)):
@@ -88,7 +88,7 @@ class Run:
         self._process = os.getpid()
         #: In a forked child: what its parent has opened. Nothing must end it, not even the
         #: garbage collector, since the connections are the parent's.
-        self._parents: tuple[Any, ...] | None = None
+        self._parents: dict[str, Any] | None = None
         self._options: list[Mapping[str, Any]] = []
         #: By metadata: its tables when the first schema of them was built by ``create_all``.
         self._tables: dict[MetaData, set[str]] = {}
@@ -108,13 +108,17 @@ class Run:
 
     @functools.cached_property
     def servers(self) -> OwnedServers | ChannelServers:
+        servers: OwnedServers | ChannelServers
         if self._channel is None:
             from pytest_asyncdb._run.owned_servers import OwnedServers
 
-            return OwnedServers(self.choice, self._progress, self.id)
-        from pytest_asyncdb._run.worker_channel import ChannelServers
+            servers = OwnedServers(self.choice, self._progress, self.id)
+        else:
+            from pytest_asyncdb._run.worker_channel import ChannelServers
 
-        return ChannelServers(self._channel)
+            servers = ChannelServers(self._channel)
+        self._stack.callback(servers.close)
+        return servers
 
     @property
     def owned(self) -> OwnedServers | None:
@@ -137,7 +141,7 @@ class Run:
 
         return Redirector(
             self.named_engines,
-            lambda: self._host is not None and self._host.runs_here,
+            lambda: "host" in self.__dict__ and self.host.runs_here,
             OtherEngines(self.settings.other_engines, self.settings.app_engines.value),
         )
 
@@ -152,14 +156,14 @@ class Run:
 
         return Liveness()
 
-    @property
+    @functools.cached_property
     def host(self) -> HostLoop:
-        """The plugin's own loop, made at first use."""
-        if self._host is None:
-            from pytest_asyncdb._engines.host_loop import HostLoop
+        """The plugin's own loop."""
+        from pytest_asyncdb._engines.host_loop import HostLoop
 
-            self._host = HostLoop()
-        return self._host
+        host = HostLoop()
+        self._stack.callback(host.close)
+        return host
 
     def backend(self, spec: BackendSpec) -> Backend:
         return self.registry.backend(spec.backend)
@@ -193,21 +197,24 @@ class Run:
                 self._options.append(dict(engine_options))
             key = (spec, plan, self._options.index(engine_options), isolation)
             if key not in self._strategies:
-                strategy = self.registry.isolation(isolation)
+                kind = self.registry.isolation(isolation)
                 server = self.server(spec)
-                if server.behind_pooler and not strategy.one_connection:
+                if server.behind_pooler and not kind.one_connection:
                     raise not_through_pooler(isolation, self.backend(spec).label, server)
                 database = WorkerDatabase(
-                    self._provisioner(spec), plan, dict(engine_options), strategy.one_connection
+                    self._provisioner(spec), plan, dict(engine_options), kind.one_connection
                 )
+                self._stack.callback(database.close)
+                strategy = kind(database, self.host)
+                self._stack.callback(strategy.close)
                 for metadata in () if plan.migrate else plan.metadata:
                     self._tables.setdefault(metadata, {*metadata.tables})
-                self._databases[key] = database
-                self._strategies[key] = strategy(database, self.host)
+                self._strategies[key] = strategy, database
                 database.prepare()
                 self.timer.prepared()
-            view = self._strategies[key].view(request)
-            view.seeded = self._databases[key].seeded
+            strategy, database = self._strategies[key]
+            view = strategy.view(request)
+            view.seeded = database.seeded
             return view
 
     def late_tables(self) -> list[str]:
@@ -233,6 +240,9 @@ class Run:
                 idle_limit(server, backend.label, self.workers),
             )
             provisioner.built = self.timer.templates.setdefault(str(spec), [])
+            if self.is_child and not provisioner.in_process:
+                self._stack.callback(self._drop_databases, provisioner)
+            self._stack.callback(provisioner.close)
             self._provisioners[spec] = provisioner
         return self._provisioners[spec]
 
@@ -244,17 +254,20 @@ class Run:
     def _enter_child(self) -> None:
         """Leave what the parent has opened to the parent."""
         self._process = os.getpid()
-        self._parents = self._strategies, self._databases, self._provisioners, self._host
-        self._strategies, self._databases, self._provisioners, self._host = {}, {}, {}, None
+        self._parents = self.__dict__.copy()
+        self._stack = contextlib.ExitStack()
+        self._forget()
         self.worker = f"{self.worker}_{self._process}"
 
-    def _drop_databases(self, provisioners: Iterable[Provisioner]) -> None:
+    def _forget(self) -> None:
+        self._strategies, self._provisioners = {}, {}
+        self.__dict__.pop("host", None)
+
+    def _drop_databases(self, one: Provisioner) -> None:
         from pytest_asyncdb._databases.provisioner import drop_leftovers
         from pytest_asyncdb._engines import selector_loop
 
-        for one in provisioners:
-            if not one.in_process:
-                selector_loop.run(drop_leftovers(one.server, one.backend, one.driver, one.prefix))
+        selector_loop.run(drop_leftovers(one.server, one.backend, one.driver, one.prefix))
 
     def keep(self, kept: DatabaseRef | Exception, spec: BackendSpec, test: str) -> tuple[bool, str]:
         """Record that a failed test's database was kept.
@@ -298,20 +311,7 @@ class Run:
         """
         if os.getpid() != self._process:
             return
-        with contextlib.ExitStack() as stack:
-            if self.is_child:
-                stack.callback(self._drop_databases, self._provisioners.values())
-            elif "servers" in self.__dict__:
-                stack.callback(self.servers.close)
-            if self._host is not None:
-                stack.callback(self._host.close)
-            for provisioner in self._provisioners.values():
-                stack.callback(provisioner.close)
-            for database in self._databases.values():
-                stack.callback(database.close)
-            for strategy in self._strategies.values():
-                stack.callback(strategy.close)
+        with self._stack.pop_all() as stack:
             if self.watches:
                 stack.callback(self.redirector.close)
-            self._strategies, self._databases, self._host = {}, {}, None
-            self._provisioners = {}
+            self._forget()

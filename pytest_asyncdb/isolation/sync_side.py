@@ -45,8 +45,7 @@ class SyncSide:
         name = task.get_name() if task is not None else threading.current_thread().name
         try:
             work = greenlet_spawn(function, *args, **kwargs)
-            result: T = own.run_until_complete(own.create_task(work, name=name, context=context))
-            return result
+            return own.run_until_complete(own.create_task(work, name=name, context=context))
         finally:
             resume(*paused)
             for variable in context:  # such as the units of work that are open here

@@ -79,8 +79,7 @@ class DataDirCache:
 
     def _read(self) -> dict[str, Any]:
         path = private_folder("data") / self._name / "entry.json"
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return values
+        return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
 def _contents(folder: Path) -> list[int]:
