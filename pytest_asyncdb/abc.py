@@ -257,6 +257,7 @@ class LocalRecipe(NamedTuple):
         recognises: Takes the version line; does it belong to this backend?
         stop: The name of the signal that ends the server at once.
         refuses_root: The programs refuse to run as root.
+        arguments: The plugin puts the user's settings here, which come after *serve*.
     """
 
     programs: tuple[str, ...]
@@ -268,6 +269,11 @@ class LocalRecipe(NamedTuple):
     recognises: Callable[[str], bool]
     stop: str = "SIGKILL"
     refuses_root: bool = False
+    arguments: tuple[str, ...] = ()
+
+    def command(self, place: LocalPlace, port: int) -> list[str]:
+        """The command that runs the server, with the settings that the user wants."""
+        return [*self.serve(place, port), *self.arguments]
 
 
 def is_tagged(image: str) -> bool:

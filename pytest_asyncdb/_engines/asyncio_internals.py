@@ -25,9 +25,6 @@ from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any, TypeVar
 
-#: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
-__tracebackhide__ = True
-
 #: The loop that runs in this thread, or None.
 running_loop = _get_running_loop
 #: Lets asyncio believe that a loop, or none, runs in this thread.

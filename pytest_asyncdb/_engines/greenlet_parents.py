@@ -15,9 +15,6 @@ from sqlalchemy.exc import MissingGreenlet
 
 from pytest_asyncdb._engines.sqlalchemy_internals import GREENLET_MARK
 
-#: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
-__tracebackhide__ = True
-
 
 class Place(greenlet.greenlet):
     """Never runs; stands between a greenlet of SQLAlchemy and its parent."""

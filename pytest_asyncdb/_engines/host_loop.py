@@ -29,9 +29,6 @@ from pytest_asyncdb._engines.greenlet_parents import Carrier, Place
 from pytest_asyncdb._engines.private_loop import Parking, PrivateLoop
 from pytest_asyncdb._engines.sqlalchemy_internals import GREENLET_MARK
 
-#: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
-__tracebackhide__ = True
-
 T = TypeVar("T")
 
 #: Ends the work of a future on the server, so that its connection stays usable.

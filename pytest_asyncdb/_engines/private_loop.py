@@ -20,9 +20,6 @@ from typing import Any, TypeVar
 
 from pytest_asyncdb._engines.asyncio_internals import SteppedLoop, pause, resolve, resume
 
-#: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
-__tracebackhide__ = True
-
 T = TypeVar("T")
 
 #: Seconds between two looks at the private loop, where its selector cannot be watched.

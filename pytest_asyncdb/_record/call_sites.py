@@ -26,10 +26,10 @@ _FOREIGN = frozenset(
 _ENDS = frozenset({"asyncio.events", "asyncio.base_events", "asyncio.runners", "_pytest.runner"})
 
 
-def caller_frames(start: FrameType | None = None) -> Iterator[FrameType]:
-    """The frames from *start*, or the caller, outwards, also those of a greenlet's parents."""
+def caller_frames() -> Iterator[FrameType]:
+    """The frames from the caller outwards, also those of a greenlet's parents."""
     current: greenlet.greenlet | None = greenlet.getcurrent()
-    frame: FrameType | None = start or sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while current is not None:
         while frame is not None:
             yield frame

@@ -46,7 +46,6 @@ class Count:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        __tracebackhide__ = True
         self._after = self._log.number
         number, most, least = len(self), self._most, self._least
         too_many = most is not None and number > most

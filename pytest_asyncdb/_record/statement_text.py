@@ -75,7 +75,7 @@ def _parameters(parameters: Any, secret: bool, many: bool) -> str:
     return value_text(parameters, secret)
 
 
-def value_text(value: Any, secret: bool, width: int = _VALUE) -> str:
+def value_text(value: Any, secret: bool) -> str:
     """*value* as in SQL, dates and times in ISO form, else its ``repr()``; shortened.
 
     Args:
@@ -88,6 +88,6 @@ def value_text(value: Any, secret: bool, width: int = _VALUE) -> str:
         if isinstance(value, datetime.date | datetime.time):
             return value.isoformat()
         exact = isinstance(value, decimal.Decimal | uuid.UUID)
-        return cut_middle(str(value) if exact else repr(value), width)
+        return cut_middle(str(value) if exact else repr(value), _VALUE)
     except Exception as error:  # __repr__ of the user's own type
         return f"<{type(value).__name__}: {type(error).__name__} in repr()>"

@@ -1,4 +1,5 @@
-"""Chooses the provider of each backend's server and the driver, without starting anything."""
+"""Chooses the provider of each backend's server and the driver, without starting anything, and
+says what the provider starts: the recipes with the user's images and settings."""
 
 from __future__ import annotations
 
@@ -8,7 +9,6 @@ from pytest_asyncdb import errors
 from pytest_asyncdb._config.options import Settings
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._run import messages
-from pytest_asyncdb._run.server_recipes import configure
 from pytest_asyncdb.abc import BackendSpec, Candidate, Driver, ServerProvider
 
 
@@ -18,7 +18,7 @@ class ServerChoice:
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self.settings = settings
         self.registry = registry
-        configure(settings, registry)
+        _configure(settings, registry)
         self._found: dict[tuple[str, str | None], tuple[ServerProvider, Candidate]] = {}
 
     def driver(self, spec: BackendSpec) -> Driver:
@@ -89,3 +89,23 @@ class ServerChoice:
         if os.name != "posix":  # the plugin runs no programs there (servers/programs.py)
             del remedies["embedded"], remedies["local"]
         return [remedies[provider] for provider in tried if provider in remedies]
+
+
+def _configure(settings: Settings, registry: Registry) -> None:
+    """Put the images and settings that the user wants into the recipes of the run's backends, so
+    that providers, and the keys of servers that are kept, see nothing but recipes."""
+    for name in dict.fromkeys(spec.backend for spec in settings.all_specs):
+        backend = registry.backend(name)
+        given = settings.server_settings.get(name)
+        values = given.value.items() if given is not None else ()
+        arguments = tuple(w for key, value in values for w in backend.set_at_start(key, value))
+        if backend.local is not None:
+            backend.local = backend.local._replace(arguments=arguments)
+        if backend.container is not None:
+            command = (*backend.container.command, *arguments)
+            images = {
+                key.partition("@")[2]: image.value
+                for key, image in settings.images.items()
+                if key.partition("@")[0] == name
+            }
+            backend.container = backend.container._replace(command=command, images=images)

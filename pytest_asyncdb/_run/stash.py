@@ -5,6 +5,7 @@ Not in ``fixtures.py``: pytest imports that module itself, to rewrite its assert
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -20,30 +21,28 @@ RUN: pytest.StashKey[Run] = pytest.StashKey()
 ITEM: pytest.StashKey[pytest.Item] = pytest.StashKey()
 
 
+@dataclasses.dataclass(eq=False)
 class TestState:
     """What is known of a test while it runs; pytest keeps the item itself until the end of the
     run."""
 
-    __slots__ = ("failure", "kept", "log", "lost", "next", "only", "view", "views")
-
-    def __init__(self) -> None:
-        #: The exception with which it failed, so that a breach is not reported twice.
-        self.failure: BaseException | None = None
-        #: The statements of its engines, and the backend and strategy on which they ran.
-        self.log: tuple[StatementLog, str] | None = None
-        #: With ``--asyncdb-keep``, for a failed test: whether its database was kept, and the
-        #: command that opens it, or the reason why not.
-        self.kept: tuple[bool, str] | None = None
-        #: Its report has said that its server is gone.
-        self.lost = False
-        #: The next test in the same process.
-        self.next: pytest.Item | None = None
-        #: The one of several backends on which it runs, if pytest cannot parametrise it.
-        self.only: BackendSpec | None = None
-        #: Its view of its database.
-        self.view: View | None = None
-        #: Those of all its databases, by name; the first is *view*.
-        self.views: Mapping[str, View] = {}
+    #: The exception with which it failed, so that a breach is not reported twice.
+    failure: BaseException | None = None
+    #: The statements of its engines, and the backend and strategy on which they ran.
+    log: tuple[StatementLog, str] | None = None
+    #: With ``--asyncdb-keep``, for a failed test: whether its database was kept, and the
+    #: command that opens it, or the reason why not.
+    kept: tuple[bool, str] | None = None
+    #: Its report has said that its server is gone.
+    lost: bool = False
+    #: The next test in the same process.
+    next: pytest.Item | None = None
+    #: The one of several backends on which it runs, if pytest cannot parametrise it.
+    only: BackendSpec | None = None
+    #: Its view of its database.
+    view: View | None = None
+    #: Those of all its databases, by name; the first is *view*.
+    views: Mapping[str, View] = dataclasses.field(default_factory=dict)
 
 
 _STATE: pytest.StashKey[TestState] = pytest.StashKey()

@@ -10,10 +10,11 @@ import importlib
 import inspect
 import re
 import sys
+import traceback
 from typing import Any, NamedTuple
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._system import messages
+from pytest_asyncdb._system.messages import near_miss
 
 
 def split_name(word: str) -> tuple[str | None, str]:
@@ -62,7 +63,7 @@ class Naming(NamedTuple):
 
     def _missing(self, part: str, owner: Any, word: str, source: str) -> errors.AsyncdbError:
         place = getattr(owner, "__name__", type(owner).__name__)
-        near = messages.near_miss(part, [n for n in dir(owner) if not n.startswith("_")])
+        near = near_miss(part, [n for n in dir(owner) if not n.startswith("_")])
         text = f"{self.setting}={word!r}: there is no {part!r} in {place}{near} ({source})"
         remedy = f"name {self.wanted} of that module"
         if inspect.isroutine(owner):
@@ -88,11 +89,19 @@ class Naming(NamedTuple):
                 parent = missing.rpartition(".")[0]
                 path = getattr(sys.modules.get(parent), "__path__", ())
                 there = [f"{parent}.{module.name}" for module in pkgutil.iter_modules(path)]
-                near = messages.near_miss(missing, there)
+                near = near_miss(missing, there)
                 text = f"{self.setting}={word!r}: there is no module {missing!r}{near} ({source})"
                 remedies = [f"name a module of {parent}"]
                 if not path:
                     remedies = ["add its folder to the path: pythonpath = . in the ini file"]
                     remedies += ["install the project: pip install -e ."]
                 raise self.error(text, [], remedies) from None
-            raise messages.import_failed(self.error, self.setting, word, source, error) from error
+            places = [frame[:2] for frame in traceback.extract_tb(error.__traceback__)]
+            places = [place for place in places if "importlib" not in place[0]]
+            own = [place for place in places if "site-packages" not in place[0]] or places
+            place = "{}:{}".format(*own[-1]) if own else "unknown"
+            raise self.error(
+                f"{self.setting}={word!r}: importing it failed ({source})",
+                [f"{type(error).__name__}: {error}", f"at {place}"],
+                [f"make it importable: python -c 'import {module_name}'"],
+            ) from error

@@ -26,9 +26,6 @@ from pytest_asyncdb._engines.sqlalchemy_internals import (
 )
 from pytest_asyncdb.isolation.connector import OPENING, PATIENCE, Connector
 
-#: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
-__tracebackhide__ = True
-
 T = TypeVar("T")
 
 

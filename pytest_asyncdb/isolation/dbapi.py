@@ -28,9 +28,6 @@ from pytest_asyncdb.isolation.backing_connection import BackingConnection
 from pytest_asyncdb.isolation.turns import Turns
 from pytest_asyncdb.isolation.work import Call, Work
 
-#: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
-__tracebackhide__ = True
-
 #: Methods of drivers that return something and send nothing.
 HARMLESS = ("is_", "get_", "fileno", "character_set", "thread_id")
 #: Methods that do not change the driver's connection.

@@ -30,9 +30,6 @@ from pytest_asyncdb.isolation.two_phase import Prepared
 from pytest_asyncdb.isolation.work import Call, Owner, Work
 from pytest_asyncdb.isolation.work_view import WorkView
 
-#: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
-__tracebackhide__ = True
-
 T = TypeVar("T")
 
 #: Seconds that a query for a report waits for a lock of the test.

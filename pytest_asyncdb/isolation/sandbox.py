@@ -23,9 +23,6 @@ from pytest_asyncdb.isolation.turns import Turns
 from pytest_asyncdb.isolation.unit import Unit
 from pytest_asyncdb.isolation.work import Call
 
-#: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
-__tracebackhide__ = True
-
 #: SQLAlchemy numbers its savepoints for each connection; on one connection the names would clash.
 _SAVEPOINT = re.compile(r"\bsa_savepoint_(\d+)\b")
 

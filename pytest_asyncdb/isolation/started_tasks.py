@@ -82,7 +82,6 @@ class StartedTasks:
 
         @functools.wraps(function)
         async def in_test(*args: Any, **kwargs: Any) -> Any:
-            __tracebackhide__ = True
             _STARTED_IN.set(self)
             try:
                 return await function(*args, **kwargs)

@@ -19,9 +19,6 @@ from pytest_asyncdb._engines.asyncio_internals import pause, resume, running_tas
 from pytest_asyncdb._engines.host_loop import HostLoop
 from pytest_asyncdb.isolation.dbapi import FETCHES, Checkout, Cursor
 
-#: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
-__tracebackhide__ = True
-
 T = TypeVar("T")
 
 #: Methods of cursors that await, besides the fetches of a stream.

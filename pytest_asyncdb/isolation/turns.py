@@ -11,9 +11,6 @@ from pytest_asyncdb._engines.asyncio_internals import resolve, running_loop
 from pytest_asyncdb._engines.sqlalchemy_internals import raise_as_dbapi_error
 from pytest_asyncdb.isolation.work import Work
 
-#: pytest leaves the plugin's frames out of the tracebacks of drivers' errors.
-__tracebackhide__ = True
-
 
 class Shared(Protocol):
     """A checkout that several tasks may use; see ``dbapi.Checkout``."""

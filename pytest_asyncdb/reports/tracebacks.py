@@ -1,4 +1,4 @@
-"""Tracebacks of database errors with the user's lines only.
+"""Tracebacks of errors that went through a database library, with the user's lines only.
 
 pytest leaves out the frames of modules that ask for it, which SQLAlchemy and the drivers do not.
 ``--full-trace`` shows all frames.
@@ -12,16 +12,17 @@ from types import TracebackType
 
 from pytest_asyncdb.reports.causes import DRIVERS, chain, is_of_database
 
+_OURS = "pytest_asyncdb"
 #: Packages and modules whose frames are left out.
-_LEFT_OUT = frozenset({"sqlalchemy", "greenlet", "contextlib", "pytest_asyncdb", *DRIVERS})
+_LEFT_OUT = frozenset({"sqlalchemy", "greenlet", "contextlib", _OURS, *DRIVERS})
 
 
 @contextlib.contextmanager
 def shortened(error: BaseException) -> Iterator[None]:
-    """Show pytest the user's lines of a database error, and the driver's error only as a part of
-    SQLAlchemy's message."""
+    """Show pytest the user's lines of an error of the database or from below the plugin's frames,
+    and the driver's error only as a part of SQLAlchemy's message."""
     errors = list(chain(error))
-    if not any(is_of_database(one) for one in errors):
+    if not any(is_of_database(one) or _OURS in map(_package, _entries(one)) for one in errors):
         yield
         return
     hidden = []
@@ -48,7 +49,7 @@ def _is_explained(error: BaseException | None) -> bool:
 def _shorten(error: BaseException) -> None:
     """Unlink the frames that are left out."""
     first = error.__traceback__
-    kept = [one for one in _entries(first) if not _is_left_out(one)]
+    kept = [one for one in _entries(error) if _package(one) not in _LEFT_OUT]
     error.__traceback__ = kept[0] if kept else None
     if first is None or not kept:
         return
@@ -58,11 +59,12 @@ def _shorten(error: BaseException) -> None:
             one.tb_next = following
 
 
-def _entries(traceback: TracebackType | None) -> Iterator[TracebackType]:
+def _entries(error: BaseException) -> Iterator[TracebackType]:
+    traceback = error.__traceback__
     while traceback is not None:
         yield traceback
         traceback = traceback.tb_next
 
 
-def _is_left_out(entry: TracebackType) -> bool:
-    return str(entry.tb_frame.f_globals.get("__name__")).partition(".")[0] in _LEFT_OUT
+def _package(entry: TracebackType) -> str:
+    return str(entry.tb_frame.f_globals.get("__name__")).partition(".")[0]

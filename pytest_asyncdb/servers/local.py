@@ -85,7 +85,7 @@ class LocalProvider(ServerProvider):
         inputs = programs.inputs(recipe)
 
         def words() -> list[str]:
-            return [backend.name, self.name, *inputs, *recipe.serve(programs.place(""), 0)]
+            return [backend.name, self.name, *inputs, *recipe.command(programs.place(""), 0)]
 
         @contextlib.contextmanager
         def start(owner: Owner) -> Iterator[tuple[Server, Keep]]:
@@ -151,7 +151,7 @@ class _Start:
         for left in reversed(range(_PORTS)):
             port = _free_port()
             server = dataclasses.replace(self.server, host="127.0.0.1", port=port)
-            self.supervisor.start(self.recipe.serve(self.place, port), self.recipe.stop)
+            self.supervisor.start(self.recipe.command(self.place, port), self.recipe.stop)
             try:
                 text, _ = wait_until_ready(server, self.backend, self.driver, _START, self._check)
                 return dataclasses.replace(server, version=self.backend.version_of(text))

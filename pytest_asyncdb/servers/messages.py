@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_asyncdb.errors import ServerStartError, ServerUnavailable
+from pytest_asyncdb.errors import ServerStartError
 
 
 def server_start(label: str, provider: str, what: str, output: str) -> ServerStartError:
@@ -18,16 +18,6 @@ def server_start(label: str, provider: str, what: str, output: str) -> ServerSta
         f"the {label} server of provider {provider} did not start",
         [what, *(f"| {line}" for line in lines)],
         [f"read its output above, or use another provider: --asyncdb-server={other}"],
-        "Seen:",
-    )
-
-
-def cannot_keep(error: BaseException) -> ServerUnavailable:
-    """The user's cache, where later runs look for a server, is not writable."""
-    return ServerUnavailable(
-        "no server can be kept for later runs (--asyncdb-reuse)",
-        [f"{type(error).__name__}: {error}"],
-        ["set XDG_CACHE_HOME to a folder that is writable", "leave out --asyncdb-reuse"],
         "Seen:",
     )
 

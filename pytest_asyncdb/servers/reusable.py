@@ -27,9 +27,8 @@ from pytest_asyncdb._system.cache_dir import cache_folder, key_of, private_folde
 from pytest_asyncdb._system.file_lock import lock
 from pytest_asyncdb._system.process_identity import Owner
 from pytest_asyncdb.abc import Server, ServerProvider
-from pytest_asyncdb.errors import AsyncdbError
+from pytest_asyncdb.errors import AsyncdbError, ServerUnavailable
 from pytest_asyncdb.servers.docker_api import engine_address, is_running, remove_container
-from pytest_asyncdb.servers.messages import cannot_keep
 from pytest_asyncdb.servers.server_folders import remove_folder
 
 #: Seconds without use after which a server is idle, and the same if it holds databases of failed
@@ -224,4 +223,9 @@ def _cache_is_writable() -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        raise cannot_keep(error) from error
+        raise ServerUnavailable(
+            "no server can be kept for later runs (--asyncdb-reuse)",
+            [f"{type(error).__name__}: {error}"],
+            ["set XDG_CACHE_HOME to a folder that is writable", "leave out --asyncdb-reuse"],
+            "Seen:",
+        ) from error
