@@ -15,18 +15,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from pytest_asyncdb import errors
+from pytest_asyncdb._config import specs
 from pytest_asyncdb._config.ini_file import ini_name, read_line, refuse_unknown_lines
 from pytest_asyncdb._config.option_table import OPTIONS, PROVIDERS, Option
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._config.server_options import parse_images, parse_server_settings
-from pytest_asyncdb._config.specs import (
-    parse_databases,
-    parse_spec,
-    parse_specs,
-    split_words,
-    unknown_word,
-    versioned,
-)
 from pytest_asyncdb._config.urls import check_host, parse_url
 from pytest_asyncdb._system.import_string import split_name
 from pytest_asyncdb.abc import BackendSpec, Sourced
@@ -95,11 +88,11 @@ class Settings(NamedTuple):
 
     def url(self, spec: BackendSpec) -> Sourced[str] | None:
         """The URL that the user gave for *spec*: for its version, else for its backend."""
-        return self.urls.get(versioned(spec), self.urls.get(spec.backend))
+        return self.urls.get(specs.versioned(spec), self.urls.get(spec.backend))
 
     def image(self, spec: BackendSpec) -> Sourced[str] | None:
         """The image that the user gave for *spec*: for its version, else for its backend."""
-        return self.images.get(versioned(spec), self.images.get(spec.backend))
+        return self.images.get(specs.versioned(spec), self.images.get(spec.backend))
 
 
 def read_settings(config: pytest.Config, registry: Registry) -> Settings:
@@ -114,12 +107,12 @@ def read_settings(config: pytest.Config, registry: Registry) -> Settings:
         if not option.repeated:
             value = _read(config, option)
             values[option.name] = value.value.lower() in _YES if option.is_switch else value
-    specs = parse_specs(values.pop("backends"), registry)
-    databases = parse_databases(values.pop("databases"), registry)
+    backends = specs.parse_specs(values.pop("backends"), registry)
+    databases = specs.parse_databases(values.pop("databases"), registry)
     settings = Settings(
-        specs=specs,
+        specs=backends,
         databases=databases,
-        images=parse_images(values.pop("image"), (*specs, *databases.values()), registry),
+        images=parse_images(values.pop("image"), (*backends, *databases.values()), registry),
         server_settings=parse_server_settings(values.pop("server_settings"), registry),
         extensions=tuple(values.pop("extensions").value.replace(",", " ").split()),
         urls=dict(_urls(config, registry)),
@@ -146,8 +139,8 @@ def check_hosts(settings: Settings) -> None:
     Raises:
         ConfigError: This run would use such a URL.
     """
-    specs = [s for s in settings.all_specs if settings.provider(s.backend).value in ("auto", "url")]
-    for url in dict.fromkeys(url for spec in specs if (url := settings.url(spec)) is not None):
+    used = [s for s in settings.all_specs if settings.provider(s.backend).value in ("auto", "url")]
+    for url in dict.fromkeys(url for spec in used if (url := settings.url(spec)) is not None):
         check_host(url, settings.allow_hosts.value)
 
 
@@ -167,7 +160,7 @@ def _read(config: pytest.Config, option: Option) -> Sourced[str]:
         word, allowed = word.lower(), (*_YES, *_NO)
     if allowed and word not in (*allowed, option.default):
         what = f"value of asyncdb_{option.name}"
-        raise unknown_word(what, value.value, value.source, allowed)
+        raise specs.unknown_word(what, value.value, value.source, allowed)
     return value
 
 
@@ -175,11 +168,11 @@ def _providers(written: Sourced[str], registry: Registry) -> dict[str, Sourced[s
     """Parse ``[BACKEND=]PROVIDER``, separated by commas."""
     providers = {"*": Sourced("auto", "default")}
     allowed = list(dict.fromkeys([*PROVIDERS, *registry.providers]))
-    for word in split_words(written.value):
+    for word in specs.split_words(written.value):
         name, _, provider = word.rpartition("=")
         if provider not in allowed:
-            raise unknown_word("server provider", provider, written.source, PROVIDERS)
-        key = parse_spec(name, written.source, registry).backend if name else "*"
+            raise specs.unknown_word("server provider", provider, written.source, PROVIDERS)
+        key = specs.parse_spec(name, written.source, registry).backend if name else "*"
         providers[key] = Sourced(provider, written.source)
     return providers
 
@@ -206,7 +199,7 @@ def _migrations(config: pytest.Config, written: Sourced[str]) -> Sourced[Mapping
     """The paths of Alembic's configurations, which are relative to the ini file's folder."""
     folder = config.inipath.parent if config.inipath is not None else config.rootpath
     found: dict[str | None, Path] = {}
-    for name, word in map(split_name, split_words(written.value)):
+    for name, word in map(split_name, specs.split_words(written.value)):
         found[name] = folder / word
         if not found[name].is_file():
             raise errors.ConfigError(

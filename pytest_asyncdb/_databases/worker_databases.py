@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import functools
 import queue
 import threading
@@ -27,6 +28,7 @@ from pytest_asyncdb.abc import Database, DatabaseRef, Restorer
 _Work = Callable[[], Coroutine[Any, Any, Any]]
 
 
+@dataclasses.dataclass(eq=False)
 class WorkerDatabase(Database):
     """A worker's databases: made at first use, dropped when discarded.
 
@@ -34,21 +36,16 @@ class WorkerDatabase(Database):
         one_connection: See :attr:`pytest_asyncdb.abc.Isolation.one_connection`.
     """
 
-    def __init__(
-        self,
-        provisioner: Provisioner,
-        plan: SchemaPlan,
-        engine_options: Mapping[str, Any],
-        one_connection: bool,
-    ) -> None:
-        self.server = provisioner.server
-        self.backend = provisioner.backend
-        self.driver = provisioner.driver
-        self.idle_limit = provisioner.idle_limit
-        self.engine_options = engine_options
-        self._provisioner = provisioner
-        self._plan = plan
-        self._one_connection = one_connection
+    provisioner: Provisioner
+    plan: SchemaPlan
+    engine_options: Mapping[str, Any]
+    one_connection: bool
+
+    def __post_init__(self) -> None:
+        self.server = self.provisioner.server
+        self.backend = self.provisioner.backend
+        self.driver = self.provisioner.driver
+        self.idle_limit = self.provisioner.idle_limit
         self._shared: DatabaseRef | None = None
         self._reference: DatabaseRef | None = None
         self._copies: _Copies | None = None
@@ -59,7 +56,7 @@ class WorkerDatabase(Database):
 
     @contextlib.contextmanager
     def restorer(self, copy: DatabaseRef | None = None) -> Iterator[Restorer]:
-        run = self._provisioner.run
+        run = self.provisioner.run
         database = copy or self._share()
         sql = AutocommitConnection(database.url, self.driver, self.driver.connect_args(self.server))
         try:
@@ -86,24 +83,24 @@ class WorkerDatabase(Database):
     def discard(self) -> None:
         shared, self._shared = self._shared, None
         if shared is not None:
-            self._provisioner.run(self._provisioner.drop(shared))
+            self.provisioner.run(self.provisioner.drop(shared))
 
     def copy(self, prefetch: int, prefetched: Callable[[DatabaseRef], None]) -> DatabaseRef:
-        if self._provisioner.in_process:
-            return self._copy(self._one_connection)
+        if self.provisioner.in_process:
+            return self._copy(self.one_connection)
         if self._copies is None:
-            self._copies = _Copies(self._provisioner, self._template)
+            self._copies = _Copies(self.provisioner, self._template)
         return self._copies.take(prefetch, prefetched)
 
     def drop(self, copy: DatabaseRef) -> None:
         if self._copies is None:
-            self._provisioner.run(self._provisioner.drop(copy))
+            self.provisioner.run(self.provisioner.drop(copy))
         else:
             self._copies.drop(copy)
 
     def keep(self, copy: DatabaseRef | None = None) -> DatabaseRef | Exception:
         try:
-            return self._provisioner.keep(copy or self._share())
+            return self.provisioner.keep(copy or self._share())
         except Exception as error:
             return error
 
@@ -119,16 +116,16 @@ class WorkerDatabase(Database):
 
     def _share(self) -> DatabaseRef:
         if self._shared is None:
-            self._shared = self._copy(self._one_connection)
+            self._shared = self._copy(self.one_connection)
         return self._shared
 
     def _copy(self, one_connection: bool) -> DatabaseRef:
-        copying = self._provisioner.copy(self._template, one_connection=one_connection)
-        return self._provisioner.run(copying)
+        copying = self.provisioner.copy(self._template, one_connection=one_connection)
+        return self.provisioner.run(copying)
 
     @functools.cached_property
     def _template(self) -> Template:
-        return self._provisioner.template(self._plan, self.engine_options)
+        return self.provisioner.template(self.plan, self.engine_options)
 
 
 class _Copies:

@@ -7,15 +7,7 @@ from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any
 
-from pytest_asyncdb._databases.plan import (
-    MAIN,
-    SchemaPlan,
-    as_metadata,
-    as_seeds,
-    by_database,
-    refuse_generator,
-    unknown_database,
-)
+from pytest_asyncdb._databases import plan
 from pytest_asyncdb._run import messages
 from pytest_asyncdb._run.run import Run
 from pytest_asyncdb.abc import BackendSpec, View, ViewRequest
@@ -31,7 +23,7 @@ def read_plans(
     migrate: Any,
     seed: Any,
     session_options: Mapping[str, Any],
-) -> dict[str, SchemaPlan]:
+) -> dict[str, plan.SchemaPlan]:
     """What shapes each of a test's databases, by name; the first is that of the fixtures.
 
     Args:
@@ -41,30 +33,31 @@ def read_plans(
     Raises:
         AsyncdbError: One of the values is wrong.
     """
-    names = [*map(str, metadata)] if isinstance(metadata, Mapping) and metadata else [MAIN]
+    names = [*map(str, metadata)] if isinstance(metadata, Mapping) and metadata else [plan.MAIN]
     for name, own in run.settings.databases.items():
         if name not in names:
-            raise unknown_database(name, names, own.source)
+            raise plan.unknown_database(name, names, own.source)
     if (bound := run.settings.databases.get(names[0])) is not None:
         raise messages.first_database_bound(names[0], bound)
     extensions = run.settings.extensions
     if not schema:
         return {
-            name: SchemaPlan(empty=True, database=name, extensions=extensions) for name in names
+            name: plan.SchemaPlan(empty=True, database=name, extensions=extensions)
+            for name in names
         }
     if metadata is NOT_GIVEN and migrate is None:
         raise messages.no_metadata()
-    given = by_database(None if metadata is NOT_GIVEN else metadata, names, "asyncdb_metadata")
-    migrations = by_database(migrate, names, "asyncdb_migrate")
-    seeds = by_database(seed, names, "asyncdb_seed")
+    given = plan.by_database(None if metadata is NOT_GIVEN else metadata, names, "asyncdb_metadata")
+    migrations = plan.by_database(migrate, names, "asyncdb_migrate")
+    seeds = plan.by_database(seed, names, "asyncdb_seed")
     plans = {}
     for name in names:
         builds: Callable[..., Any] | None = migrations.get(name)
-        refuse_generator(builds, "asyncdb_migrate")
-        plans[name] = SchemaPlan(
-            as_metadata(given[name], "the fixture asyncdb_metadata"),
+        plan.refuse_generator(builds, "asyncdb_migrate")
+        plans[name] = plan.SchemaPlan(
+            plan.as_metadata(given[name], "the fixture asyncdb_metadata"),
             builds,
-            as_seeds(seeds.get(name)),
+            plan.as_seeds(seeds.get(name)),
             database=name,
             inputs=(*run.settings.inputs, *chain.from_iterable(run.settings.seed.values())),
             extensions=extensions,
@@ -76,7 +69,7 @@ def read_plans(
 def open_views(
     run: Run,
     spec: BackendSpec,
-    plans: Mapping[str, SchemaPlan],
+    plans: Mapping[str, plan.SchemaPlan],
     engine_options: Mapping[str, Any],
     isolation: str,
     request: ViewRequest,
@@ -84,11 +77,11 @@ def open_views(
     """All of them, or none and the error."""
     views: dict[str, View] = {}
     with contextlib.ExitStack() as stack:
-        for name, plan in plans.items():
+        for name, one in plans.items():
             own = run.settings.databases.get(name, spec)
             # Arguments of one DBMS's driver mean nothing to another's.
             options = engine_options if own.backend == spec.backend else {}
-            views[name] = run.view(own, plan, options, isolation, request)
+            views[name] = run.view(own, one, options, isolation, request)
             stack.callback(views[name].close)
         stack.pop_all()
     return views

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pytest
     from sqlalchemy import MetaData
 
+    from pytest_asyncdb import abc
     from pytest_asyncdb._databases.plan import SchemaPlan
     from pytest_asyncdb._databases.provisioner import Provisioner
     from pytest_asyncdb._databases.worker_databases import WorkerDatabase
@@ -35,16 +36,6 @@ if TYPE_CHECKING:
     from pytest_asyncdb._run.redirect import Redirector
     from pytest_asyncdb._run.server_choice import ServerChoice
     from pytest_asyncdb._run.worker_channel import ChannelServers
-    from pytest_asyncdb.abc import (
-        Backend,
-        BackendSpec,
-        DatabaseRef,
-        Driver,
-        Isolation,
-        Server,
-        View,
-        ViewRequest,
-    )
 
 
 class Run:
@@ -72,8 +63,8 @@ class Run:
         self.late: list[tuple[str, str, str]] = []
         #: Closes what this process has opened.
         self._stack = contextlib.ExitStack()
-        self._strategies: dict[Any, tuple[Isolation, WorkerDatabase]] = {}
-        self._provisioners: dict[BackendSpec, Provisioner] = {}
+        self._strategies: dict[Any, tuple[abc.Isolation, WorkerDatabase]] = {}
+        self._provisioners: dict[abc.BackendSpec, Provisioner] = {}
         said = self.settings.metadata, self.settings.migrations, self.settings.other_engines
         if any(one.source != "default" for one in (self.settings.app_engines, *said)):
             self.redirector.active = True
@@ -165,24 +156,24 @@ class Run:
         self._stack.callback(host.close)
         return host
 
-    def backend(self, spec: BackendSpec) -> Backend:
+    def backend(self, spec: abc.BackendSpec) -> abc.Backend:
         return self.registry.backend(spec.backend)
 
-    def driver(self, spec: BackendSpec) -> Driver:
+    def driver(self, spec: abc.BackendSpec) -> abc.Driver:
         return self.choice.driver(spec)
 
-    def server(self, spec: BackendSpec) -> Server:
+    def server(self, spec: abc.BackendSpec) -> abc.Server:
         """The server for *spec*; waits for it."""
         return self.servers.get(spec)
 
     def view(
         self,
-        spec: BackendSpec,
+        spec: abc.BackendSpec,
         plan: SchemaPlan,
         engine_options: Mapping[str, Any],
         isolation: str,
-        request: ViewRequest,
-    ) -> View:
+        request: abc.ViewRequest,
+    ) -> abc.View:
         """Open a test's view of its database.
 
         Tests with the same backend, plan, options and strategy share a database. A child that was
@@ -222,7 +213,7 @@ class Run:
         found = self._tables.items()
         return [t.name for one, names in found for key, t in one.tables.items() if key not in names]
 
-    def _provisioner(self, spec: BackendSpec) -> Provisioner:
+    def _provisioner(self, spec: abc.BackendSpec) -> Provisioner:
         if spec not in self._provisioners:
             from pytest_asyncdb._databases.connection_limit import idle_limit
             from pytest_asyncdb._databases.provisioner import Provisioner
@@ -269,7 +260,9 @@ class Run:
 
         selector_loop.run(drop_leftovers(one.server, one.backend, one.driver, one.prefix))
 
-    def keep(self, kept: DatabaseRef | Exception, spec: BackendSpec, test: str) -> tuple[bool, str]:
+    def keep(
+        self, kept: abc.DatabaseRef | Exception, spec: abc.BackendSpec, test: str
+    ) -> tuple[bool, str]:
         """Record that a failed test's database was kept.
 
         Returns:
@@ -288,7 +281,7 @@ class Run:
             return False, in_short(error)
         return True, command
 
-    def why_not_kept(self, spec: BackendSpec) -> str | None:
+    def why_not_kept(self, spec: abc.BackendSpec) -> str | None:
         """Why no further database of *spec* can be kept; None: it can."""
         from pytest_asyncdb._databases.kept_databases import MOST
 

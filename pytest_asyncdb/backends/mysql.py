@@ -6,21 +6,11 @@ in ``mysql_drivers.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from pytest_asyncdb.abc import (
-    Backend,
-    Capabilities,
-    ContainerRecipe,
-    Copier,
-    DatabaseRef,
-    LocalPlace,
-    LocalRecipe,
-    Restorer,
-    Server,
-    Sql,
-)
+from pytest_asyncdb import abc
 from pytest_asyncdb.backends.mysql_drivers import Aiomysql, Asyncmy
 from pytest_asyncdb.backends.mysql_dump import make_copier
 from pytest_asyncdb.backends.mysql_reset import MySQLRestorer
@@ -58,12 +48,12 @@ def _escaped(value: str) -> str:
     return value.replace("\\", r"\\").replace('"', r"\"")
 
 
-class _MySQLFamily(Backend):
+class _MySQLFamily(abc.Backend):
     dialect = "mysql"
     schemas_are_databases = True
     url_query: ClassVar[Mapping[str, str]] = {"charset": "utf8mb4"}
     drivers = (Asyncmy, Aiomysql)
-    capabilities = Capabilities(
+    capabilities = abc.Capabilities(
         transactional_ddl=False,
         several_connections=True,
         sequences_roll_back=False,
@@ -97,13 +87,17 @@ class _MySQLFamily(Backend):
     def create_database(self, name: str) -> Sequence[str]:
         return (f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4",)
 
-    async def copier(self, sql: Sql, template: str, server: Server) -> Copier:
+    async def copier(self, sql: abc.Sql, template: str, server: abc.Server) -> abc.Copier:
         return await make_copier(sql, template)
 
-    def restorer(self, sql: Sql, database: DatabaseRef, template: DatabaseRef) -> Restorer:
+    def restorer(
+        self, sql: abc.Sql, database: abc.DatabaseRef, template: abc.DatabaseRef
+    ) -> abc.Restorer:
         return MySQLRestorer(sql, database.name, template.name)
 
-    def client_command(self, server: Server, file: str, database: str) -> tuple[Sequence[str], str]:
+    def client_command(
+        self, server: abc.Server, file: str, database: str
+    ) -> tuple[Sequence[str], str]:
         words = {"host": server.host, "port": server.port, "user": server.user}
         words |= {"password": server.password, "socket": dict(server.query).get("unix_socket")}
         # A client takes "localhost" for a socket, a driver for an address.
@@ -112,7 +106,7 @@ class _MySQLFamily(Backend):
         command = (self.name, f"--defaults-extra-file={file}", database)
         return command, "".join(["[client]\n", *lines])
 
-    def drop_database(self, name: str, server: Server) -> Sequence[str]:
+    def drop_database(self, name: str, server: abc.Server) -> Sequence[str]:
         return (f"DROP DATABASE IF EXISTS `{name}`",)
 
     def end_connections(self, database: str) -> Sequence[str]:
@@ -125,7 +119,7 @@ class _MySQLFamily(Backend):
             f"schemata_extensions WHERE schema_name = '{database}' AND options LIKE '%=1%' */"
         )
 
-    def stop_events(self, database: str, server: Server) -> Sequence[str]:
+    def stop_events(self, database: str, server: abc.Server) -> Sequence[str]:
         if server.managed:  # see _THROW_AWAY
             return ()
         return (
@@ -166,19 +160,19 @@ class _MySQLFamily(Backend):
         return ("SET SESSION wait_timeout = 86400",)
 
 
-def _as_root(place: LocalPlace) -> tuple[str, ...]:
+def _as_root(place: abc.LocalPlace) -> tuple[str, ...]:
     """The option that the programs demand as root, and refuse otherwise."""
     return ("--user=root",) if place.root else ()
 
 
-def _initialise_mysql(place: LocalPlace) -> list[str]:
+def _initialise_mysql(place: abc.LocalPlace) -> list[str]:
     return [
         *(place.programs["mysqld"], "--no-defaults", *_as_root(place)),
         *("--initialize-insecure", f"--datadir={place.data}"),
     ]
 
 
-def _initialise_mariadb(place: LocalPlace) -> list[str]:
+def _initialise_mariadb(place: abc.LocalPlace) -> list[str]:
     return [
         *(place.programs["mariadb-install-db"], "--no-defaults", *_as_root(place)),
         *(f"--datadir={place.data}", "--auth-root-authentication-method=normal"),
@@ -186,47 +180,36 @@ def _initialise_mariadb(place: LocalPlace) -> list[str]:
     ]
 
 
-def _local(
-    programs: tuple[str, ...],
-    folders: tuple[str, ...],
-    initialise: Callable[[LocalPlace], list[str]],
-    option: str,
-    recognises: Callable[[str], bool],
-) -> LocalRecipe:
-    """A recipe for local programs.
-
-    Args:
-        option: One that only this server needs.
-    """
-
-    def serve(place: LocalPlace, port: int) -> list[str]:
-        return [
-            *(place.programs[programs[0]], "--no-defaults", *_as_root(place)),
-            *(f"--datadir={place.data}", f"--tmpdir={place.data}"),
-            *(f"--init-file={place.credentials}", f"--port={port}", "--bind-address=127.0.0.1"),
-            # Relative to the data folder, as the path of a socket must be short.
-            *("--socket=socket", "--pid-file=pid"),
-            *(*_THROW_AWAY, option),
-        ]
-
-    return LocalRecipe(
-        programs=programs,
-        folders=folders,
-        version_command=("--no-defaults", "--version"),
-        initialise=initialise,
-        serve=serve,
-        # MySQL has only the first account, and resolves names, so that 127.0.0.1 is localhost.
-        credentials="".join(
-            f"ALTER USER IF EXISTS 'root'@'{host}' IDENTIFIED BY '{{password}}';\n"
-            for host in ("localhost", "127.0.0.1", "::1")
-        ),
-        recognises=recognises,
-    )
+def _serve(program: str, option: str, place: abc.LocalPlace, port: int) -> list[str]:
+    """The command of the server; *option* is one that only it needs."""
+    return [
+        *(place.programs[program], "--no-defaults", *_as_root(place)),
+        *(f"--datadir={place.data}", f"--tmpdir={place.data}"),
+        *(f"--init-file={place.credentials}", f"--port={port}", "--bind-address=127.0.0.1"),
+        # Relative to the data folder, as the path of a socket must be short.
+        *("--socket=socket", "--pid-file=pid"),
+        *(*_THROW_AWAY, option),
+    ]
 
 
-def _container(image: str, tag: str) -> ContainerRecipe:
+_LOCAL = abc.LocalRecipe(
+    programs=("mysqld",),
+    folders=("/usr/sbin", "/usr/local/mysql/bin", "/opt/homebrew/opt/mysql*/bin"),
+    version_command=("--no-defaults", "--version"),
+    initialise=_initialise_mysql,
+    serve=functools.partial(_serve, "mysqld", "--mysqlx=OFF"),
+    # MySQL has only the first account, and resolves names, so that 127.0.0.1 is localhost.
+    credentials="".join(
+        f"ALTER USER IF EXISTS 'root'@'{host}' IDENTIFIED BY '{{password}}';\n"
+        for host in ("localhost", "127.0.0.1", "::1")
+    ),
+    recognises=lambda line: "MariaDB" not in line,
+)
+
+
+def _container(image: str, tag: str) -> abc.ContainerRecipe:
     prefix = image.upper()
-    return ContainerRecipe(
+    return abc.ContainerRecipe(
         image=image,
         tag=tag,
         port=3306,
@@ -247,13 +230,7 @@ class MySQL(_MySQLFamily):
     oldest = "8.0"
     schemes = ("mysql",)
     free_connections_query = _FREE_CONNECTIONS.format(status="performance_schema.global_status")
-    local = _local(
-        programs=("mysqld",),
-        folders=("/usr/sbin", "/usr/local/mysql/bin", "/opt/homebrew/opt/mysql*/bin"),
-        initialise=_initialise_mysql,
-        option="--mysqlx=OFF",
-        recognises=lambda line: "MariaDB" not in line,
-    )
+    local = _LOCAL
     container = _container("mysql", "9.7")
 
 
@@ -266,11 +243,11 @@ class MariaDB(_MySQLFamily):
     dialect = "mariadb"
     schemes = ("mariadb",)
     free_connections_query = _FREE_CONNECTIONS.format(status="information_schema.global_status")
-    local = _local(
+    local = _LOCAL._replace(
         programs=("mariadbd", "mariadb-install-db"),
         folders=("/usr/sbin", "/usr/bin", "/opt/homebrew/opt/mariadb*/bin"),
         initialise=_initialise_mariadb,
-        option="--skip-name-resolve",
+        serve=functools.partial(_serve, "mariadbd", "--skip-name-resolve"),
         recognises=lambda line: "MariaDB" in line,
     )
     container = _container("mariadb", "11.8")

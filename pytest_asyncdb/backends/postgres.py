@@ -10,18 +10,7 @@ import re
 import sys
 from collections.abc import Sequence
 
-from pytest_asyncdb.abc import (
-    Backend,
-    Capabilities,
-    ContainerRecipe,
-    Copier,
-    DatabaseRef,
-    LocalPlace,
-    LocalRecipe,
-    Restorer,
-    Server,
-    Sql,
-)
+from pytest_asyncdb import abc
 from pytest_asyncdb.backends import postgres_settings
 from pytest_asyncdb.backends.postgres_copy import FREE_TO_DROP, properties
 from pytest_asyncdb.backends.postgres_drivers import Asyncpg, Psycopg
@@ -71,7 +60,7 @@ def _environment(tag: str) -> dict[str, str]:
     }
 
 
-def _initialise(place: LocalPlace) -> list[str]:
+def _initialise(place: abc.LocalPlace) -> list[str]:
     return [
         *(place.programs["initdb"], "-D", place.data, "-U", "postgres"),
         *("-E", "UTF8", f"--locale={_LOCALE}", "--no-sync", "--no-instructions"),
@@ -80,7 +69,7 @@ def _initialise(place: LocalPlace) -> list[str]:
     ]
 
 
-def _serve(place: LocalPlace, port: int) -> list[str]:
+def _serve(place: abc.LocalPlace, port: int) -> list[str]:
     settings = (
         f"port={port}",
         "listen_addresses=127.0.0.1",
@@ -119,7 +108,7 @@ def _quoted(value: str) -> str:
     return "'" + value.replace("\\", r"\\").replace("'", r"\'") + "'"
 
 
-class Postgres(Backend):
+class Postgres(abc.Backend):
     """PostgreSQL 14 and newer.
 
     ``DROP DATABASE … WITH (FORCE)`` is of version 13, ``initdb --no-instructions`` of 14.
@@ -138,7 +127,7 @@ class Postgres(Backend):
     schemes = ("postgresql", "postgres")
     oldest = "14"
     drivers = (Asyncpg, Psycopg)
-    capabilities = Capabilities(
+    capabilities = abc.Capabilities(
         transactional_ddl=True, several_connections=True, sequences_roll_back=False, schemas=True
     )
     deferred_query = "SELECT EXISTS (SELECT FROM pg_constraint WHERE condeferrable)"
@@ -172,7 +161,7 @@ class Postgres(Backend):
     tuning = "no fsync, no full-page writes"
     user = "postgres"
     maintenance = "postgres"
-    local = LocalRecipe(
+    local = abc.LocalRecipe(
         programs=("postgres", "initdb"),
         folders=(
             "/usr/lib/postgresql/*/bin",
@@ -187,7 +176,7 @@ class Postgres(Backend):
         refuses_root=True,
         recognises=lambda line: "PostgreSQL" in line,
     )
-    container = ContainerRecipe(
+    container = abc.ContainerRecipe(
         image="postgres",
         tag="17",
         port=5432,
@@ -202,14 +191,18 @@ class Postgres(Backend):
     def setting_query(self, name: str) -> str:
         return f"SELECT current_setting('{name}', true)"
 
-    async def after_create(self, sql: Sql, server: Server, extensions: Sequence[str]) -> None:
+    async def after_create(
+        self, sql: abc.Sql, server: abc.Server, extensions: Sequence[str]
+    ) -> None:
         await create_extensions(sql, self, server, extensions)
 
     local_settings = staticmethod(postgres_settings.local_settings)
     at_commit = staticmethod(postgres_settings.at_commit)
     keep_setting = staticmethod(postgres_settings.keep_and_put_back)
 
-    def client_command(self, server: Server, file: str, database: str) -> tuple[Sequence[str], str]:
+    def client_command(
+        self, server: abc.Server, file: str, database: str
+    ) -> tuple[Sequence[str], str]:
         words = {"host": server.host, "port": server.port, "user": server.user}
         words |= {key: value for key, value in server.query if key in _LIBPQ}
         words |= {"dbname": database, "passfile": file}
@@ -223,7 +216,7 @@ class Postgres(Backend):
     def create_database(self, name: str) -> Sequence[str]:
         return (f'CREATE DATABASE "{name}"',)
 
-    def drop_database(self, name: str, server: Server) -> Sequence[str]:
+    def drop_database(self, name: str, server: abc.Server) -> Sequence[str]:
         return (f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)',)
 
     def drop_again(self, name: str) -> Sequence[str]:
@@ -231,7 +224,7 @@ class Postgres(Backend):
         # without it DROP ends autovacuum, whoever asks.
         return (*self.end_idle(name), f'DROP DATABASE IF EXISTS "{name}"')
 
-    async def copier(self, sql: Sql, template: str, server: Server) -> Copier:
+    async def copier(self, sql: abc.Sql, template: str, server: abc.Server) -> abc.Copier:
         # WAL_LOG, the default since 15, writes each page twice. On an external server, which may
         # be large, the checkpoints of FILE_COPY are expensive.
         new = int(server.version.split(".")[0]) >= 15
@@ -240,7 +233,9 @@ class Postgres(Backend):
         create = f'TEMPLATE "{template}"{strategy}'
         return lambda name: (f'CREATE DATABASE "{name}" {create}', *others(name))
 
-    def restorer(self, sql: Sql, database: DatabaseRef, template: DatabaseRef) -> Restorer:
+    def restorer(
+        self, sql: abc.Sql, database: abc.DatabaseRef, template: abc.DatabaseRef
+    ) -> abc.Restorer:
         from pytest_asyncdb.backends.postgres_reset import PostgresRestorer
 
         return PostgresRestorer(sql)

@@ -19,16 +19,7 @@ from collections.abc import Sequence
 
 from pytest_asyncdb._record.row_changes import TEXT_SETTINGS
 from pytest_asyncdb.abc import IDS, LEFT_OPEN, Restorer, Sql
-from pytest_asyncdb.backends.postgres_catalogs import (
-    LEFT,
-    NOTE_DDL,
-    NOTED,
-    OF_DATABASE,
-    OF_SCHEMA,
-    SEQUENCES,
-    TABLES,
-    UNSEEN,
-)
+from pytest_asyncdb.backends import postgres_catalogs
 
 #: The word for changed catalogs.
 _SCHEMA = "schema"
@@ -96,14 +87,14 @@ class PostgresRestorer(Restorer):
             self._replica = True
         except Exception:  # the driver's own: the account may not switch triggers off
             await self._sql.settle(settings)
-        self._schema = OF_SCHEMA
+        self._schema = postgres_catalogs.OF_SCHEMA
         with contextlib.suppress(Exception):  # the extension plpgsql was dropped
             if superuser:
-                await self._sql.script([NOTE_DDL])
-                self._schema = NOTED
-        self._schema += f" UNION ALL {OF_DATABASE}"
-        self.unseen = [word for (word,) in await self._sql.fetch(UNSEEN)]
-        tables = [_Table(*row) for row in await self._sql.fetch(TABLES)]
+                await self._sql.script([postgres_catalogs.NOTE_DDL])
+                self._schema = postgres_catalogs.NOTED
+        self._schema += f" UNION ALL {postgres_catalogs.OF_DATABASE}"
+        self.unseen = [word for (word,) in await self._sql.fetch(postgres_catalogs.UNSEEN)]
+        tables = [_Table(*row) for row in await self._sql.fetch(postgres_catalogs.TABLES)]
         self._tables = {f"table {table.name}": table for table in tables}
         filled = await self._note_rows(tables)
         for number, table in enumerate(filled):
@@ -114,7 +105,7 @@ class PostgresRestorer(Restorer):
         await self._note_rows(filled)
         values = " UNION ALL ".join(
             f"SELECT {_literal(IDS + name)}, last_value || ', ' || is_called FROM {name}"
-            for (name,) in await self._sql.fetch(SEQUENCES)
+            for (name,) in await self._sql.fetch(postgres_catalogs.SEQUENCES)
         )
         self._sequences = dict(await self._sql.fetch(values)) if values else {}
         ((self._catalogs,),) = await self._sql.fetch(
@@ -129,13 +120,13 @@ class PostgresRestorer(Restorer):
                 break
             # The server may not have noticed yet that a connection was closed.
             await self._sql.fetch("SELECT pg_sleep(0.02)")
-            if not await self._sql.fetch(LEFT):
+            if not await self._sql.fetch(postgres_catalogs.LEFT):
                 found = await self._look()
         return found
 
     async def restore(self, changed: Sequence[str]) -> bool:
         if any(word.startswith(LEFT_OPEN) for word in changed):
-            for _, statement in await self._sql.fetch(LEFT):
+            for _, statement in await self._sql.fetch(postgres_catalogs.LEFT):
                 with contextlib.suppress(Exception):  # it has ended meanwhile
                     await self._sql.script([statement])
             changed = await self.changed()
@@ -171,7 +162,7 @@ class PostgresRestorer(Restorer):
         try:
             found = await self._sql.fetch(self._query)
         except Exception:  # the driver's own: a table was dropped, or is locked
-            return [_SCHEMA, *(word for word, _ in await self._sql.fetch(LEFT))]
+            return [_SCHEMA, *(word for word, _ in await self._sql.fetch(postgres_catalogs.LEFT))]
         return [
             word
             for word, seen in found
@@ -198,7 +189,7 @@ class PostgresRestorer(Restorer):
             # One query for all catalogs; several cost 1.5 times as much.
             f"SELECT '{_SCHEMA}', '' FROM ({self._schema}) AS catalogs "
             f"HAVING {self._seen} <> '{self._catalogs}'",
-            LEFT,
+            postgres_catalogs.LEFT,
         ]
         return " UNION ALL ".join(parts)
 

@@ -13,17 +13,7 @@ import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_asyncdb.abc import (
-    LEFT_OPEN,
-    Backend,
-    Capabilities,
-    Closing,
-    DatabaseRef,
-    Driver,
-    Restorer,
-    Side,
-    Sql,
-)
+from pytest_asyncdb import abc
 
 if TYPE_CHECKING:
     import asyncio
@@ -42,7 +32,7 @@ _PRAGMA, _CREATE_VTABLE = 19, 29
 _READING = r"(?i).*_(?:x?info|list)|(?:foreign_key|integrity|quick)_check"
 
 
-class Aiosqlite(Driver):
+class Aiosqlite(abc.Driver):
     """https://aiosqlite.omnilib.dev: sqlite3 in a thread of its own."""
 
     name = "aiosqlite"
@@ -120,7 +110,7 @@ class Aiosqlite(Driver):
             return True
         return False
 
-    async def cancel(self, connection: Any, statement: asyncio.Future[Any], side: Side) -> None:
+    async def cancel(self, connection: Any, statement: asyncio.Future[Any], side: abc.Side) -> None:
         from asyncio import wait
 
         # The thread of aiosqlite may not have begun the statement yet: again until it has ended.
@@ -146,7 +136,7 @@ def _connect(url: URL) -> sqlite3.Connection:
     return connection
 
 
-class SQLiteRestorer(Restorer):
+class SQLiteRestorer(abc.Restorer):
     """Copies the template over the database, which costs less than finding what changed.
 
     Args:
@@ -171,14 +161,14 @@ class SQLiteRestorer(Restorer):
         try:
             self._keeper.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
-            return [f"{LEFT_OPEN}of this process: {error}"]
+            return [f"{abc.LEFT_OPEN}of this process: {error}"]
         self._keeper.rollback()
         if self._number("data_version") == self._version:
             return []
         return ["schema" if self._number("schema_version") != self._schema else "database"]
 
     async def restore(self, changed: Sequence[str]) -> bool:
-        if any(word.startswith(LEFT_OPEN) for word in changed):
+        if any(word.startswith(abc.LEFT_OPEN) for word in changed):
             return False  # it cannot be ended, and backup() would wait for it
         self._template.backup(self._keeper)
         await self.remember()
@@ -190,7 +180,7 @@ class SQLiteRestorer(Restorer):
         return int(number)
 
 
-class SQLite(Backend):
+class SQLite(abc.Backend):
     """SQLite, from Python's own ``sqlite3``."""
 
     name = "sqlite"
@@ -205,7 +195,7 @@ class SQLite(Backend):
     file_suffix = ".sqlite"
     schemes = ("sqlite",)
     drivers = (Aiosqlite,)
-    capabilities = Capabilities(
+    capabilities = abc.Capabilities(
         transactional_ddl=True, several_connections=False, sequences_roll_back=True, schemas=False
     )
 
@@ -231,7 +221,7 @@ class SQLite(Backend):
         query = {"vfs": "memdb", "uri": "true"}
         return URL.create(f"sqlite+{driver}", database=f"file:/{database}", query=query)
 
-    def hold(self, url: URL, source: URL | None = None) -> Closing | None:
+    def hold(self, url: URL, source: URL | None = None) -> abc.Closing | None:
         keeper = _connect(url)
         if source is not None:
             with contextlib.closing(_connect(source)) as template:
@@ -241,13 +231,15 @@ class SQLite(Backend):
     def client_command(self, server: Server, file: str, database: str) -> tuple[Sequence[str], str]:
         return ("sqlite3", file), ""
 
-    def save(self, database: DatabaseRef, path: str) -> None:
+    def save(self, database: abc.DatabaseRef, path: str) -> None:
         import sqlite3
 
         with contextlib.closing(sqlite3.connect(path)) as file:
             database.keeper.backup(file)
 
-    def restorer(self, sql: Sql, database: DatabaseRef, template: DatabaseRef) -> Restorer:
+    def restorer(
+        self, sql: abc.Sql, database: abc.DatabaseRef, template: abc.DatabaseRef
+    ) -> abc.Restorer:
         return SQLiteRestorer(database.keeper, template.keeper)
 
     def create_database(self, name: str) -> Sequence[str]:

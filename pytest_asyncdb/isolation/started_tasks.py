@@ -20,14 +20,7 @@ from typing import Any
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._engines.asyncio_internals import Task, loop_closer
-from pytest_asyncdb._record.call_sites import (
-    lines_of,
-    places_of_error,
-    places_of_task,
-    user_places,
-    user_position,
-    user_task,
-)
+from pytest_asyncdb._record import call_sites
 from pytest_asyncdb._record.statement_log import Place
 from pytest_asyncdb.isolation import messages
 
@@ -67,7 +60,7 @@ class StartedTasks:
         _STARTED_IN.set(self._outer)
         for task in [key() for key in self._used]:
             if task is not None and not task.done():
-                self._leave(task, places_of_task(task))
+                self._leave(task, call_sites.places_of_task(task))
         tasks = [(f"task: {task}", *messages.at(at[:3])) for task, at in self._left.items()]
         return [messages.LEFT_PENDING.of(self.test, *tasks)] if tasks else []
 
@@ -101,8 +94,8 @@ class StartedTasks:
             return
         task.add_done_callback(self._done)
         used[key] = places
-        if not places and (other := user_task(task)) is not task:
-            self.use(other, places_of_task(other))
+        if not places and (other := call_sites.user_task(task)) is not task:
+            self.use(other, call_sites.places_of_task(other))
             used[key] = None
 
     def forget(self, task: Task) -> None:
@@ -123,14 +116,14 @@ class StartedTasks:
         fixtures of the plugin end.
         """
         closer = loop_closer() if threading.get_ident() == self._thread else None
-        if closer is None or user_places(1, closer):
+        if closer is None or call_sites.user_places(1, closer):
             return  # also asyncio.run() in a test ends its tasks itself
         places: Sequence[Place] = ()
         if task.cancelled():
             try:
                 task.result()
             except asyncio.CancelledError as error:
-                places = places_of_error(error)
+                places = call_sites.places_of_error(error)
         self._leave(task, places)
 
 
@@ -143,9 +136,9 @@ def late() -> errors.AsyncdbError | None:
     test = _STARTED_IN.get()
     if test is None or not test.ended:
         return None
-    task, places = user_position()
+    task, places = call_sites.user_position()
     name = task_name(task)
-    test.on_late((test.test, name, "".join(lines_of(places[:1]))))
+    test.on_late((test.test, name, "".join(call_sites.lines_of(places[:1]))))
     return messages.LATE_TASK.of(test.test, f"task: {name}", messages.at(places))
 
 

@@ -42,16 +42,15 @@ class Identity:
     group: int | None = None
 
 
+@dataclasses.dataclass
 class Supervised:
     """One command at a time in a folder that the supervisor removes."""
 
+    process: subprocess.Popen[bytes]
+    identity: Identity
+    folder: str
     #: Has :meth:`stay` been called?
-    stays = False
-
-    def __init__(self, process: subprocess.Popen[bytes], identity: Identity, folder: str) -> None:
-        self.folder = folder
-        self.process = process
-        self._identity = identity
+    stays: bool = False
 
     def tell(self, message: object) -> None:
         """Send a message to the supervisor."""
@@ -63,7 +62,7 @@ class Supervised:
 
     def start(self, command: list[str], stop: str) -> None:
         """Start a command. To end it, the supervisor sends the signal of the name *stop*."""
-        self.tell({"command": [*self._identity.wrap, *command], "stop": stop})
+        self.tell({"command": [*self.identity.wrap, *command], "stop": stop})
 
     def event(self, seconds: float) -> str | None:
         """Return the supervisor's report on the last message; None if there is none in time."""
