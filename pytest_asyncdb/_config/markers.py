@@ -8,7 +8,6 @@ closest marker wins.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +21,6 @@ from pytest_asyncdb.abc import BackendSpec, Capabilities
 
 _KEYS = ("exclude", "isolation", "requires", "schema", "reset_sequences", "reason")
 _CAPABILITIES = Capabilities._fields
-_mistake = functools.partial(unknown_word, kind=errors.MarkerError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,15 +78,18 @@ def read_markers(item: pytest.Item, registry: Registry) -> MarkerOptions:
         *(mark for mark in of_parameter if mark.name == "asyncdb"),
         *item.iter_markers("asyncdb"),
     ):
-        for key, value in _check(mark, where, registry).items():
-            merged.setdefault(key, value)
+        try:
+            checked = _check(mark, where, registry)
+        except errors.ConfigError as error:
+            raise errors.MarkerError(*error.args) from None
+        merged = {**checked, **merged}
     return MarkerOptions(**merged)
 
 
 def _check(mark: pytest.Mark, where: str, registry: Registry) -> dict[str, Any]:
     for key in mark.kwargs:
         if key not in _KEYS:
-            raise _mistake("argument", key, where, _KEYS)
+            raise unknown_word("argument", key, where, _KEYS)
     values = dict(mark.kwargs)
     if mark.args:
         values["backends"] = mark.args
@@ -97,10 +98,10 @@ def _check(mark: pytest.Mark, where: str, registry: Registry) -> dict[str, Any]:
             values[key] = (values[key],)
     for key in values.keys() & {"backends", "exclude"}:
         words = map(str, values[key])
-        values[key] = tuple(parse_spec(word, where, registry, errors.MarkerError) for word in words)
+        values[key] = tuple(parse_spec(word, where, registry) for word in words)
     for name in values.get("requires", ()):
         if name not in _CAPABILITIES:
-            raise _mistake("capability", name, where, _CAPABILITIES)
+            raise unknown_word("capability", name, where, _CAPABILITIES)
     if values.get("isolation", ISOLATIONS[0]) not in ISOLATIONS:
-        raise _mistake("isolation strategy", str(values["isolation"]), where, ISOLATIONS)
+        raise unknown_word("isolation strategy", str(values["isolation"]), where, ISOLATIONS)
     return values

@@ -12,21 +12,15 @@ from pytest_asyncdb.abc import BackendSpec, Sourced
 
 
 def unknown_word(
-    what: str,
-    word: str,
-    source: str,
-    allowed: Sequence[str],
-    hint: str = "",
-    kind: type[errors.AsyncdbError] = errors.ConfigError,
-) -> errors.AsyncdbError:
+    what: str, word: str, source: str, allowed: Sequence[str], hint: str = ""
+) -> errors.ConfigError:
     """An unknown word in an option or a marker.
 
     Args:
         what: What the word should have been, such as ``backend``.
         hint: The remedy, if it is not one of the known words.
-        kind: The error's class.
     """
-    return kind(
+    return errors.ConfigError(
         f"unknown {what} {word!r}{near_miss(word, allowed)} ({source})",
         [f"Known: {', '.join(allowed)}."],
         [hint or f"use one of the known words in {source}"],
@@ -44,20 +38,15 @@ def versioned(spec: BackendSpec) -> str:
 
 
 def parse_spec(
-    word: str,
-    source: str,
-    registry: Registry,
-    kind: type[errors.AsyncdbError] = errors.ConfigError,
-    extra: Sequence[str] = (),
+    word: str, source: str, registry: Registry, extra: Sequence[str] = ()
 ) -> BackendSpec:
     """Parse one word, such as ``postgres+psycopg@17``.
 
     Args:
-        kind: The class of the error for an unknown word.
         extra: Words that the caller accepts besides backends, for the error.
 
     Raises:
-        AsyncdbError: The backend or driver is unknown.
+        ConfigError: The backend or driver is unknown.
     """
     match = re.fullmatch(r"([\w.-]+)(?:\+(\w+))?(?:@([\w.-]+))?", word)
     name, driver, version = match.groups() if match is not None else (word, None, None)
@@ -65,11 +54,11 @@ def parse_spec(
         backend = registry.backend(name)
     except KeyError:
         known = [*extra, *registry.backends]
-        raise unknown_word("backend", name, source, known, kind=kind) from None
+        raise unknown_word("backend", name, source, known) from None
     drivers = [one.name for one in backend.drivers]
     if driver and driver not in drivers:
         what = f"driver for {backend.label}"
-        raise unknown_word(what, driver, source, drivers, kind=kind)
+        raise unknown_word(what, driver, source, drivers)
     return BackendSpec(backend.name, driver, version, word, source)
 
 

@@ -6,7 +6,7 @@ a test that opens more connections than the server allows gets the server's own 
 
 from __future__ import annotations
 
-from pytest_asyncdb._databases import messages
+from pytest_asyncdb import errors
 from pytest_asyncdb._databases.connection import maintenance
 from pytest_asyncdb.abc import Backend, Driver, Server
 
@@ -43,5 +43,18 @@ def idle_limit(server: Server, label: str, workers: int) -> int:
         return MOST_IDLE
     share = limit // workers
     if share < MINIMUM:
-        raise messages.too_few_connections(label, server.reason, limit, workers, MINIMUM)
+        most = limit // MINIMUM
+        fewer = f"run fewer workers: -n {most}" if most > 1 else "run without xdist's workers"
+        raise errors.ServerUnavailable(
+            f"{label} has room for {limit} connections, {workers} workers need "
+            f"{workers * MINIMUM} ({server.reason})",
+            [
+                f"Each worker needs {MINIMUM}. Counted when the run began, without what others "
+                "use and what is kept for administrators."
+            ],
+            [
+                *([fewer] if workers > 1 else []),
+                "raise max_connections of the server, or the limit of the account",
+            ],
+        )
     return min(MOST_IDLE, (share - MINIMUM) // _STRATEGIES)

@@ -26,6 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_asyncdb import errors
 from pytest_asyncdb._engines.sqlalchemy_internals import mapped_state, mapped_values
 
 if TYPE_CHECKING:
@@ -128,9 +129,14 @@ def _ddl(metadata: MetaData, dialect: Dialect) -> Iterator[str]:
     try:
         tables = metadata.sorted_tables
     except NoReferencedTableError as error:
-        from pytest_asyncdb._databases import messages  # it imports greenlet
-
-        raise messages.table_not_imported(error) from None
+        raise errors.MetadataError(
+            f"the table {error.table_name!r} is not in asyncdb_metadata",
+            [str(error)],
+            [
+                "import the modules of all models in the one that asyncdb_metadata names, or name "
+                "several: app.users:Base, app.orders:Base"
+            ],
+        ) from None
     for table in tables:
         # Only repr() holds the values of an enum, only the DDL the constraints. The foreign keys
         # of a column and the indexes are sets, whose order differs between processes.

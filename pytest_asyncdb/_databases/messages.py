@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 from sqlalchemy import URL, Table
-from sqlalchemy.exc import NoReferencedTableError
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._record.call_sites import lines_of, places_of_error
 from pytest_asyncdb._record.text import error_text, in_short
 from pytest_asyncdb.abc import Backend, Server
-
-
-def may_not_create(
-    backend: Backend, user: str | None, source: str, error: BaseException
-) -> errors.ServerUnavailable:
-    """The account of a URL has no right to create databases."""
-    return errors.ServerUnavailable(
-        f"the account {user!r} may not create databases ({source})",
-        [error_text(error), f"The account needs the right {backend.create_right}."],
-        [
-            f"let an administrator of the {backend.label} server run: "
-            + backend.create_grant.format(user=user),
-            f"or leave {source} out and let a server be started",
-        ],
-    )
 
 
 def not_prepared(backend: Backend, error: BaseException) -> errors.SchemaError:
@@ -45,31 +29,6 @@ def wrong_engine_options(error: BaseException) -> errors.ConfigError:
         [
             "return arguments that create_async_engine() accepts on this backend",
             "for other arguments on each backend, let the fixture request asyncdb_backend",
-        ],
-    )
-
-
-def too_few_connections(
-    label: str, source: str, free: int, workers: int, minimum: int
-) -> errors.ServerUnavailable:
-    """A server has too few connections for the run's workers.
-
-    Args:
-        free: How many it has for the run.
-        minimum: What each worker needs.
-    """
-    most = free // minimum
-    fewer = f"run fewer workers: -n {most}" if most > 1 else "run without xdist's workers"
-    return errors.ServerUnavailable(
-        f"{label} has room for {free} connections, {workers} workers need "
-        f"{workers * minimum} ({source})",
-        [
-            f"Each worker needs {minimum}. Counted when the run began, without what others use "
-            "and what is kept for administrators."
-        ],
-        [
-            *([fewer] if workers > 1 else []),
-            "raise max_connections of the server, or the limit of the account",
         ],
     )
 
@@ -100,18 +59,6 @@ def schema_failed(label: str, what: str, error: BaseException) -> errors.SchemaE
     )
 
 
-def table_not_imported(error: NoReferencedTableError) -> errors.MetadataError:
-    """A foreign key names a table that is not in the metadata."""
-    return errors.MetadataError(
-        f"the table {error.table_name!r} is not in asyncdb_metadata",
-        [str(error)],
-        [
-            "import the modules of all models in the one that asyncdb_metadata names, or name "
-            "several: app.users:Base, app.orders:Base"
-        ],
-    )
-
-
 def in_another_database(label: str, schema: str, table: Table) -> errors.SchemaError:
     """A table has a schema on a backend where that is another database."""
     options = {"execution_options": {"schema_translate_map": {table.schema: None}}}
@@ -122,21 +69,6 @@ def in_another_database(label: str, schema: str, table: Table) -> errors.SchemaE
             f"lead the schema to the test's database: let asyncdb_engine_options return {options}",
             f"keep the tests off {label}: @pytest.mark.asyncdb(exclude=…)",
         ],
-    )
-
-
-def alembic_unreadable(
-    name: str, source: str, error: BaseException, place: str | None
-) -> errors.ConfigError:
-    """Alembic cannot read its configuration or a revision.
-
-    Args:
-        place: The line of the user's code that raised, if one did.
-    """
-    return errors.ConfigError(
-        f"Alembic cannot read the migrations of {name!r} ({source})",
-        [f"{type(error).__name__}: {str(error).strip()}", *([f"at {place}"] if place else [])],
-        [f"make this work first: alembic -c {name} history"],
     )
 
 

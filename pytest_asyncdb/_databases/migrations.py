@@ -59,8 +59,11 @@ class AlembicMigration:
                 heads = script.get_heads()
             except Exception as error:
                 place = _place(error, self.path.parent)
-                raise messages.alembic_unreadable(
-                    self.path.name, self.source, error, place
+                said = f"{type(error).__name__}: {str(error).strip()}"
+                raise errors.ConfigError(
+                    f"Alembic cannot read the migrations of {self.path.name!r} ({self.source})",
+                    [said, *([f"at {place}"] if place else [])],
+                    [f"make this work first: alembic -c {self.path.name} history"],
                 ) from error
         if not heads:
             raise messages.no_revisions(self.path.name, self.source, script.dir)

@@ -18,14 +18,7 @@ from typing import Any, TypeVar
 from sqlalchemy.engine import URL
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._databases import messages
-from pytest_asyncdb._databases.build import (
-    build_schema,
-    building_engine,
-    fill,
-    take_scripts,
-    try_options,
-)
+from pytest_asyncdb._databases import build, messages
 from pytest_asyncdb._databases.connection import AutocommitConnection, maintenance
 from pytest_asyncdb._databases.database_files import DatabaseFiles
 from pytest_asyncdb._databases.fingerprint import Fingerprint
@@ -33,7 +26,7 @@ from pytest_asyncdb._databases.kept_databases import kept_folder, kept_name
 from pytest_asyncdb._databases.plan import SchemaPlan
 from pytest_asyncdb._databases.templates import KEPT_PREFIX, Claims, KeptTemplates
 from pytest_asyncdb._engines.host_loop import HostLoop
-from pytest_asyncdb._record.text import in_short
+from pytest_asyncdb._record.text import error_text, in_short
 from pytest_asyncdb.abc import Backend, Closing, Copier, DatabaseRef, Driver, Server
 
 T = TypeVar("T")
@@ -99,21 +92,21 @@ class Provisioner:
         Raises:
             AsyncdbError: Building it failed, now or before.
         """
-        dialect = building_engine(self._url(None), options).dialect
+        dialect = build.building_engine(self._url(None), options).dialect
         fingerprint = Fingerprint(plan, dialect, options, type(self.backend).after_create)
         key = fingerprint.of_run()
         if key not in self._templates:
             try:
                 base = None if plan.base is None else self.template(plan.base, options)
-                build = functools.partial(self._build, base, plan, options)
+                make = functools.partial(self._build, base, plan, options)
                 if self.in_process or self.claims is None:
-                    made, seeded = build(f"{self.prefix}_t{next(self._numbers)}")
+                    made, seeded = make(f"{self.prefix}_t{next(self._numbers)}")
                 elif self._kept_templates and (lasting := fingerprint.lasting()):
-                    made, seeded = self._obtain(self._kept_templates, lasting, build)
+                    made, seeded = self._obtain(self._kept_templates, lasting, make)
                 else:
                     server = self.server
                     of_server = f"{server.user}@{server.host}:{server.port} {key}"
-                    made, seeded = self._obtain(self.claims, of_server, build)
+                    made, seeded = self._obtain(self.claims, of_server, make)
                 copier = self.run(self.backend.copier(self._maintenance, made.name, self.server))
                 self._templates[key] = Template(made, copier, seeded)
             except errors.AsyncdbError as error:
@@ -205,11 +198,11 @@ class Provisioner:
     def _url(self, name: str | None) -> URL:
         return self.backend.url(self.server, self.driver.name, name)
 
-    def _obtain(self, claims: Claims, key: str, build: Callable[[str], _Built]) -> _Built:
+    def _obtain(self, claims: Claims, key: str, make: Callable[[str], _Built]) -> _Built:
         """The template that the processes which share *claims* call *key*."""
         while (claim := claims.claim(key)).mine:
             try:
-                _, seeded = build(claim.name)
+                _, seeded = make(claim.name)
             except BaseException as error:
                 # What is no Exception, such as a test's time limit, is no fault of the template.
                 claims.settle(key, str(error) if isinstance(error, Exception) else "")
@@ -247,22 +240,20 @@ class Provisioner:
         except Exception as error:
             if self.driver.error_code(error) not in backend.access_denied_codes:
                 raise
-            raise messages.may_not_create(backend, server.user, server.reason, error) from error
-        if server.behind_pooler:
-            self.run(self._try_route(name))
-
-    async def _try_route(self, name: str) -> None:
-        """Connect to a new database, which the pooler may not know."""
-        async with self._maintenance.beside(name) as own:
-            try:
-                await own.fetch("SELECT 1")
-            except Exception as error:
-                raise messages.not_routed(self.server, error) from error
+            raise errors.ServerUnavailable(
+                f"the account {server.user!r} may not create databases ({server.reason})",
+                [error_text(error), f"The account needs the right {backend.create_right}."],
+                [
+                    f"let an administrator of the {backend.label} server run: "
+                    + backend.create_grant.format(user=server.user),
+                    f"or leave {server.reason} out and let a server be started",
+                ],
+            ) from error
 
     async def _fill(
         self, url: URL, bare: bool, plan: SchemaPlan, options: Mapping[str, Any]
     ) -> list[bytes]:
-        engine = building_engine(url, options, self.driver.connect_args(self.server))
+        engine = build.building_engine(url, options, self.driver.connect_args(self.server))
         has_schema = bare and not plan.empty
         seeds = plan.seeds if bare else plan.seeds[-1:]
         begun = time.perf_counter()
@@ -270,18 +261,18 @@ class Provisioner:
             if bare:
                 await self._prepare(url, plan)
             if options.get("connect_args"):
-                await try_options(engine)
+                await build.try_options(engine)
             # Alembic's revisions run as they do in production.
             is_alembic = hasattr(plan.migrate, "input_files")
             if not is_alembic:
-                take_scripts(engine, self.driver)
+                build.take_scripts(engine, self.driver)
             if has_schema:
-                await build_schema(engine, self.backend, plan)
+                await build.build_schema(engine, self.backend, plan)
             await self._stop_events(url)
             built = time.perf_counter()
             if is_alembic:
-                take_scripts(engine, self.driver)
-            returned = await fill(engine, self.backend, seeds, plan.session_options)
+                build.take_scripts(engine, self.driver)
+            returned = await build.fill(engine, self.backend, seeds, plan.session_options)
             await self._stop_events(url)
             took = built - begun, time.perf_counter() - built
             self.built.append((took[0] if has_schema else None, took[1] if seeds else None))
@@ -290,9 +281,14 @@ class Provisioner:
             await engine.dispose()
 
     async def _prepare(self, url: URL, plan: SchemaPlan) -> None:
-        """Call the backend's hook for a new database."""
+        """Call the backend's hook for a new database, which a pooler may not know."""
         needed = self.driver.connect_args(self.server)
         async with AutocommitConnection(url, self.driver, needed) as own:
+            try:
+                if self.server.behind_pooler:
+                    await own.fetch("SELECT 1")
+            except Exception as error:
+                raise messages.not_routed(self.server, error) from error
             try:
                 await self.backend.after_create(own, self.server, plan.extensions)
             except Exception as error:

@@ -8,16 +8,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pytest_asyncdb._record import text
 from pytest_asyncdb._record.statement_log import Step, line_of
-from pytest_asyncdb._record.text import (
-    WIDTH,
-    counted,
-    cut_middle,
-    duration,
-    has_secret,
-    masked,
-    wrap,
-)
 
 #: Characters of a statement or of its parameters, and of one value.
 _LONG, _VALUE = 600, 60
@@ -39,25 +31,25 @@ def step_lines(
     if isinstance(entry, str):
         return [first + " -- ".join([entry, *where])]
     indent = " " * len(first)
-    sql, secret = masked(entry.sql)
-    text = cut_middle(sql, _LONG)
+    sql, secret = text.masked(entry.sql)
+    shown = text.cut_middle(sql, _LONG)
     if step.parameters and not hidden:
-        text += " " + cut_middle(_parameters(step.parameters, secret, entry.many), _LONG)
-    facts = [duration(entry.seconds), *where]
+        shown += " " + text.cut_middle(_parameters(step.parameters, secret, entry.many), _LONG)
+    facts = [text.duration(entry.seconds), *where]
     if entry.error is not None:
         facts.insert(0, entry.error)
     if entry.rows is not None:
-        facts.insert(0, counted(entry.rows, "row"))
+        facts.insert(0, text.counted(entry.rows, "row"))
     if entry.places:
         facts.append(line_of(entry.places[0]).partition(" in ")[0])
     end = f"-- {', '.join(facts)}"
     if short:  # two lines at most, unless the path is long
-        text = cut_middle(text, 2 * (WIDTH - len(first)) - len(end) - 20)
-    lines = wrap(text, first, break_words=short)
-    if len(lines[-1]) + 1 + len(end) <= WIDTH:
+        shown = text.cut_middle(shown, 2 * (text.WIDTH - len(first)) - len(end) - 20)
+    lines = text.wrap(shown, first, break_words=short)
+    if len(lines[-1]) + 1 + len(end) <= text.WIDTH:
         lines[-1] += f" {end}"
         return lines
-    return lines + wrap(end, indent)
+    return lines + text.wrap(end, indent)
 
 
 def _parameters(parameters: Any, secret: bool, many: bool) -> str:
@@ -66,7 +58,7 @@ def _parameters(parameters: Any, secret: bool, many: bool) -> str:
         return f"{len(parameters)} × {first}"
     if isinstance(parameters, Mapping):
         named = (
-            f"{name}={value_text(value, secret or has_secret(str(name)))}"
+            f"{name}={value_text(value, secret or text.has_secret(str(name)))}"
             for name, value in parameters.items()
         )
         return f"[{', '.join(named)}]"
@@ -82,12 +74,12 @@ def value_text(value: Any, secret: bool) -> str:
         secret: Mask it if it is text. Text that names a secret, such as JSON with a password, is
             masked in any case.
     """
-    if isinstance(value, str | bytes | bytearray) and (secret or has_secret(str(value))):
+    if isinstance(value, str | bytes | bytearray) and (secret or text.has_secret(str(value))):
         return "***"
     try:
         if isinstance(value, datetime.date | datetime.time):
             return value.isoformat()
         exact = isinstance(value, decimal.Decimal | uuid.UUID)
-        return cut_middle(str(value) if exact else repr(value), _VALUE)
+        return text.cut_middle(str(value) if exact else repr(value), _VALUE)
     except Exception as error:  # __repr__ of the user's own type
         return f"<{type(value).__name__}: {type(error).__name__} in repr()>"

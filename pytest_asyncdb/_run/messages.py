@@ -8,22 +8,6 @@ from pytest_asyncdb import errors
 from pytest_asyncdb.abc import BackendSpec, Server
 
 
-def server_unavailable(
-    label: str, source: str, tried: Sequence[tuple[str, str]], remedies: Sequence[str]
-) -> errors.ServerUnavailable:
-    """No provider could give the server.
-
-    Args:
-        tried: Provider and reason, in the order of trying.
-    """
-    return errors.ServerUnavailable(
-        f"no {label} server is available ({source})",
-        [f"{provider}: {reason}" for provider, reason in tried],
-        [*remedies, "or skip these tests: --asyncdb-missing=skip"],
-        "Tried, in this order:",
-    )
-
-
 def server_lost(label: str, server: Server, seen: str, kept: bool = False) -> errors.AsyncdbError:
     """A server does not answer any more.
 

@@ -8,7 +8,6 @@ import os
 from pytest_asyncdb import errors
 from pytest_asyncdb._config.options import Settings
 from pytest_asyncdb._config.registry import Registry
-from pytest_asyncdb._run import messages
 from pytest_asyncdb.abc import BackendSpec, Candidate, Driver, ServerProvider
 
 
@@ -53,7 +52,12 @@ class ServerChoice:
                     break
         if not possible:
             remedies = self._remedies(spec, [name for name, _ in tried])
-            raise messages.server_unavailable(backend.label, spec.source, tried, remedies)
+            raise errors.ServerUnavailable(
+                f"no {backend.label} server is available ({spec.source})",
+                [f"{provider}: {reason}" for provider, reason in tried],
+                [*remedies, "or skip these tests: --asyncdb-missing=skip"],
+                "Tried, in this order:",
+            )
         self._found[key] = possible[-1] if possible[-1][1].at_hand else possible[0]
         return self._found[key]
 

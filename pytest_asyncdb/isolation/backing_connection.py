@@ -17,13 +17,9 @@ from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.pool import Pool
 from sqlalchemy.util import await_only, greenlet_spawn
 
+from pytest_asyncdb._engines import sqlalchemy_internals
 from pytest_asyncdb._engines.host_loop import CANCEL_PATIENCE
 from pytest_asyncdb._engines.pool_internals import CheckoutPool, connect_listeners, entry_of
-from pytest_asyncdb._engines.sqlalchemy_internals import (
-    execution_lock,
-    forget_transaction,
-    raise_as_dbapi_error,
-)
 from pytest_asyncdb.isolation.connector import OPENING, PATIENCE, Connector
 
 T = TypeVar("T")
@@ -131,7 +127,7 @@ class BackingConnection:
             if statements:
                 self.host.run(self._script(statements), PATIENCE)
         except Exception as error:
-            raise_as_dbapi_error(self._fairy.dbapi_connection, error)
+            sqlalchemy_internals.raise_as_dbapi_error(self._fairy.dbapi_connection, error)
             raise
         finally:
             self._calls.pop()
@@ -181,7 +177,7 @@ class BackingConnection:
         then = [*settings, *self.backend.after_rollback]
         then = [one.replace("{database}", self._database) for one in then]
         clean = await self.driver.reset_session(self.connection, first, then)
-        forget_transaction(self.adapted)
+        sqlalchemy_internals.forget_transaction(self.adapted)
         if settings:
             self.ran.clear()  # what listeners have set is gone, too
         return clean and not self.touched
@@ -315,7 +311,7 @@ class BackingConnection:
             self.driver.adapt(adapted, begins)
 
     async def _script(self, statements: Sequence[str]) -> None:
-        async with execution_lock(self._fairy.dbapi_connection):
+        async with sqlalchemy_internals.execution_lock(self._fairy.dbapi_connection):
             await self.driver.run(self.connection, statements)
 
     async def _run_apart(self, statement: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._record import row_changes
-from pytest_asyncdb._record.row_changes import Row, TableChanges
+from pytest_asyncdb._record.row_changes import Row
 from pytest_asyncdb._record.sql_text import only_reads
 from pytest_asyncdb._record.statement_text import value_text
 from pytest_asyncdb._record.text import has_secret, wrap
@@ -57,29 +57,9 @@ def _look(view: View, run: Run, told: Mapping[str, int]) -> list[str]:
     if reference not in run.untouched:
         run.untouched[reference] = run.host.run(row_changes.read_untouched(reference, read))
     before = run.untouched[reference]
-    left_out = row_changes.left_out(before, after)
-    found = row_changes.differences(before, after)
-    seen = "committed " if view.independent else ""
-    return render(found, left_out, seen, 0 if view.log.hidden else _SHOWN, told)
-
-
-def render(
-    changes: Mapping[str, TableChanges],
-    left_out: Mapping[str, str],
-    seen: str,
-    shown: int,
-    told: Mapping[str, int],
-) -> list[str]:
-    """The lines of the section.
-
-    Args:
-        left_out: Tables that were not compared, each with the reason.
-        seen: ``committed `` if only committed rows were compared, else empty.
-        shown: Number of rows of a table that are shown; 0: rows are only counted.
-        told: As for :func:`of_failure`.
-    """
+    shown = 0 if view.log.hidden else _SHOWN  # else rows are only counted
     lines = []
-    for table, rows_of in changes.items():
+    for table, rows_of in row_changes.differences(before, after).items():
         counts = {word: len(getattr(rows_of, word)) for word in ("inserted", "updated", "deleted")}
         lines.append(f"{table}: {', '.join(f'{n} {word}' for word, n in counts.items() if n)}")
         known = told.get(table.rpartition(".")[2], 0) >= len(rows_of.inserted)
@@ -93,10 +73,10 @@ def render(
         if len(rows) > shown > 0:
             lines.append(f"  and {len(rows) - shown} more")
     if not lines:
+        seen = "committed " if view.independent else ""
         lines.append(f"no {seen}row differs from an untouched database")
-    lines += [
-        line for table, why in left_out.items() for line in wrap(f"{table}: not compared: {why}")
-    ]
+    for table, why in row_changes.left_out(before, after).items():
+        lines += wrap(f"{table}: not compared: {why}")
     return lines
 
 
