@@ -190,7 +190,7 @@ def _asyncdb_view(
     from pytest_asyncdb.isolation.started_tasks import StartedTasks
 
     run = request.config.stash[RUN]
-    run.timer.setting_up()
+    run.timer.start()
     node = request.node
     with plain_errors(run.settings.missing.value):
         refuse_trio(request)
@@ -229,10 +229,10 @@ def _asyncdb_view(
     test.view, test.views = view, views
     test.log = view.log, f"{asyncdb_backend}, {isolation}"
     tasks = StartedTasks(node.nodeid, run.late.append)
-    run.timer.ready()
+    run.timer.stop(str(asyncdb_backend), isolation, "set-up")
     with tasks.of_test(node):
         yield view
-    run.timer.ending()
+    run.timer.start()
     tasks.ended = True
     run.redirector.end()
     if view.keeping and (why := run.why_not_kept(asyncdb_backend.spec)) is not None:
@@ -243,7 +243,7 @@ def _asyncdb_view(
     breaches = [b for b in breaches if not is_known(b, test.failure)]
     if view.kept is not None:
         test.kept = run.keep(view.kept, asyncdb_backend.spec, node.nodeid)
-    run.timer.ended(str(asyncdb_backend), isolation)
+    run.timer.stop(str(asyncdb_backend), isolation, "teardown")
     if breaches and (lost := run.liveness.lost(asyncdb_backend.spec)) is not None:
         first = [] if test.lost else [lost]  # it explains what could not be undone
         breaches = [*first, *(b for b in breaches if not getattr(b, "not_undone", False))]

@@ -44,23 +44,17 @@ def refuse_unknown_lines(config: pytest.Config) -> None:
         ConfigError: There is one.
     """
     known = [option.ini for option in OPTIONS if option.ini]
-    for name in _lines(config):
-        if name.startswith("asyncdb") and not _is_registered(config, name):
+    for name in (name for name in _lines(config) if name.startswith("asyncdb")):
+        try:
+            config.getini(name)
+        except ValueError:
             raise errors.ConfigError(
                 f"unknown option {name!r}{near_miss(name, known)} ({ini_name(config)})",
                 [f"Known: {', '.join(known)}."],
                 ["correct the name, or delete the line"],
-            )
-
-
-def _is_registered(config: pytest.Config, name: str) -> bool:
-    try:
-        config.getini(name)
-    except ValueError:
-        return False
-    except (TypeError, pytest.UsageError):  # registered with another type
-        pass
-    return True
+            ) from None
+        except (TypeError, pytest.UsageError):  # registered with another type
+            pass
 
 
 def _lines(config: pytest.Config) -> Mapping[str, Any]:

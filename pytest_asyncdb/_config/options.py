@@ -148,9 +148,8 @@ def _read(config: pytest.Config, option: Option) -> Sourced[str]:
     """The value of a setting with its source: command line, environment, ini, default."""
     value = Sourced(option.default, "default")
     if option.flag and (given := config.getoption(f"asyncdb_{option.name}")) is not None:
-        value = Sourced(given, f"{option.flag}={given}")
-        if given is True:
-            value = Sourced("true", option.flag)
+        source = option.flag if given is True else f"{option.flag}={given}"
+        value = Sourced(str(given), source)
     elif option.env is not None and (word := os.environ.get(option.env)) is not None:
         value = Sourced(word.strip(), f"{option.env}={word}")
     elif option.ini and (written := read_line(config, option.ini)):

@@ -7,18 +7,7 @@ from sqlalchemy import URL, Table
 from pytest_asyncdb import errors
 from pytest_asyncdb._record.call_sites import lines_of, places_of_error
 from pytest_asyncdb._record.text import error_text, in_short
-from pytest_asyncdb.abc import Backend, Server
-
-
-def not_prepared(backend: Backend, error: BaseException) -> errors.SchemaError:
-    """The hook ``after_create`` of a backend has failed."""
-    if isinstance(error, errors.SchemaError):
-        return error
-    return errors.SchemaError(
-        f"after_create failed on {backend.label}",
-        [error_text(error)],
-        [f"correct {type(backend).__name__}.after_create() of the backend {backend.name}"],
-    )
+from pytest_asyncdb.abc import Server
 
 
 def wrong_engine_options(error: BaseException) -> errors.ConfigError:
@@ -68,18 +57,6 @@ def in_another_database(label: str, schema: str, table: Table) -> errors.SchemaE
         [
             f"lead the schema to the test's database: let asyncdb_engine_options return {options}",
             f"keep the tests off {label}: @pytest.mark.asyncdb(exclude=…)",
-        ],
-    )
-
-
-def no_revisions(name: str, source: str, where: str) -> errors.ConfigError:
-    """The migrations have no revision to upgrade to."""
-    return errors.ConfigError(
-        f"the migrations of {name!r} have no revision ({source})",
-        [f"Looked in {where}."],
-        [
-            f'write one: alembic -c {name} revision --autogenerate -m "first"',
-            "leave asyncdb_migrations out: create_all builds the tables",
         ],
     )
 

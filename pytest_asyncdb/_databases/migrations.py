@@ -53,6 +53,7 @@ class AlembicMigration:
         require_alembic(self.source)
         from alembic.script import ScriptDirectory
 
+        name = self.path.name
         with _restored():
             try:
                 script = ScriptDirectory.from_config(self._config())
@@ -61,12 +62,19 @@ class AlembicMigration:
                 place = _place(error, self.path.parent)
                 said = f"{type(error).__name__}: {str(error).strip()}"
                 raise errors.ConfigError(
-                    f"Alembic cannot read the migrations of {self.path.name!r} ({self.source})",
+                    f"Alembic cannot read the migrations of {name!r} ({self.source})",
                     [said, *([f"at {place}"] if place else [])],
-                    [f"make this work first: alembic -c {self.path.name} history"],
+                    [f"make this work first: alembic -c {name} history"],
                 ) from error
         if not heads:
-            raise messages.no_revisions(self.path.name, self.source, script.dir)
+            raise errors.ConfigError(
+                f"the migrations of {name!r} have no revision ({self.source})",
+                [f"Looked in {script.dir}."],
+                [
+                    f'write one: alembic -c {name} revision --autogenerate -m "first"',
+                    "leave asyncdb_migrations out: create_all builds the tables",
+                ],
+            )
 
     def input_files(self) -> Iterator[Path]:
         """The files that decide what the migration does: the configuration and the scripts."""

@@ -10,14 +10,13 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from sqlalchemy import MetaData
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._system.import_string import Naming, split_name
 from pytest_asyncdb.abc import Sourced
-
-if TYPE_CHECKING:
-    from sqlalchemy import MetaData
 
 METADATA = Naming(
     "asyncdb_metadata", "app.models:Base", "a MetaData or a declarative base", errors.MetadataError
@@ -192,8 +191,6 @@ def as_metadata(value: Any, source: str, what: str = "asyncdb_metadata") -> tupl
     Raises:
         MetadataError: It is none of these.
     """
-    from sqlalchemy import MetaData
-
     if value is None:
         return ()
     if isinstance(value, str):

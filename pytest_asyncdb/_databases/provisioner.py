@@ -291,8 +291,15 @@ class Provisioner:
                 raise messages.not_routed(self.server, error) from error
             try:
                 await self.backend.after_create(own, self.server, plan.extensions)
+            except errors.SchemaError:
+                raise
             except Exception as error:
-                raise messages.not_prepared(self.backend, error) from error
+                backend, kind = self.backend, type(self.backend).__name__
+                raise errors.SchemaError(
+                    f"after_create failed on {backend.label}",
+                    [error_text(error)],
+                    [f"correct {kind}.after_create() of the backend {backend.name}"],
+                ) from error
 
     async def _stop_events(self, url: URL) -> None:
         if query := self.backend.stop_events(url.database or "", self.server):

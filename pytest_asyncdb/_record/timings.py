@@ -25,11 +25,10 @@ class Timer:
         self._worker = worker
         self._mark = 0.0
         self._first = False
-        self._set_up = 0.0
         self._times: list[tuple[str, str, float]] = []
 
-    def setting_up(self) -> None:
-        """The set-up of a test begins."""
+    def start(self) -> None:
+        """The set-up or the teardown of a test begins."""
         self._first = False
         self._mark = time.perf_counter()
 
@@ -39,19 +38,10 @@ class Timer:
         self._first = True
         self._mark = time.perf_counter()
 
-    def ready(self) -> None:
-        """The test's database is open."""
-        self._set_up = time.perf_counter() - self._mark
-
-    def ending(self) -> None:
-        """The teardown of the test begins."""
-        self._mark = time.perf_counter()
-
-    def ended(self, word: str, isolation: str) -> None:
-        """The teardown is complete."""
-        set_up = f"{isolation}: {'database' if self._first else 'set-up'}"
-        self._times.append((word, set_up, self._set_up))
-        self._times.append((word, f"{isolation}: teardown", time.perf_counter() - self._mark))
+    def stop(self, word: str, isolation: str, part: str) -> None:
+        """The test's database is open, or the teardown is complete, as *part* says."""
+        line = f"{isolation}: {'database' if self._first else part}"
+        self._times.append((word, line, time.perf_counter() - self._mark))
 
     def take(self) -> list[Any] | None:
         """The worker and the times since the last call, as JSON values for the report of a test.

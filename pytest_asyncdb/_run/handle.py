@@ -219,7 +219,10 @@ class Asyncdb:
             after = await connection.run_sync(row_changes.read_tables)
         found = row_changes.differences(self._before, after)
         for table, why in row_changes.left_out(self._before, after).items():
-            found[table] = row_changes.LeftOut(messages.table_not_read(table, why))
+            text = f"asyncdb.changes() could not read the table {table}"
+            other = "or connect with a role that may read all its rows"
+            error = errors.AsyncdbError(text, [why], ["query the table in the test", other])
+            found[table] = row_changes.LeftOut(error)
         return found
 
     async def schema_differences(self, *, ignore: Collection[str] = ()) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pytest_asyncdb import errors
-from pytest_asyncdb.abc import BackendSpec, Server
+from pytest_asyncdb.abc import Server
 
 
 def server_lost(label: str, server: Server, seen: str, kept: bool = False) -> errors.AsyncdbError:
@@ -65,15 +65,6 @@ def needs_independent(what: str, test: str) -> errors.IsolationConflict:
         f"{what} needs connections of their own, which 'rollback' does not have",
         [f"test: {test}"],
         ['mark the test @pytest.mark.asyncdb(isolation="reset")'],
-    )
-
-
-def table_not_read(table: str, why: str) -> errors.AsyncdbError:
-    """The rows of a table are not among those of ``asyncdb.changes()``."""
-    return errors.AsyncdbError(
-        f"asyncdb.changes() could not read the table {table}",
-        [why],
-        ["query the table in the test", "or connect with a role that may read all its rows"],
     )
 
 
@@ -143,27 +134,6 @@ def no_metadata() -> errors.ConfigError:
             "or, with Alembic: asyncdb_migrations = alembic.ini",
             "override the fixture asyncdb_metadata or asyncdb_migrate in a conftest.py",
             "ask for an empty database: @pytest.mark.asyncdb(schema=False)",
-        ],
-    )
-
-
-def first_database_bound(name: str, spec: BackendSpec) -> errors.ConfigError:
-    """``asyncdb_databases`` names the database of ``asyncdb_session`` and the other fixtures."""
-    return errors.ConfigError(
-        f"{name!r} cannot have another backend ({spec.source})",
-        ["It is the first database, whose backend is that of the test."],
-        ["name another database first in asyncdb_metadata"],
-    )
-
-
-def no_backend_parameter(test: str, words: Sequence[str]) -> errors.ConfigError:
-    """A test requests a fixture by ``getfixturevalue``, so pytest has not parametrised it."""
-    return errors.ConfigError(
-        "a database fixture was requested while the test ran, on several backends",
-        [f"test: {test}", f"The run's backends: {', '.join(words)}."],
-        [
-            'name it before: @pytest.mark.usefixtures("asyncdb_backend") on the test',
-            'or name one backend: @pytest.mark.asyncdb("' + words[0] + '")',
         ],
     )
 

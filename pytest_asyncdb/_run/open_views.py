@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any
 
+from pytest_asyncdb import errors
 from pytest_asyncdb._databases import plan
 from pytest_asyncdb._run import messages
 from pytest_asyncdb._run.run import Run
@@ -38,7 +39,11 @@ def read_plans(
         if name not in names:
             raise plan.unknown_database(name, names, own.source)
     if (bound := run.settings.databases.get(names[0])) is not None:
-        raise messages.first_database_bound(names[0], bound)
+        raise errors.ConfigError(
+            f"{names[0]!r} cannot have another backend ({bound.source})",
+            ["It is the first database, whose backend is that of the test."],
+            ["name another database first in asyncdb_metadata"],
+        )
     extensions = run.settings.extensions
     if not schema:
         return {

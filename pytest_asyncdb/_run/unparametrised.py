@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._run import messages
 from pytest_asyncdb._run.collection import BACKEND, VIEW, spec_of
 from pytest_asyncdb._run.stash import ITEM, RUN, state_of
 
@@ -39,14 +38,22 @@ def choose(item: pytest.Item) -> BackendSpec:
     """
     try:
         marking, allowed = _allowed(item)
-    except errors.MarkerError as error:
-        pytest.fail(str(error), pytrace=False)
+    except errors.MarkerError as mistake:
+        pytest.fail(str(mistake), pytrace=False)
     if not allowed:
         pytest.skip(marking.why_not(item.config.stash[RUN].settings.specs))
     if len(allowed) > 1:
         if _is_function(item):
             words = [str(spec) for spec in allowed]
-            pytest.fail(str(messages.no_backend_parameter(item.nodeid, words)), pytrace=False)
+            error = errors.ConfigError(
+                "a database fixture was requested while the test ran, on several backends",
+                [f"test: {item.nodeid}", f"The run's backends: {', '.join(words)}."],
+                [
+                    'name it before: @pytest.mark.usefixtures("asyncdb_backend") on the test',
+                    f'or name one backend: @pytest.mark.asyncdb("{words[0]}")',
+                ],
+            )
+            pytest.fail(str(error), pytrace=False)
         state_of(item).only = allowed[0]
     return allowed[0]
 

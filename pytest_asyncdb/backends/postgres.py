@@ -284,16 +284,8 @@ class Postgres(abc.Backend):
         return f"SELECT pg_advisory_unlock({_lock(run)})"
 
     def keep_session(self) -> Sequence[str]:
-        # The first one is not known before 14.
-        return tuple(
-            f"SELECT set_config(name, '{value}', false) FROM pg_settings WHERE name = '{name}'"
-            for name, value in (
-                ("idle_session_timeout", "0"),
-                ("tcp_keepalives_idle", "60"),
-                ("tcp_keepalives_interval", "10"),
-                ("tcp_keepalives_count", "6"),
-            )
-        )
+        keepalives = ("idle = 60", "interval = 10", "count = 6")
+        return ("SET idle_session_timeout = 0", *(f"SET tcp_keepalives_{k}" for k in keepalives))
 
 
 def _lock(run: str) -> str:

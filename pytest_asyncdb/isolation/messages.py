@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -46,6 +47,9 @@ class Text(NamedTuple):
         if isinstance(error, errors.IsolationBreach):
             error.not_undone = self.not_undone
         return error
+
+
+_conflict = functools.partial(Text, error=errors.IsolationConflict)
 
 
 def at(places: Sequence[Place]) -> list[str]:
@@ -98,11 +102,10 @@ REFUSED_STATEMENT = Text(
 )
 REFUSED_CALL = Text("refused: {what}", "In the strategy 'rollback' {why}.", (_MARK_RESET,))
 
-OUTSIDE_TRANSACTIONS = Text(
+OUTSIDE_TRANSACTIONS = _conflict(
     "in 'rollback' the whole test is one transaction, in which this statement fails",
     "With AUTOCOMMIT, or after a commit, it may succeed in production.",
     (f'{_MARK_RESET}, or isolation="copy"',),
-    errors.IsolationConflict,
 )
 
 # What a test leaves.
@@ -115,34 +118,31 @@ LEFT_RUNNING = Text(
 LEFT_PENDING = LEFT_RUNNING._replace(
     headline="the test ended while a task that had used its database was pending"
 )
-LATE_TASK = Text(
+LATE_TASK = _conflict(
     "a task of a test that has ended connects to a database",
     "Nothing was sent to the database.",
     ("await or cancel every task of a test before it ends",),
-    errors.IsolationConflict,
 )
 LEFT_CONNECTED = Text(
     "the test left a connection in a transaction; it was ended",
     "",
     ("commit, roll back or close every connection of a test, and end its processes",),
 )
-AFTER_THE_TEST = Text(
+AFTER_THE_TEST = _conflict(
     "this connection belongs to a test that has ended",
     "Nothing was sent to the database.",
     (
         "take sessions and engines from the fixtures in each test, "
         "and await or cancel every task of a test before it ends",
     ),
-    errors.IsolationConflict,
 )
-IN_A_CHILD = Text(
+IN_A_CHILD = _conflict(
     "a forked child process uses the connection of its parent's test",
     "Nothing was sent to the database: parent and child would take each other's answers.",
     (
         "create an engine in the child, from the value of asyncdb_url, and mark the test "
         f"{_RESET}; on SQLite the database is in the parent's memory",
     ),
-    errors.IsolationConflict,
 )
 SECOND_CONNECTION = Text(
     "another connection has committed to the test's database",
@@ -164,23 +164,20 @@ NOT_DROPPED = Text(
 
 # asyncdb.checkpoint()
 
-CHECKPOINT_AFTER_CHANGES = Text(
+CHECKPOINT_AFTER_CHANGES = _conflict(
     "asyncdb.checkpoint() begins after something has been committed",
     "With real commits a checkpoint leads back to the schema and seed only.",
     (f"enter it first, put what it begins with into asyncdb_seed, or {_MARK_ROLLBACK}",),
-    errors.IsolationConflict,
 )
-CHECKPOINT_IN_A_TRANSACTION = Text(
+CHECKPOINT_IN_A_TRANSACTION = _conflict(
     "asyncdb.checkpoint() begins while a transaction is open",
     "",
     ("end it before: await session.commit(), or await session.rollback()",),
-    errors.IsolationConflict,
 )
-CHECKPOINT_UNSEEN = Text(
+CHECKPOINT_UNSEEN = _conflict(
     "asyncdb.checkpoint() cannot put the data back",
     "What changes cannot be seen, so only the whole database could be replaced.",
     (_MARK_ROLLBACK,),
-    errors.IsolationConflict,
 )
 CHECKPOINT_LOST = CHECKPOINT_UNSEEN._replace(
     consequence="", remedies=("keep DDL out of the checkpoint",)
@@ -188,21 +185,19 @@ CHECKPOINT_LOST = CHECKPOINT_UNSEEN._replace(
 
 # Units of work on one connection.
 
-WAITED_FOR_TURN = Text(
+WAITED_FOR_TURN = _conflict(
     "waited {seconds:g} s for another unit of work on the test's one connection",
     "",
     (f"end the other session first (commit, rollback or close), or {_MARK_RESET}",),
-    errors.IsolationConflict,
 )
 _FIRST = (
     "commit or roll back the outer session before the inner one begins, "
     "or do both in one session, asyncdb_session"
 )
-OVERLAPPING_UNITS = Text(
+OVERLAPPING_UNITS = _conflict(
     "units of work overlap in a way that one connection cannot keep apart",
     "{problem}",
     (_FIRST, _MARK_RESET),
-    errors.IsolationConflict,
 )
 #: On SQLite two writers exclude each other in every strategy.
 OVERLAPPING_WRITERS = OVERLAPPING_UNITS._replace(remedies=(_FIRST,))
