@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from typing import Any
 
@@ -65,27 +66,21 @@ class AsyncdbBackend:
         return f"<AsyncdbBackend {self.spec}>"
 
 
+@dataclasses.dataclass(repr=False, eq=False)
 class Asyncdb:
     """The handle of a test's database; the value of the fixture ``asyncdb``."""
 
-    def __init__(
-        self,
-        run: Run,
-        backend: AsyncdbBackend,
-        test: str,
-        views: Mapping[str, View],
-        metadata: Any,
-        session_options: Mapping[str, Any],
-    ) -> None:
-        self.backend = backend
-        self._run = run
-        self._views = views
-        self._name, self._view = next(iter(views.items()))
-        self._test = test
-        #: The rows of a database that no test has changed.
-        self._before: dict[str, Any] | None = None
-        self._metadata = metadata
-        self._session_options = session_options
+    _run: Run
+    backend: AsyncdbBackend
+    _test: str
+    _views: Mapping[str, View]
+    _metadata: Any
+    _session_options: Mapping[str, Any]
+    #: The rows of a database that no test has changed.
+    _before: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self._name, self._view = next(iter(self._views.items()))
 
     def database(self, name: str) -> Asyncdb:
         """The handle of another one of the test's databases, which ``asyncdb_metadata`` names.

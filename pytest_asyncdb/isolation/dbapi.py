@@ -25,7 +25,6 @@ from pytest_asyncdb._record.sql_text import changes_columns
 from pytest_asyncdb._record.statement_log import Statement
 from pytest_asyncdb.isolation import lock_waits
 from pytest_asyncdb.isolation.backing_connection import BackingConnection
-from pytest_asyncdb.isolation.turns import Turns
 from pytest_asyncdb.isolation.work import Call, Work
 
 #: Methods of drivers that return something and send nothing.
@@ -54,8 +53,6 @@ class Checkout(abc.ABC):
     autocommit: bool
     #: Its transactions only read.
     read_only = False
-    #: Which task's statement runs on it.
-    turns: Turns
     #: SQLAlchemy's pool has closed it.
     closed = False
 

@@ -139,6 +139,7 @@ class DirectConnection(Checkout):
 
     work: DirectWork
     pool: CheckoutPool
+    turns: Turns
 
     def __init__(self, work: DirectWork, number: int, pool: CheckoutPool) -> None:
         self.__dict__.update(work=work, number=number, pool=pool, taken=None, turns=Turns(self))

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from sqlalchemy.util.concurrency import await_only
 
 from pytest_asyncdb._engines.asyncio_internals import resolve, running_loop
 from pytest_asyncdb._engines.sqlalchemy_internals import raise_as_dbapi_error
-from pytest_asyncdb.isolation.work import Work
-
-
-class Shared(Protocol):
-    """A checkout that several tasks may use; see ``dbapi.Checkout``."""
-
-    closed: bool
-
-    @property
-    def work(self) -> Work: ...
-
-    @property
-    def adapted(self) -> Any: ...
+from pytest_asyncdb.isolation.dbapi import Checkout
 
 
 class Turns:
@@ -33,7 +21,7 @@ class Turns:
 
     __slots__ = ("_checkout", "_collision", "_ending", "_executing", "_held", "_waiting", "tasks")
 
-    def __init__(self, checkout: Shared) -> None:
+    def __init__(self, checkout: Checkout) -> None:
         self._checkout = checkout
         #: How many tasks are running a statement, or wait to do so.
         self.tasks = 0
