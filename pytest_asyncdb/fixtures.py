@@ -195,27 +195,15 @@ def _asyncdb_view(
     with plain_errors(run.settings.missing.value):
         refuse_trio(request)
         marking = read_markers(node, run.registry)
-        views = open_views(
-            run,
-            asyncdb_backend.spec,
-            read_plans(
-                run,
-                marking.schema,
-                asyncdb_metadata,
-                asyncdb_migrate,
-                asyncdb_seed,
-                checked_options(
-                    asyncdb_session_options, "asyncdb_session_options", "bind", "binds"
-                ),
-            ),
-            checked_options(asyncdb_engine_options, "asyncdb_engine_options", "url"),
-            isolation := marking.isolation or run.settings.isolation.value,
-            ViewRequest(
-                node.nodeid,
-                prefetch=_prefetch(node, asyncdb_backend.spec, isolation),
-                reset_sequences=marking.reset_sequences,
-            ),
-        )
+        isolation = marking.isolation or run.settings.isolation.value
+        session = asyncdb_session_options
+        session = checked_options(session, "asyncdb_session_options", "bind", "binds")
+        engine = checked_options(asyncdb_engine_options, "asyncdb_engine_options", "url")
+        building = asyncdb_metadata, asyncdb_migrate, asyncdb_seed, session
+        plans = read_plans(run, marking.schema, *building)
+        prefetch = _prefetch(node, asyncdb_backend.spec, isolation)
+        wanted = ViewRequest(node.nodeid, prefetch, marking.reset_sequences)
+        views = open_views(run, asyncdb_backend.spec, plans, engine, isolation, wanted)
     view = next(iter(views.values()))
     try:
         with plain_errors():

@@ -70,16 +70,10 @@ def _initialise(place: abc.LocalPlace) -> list[str]:
 
 
 def _serve(place: abc.LocalPlace, port: int) -> list[str]:
-    settings = (
-        f"port={port}",
-        "listen_addresses=127.0.0.1",
-        "unix_socket_directories=",
-        _MEMORY,
-        *_THROW_AWAY,
-    )
+    own = (f"port={port}", "listen_addresses=127.0.0.1", "unix_socket_directories=", _MEMORY)
     return [
         *(place.programs["postgres"], "-D", place.data),
-        *(word for setting in settings for word in ("-c", setting)),
+        *(word for setting in (*own, *_THROW_AWAY) for word in ("-c", setting)),
     ]
 
 

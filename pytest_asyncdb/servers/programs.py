@@ -51,14 +51,8 @@ class Programs:
         stamps = [f"{path} {Path(path).stat().st_mtime_ns}" for path in self.paths.values()]
         # initdb writes the time zone into the settings.
         variables = [f"{name}={value}" for name, value in environment().items() if name != "PATH"]
-        return [
-            *recipe.initialise(self.place("")),
-            *self.identity.wrap,
-            *stamps,
-            *variables,
-            self.version,
-            recipe.credentials,
-        ]
+        words = [*recipe.initialise(self.place("")), *self.identity.wrap, recipe.credentials]
+        return [*words, self.version, *stamps, *variables]
 
 
 def choose(servers: Iterable[str], spec: BackendSpec, backend: Backend) -> Programs:

@@ -120,15 +120,8 @@ def supervised(identity: Identity, credentials: str, owner: Owner) -> Iterator[S
     )
     programs = Supervised(process, identity, folder)
     try:
-        programs.tell(
-            {
-                "folder": folder,
-                "owner": owner.to_json(),
-                "credentials": credentials,
-                "user": identity.user,
-                "group": identity.group,
-            }
-        )
+        files = {"folder": folder, "owner": owner.to_json(), "credentials": credentials}
+        programs.tell({**files, "user": identity.user, "group": identity.group})
         answer = programs.event(_END) or f"no answer within {_END:g} s"
         if answer != "ready":
             raise AsyncdbError(f"cannot make a folder for a server in {base}", [answer])
