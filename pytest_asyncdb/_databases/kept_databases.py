@@ -18,8 +18,6 @@ from pytest_asyncdb._system.cache_dir import private_folder, write_private
 from pytest_asyncdb._system.process_identity import Owner
 from pytest_asyncdb.abc import Backend, DatabaseRef, Server
 
-#: How their names begin; the databases of a run have other names.
-PREFIX = "asyncdb_kept_"
 #: The most databases that one process of a run keeps.
 MOST = 10
 
@@ -46,15 +44,6 @@ class Record:
         """Remove its files from the cache."""
         for path in kept_folder().glob(f"{self.name}.*"):
             path.unlink(missing_ok=True)
-
-
-def kept_name(prefix: str, number: int) -> str:
-    """The name of a kept database.
-
-    Args:
-        prefix: How the names of the process's databases begin.
-    """
-    return f"{PREFIX}{prefix.removeprefix('asyncdb_')}_{number}"
 
 
 def kept_folder() -> Path:

@@ -22,7 +22,7 @@ from pytest_asyncdb._databases import build, messages
 from pytest_asyncdb._databases.connection import AutocommitConnection, maintenance
 from pytest_asyncdb._databases.database_files import DatabaseFiles
 from pytest_asyncdb._databases.fingerprint import Fingerprint
-from pytest_asyncdb._databases.kept_databases import kept_folder, kept_name
+from pytest_asyncdb._databases.kept_databases import kept_folder
 from pytest_asyncdb._databases.plan import SchemaPlan
 from pytest_asyncdb._databases.templates import KEPT_PREFIX, Claims, KeptTemplates
 from pytest_asyncdb._engines.host_loop import HostLoop
@@ -165,7 +165,8 @@ class Provisioner:
         Raises:
             Exception: The driver's own, or OSError.
         """
-        name = kept_name(self.prefix, next(self._numbers))
+        # The databases of a run have other names.
+        name = f"asyncdb_kept_{self.prefix.removeprefix('asyncdb_')}_{next(self._numbers)}"
         folder = kept_folder()  # without a record there, `reap` would not find the copy
         if self.in_process:
             path = folder / f"{name}.sqlite"

@@ -60,25 +60,16 @@ class WorkerDatabase(Database):
         database = copy or self._share()
         sql = AutocommitConnection(database.url, self.driver, self.driver.connect_args(self.server))
         try:
-            restorer = self.backend.restorer(sql, database, self._template.database)
+            restorer = self.backend.restorer(sql, database, self.template.database)
             run(restorer.remember())
             yield restorer
         finally:
             run(sql.close())
 
-    @property
-    def seeded(self) -> tuple[bytes, ...]:
-        """What the seeds returned, one after the other, pickled."""
-        return self._template.seeded
-
     def reference(self) -> URL:
         if self._reference is None:
             self._reference = self._copy(one_connection=True)
         return self._reference.url
-
-    def prepare(self) -> None:
-        """Make sure that the template exists; blocks."""
-        self._template  # noqa: B018
 
     def discard(self) -> None:
         shared, self._shared = self._shared, None
@@ -89,7 +80,7 @@ class WorkerDatabase(Database):
         if self.provisioner.in_process:
             return self._copy(self.one_connection)
         if self._copies is None:
-            self._copies = _Copies(self.provisioner, self._template)
+            self._copies = _Copies(self.provisioner, self.template)
         return self._copies.take(prefetch, prefetched)
 
     def drop(self, copy: DatabaseRef) -> None:
@@ -120,11 +111,12 @@ class WorkerDatabase(Database):
         return self._shared
 
     def _copy(self, one_connection: bool) -> DatabaseRef:
-        copying = self.provisioner.copy(self._template, one_connection=one_connection)
+        copying = self.provisioner.copy(self.template, one_connection=one_connection)
         return self.provisioner.run(copying)
 
     @functools.cached_property
-    def _template(self) -> Template:
+    def template(self) -> Template:
+        """What they are copies of; the first access builds it, and blocks."""
         return self.provisioner.template(self.plan, self.engine_options)
 
 

@@ -201,11 +201,11 @@ class Run:
                 for metadata in () if plan.migrate else plan.metadata:
                     self._tables.setdefault(metadata, {*metadata.tables})
                 self._strategies[key] = strategy, database
-                database.prepare()
+                database.template  # noqa: B018
                 self.timer.prepared()
             strategy, database = self._strategies[key]
             view = strategy.view(request)
-            view.seeded = database.seeded
+            view.seeded = database.template.seeded
             return view
 
     def late_tables(self) -> list[str]:

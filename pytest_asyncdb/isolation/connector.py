@@ -64,9 +64,8 @@ class Connector:
         self.dialect.connect = self._connect  # type: ignore[method-assign]
         #: Restores what connecting has set; None: no connection has been opened yet.
         self.settings: Sequence[str] | None = None
-        #: The dialects of the tests' engines.
-        self._facade: Any = None
-        self._sync_facade: Any = None
+        #: The dialects of the tests' engines, for async and for sync code.
+        self._facades: list[Any] = []
         self.hide_parameters: bool = self.engine.sync_engine.hide_parameters
         #: The compiled statements are shared by the engines of all tests.
         self._execution_options = {
@@ -93,7 +92,7 @@ class Connector:
         the dialect. SQLAlchemy's ``Engine`` is made directly, since ``create_engine`` would ask
         the server again.
         """
-        if self._facade is None:
+        if not self._facades:
             facade: Any = copy.copy(self.dialect)
             # That of psycopg only closes, as if the connection could be used again.
             facade.do_terminate = lambda checkout: checkout.terminate()
@@ -102,11 +101,11 @@ class Connector:
             facade.get_driver_connection = lambda checkout: checkout.driver_connection
             facade.set_readonly = lambda checkout, value: checkout.set_read_only(value)
             facade.get_readonly = lambda checkout: checkout.read_only
-            self._facade = facade
-            self._sync_facade = sync = copy.copy(facade)
+            sync = copy.copy(facade)
             sync.is_async = False
+            self._facades = [facade, sync]
         options = self._execution_options if is_async else {**self._execution_options, OURS: True}
-        dialect = self._facade if is_async else self._sync_facade
+        dialect = self._facades[0 if is_async else 1]
         pool = CheckoutPool(check_out, pools, dialect=dialect, events=self._pool_events)
         return Engine(
             pool,
@@ -121,9 +120,9 @@ class Connector:
     def lead_to(self, url: URL) -> None:
         """Further connections are to another copy of the template."""
         before, self.url = self.url, url
-        for dialect in (self.dialect, self._facade, self._sync_facade):
+        for dialect in (self.dialect, *self._facades):
             # On MySQL and MariaDB it is the database, where reflection looks for tables.
-            if dialect is not None and dialect.default_schema_name == before.database:
+            if dialect.default_schema_name == before.database:
                 dialect.default_schema_name = url.database
 
     def close(self) -> None:

@@ -86,7 +86,7 @@ class Stage:
 
     @property
     def template(self) -> DatabaseRef:
-        return self.database._template.database
+        return self.database.template.database
 
     @property
     def _own(self) -> str:
@@ -146,7 +146,7 @@ def open_stage(
         runner = stack.enter_context(asyncio.Runner())
         stage = Stage(target, database, strategy(database, host), host, runner)
         stack.callback(lambda: stage.strategy.close())
-        database.prepare()
+        assert database.template
         yield stage
 
 
