@@ -20,16 +20,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
-
-    from pytest_asyncdb._run.handle import Asyncdb
+from pytest_asyncdb._run.handle import Asyncdb
 
 __all__ = ["BackendContract"]
 
@@ -60,7 +58,7 @@ COUNT = 30
 #: Seconds for what must not hang.
 PATIENCE = 15.0
 
-Case = Callable[[Any, "Asyncdb", str], Awaitable[None]]
+Case = Callable[[Any, Asyncdb, str], Awaitable[None]]
 
 
 async def seed(session: AsyncSession) -> dict[str, int]:

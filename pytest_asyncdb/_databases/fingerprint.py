@@ -50,8 +50,6 @@ _PLAIN = (
 _GLOBALS: dict[int, tuple[types.CodeType, list[str]]] = {}
 #: By the state of a mapped object: the description of its values before a seed stored it.
 _MAPPED: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
-#: Folders whose files are made from others.
-_GENERATED = "__pycache__"
 
 
 class Fingerprint:
@@ -103,9 +101,8 @@ def files_in(paths: Iterable[Path]) -> Iterator[Path]:
     """The given files, and for a folder all files below it, as far as people write them."""
     for path in paths:
         if path.is_dir():
-            yield from (
-                one for one in path.rglob("*") if one.is_file() and _GENERATED not in one.parts
-            )
+            files = (one for one in path.rglob("*") if one.is_file())
+            yield from (one for one in files if "__pycache__" not in one.parts)
         else:
             yield path
 
