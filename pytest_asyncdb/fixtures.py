@@ -195,33 +195,23 @@ def _asyncdb_view(
     with plain_errors(run.settings.missing.value):
         refuse_trio(request)
         marking = read_markers(node, run.registry)
-        views = open_views(
-            run,
-            asyncdb_backend.spec,
-            read_plans(
-                run,
-                marking.schema,
-                asyncdb_metadata,
-                asyncdb_migrate,
-                asyncdb_seed,
-                checked_options(
-                    asyncdb_session_options, "asyncdb_session_options", "bind", "binds"
-                ),
-            ),
-            checked_options(asyncdb_engine_options, "asyncdb_engine_options", "url"),
-            isolation := marking.isolation or run.settings.isolation.value,
-            ViewRequest(
-                node.nodeid,
-                prefetch=_prefetch(node, asyncdb_backend.spec, isolation),
-                reset_sequences=marking.reset_sequences,
-            ),
+        session = checked_options(
+            asyncdb_session_options, "asyncdb_session_options", "bind", "binds"
         )
+        migrate, seed = asyncdb_migrate, asyncdb_seed
+        plans = read_plans(run, marking.schema, asyncdb_metadata, migrate, seed, session)
+        options = checked_options(asyncdb_engine_options, "asyncdb_engine_options", "url")
+        isolation = marking.isolation or run.settings.isolation.value
+        prefetch = _prefetch(node, asyncdb_backend.spec, isolation)
+        wanted = ViewRequest(node.nodeid, prefetch, marking.reset_sequences)
+        views = open_views(run, asyncdb_backend.spec, plans, options, isolation, wanted)
     view = next(iter(views.values()))
     try:
         with plain_errors():
             entries = of_fixture(asyncdb_app_engines, run.settings.app_engines)
             run.redirector.begin(views, entries, node.nodeid)
     except BaseException:
+        run.redirector.end()
         for one in views.values():
             one.close()
         raise

@@ -166,8 +166,7 @@ def _read(config: pytest.Config, option: Option) -> Sourced[str]:
     if option.is_switch:
         word, allowed = word.lower(), (*_YES, *_NO)
     if allowed and word not in (*allowed, option.default):
-        what = f"value of asyncdb_{option.name}"
-        raise unknown_word(what, value.value, value.source, allowed)
+        raise unknown_word(f"value of asyncdb_{option.name}", value.value, value.source, allowed)
     return value
 
 

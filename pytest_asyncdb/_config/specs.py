@@ -68,8 +68,7 @@ def parse_spec(
         raise unknown_word("backend", name, source, known, kind=kind) from None
     drivers = [one.name for one in backend.drivers]
     if driver and driver not in drivers:
-        what = f"driver for {backend.label}"
-        raise unknown_word(what, driver, source, drivers, kind=kind)
+        raise unknown_word(f"driver for {backend.label}", driver, source, drivers, kind=kind)
     return BackendSpec(backend.name, driver, version, word, source)
 
 

@@ -28,8 +28,7 @@ def take_again(session: Session, backend: str) -> None:
     """
 
     def remember(session: Session, instance: Any) -> None:
-        values = mapped_values(instance).items()
-        before = {name: without_events(value) for name, value in values}
+        before = {name: without_events(value) for name, value in mapped_values(instance).items()}
         _BEFORE.setdefault(mapped_state(instance), before)
 
     def insert(session: Session, instance: Any) -> None:

@@ -85,8 +85,7 @@ class AppEngine:
         inside = [k for k, v in getattr(value, "__dict__", {}).items() if isinstance(v, kinds)]
         call = "" if value is found else "()"
         paths = [f"{self.word}{call}.{name}" for name in inside]
-        kind = type(value).__name__
-        raise messages.not_an_app_engine(self.word, self.source, kind, paths)
+        raise messages.not_an_app_engine(self.word, self.source, type(value).__name__, paths)
 
 
 def app_engines(given: Any, source: str) -> tuple[AppEngine, ...]:

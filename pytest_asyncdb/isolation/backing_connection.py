@@ -344,7 +344,4 @@ class _Lent:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._adapted, name)
 
-    def _stay(self) -> None:
-        pass
-
-    commit = rollback = close = terminate = _stay
+    commit = rollback = close = terminate = lambda self: None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._engines.build_engine import OURS, build_engine, without_pool
 from pytest_asyncdb._engines.pool_internals import CheckoutPool
-from pytest_asyncdb._engines.sqlalchemy_internals import cursor_awaits, ends_first
+from pytest_asyncdb._engines.sqlalchemy_internals import cursor_awaits, drop_listeners, ends_first
 from pytest_asyncdb.isolation.savepoints import Savepoints
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ class Connector:
             sync.is_async = False
         options = self._execution_options if is_async else {**self._execution_options, OURS: True}
         dialect = self._facade if is_async else self._sync_facade
+        drop_listeners(dialect)
         pool = CheckoutPool(check_out, pools, dialect=dialect, events=self._pool_events)
         return Engine(
             pool,

@@ -110,6 +110,4 @@ class SyncCursor:
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._cursor, name, value)
 
-    def __iter__(self) -> Any:
-        while (row := self.fetchone()) is not None:
-            yield row
+    __iter__ = Cursor.__iter__
