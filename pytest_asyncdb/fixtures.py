@@ -68,13 +68,20 @@ def asyncdb_metadata(pytestconfig: pytest.Config) -> Any:
 
 
 @pytest.fixture(scope="session")
-def asyncdb_engine_options() -> Mapping[str, Any]:
-    """Arguments for the engine, as for ``build_engine``; default none.
+def asyncdb_engine_options(
+    pytestconfig: pytest.Config, asyncdb_app_engines: Any
+) -> Mapping[str, Any]:
+    """Arguments for the engine, as for ``build_engine``; default: the application's for JSON.
 
     Scope: session. May depend on ``asyncdb_backend`` to differ between backends. Options
-    of the pool have no effect, except ``pool_events``.
+    of the pool have no effect, except ``pool_events``. The default is the ``json_serializer`` and
+    ``json_deserializer`` of the first engine that ``asyncdb_app_engines`` names, if it exists.
     """
-    return {}
+    from pytest_asyncdb._run.app_engines import engine_options, of_fixture
+
+    with plain_errors():
+        settings = pytestconfig.stash[RUN].settings
+        return engine_options(of_fixture(asyncdb_app_engines, settings.app_engines))
 
 
 @pytest.fixture(scope="session")

@@ -208,3 +208,13 @@ def drop_listeners(dialect: Any) -> None:
     """
     for name in ("dispatch", "_has_events"):
         vars(dialect).pop(name, None)
+
+
+def json_arguments(dialect: Dialect) -> dict[str, Any]:
+    """The arguments ``json_serializer`` and ``json_deserializer`` of ``create_engine``.
+
+    Without ``_json_serializer`` the test's engine fails for values that only the application's
+    function knows.
+    """
+    names = ("json_serializer", "json_deserializer")
+    return {name: value for name in names if (value := getattr(dialect, f"_{name}", None))}

@@ -12,6 +12,10 @@ from fix_servers import Target
 pytestmark = pytest.mark.everyday("sqlite", "postgres+asyncpg", "postgres+psycopg", "mysql+asyncmy")
 
 DB = """
+import json
+from decimal import Decimal
+from functools import partial
+
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -28,7 +32,12 @@ def translate(context):
 
 
 def make(url, level):
-    made = create_async_engine(url, isolation_level=level)
+    made = create_async_engine(
+        url,
+        isolation_level=level,
+        json_serializer=partial(json.dumps, default=float),
+        json_deserializer=partial(json.loads, parse_float=Decimal),
+    )
     event.listen(made.sync_engine, "handle_error", translate)
     return made
 
@@ -39,7 +48,9 @@ autocommit = make(URL, "AUTOCOMMIT")
 """
 
 USES = """
-from sqlalchemy import event
+from decimal import Decimal
+
+from sqlalchemy import JSON, event, literal
 
 from app import db
 
@@ -65,6 +76,14 @@ async def test_listeners_of_handle_error(engine):
         with pytest.raises(db.Translated):
             await connection.execute(text("SELECT nothing FROM nowhere"))
     assert len(db.heard) == 1
+
+
+@pytest.mark.parametrize("how", HOW)
+async def test_json(engine, asyncdb_session):
+    value = {"number": Decimal("1.5")}
+    async with engine.connect() as connection:
+        assert await connection.scalar(select(literal(value, JSON))) == value
+    assert await asyncdb_session.scalar(select(literal(value, JSON))) == value
 
 
 @reset
@@ -134,7 +153,7 @@ def app(project: Project, target: Target) -> Project:
 def test_a_redirected_engine_behaves_as_a_plain_one(app: Project, target: Target) -> None:
     reads = target.backend == "postgres"
     app.tests(USES, READ_ONLY if reads else "")
-    app.run(target).passed(7 if reads else 4)
+    app.run(target).passed(10 if reads else 7)
 
 
 @pytest.mark.parametrize("isolation", ["rollback", "reset"])

@@ -18,6 +18,7 @@ import pytest_asyncdb
 from pytest_asyncdb._engines.sqlalchemy_internals import (
     connect_isolation_level,
     drop_listeners,
+    json_arguments,
     mapped_state,
     mapped_values,
     root_engine,
@@ -123,6 +124,13 @@ def test_a_dialect_has_the_listeners_of_another_one_until_they_are_dropped() -> 
     with pytest.raises(DBAPIError), engine.connect() as connection:
         connection.exec_driver_sql("SELECT nothing FROM nowhere")
     assert seen == ["own", "own"]
+
+
+def test_the_functions_of_an_engine_for_json_are_found() -> None:
+    """SQLAlchemy's ``Dialect._json_serializer`` and ``_json_deserializer``."""
+    given = {"json_serializer": str, "json_deserializer": eval}
+    assert json_arguments(create_engine("sqlite://", **given).dialect) == given
+    assert json_arguments(create_engine("sqlite://").dialect) == {}
 
 
 def test_every_checkout_is_seen_before_it_happens() -> None:
