@@ -86,6 +86,24 @@ async def test_json(engine, asyncdb_session):
     assert await asyncdb_session.scalar(select(literal(value, JSON))) == value
 
 
+@pytest.mark.parametrize("how", HOW)
+async def test_the_info_of_a_connection(engine):
+    def infos(*connections):
+        return [dict(one.sync_connection.info) for one in connections]
+
+    async with engine.connect() as outer:
+        outer.sync_connection.info["of"] = "outer"
+        async with engine.connect() as inner:
+            assert infos(inner) == [{}]
+            inner.sync_connection.info["of"] = "inner"
+    async with engine.connect() as one, engine.connect() as other:
+        assert sorted(map(str, infos(one, other))) == ["{'of': 'inner'}", "{'of': 'outer'}"]
+        await one.invalidate()
+    await engine.dispose()
+    async with engine.connect() as connection:
+        assert infos(connection) == [{}]
+
+
 @reset
 async def test_the_isolation_level(asyncdb_url):
     plain = db.make(asyncdb_url, "SERIALIZABLE")
@@ -122,6 +140,8 @@ async def test_first(asyncdb_engine):
     for one in (asyncdb_engine, db.engine):
         await fail(one)
     assert heard == ["test", "engine"]
+    async with db.engine.connect() as connection:
+        connection.sync_connection.info["of"] = "the first test"
     for one in (db.autocommit, db.serializable):
         async with one.connect() as connection:
             await connection.execute(text("SELECT 1"))
@@ -138,6 +158,8 @@ async def test_next(asyncdb_engine):
         await connection.execute(insert(User).values(name="never"))
         await connection.rollback()
         assert (await connection.execute(select(User))).all() == []
+    async with db.engine.connect() as connection:
+        assert connection.sync_connection.info == {}
 """
 
 
@@ -153,7 +175,7 @@ def app(project: Project, target: Target) -> Project:
 def test_a_redirected_engine_behaves_as_a_plain_one(app: Project, target: Target) -> None:
     reads = target.backend == "postgres"
     app.tests(USES, READ_ONLY if reads else "")
-    app.run(target).passed(10 if reads else 7)
+    app.run(target).passed(13 if reads else 10)
 
 
 @pytest.mark.parametrize("isolation", ["rollback", "reset"])
