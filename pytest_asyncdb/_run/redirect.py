@@ -64,7 +64,8 @@ def _redirected(engine: Engine, target: Engine, independent: bool) -> Iterator[C
     def connected(connection: Connection) -> None:
         # An engine derived by execution_options() shares the pool, and has its own dialect.
         connection.dialect = dialect
-        if has_level:  # SQLAlchemy resets it when the connection is returned
+        # SQLAlchemy resets the level when the connection is returned.
+        if has_level and "isolation_level" not in connection.get_execution_options():
             connection.execution_options(isolation_level=level)
 
     def listen() -> None:

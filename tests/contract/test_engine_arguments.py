@@ -113,6 +113,14 @@ async def test_the_isolation_level(asyncdb_url):
             levels.append(await connection.get_isolation_level())
     await plain.dispose()
     assert levels == ["SERIALIZABLE", "SERIALIZABLE"]
+
+
+async def test_a_derived_engine_has_another_level(asyncdb_url):
+    level = db.engine.dialect.default_isolation_level
+    async with db.autocommit.execution_options(isolation_level=level).connect() as connection:
+        await connection.execute(insert(User).values(name="never"))
+        await connection.rollback()
+        assert (await connection.execute(select(User))).all() == []
 """
 
 READ_ONLY = """
@@ -175,7 +183,7 @@ def app(project: Project, target: Target) -> Project:
 def test_a_redirected_engine_behaves_as_a_plain_one(app: Project, target: Target) -> None:
     reads = target.backend == "postgres"
     app.tests(USES, READ_ONLY if reads else "")
-    app.run(target).passed(13 if reads else 10)
+    app.run(target).passed(14 if reads else 11)
 
 
 @pytest.mark.parametrize("isolation", ["rollback", "reset"])
