@@ -11,7 +11,7 @@ import contextvars
 import functools
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from pytest_asyncdb._engines.asyncio_internals import pause, resume, running_task
 from pytest_asyncdb._engines.host_loop import HostLoop
@@ -111,3 +111,9 @@ class SyncCursor:
         setattr(self._cursor, name, value)
 
     __iter__ = Cursor.__iter__
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
