@@ -68,13 +68,20 @@ def asyncdb_metadata(pytestconfig: pytest.Config) -> Any:
 
 
 @pytest.fixture(scope="session")
-def asyncdb_engine_options() -> Mapping[str, Any]:
-    """Arguments for the engine, as for ``build_engine``; default none.
+def asyncdb_engine_options(
+    pytestconfig: pytest.Config, asyncdb_app_engines: Any
+) -> Mapping[str, Any]:
+    """Arguments for the engine, as for ``build_engine``; default: the application's for JSON.
 
     Scope: session. May depend on ``asyncdb_backend`` to differ between backends. Options
-    of the pool have no effect, except ``pool_events``.
+    of the pool have no effect, except ``pool_events``. The default is the ``json_serializer`` and
+    ``json_deserializer`` of the first engine that ``asyncdb_app_engines`` names, if it exists.
     """
-    return {}
+    from pytest_asyncdb._run.app_engines import engine_options, of_fixture
+
+    with plain_errors():
+        settings = pytestconfig.stash[RUN].settings
+        return engine_options(of_fixture(asyncdb_app_engines, settings.app_engines))
 
 
 @pytest.fixture(scope="session")
@@ -195,21 +202,23 @@ def _asyncdb_view(
     with plain_errors(run.settings.missing.value):
         refuse_trio(request)
         marking = read_markers(node, run.registry)
+        session = checked_options(
+            asyncdb_session_options, "asyncdb_session_options", "bind", "binds"
+        )
+        migrate, seed = asyncdb_migrate, asyncdb_seed
+        plans = read_plans(run, marking.schema, asyncdb_metadata, migrate, seed, session)
+        options = checked_options(asyncdb_engine_options, "asyncdb_engine_options", "url")
         isolation = marking.isolation or run.settings.isolation.value
-        session = asyncdb_session_options
-        session = checked_options(session, "asyncdb_session_options", "bind", "binds")
-        engine = checked_options(asyncdb_engine_options, "asyncdb_engine_options", "url")
-        building = asyncdb_metadata, asyncdb_migrate, asyncdb_seed, session
-        plans = read_plans(run, marking.schema, *building)
         prefetch = _prefetch(node, asyncdb_backend.spec, isolation)
         wanted = ViewRequest(node.nodeid, prefetch, marking.reset_sequences)
-        views = open_views(run, asyncdb_backend.spec, plans, engine, isolation, wanted)
+        views = open_views(run, asyncdb_backend.spec, plans, options, isolation, wanted)
     view = next(iter(views.values()))
     try:
         with plain_errors():
             entries = of_fixture(asyncdb_app_engines, run.settings.app_engines)
             run.redirector.begin(views, entries, node.nodeid)
     except BaseException:
+        run.redirector.end()
         for one in views.values():
             one.close()
         raise

@@ -77,8 +77,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     from pytest_asyncdb.reports import doctor
 
     configure(config)
-    run = config.stash[RUN]
-    found = doctor.examine(config, run)
+    found = doctor.examine(config, config.stash[RUN])
     config.get_terminal_writer().line(doctor.render(found))
     return int(doctor.wrong(found) > 0)
 

@@ -57,8 +57,7 @@ def parse_spec(
         raise unknown_word("backend", name, source, known) from None
     drivers = [one.name for one in backend.drivers]
     if driver and driver not in drivers:
-        what = f"driver for {backend.label}"
-        raise unknown_word(what, driver, source, drivers)
+        raise unknown_word(f"driver for {backend.label}", driver, source, drivers)
     return BackendSpec(backend.name, driver, version, word, source)
 
 

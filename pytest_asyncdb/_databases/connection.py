@@ -83,8 +83,7 @@ class AutocommitConnection(Sql, contextlib.AbstractAsyncContextManager["Autocomm
             execution_options={OURS: True},
         )
         self._connection = await engine.connect()
-        raw = await self._connection.get_raw_connection()
-        self._driver_connection = raw.driver_connection
+        self._driver_connection = (await self._connection.get_raw_connection()).driver_connection
         if self._settings:
             await self._driver.run(self._driver_connection, self._settings)
 

@@ -223,8 +223,7 @@ def _escaped(value: str) -> str:
 
 def _place(error: BaseException, folder: Path) -> str | None:
     """The innermost line of ``env.py`` or a revision in the traceback of *error*."""
-    places = traceback.extract_tb(error.__traceback__)
-    for frame in reversed(places):
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
         if path.is_relative_to(folder) and "site-packages" not in path.parts:
             return f"{path.relative_to(folder)}:{frame.lineno}"

@@ -215,8 +215,7 @@ class HostLoop:
         for task in left:
             task.cancel()
         if left:
-            settled = asyncio.gather(*left, return_exceptions=True)
-            self._private.start(settled, CANCEL_PATIENCE)
+            self._private.start(asyncio.gather(*left, return_exceptions=True), CANCEL_PATIENCE)
         self.run(self.loop.shutdown_asyncgens())
         self.loop.close()
 

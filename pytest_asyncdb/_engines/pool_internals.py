@@ -48,6 +48,8 @@ class CheckoutPool(NullPool):
         self._used: list[ConnectionPoolEntry] = []
         #: Real connections that checkouts have given back; each has a method ``discard``.
         self.idle: list[Any] = []
+        #: The ``info`` of checkouts that have ended, where one connection stands for all.
+        self.infos: list[dict[Any, Any]] = []
 
     #: What an application shows of its pool.
     status = QueuePool.status
@@ -109,8 +111,8 @@ class _Entry(_ConnectionRecord):
 
     @memoized_property
     def info(self) -> dict[Any, Any]:
-        """What listeners of "connect" have put there; what the test adds ends with the checkout."""
-        return dict(getattr(self.dbapi_connection, "entry_info", {}))
+        """What listeners of "connect" and the test have put there for this connection."""
+        return getattr(self.dbapi_connection, "entry_info", {})
 
 
 def connect_listeners(pools: Iterable[Pool]) -> list[Listener]:

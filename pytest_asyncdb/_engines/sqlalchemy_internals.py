@@ -8,7 +8,9 @@ connections and cursors (``isolation/dbapi.py``), because its dialects do so.
 from __future__ import annotations
 
 import contextlib
+import copy
 import sys
+import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -178,8 +180,41 @@ def root_engine(engine: Engine) -> Engine:
 
 
 def connect_isolation_level(dialect: Dialect) -> Any:
-    """The argument ``isolation_level`` of ``create_engine``.
+    """The argument ``isolation_level`` of ``create_engine``, in SQLAlchemy's spelling.
 
     Without ``_on_connect_isolation_level`` an engine in AUTOCOMMIT loses it during a test.
     """
-    return getattr(dialect, "_on_connect_isolation_level", None)
+    level = getattr(dialect, "_on_connect_isolation_level", None)
+    return level and level.replace("_", " ").upper()
+
+
+def with_listeners_of(own: Dialect, dialect: Dialect) -> Any:
+    """A copy of *dialect* with the listeners of *own*, and with those that it gets later.
+
+    The copy is kept for later tests, as keys of compiled statements contain the dialect. Without
+    ``_has_events`` no listener is called.
+    """
+    copies = vars(own).setdefault("asyncdb_copies", weakref.WeakKeyDictionary())
+    found = copies.get(dialect) or copies.setdefault(dialect, copy.copy(dialect))
+    found.dispatch, found._has_events = own.dispatch, True
+    found.default_schema_name = dialect.default_schema_name
+    return found
+
+
+def drop_listeners(dialect: Any) -> None:
+    """Let *dialect* have the listeners of its class only.
+
+    Without ``dispatch`` and ``_has_events`` a listener of one test is called in the next one.
+    """
+    for name in ("dispatch", "_has_events"):
+        vars(dialect).pop(name, None)
+
+
+def json_arguments(dialect: Dialect) -> dict[str, Any]:
+    """The arguments ``json_serializer`` and ``json_deserializer`` of ``create_engine``.
+
+    Without ``_json_serializer`` the test's engine fails for values that only the application's
+    function knows.
+    """
+    names = ("json_serializer", "json_deserializer")
+    return {name: value for name in names if (value := getattr(dialect, f"_{name}", None))}

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._engines.sqlalchemy_internals import root_engine
+from pytest_asyncdb._engines.sqlalchemy_internals import json_arguments, root_engine
 from pytest_asyncdb._run import messages
 from pytest_asyncdb._system.import_string import Naming, split_name
 
@@ -85,8 +85,7 @@ class AppEngine:
         inside = [k for k, v in getattr(value, "__dict__", {}).items() if isinstance(v, kinds)]
         call = "" if value is found else "()"
         paths = [f"{self.word}{call}.{name}" for name in inside]
-        kind = type(value).__name__
-        raise messages.not_an_app_engine(self.word, self.source, kind, paths)
+        raise messages.not_an_app_engine(self.word, self.source, type(value).__name__, paths)
 
 
 def app_engines(given: Any, source: str) -> tuple[AppEngine, ...]:
@@ -124,6 +123,12 @@ def session_options(entries: Sequence[AppEngine]) -> dict[str, Any] | None:
             options = {k: v for k, v in value.kw.items() if k not in ("bind", "binds")}
             return {"class_": value.class_, **options}
     return None
+
+
+def engine_options(entries: Sequence[AppEngine]) -> dict[str, Any]:
+    """The arguments of the first engine among *entries* for values of JSON, if it exists."""
+    engines = (one for entry in entries if not entry.foreign for one in entry.engines())
+    return next((json_arguments(engine.dialect) for engine in engines), {})
 
 
 def sqlmodel_session(written: Sourced[str]) -> dict[str, Any]:

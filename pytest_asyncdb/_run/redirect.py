@@ -21,6 +21,7 @@ from pytest_asyncdb._engines.sqlalchemy_internals import (
     connect_isolation_level,
     root_engine,
     watch_checkouts,
+    with_listeners_of,
 )
 from pytest_asyncdb._run import messages
 from pytest_asyncdb._run.app_engines import AppEngine, shown_url
@@ -34,9 +35,16 @@ if TYPE_CHECKING:
     from pytest_asyncdb.abc import View
 
 
+#: What listeners for execution options of an engine call on the engine's own dialect.
+_SETTERS = ("set_isolation_level", "reset_isolation_level", "set_readonly", "get_readonly")
+
+
 @contextlib.contextmanager
-def _redirected(engine: Engine, target: Engine) -> Iterator[Callable[[], None]]:
-    """Let *engine* have the pool, the dialect and the URL of *target*.
+def _redirected(engine: Engine, target: Engine, independent: bool) -> Iterator[Callable[[], None]]:
+    """Let *engine* have the pool, the URL and, with its own listeners, the dialect of *target*.
+
+    Args:
+        independent: The connections of *target* may have any isolation level.
 
     Yields:
         A function after which connections that were made with another dialect get that of *target*.
@@ -48,25 +56,26 @@ def _redirected(engine: Engine, target: Engine) -> Iterator[Callable[[], None]]:
 
     before = engine.pool, engine.dialect, engine.url
     own: Any = engine.dialect
-    dialect = target.dialect
+    dialect = with_listeners_of(own, target.dialect)
     level = connect_isolation_level(own)
+    has_level = bool(level) and level in dialect.get_isolation_level_values(None)
+    has_level &= independent or level == "AUTOCOMMIT"
 
     def connected(connection: Connection) -> None:
         # An engine derived by execution_options() shares the pool, and has its own dialect.
         connection.dialect = dialect
-        if level == "AUTOCOMMIT":
-            sandbox: Any = connection.connection.dbapi_connection
-            dialect.set_isolation_level(sandbox, level)
+        # SQLAlchemy resets the level when the connection is returned.
+        if has_level and "isolation_level" not in connection.get_execution_options():
+            connection.execution_options(isolation_level=level)
 
     def listen() -> None:
         if not event.contains(engine, "engine_connect", connected):
             event.listen(engine, "engine_connect", connected, insert=True)
 
-    if level == "AUTOCOMMIT":
+    if has_level:
         listen()
-    # The listener for execution_options(isolation_level=…) holds the engine's own dialect.
-    own.set_isolation_level = dialect.set_isolation_level
-    own.reset_isolation_level = dialect.reset_isolation_level
+    for name in _SETTERS:
+        setattr(own, name, getattr(dialect, name, None))
     pool = target.pool
     if isinstance(pool, CheckoutPool):
         pool = pool.beside(engine)
@@ -77,7 +86,8 @@ def _redirected(engine: Engine, target: Engine) -> Iterator[Callable[[], None]]:
         if engine.pool is not target.pool:
             keep_listeners(before[0], engine.pool)
         engine.pool, engine.dialect, engine.url = before
-        del own.set_isolation_level, own.reset_isolation_level
+        for name in _SETTERS:
+            delattr(own, name)
         if event.contains(engine, "engine_connect", connected):
             event.remove(engine, "engine_connect", connected)
 
@@ -119,7 +129,7 @@ class Redirector:
 
     def begin(self, views: Mapping[str, View], entries: Sequence[AppEngine], test: str) -> None:
         """Redirect *entries* to the databases of *views* until :meth:`end`, also those that are
-        created later.
+        created later. If it fails, some are redirected.
 
         Raises:
             ConfigError: An entry is not an engine, or names no database.
@@ -128,18 +138,12 @@ class Redirector:
             self._entries, self._where = entries, f"test: {test}, which has ended"
             self._views = views
             self._known = {view.engine.sync_engine for view in views.values()}
-            try:
-                self._redirect()
-            except BaseException:
-                self.end()
-                raise
+            self._redirect()
 
     def end(self) -> None:
         """Give every engine its own pool, dialect and URL again. May be called twice."""
         with self._lock:
-            self._views = {}
-            self._known = set()
-            self._listen = {}
+            self._views, self._known, self._listen = {}, set(), {}
             self._undo.close()
 
     def close(self) -> None:
@@ -159,7 +163,8 @@ class Redirector:
                     self._known.add(engine)
                     is_async = engine.dialect.is_async
                     target = view.engine.sync_engine if is_async else view.sync_engine
-                    self._listen[engine] = self._undo.enter_context(_redirected(engine, target))
+                    redirected = _redirected(engine, target, view.independent)
+                    self._listen[engine] = self._undo.enter_context(redirected)
 
     def _connecting(self, engine: Engine) -> None:
         """*engine* is about to check out a connection."""

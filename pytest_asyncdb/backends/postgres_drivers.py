@@ -72,10 +72,8 @@ class Asyncpg(_PostgresDriver):
     def ended_stream(self) -> Exception | None:
         from asyncpg import NoActiveSQLTransactionError
 
-        error: Exception = NoActiveSQLTransactionError(
-            "cursor cannot be used outside of a transaction"
-        )
-        return error
+        said = "cursor cannot be used outside of a transaction"
+        return NoActiveSQLTransactionError(said)  # type: ignore[no-any-return]
 
     async def ask(self, connection: Any, query: str) -> Rows:
         return [tuple(row) for row in await connection.fetch(query)]

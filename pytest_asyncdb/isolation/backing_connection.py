@@ -56,6 +56,8 @@ class BackingConnection:
         self.ran: set[Any] = set()
         #: The application has had the driver's own connection, and may have changed it.
         self.touched = False
+        #: The ``info`` of its entry in a pool: what listeners have put there, and one test.
+        self.info: dict[Any, Any] = {}
         #: Checks what COMMIT would check; empty if the schema has no such constraint.
         self.deferred_check: tuple[str, ...] = ()
 
@@ -87,11 +89,6 @@ class BackingConnection:
         if not self.ran.issubset(wanted):
             return None
         return [one for one in wanted if one not in self.ran]
-
-    @property
-    def entry_info(self) -> Any:
-        """What listeners have put into the ``info`` of the pool's entry; the connection is open."""
-        return self._fairy.info
 
     @property
     def is_open(self) -> bool:
@@ -178,6 +175,7 @@ class BackingConnection:
         then = [one.replace("{database}", self._database) for one in then]
         clean = await self.driver.reset_session(self.connection, first, then)
         sqlalchemy_internals.forget_transaction(self.adapted)
+        self.info = dict(self._fairy.info)
         if settings:
             self.ran.clear()  # what listeners have set is gone, too
         return clean and not self.touched
@@ -272,7 +270,7 @@ class BackingConnection:
             self._fairy = self._raw = None
             fairy.invalidate()
             raise
-        self._fairy, self._raw = fairy, fairy.driver_connection
+        self._fairy, self._raw, self.info = fairy, fairy.driver_connection, dict(fairy.info)
 
     def _prepare(self, fairy: Any) -> None:
         """Do with a new connection what the plugin needs, and run the listeners."""
@@ -328,7 +326,4 @@ class _Lent:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._adapted, name)
 
-    def _stay(self) -> None:
-        pass
-
-    commit = rollback = close = terminate = _stay
+    commit = rollback = close = terminate = lambda self: None

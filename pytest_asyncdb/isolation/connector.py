@@ -14,7 +14,7 @@ from sqlalchemy.util import LRUCache
 from pytest_asyncdb._engines.build_engine import OURS, build_engine, without_pool
 from pytest_asyncdb._engines.host_loop import HostLoop
 from pytest_asyncdb._engines.pool_internals import CheckoutPool
-from pytest_asyncdb._engines.sqlalchemy_internals import cursor_awaits, ends_first
+from pytest_asyncdb._engines.sqlalchemy_internals import cursor_awaits, drop_listeners, ends_first
 from pytest_asyncdb.abc import Database
 from pytest_asyncdb.isolation.savepoints import Savepoints
 
@@ -106,6 +106,7 @@ class Connector:
             self._facades = [facade, sync]
         options = self._execution_options if is_async else {**self._execution_options, OURS: True}
         dialect = self._facades[0 if is_async else 1]
+        drop_listeners(dialect)
         pool = CheckoutPool(check_out, pools, dialect=dialect, events=self._pool_events)
         return Engine(
             pool,

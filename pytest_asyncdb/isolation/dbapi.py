@@ -109,9 +109,9 @@ class Checkout(abc.ABC):
         """Called when the checkout has been made, before SQLAlchemy uses it."""
 
     @property
-    def entry_info(self) -> Any:
-        """What listeners of "connect" have put into the ``info`` of the pool's entry."""
-        return self.backing.entry_info
+    def entry_info(self) -> dict[Any, Any]:
+        """The ``info`` of the pool's entry."""
+        return self.backing.info
 
     @property
     def adapted(self) -> Any:

@@ -119,8 +119,7 @@ class DirectWork(Work):
     async def _clean(self, connections: Sequence[BackingConnection]) -> None:
         """Make sessions clean, also of what is closed then, whose locks would last until later."""
         ends = [asyncio.wait_for(one.clean(), CANCEL_PATIENCE) for one in connections]
-        answers = await asyncio.gather(*ends, return_exceptions=True)
-        pairs = zip(connections, answers, strict=True)
+        pairs = zip(connections, await asyncio.gather(*ends, return_exceptions=True), strict=True)
         self._given_up += [one for one, clean in pairs if clean is not True]
 
     def undo_open(self) -> None:
@@ -206,8 +205,7 @@ class DirectConnection(Checkout):
         self.autocommit = level == "AUTOCOMMIT"
         if (begin := connector.backend.begin_at_write) is not None:
             # On SQLite the level makes the driver begin transactions otherwise.
-            begins = None if self.autocommit else begin
-            self.backing.call(connector.driver.adapt, adapted, begins)
+            self.backing.call(connector.driver.adapt, adapted, None if self.autocommit else begin)
 
     def set_read_only(self, value: bool) -> None:
         if self.taken is not None or value:

@@ -302,8 +302,7 @@ class OuterTransaction(Work):
 
     async def _wait(self, unit: Unit) -> None:
         """Wait until some unit of work has ended."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with self.units.lock:
             holder = self.units.top
             if holder is None or self.ended:

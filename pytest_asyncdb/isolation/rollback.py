@@ -96,8 +96,7 @@ class _RollbackView(WorkView):
         breaches = work.close()
         if self.keeping and self.kept is None:
             self.kept = strategy.keep()
-        unseen = self.watched and strategy.pooled
-        if self.keeping or work.lost is not None or work.stuck or unseen:
+        if self.keeping or work.lost or work.stuck or (self.watched and strategy.pooled):
             return [*breaches, *strategy.forget(work.test)]
         if self.watched:
             changed, more = strategy.put_back(work.test, sequences=False)

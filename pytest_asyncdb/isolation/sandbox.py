@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy.pool import ConnectionPoolEntry, Pool
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_only
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._engines.pool_internals import connect_listeners
+from pytest_asyncdb._engines.pool_internals import CheckoutPool, connect_listeners
 from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
 from pytest_asyncdb._record.call_sites import user_places
 from pytest_asyncdb._record.sql_text import begins_transaction, may_set
@@ -43,8 +44,9 @@ class SandboxConnection(Checkout):
 
     work: OuterTransaction
     taken: BackingConnection
+    pool: CheckoutPool
 
-    def __init__(self, work: OuterTransaction, number: int, pool: Pool) -> None:
+    def __init__(self, work: OuterTransaction, number: int, pool: CheckoutPool) -> None:
         self.work = work
         self.number = number
         self.pool = pool
@@ -63,21 +65,23 @@ class SandboxConnection(Checkout):
                 work.late_listeners = True
                 ran.add(listener)
                 listener(self, entry)
-                self.taken.entry_info.update(entry.info)
+                self.taken.info.update(entry.info)
             self.end("commit")
         finally:
             self.end("rollback")
 
-    @property
-    def entry_info(self) -> Any:
+    @functools.cached_property
+    def entry_info(self) -> dict[Any, Any]:
         with self.work.units.lock:
             if not self.work.units.begun:
                 self.taken.connect()
-        return super().entry_info
+        return self.pool.infos.pop(0) if self.pool.infos else dict(self.taken.info)
 
     def close(self) -> None:
         """End the unit, called by the pool, which logs errors and goes on: the end of the test
         reports them."""
+        if not self.closed and "entry_info" in vars(self):
+            self.pool.infos.append(self.entry_info)
         self.closed = True
         try:
             self._finish("rollback")

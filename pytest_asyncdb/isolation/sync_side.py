@@ -11,7 +11,7 @@ import contextvars
 import functools
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from sqlalchemy.util import greenlet_spawn
 
@@ -106,6 +106,10 @@ class SyncCursor:
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._cursor, name, value)
 
-    def __iter__(self) -> Any:
-        while (row := self.fetchone()) is not None:
-            yield row
+    __iter__ = Cursor.__iter__
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

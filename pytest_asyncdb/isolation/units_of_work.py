@@ -328,8 +328,7 @@ class UnitsOfWork:
         """Roll *unit* back under units that have done nothing yet."""
         self._send(self.savepoints.open(BELOW_TOP), above[-1])
         names = [level.name for one in above for level in one.levels]
-        undo = self.savepoints.undo(unit.savepoint)
-        self.backing.script([*undo, *self.savepoints.open(*names)])
+        self.backing.script([*self.savepoints.undo(unit.savepoint), *self.savepoints.open(*names)])
         unit.forget()
         for one in above:
             one.outer_writes = 0

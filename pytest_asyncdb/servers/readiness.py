@@ -94,10 +94,8 @@ def wait_until_ready(
 
     async def attempt() -> tuple[str, str]:
         async with engine.connect() as connection:
-            found = await connection.execute(text(backend.version_query()))
-            version, *session = found.one()
-            raw = await connection.get_raw_connection()
-            told = driver.session_id(raw.driver_connection)
+            version, *session = (await connection.execute(text(backend.version_query()))).one()
+            told = driver.session_id((await connection.get_raw_connection()).driver_connection)
             # A pooler tells each client an id of its own, to know whose statement to cancel.
             pooler = bool(session) and told is not None and told != session[0]
             return str(version), (session[1] or "a Unix socket") if pooler else ""

@@ -393,3 +393,28 @@ def test_the_session_has_the_options_of_the_project(project: Project, target: Ta
         """
     )
     project.run_apart(target).passed(1)
+
+
+@pytest.mark.everyday("postgres+asyncpg", "postgres+psycopg", "mysql+aiomysql")
+def test_a_cursor_may_be_used_in_a_block(project: Project, target: Target) -> None:
+    """As those of psycopg and PyMySQL; sqlite3's may not."""
+    if target.server is None:
+        pytest.skip("sqlite3's cursors are no context managers")
+    driver = "psycopg" if target.backend == "postgres" else "pymysql"
+    project.tests(
+        HELP,
+        f"""
+        from sqlalchemy import create_engine
+
+        def test_it(asyncdb_url, asyncdb_sync_engine, strategy):
+            plain = asyncdb_url.set(drivername=asyncdb_url.get_backend_name() + "+{driver}")
+            for engine in (create_engine(plain), asyncdb_sync_engine):
+                raw = engine.raw_connection()
+                with raw.cursor() as cursor:
+                    cursor.execute("SELECT 5")
+                    assert tuple(cursor.fetchone()) == (5,)
+                raw.close()
+                engine.dispose()
+        """,
+    )
+    project.run(target).passed(3)

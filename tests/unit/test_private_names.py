@@ -10,16 +10,20 @@ import re
 from pathlib import Path
 
 import pytest
-from sqlalchemy import ForeignKey, create_engine, inspect
+from sqlalchemy import ForeignKey, create_engine, event, inspect
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 import pytest_asyncdb
 from pytest_asyncdb._engines.sqlalchemy_internals import (
     connect_isolation_level,
+    drop_listeners,
+    json_arguments,
     mapped_state,
     mapped_values,
     root_engine,
     watch_checkouts,
+    with_listeners_of,
     without_events,
 )
 from pytest_asyncdb._run.pytest_internals import has_function_scope, running_fixture
@@ -101,6 +105,32 @@ def test_the_isolation_level_of_an_engine_is_found() -> None:
     )
     assert connect_isolation_level(engine.dialect) == "AUTOCOMMIT", gone
     assert connect_isolation_level(create_engine("sqlite://").dialect) is None
+
+
+def test_a_dialect_has_the_listeners_of_another_one_until_they_are_dropped() -> None:
+    """SQLAlchemy's ``Dialect.dispatch`` and ``_has_events``."""
+    seen: list[str] = []
+    own, other = create_engine("sqlite://"), create_engine("sqlite://")
+    event.listen(own, "handle_error", lambda context: seen.append("own"))
+    event.listen(other, "handle_error", lambda context: seen.append("other"))
+    for engine in (own, other):
+        engine.dialect = with_listeners_of(own.dialect, other.dialect)
+        with pytest.raises(DBAPIError), engine.connect() as connection:
+            connection.exec_driver_sql("SELECT nothing FROM nowhere")
+    gone = "SQLAlchemy calls the listeners of a dialect in another way: change _engines/"
+    assert seen == ["own", "own"], gone
+    assert with_listeners_of(own.dialect, other.dialect).dispatch is own.dialect.dispatch
+    drop_listeners(engine.dialect)
+    with pytest.raises(DBAPIError), engine.connect() as connection:
+        connection.exec_driver_sql("SELECT nothing FROM nowhere")
+    assert seen == ["own", "own"]
+
+
+def test_the_functions_of_an_engine_for_json_are_found() -> None:
+    """SQLAlchemy's ``Dialect._json_serializer`` and ``_json_deserializer``."""
+    given = {"json_serializer": str, "json_deserializer": eval}
+    assert json_arguments(create_engine("sqlite://", **given).dialect) == given
+    assert json_arguments(create_engine("sqlite://").dialect) == {}
 
 
 def test_every_checkout_is_seen_before_it_happens() -> None:
