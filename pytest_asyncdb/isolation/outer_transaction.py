@@ -49,7 +49,7 @@ class OuterTransaction(GuardedWork):
     """
 
     def __init__(self, backing: BackingConnection, test: str, turn: float) -> None:
-        super().__init__(backing, test, self._wake)
+        super().__init__(backing, test, self.wake)
         self.turn = turn
         backing.pools = self.pools
         #: Listeners of "connect" have run within the transaction.
@@ -63,7 +63,7 @@ class OuterTransaction(GuardedWork):
 
     def close(self) -> list[BaseException]:
         self.ended = self.units.dead = True
-        self._wake()
+        self.wake()
         if self.running:
             self.breaches.append(self.left_running())
             self.backing.end_calls()  # their answers could be taken for that to our ROLLBACK
@@ -121,7 +121,7 @@ class OuterTransaction(GuardedWork):
                 self.units.drop()
                 savepoints = self.units.savepoints
                 self.backing.script([*savepoints.undo(name), *savepoints.release(name)])
-                self._wake()
+                self.wake()
 
     def read(self, work: Callable[[Connection], T]) -> T | None:
         """See ``View.read``."""
@@ -203,7 +203,7 @@ class OuterTransaction(GuardedWork):
         future: asyncio.Future[None] = loop.create_future()
         with self.units.lock:
             holder = self.units.top
-            if holder is None or self.ended:
+            if holder is None or self.ended or (holder.ending and self.units.below_top is None):
                 return
             self._waiting.append(future)
         try:
@@ -221,7 +221,7 @@ class OuterTransaction(GuardedWork):
             seconds=seconds,
         )
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         with self.units.lock:
             waiting, self._waiting = self._waiting, []
         for future in waiting:
