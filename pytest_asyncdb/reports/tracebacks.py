@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from types import TracebackType
 
-from pytest_asyncdb.reports.causes import DRIVERS, chain, is_of_database
+from pytest_asyncdb.reports.causes import DRIVERS, chain, is_of_database, package
 
 #: Packages and modules whose frames are left out.
 _LEFT_OUT = frozenset({"sqlalchemy", "greenlet", "contextlib", "pytest_asyncdb", *DRIVERS})
@@ -18,18 +18,17 @@ _LEFT_OUT = frozenset({"sqlalchemy", "greenlet", "contextlib", "pytest_asyncdb",
 
 @contextlib.contextmanager
 def shortened(error: BaseException) -> Iterator[None]:
-    """Show pytest the user's lines of a database error, and the driver's error only as a part of
-    SQLAlchemy's message."""
+    """Show pytest the user's lines of an error of the database or of the plugin, and the driver's
+    error only as a part of SQLAlchemy's message."""
     errors = list(chain(error))
-    if not any(is_of_database(one) for one in errors):
+    if not any(is_of_database(one) or package(one) == "pytest_asyncdb" for one in errors):
         yield
         return
     hidden = []
     for one in errors:
         _shorten(one)  # a driver's error may have no frame left, the test's own has pytest's
         cause = one.__cause__
-        is_driver_error = cause is not None and cause is getattr(one, "orig", None)
-        if is_driver_error and not _is_explained(cause):
+        if cause is not None and cause is getattr(one, "orig", None) and not _is_explained(cause):
             hidden.append((one, cause, one.__suppress_context__))
             one.__cause__, one.__suppress_context__ = None, True
     try:
