@@ -110,7 +110,8 @@ def used_outside(word: str, url: str, where: str, fixture: str | None) -> errors
             "def client(asyncdb_engine)",
             "for every test, write in the ini file: usefixtures = asyncdb_engine",
             "mark the function, class or module: @pytest.mark.asyncdb",
-            "give a fixture of a wider scope the scope of a function",
+            "give a fixture of a wider scope the scope of a function, "
+            "or fill the database with asyncdb_seed",
             *spare_fixture(fixture),
         ],
     )

@@ -95,8 +95,7 @@ class MySQLRestorer(Restorer):
         )
 
     async def restore(self, changed: Sequence[str]) -> bool:
-        left = [word for word in changed if word.startswith(LEFT_OPEN)]
-        if left:
+        if left := [word for word in changed if word.startswith(LEFT_OPEN)]:
             for word in left:
                 with contextlib.suppress(Exception):  # it has ended meanwhile
                     await self._sql.script([f"KILL {word.removeprefix(LEFT_OPEN).split(':')[0]}"])

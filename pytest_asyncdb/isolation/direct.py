@@ -42,7 +42,7 @@ class DirectWork(Work):
     def __init__(self, pool: DirectPool, test: str) -> None:
         #: Connections that are not kept: a checkout was given up.
         self._given_up: list[BackingConnection] = []
-        #: Connections with a transaction that :meth:`close` rolls back.
+        #: Connections with a transaction that :meth:`finish` or :meth:`close` ends.
         self.unfinished: list[BackingConnection] = []
         self.prepared = Prepared()
         self._pool = pool
@@ -95,8 +95,7 @@ class DirectWork(Work):
         can. Blocks; bounded in time."""
         self.ended = True
         if keeping and not self.running:
-            for backing in self._taken:
-                self._end(backing, "commit")
+            self.end_open("commit")
         if self._stop_attending is not None:
             self._stop_attending()
         if self.running:
@@ -122,10 +121,16 @@ class DirectWork(Work):
         pairs = zip(connections, await asyncio.gather(*ends, return_exceptions=True), strict=True)
         self._given_up += [one for one, clean in pairs if clean is not True]
 
-    def undo_open(self) -> None:
-        """Roll back the open transactions. Blocks."""
+    def end_open(self, how: str) -> None:
+        """Commit or roll back the open transactions. Blocks."""
         for backing in self._taken:
-            self._end(backing, "rollback")
+            self._end(backing, how)
+
+    def finish(self) -> None:
+        """End the transactions whose end was deferred: something uses the database after it, such
+        as a fixture that ends later. Blocks."""
+        while self.unfinished and not self.ended:
+            self._end(self.unfinished.pop(), "commit" if self.keeping else "rollback")
 
     def _end(self, backing: BackingConnection, how: str) -> None:
         if backing.is_open and backing.in_transaction() is not False:
@@ -220,6 +225,7 @@ class DirectConnection(Checkout):
             self.work.check_open(statement)
             backing = self.backing
             with call:
+                self.work.finish()
                 result = backing.call(self._begun, work, statement)
             succeeded = True
             return result
@@ -251,6 +257,8 @@ class DirectConnection(Checkout):
             return
         if self.work.deferring or self.work.ended:
             self.work.unfinished.append(backing)
+            if self.work.running:  # it may wait for a lock of this one
+                self.work.finish()
         else:
             if not self.autocommit:
                 self.work.log.ended(how.upper(), self.number)
@@ -308,7 +316,7 @@ class DirectView(WorkView):
         try:
             yield
         finally:
-            self.work.undo_open()
+            self.work.end_open("rollback")
             changed, restored = self.restoration.put_back(self.reset_sequences)
             if not restored:
                 raise messages.CHECKPOINT_LOST.of(self.work.test, messages.changed(changed))

@@ -35,8 +35,7 @@ class DirectPool:
     def lead_to(self, url: URL) -> None:
         """Further connections are to another copy of the template."""
         self.connector.lead_to(url)
-        prefetched = self._prefetched.pop(url.database, None)
-        if prefetched is not None:
+        if (prefetched := self._prefetched.pop(url.database, None)) is not None:
             self._idle.append(prefetched)
 
     def prefetch(self, url: URL) -> None:

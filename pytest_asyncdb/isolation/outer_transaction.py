@@ -61,7 +61,7 @@ class OuterTransaction(Work):
         super().__init__(backing.connector, test)
         self.backing = backing
         #: The units of work in the transaction.
-        self.units = UnitsOfWork(backing, test, self._wake)
+        self.units = UnitsOfWork(backing, test, self.wake)
         #: What ended the transaction, if something did.
         self.lost: errors.AsyncdbError | None = None
         self.turn = turn
@@ -77,7 +77,7 @@ class OuterTransaction(Work):
 
     def close(self) -> list[BaseException]:
         self.ended = self.units.dead = True
-        self._wake()
+        self.wake()
         if self.running:
             self.breaches.append(self.left_running())
             self.backing.end_calls()  # their answers could be taken for that to our ROLLBACK
@@ -135,7 +135,7 @@ class OuterTransaction(Work):
                 self.units.drop()
                 savepoints = self.units.savepoints
                 self.backing.script([*savepoints.undo(name), *savepoints.release(name)])
-                self._wake()
+                self.wake()
 
     def read(self, work: Callable[[Connection], T]) -> T | None:
         """See ``View.read``."""
@@ -305,7 +305,7 @@ class OuterTransaction(Work):
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with self.units.lock:
             holder = self.units.top
-            if holder is None or self.ended:
+            if holder is None or self.ended or (holder.ending and self.units.below_top is None):
                 return
             self._waiting.append(future)
         try:
@@ -323,7 +323,7 @@ class OuterTransaction(Work):
             seconds=seconds,
         )
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         with self.units.lock:
             waiting, self._waiting = self._waiting, []
         for future in waiting:

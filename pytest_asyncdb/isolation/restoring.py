@@ -61,8 +61,7 @@ class Restoration:
 
     def reset_sequences(self) -> None:
         """Let sequences and AUTO_INCREMENT start where the template's do."""
-        moved = [word for word in self.changed() if word.startswith(IDS)]
-        if moved:
+        if moved := [word for word in self.changed() if word.startswith(IDS)]:
             self._host.run(self.remember().restore(moved), PATIENCE)
 
     def close(self) -> None:
@@ -99,8 +98,7 @@ class SharedDatabaseStrategy(Isolation):
         except Exception as error:
             restored = False
             breaches.append(teardown_stuck(test, error))
-        left = [shorten(_shown(word)) for word in changed if word.startswith(LEFT_OPEN)]
-        if left:
+        if left := [shorten(_shown(word)) for word in changed if word.startswith(LEFT_OPEN)]:
             breaches.append(messages.LEFT_CONNECTED.of(test, left))
         if not restored:
             breaches += self.forget(test)

@@ -249,6 +249,7 @@ class SandboxConnection(Checkout):
         outer = self.work
         if outer.deferring:
             unit.ending = None if outer.keeping else "rollback"
+            outer.wake()  # who waits goes on, as if the transaction had ended
             return
         self._free_connection()
         for cursor in self._streams(own=True):

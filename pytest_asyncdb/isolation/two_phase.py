@@ -39,8 +39,7 @@ class Prepared:
 
     def note(self, statement: str, parameters: Any, succeeded: bool) -> None:
         """A statement of the test was run. One that was cancelled may have had its effect."""
-        match = _STATEMENT.match(statement)
-        if match is None:
+        if (match := _STATEMENT.match(statement)) is None:
             return
         xid = match["xid"]
         for one in parameters or ():  # only MySQL's drivers put them into the text

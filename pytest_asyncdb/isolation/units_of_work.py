@@ -171,8 +171,7 @@ class UnitsOfWork:
 
     def succeeded(self, unit: Unit, statement: str, whole: bool) -> None:
         """Note what a statement of *unit* has done."""
-        about = self.savepoints.read_own(statement)
-        if about is not None:
+        if (about := self.savepoints.read_own(statement)) is not None:
             unit.follow(*about)
         elif whole and not only_reads(statement):
             self._wrote(unit, self._above(unit))

@@ -92,7 +92,7 @@ class Work(abc.ABC):
         self.ended = False
         #: Why a statement is refused after that.
         self.refusal = messages.AFTER_THE_TEST
-        #: Transactions that are ended now are undone by :meth:`close`.
+        #: Transactions that are ended now are undone by :meth:`close`, or when others need it.
         self.deferring = False
         #: The test has failed, and its database will be kept: open transactions are committed.
         self.keeping = False

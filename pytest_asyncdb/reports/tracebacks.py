@@ -29,8 +29,7 @@ def shortened(error: BaseException) -> Iterator[None]:
     for one in errors:
         _shorten(one)  # a driver's error may have no frame left, the test's own has pytest's
         cause = one.__cause__
-        is_driver_error = cause is not None and cause is getattr(one, "orig", None)
-        if is_driver_error and not _is_explained(cause):
+        if cause is not None and cause is getattr(one, "orig", None) and not _is_explained(cause):
             hidden.append((one, cause, one.__suppress_context__))
             one.__cause__, one.__suppress_context__ = None, True
     try:

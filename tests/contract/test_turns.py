@@ -257,3 +257,79 @@ def test_sqlite_is_asked_nothing_while_it_runs_a_function_of_the_application(
     project.run_apart(
         servers.target("sqlite"), f"--asyncdb-isolation={strategy}", timeout=60
     ).passed(1)
+
+
+CLOSED_BEFORE = """
+import asyncio
+import sqlalchemy
+
+
+@pytest.fixture
+async def service(engine):
+    # An application, which waits for its last unit of work before it stops.
+    began, go_on = asyncio.Event(), asyncio.Event()
+
+    async def work():
+        await go_on.wait()
+        async with engine.begin() as connection:
+            await add(connection, "service")
+
+    def note(*_):
+        if go_on.is_set():
+            began.set()
+
+    async def start():
+        go_on.set()
+        await began.wait()
+        for _ in range(10):
+            await asyncio.sleep(0)  # now it waits
+
+    sqlalchemy.event.listen(engine.sync_engine, "before_cursor_execute", note)
+    task = asyncio.create_task(work())
+    yield start
+    go_on.set()
+    await task
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_it(service, session, waits):
+    await add(session, "service")  # not committed; it locks the name
+    if waits:
+        await service()
+"""
+
+OWN = """
+@pytest.fixture
+def engine(asyncdb_engine):
+    return asyncdb_engine
+
+
+@pytest.fixture
+def session(asyncdb_session):
+    return asyncdb_session
+"""
+
+PLAIN = """
+@pytest.fixture
+async def engine(asyncdb_url):
+    from sqlalchemy.ext.asyncio import create_async_engine
+    engine = create_async_engine(asyncdb_url)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def session(engine):
+    async with AsyncSession(engine) as session:
+        yield session
+"""
+
+
+@pytest.mark.parametrize("kind", ["rollback", "reset", "copy", "plain"])
+def test_the_session_of_a_fixture_is_closed_when_its_fixture_ends(
+    project: Project, target: Target, kind: str
+) -> None:
+    """What stops after it neither waits for its turn nor for its locks; plain: the control."""
+    project.tests(PLAIN if kind == "plain" else OWN, CLOSED_BEFORE, AFTER)
+    strategy = "reset" if kind == "plain" else kind
+    project.run(target, f"--asyncdb-isolation={strategy}").passed(3)

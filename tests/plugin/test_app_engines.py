@@ -340,7 +340,7 @@ def test_an_engine_that_is_used_outside_of_a_database_test_is_refused(
           - let the fixture that starts the application use asyncdb_engine: def client(asyncdb_engine)
           - for every test, write in the ini file: usefixtures = asyncdb_engine
           - mark the function, class or module: @pytest.mark.asyncdb
-          - give a fixture of a wider scope the scope of a function
+          - give a fixture of a wider scope the scope of a function, or fill the database with asyncdb_seed
           - delete the fixture 'client' (scope function), if it only creates or drops tables: the plugin does that
         """
     )

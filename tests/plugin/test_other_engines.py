@@ -123,7 +123,7 @@ def test_the_fixture_that_creates_the_tables_is_named(project: Project, sqlite: 
           - let the fixture that starts the application use asyncdb_engine: def client(asyncdb_engine)
           - for every test, write in the ini file: usefixtures = asyncdb_engine
           - mark the function, class or module: @pytest.mark.asyncdb
-          - give a fixture of a wider scope the scope of a function
+          - give a fixture of a wider scope the scope of a function, or fill the database with asyncdb_seed
           - delete the fixture 'tables' (scope session), if it only creates or drops tables: the plugin does that
         """
     )

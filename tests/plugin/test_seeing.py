@@ -455,6 +455,26 @@ def test_the_traceback_of_a_database_error_has_the_users_lines(
         assert word in whole
 
 
+def test_the_traceback_of_an_error_of_the_plugin_has_the_users_lines(
+    project: Project, servers: Servers
+) -> None:
+    """Such as that of a statement which is refused; --full-trace shows all."""
+    project.tests(
+        """
+        async def test_it(asyncdb_session):
+            await asyncdb_session.execute(text("COMMIT"))
+        """
+    )
+    sqlite = servers.target("sqlite")
+    outcome = project.run(sqlite, "--tb=short").had(failed=1)
+    assert outcome.text.count('execute(text("COMMIT"))') == 1
+    for word in ("sqlalchemy/", "pytest_asyncdb/", "greenlet"):
+        assert word not in outcome.text
+    whole = project.run(sqlite, "--tb=short", "--full-trace").text
+    for word in ("sqlalchemy/engine/", "pytest_asyncdb/"):
+        assert word in whole
+
+
 def test_other_errors_keep_their_tracebacks(project: Project, servers: Servers) -> None:
     """Those of the user's code that SQLAlchemy calls, and causes that the user has given."""
     project.tests(
