@@ -309,3 +309,35 @@ async def the_recipe_with_begin_immediate(stage: Stage) -> None:
         await stage.add("ada")
         await stage.gather(count(), count(), count())
         stage.note(await stage.users())
+
+
+@scenario("sqlite")
+async def foreign_keys_are_deferred_by_a_pragma(stage: Stage) -> None:
+    async with stage.engine.connect() as connection:
+        await connection.execute(insert(User).values(key=1, name="ada", score=0))
+        await connection.execute(text("PRAGMA defer_foreign_keys = ON"))
+        await connection.execute(insert(Item).values(key=1, user_key=9))
+        await stage.attempt("commit", connection.commit())
+        await connection.invalidate()  # SQLAlchemy rolls nothing back here
+
+
+@scenario("sqlite")
+async def a_table_with_a_deferred_foreign_key_is_created_and_used(stage: Stage) -> None:
+    async with stage.engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE truth_p (id INTEGER PRIMARY KEY)"))
+        await connection.execute(
+            text(
+                "CREATE TABLE truth_q (id INTEGER PRIMARY KEY,"
+                " p INTEGER REFERENCES truth_p DEFERRABLE INITIALLY DEFERRED)"
+            )
+        )
+    for p in (1, 2):
+        with stage.attempting("block"):
+            async with stage.engine.begin() as connection:
+                await connection.execute(text(f"INSERT INTO truth_q (p) VALUES ({p})"))
+                if p == 1:
+                    await connection.execute(text("INSERT INTO truth_p VALUES (1)"))
+    async with stage.engine.begin() as connection:
+        stage.note(await connection.scalar(text("SELECT p FROM truth_q")))
+        await connection.execute(text("DROP TABLE truth_q"))
+        await connection.execute(text("DROP TABLE truth_p"))
