@@ -197,7 +197,7 @@ class SQLite(Backend):
     dialect = "sqlite"
     #: Without it, if two transactions begin and then both write, one fails at once.
     begin_at_write = "BEGIN IMMEDIATE"
-    outside_transactions = "(within|inside) a transaction$"
+    outside_transactions = r"(within|inside) a transaction$|database (?!table )\S+ is locked$"
     lock_timeout_codes = frozenset({5, 6})  # SQLITE_BUSY, SQLITE_LOCKED
     restores_whole = True
     in_process = True

@@ -341,3 +341,17 @@ async def a_table_with_a_deferred_foreign_key_is_created_and_used(stage: Stage) 
         stage.note(await connection.scalar(text("SELECT p FROM truth_q")))
         await connection.execute(text("DROP TABLE truth_q"))
         await connection.execute(text("DROP TABLE truth_p"))
+
+
+@scenario("sqlite", limits=[limits.OUTSIDE])
+async def a_database_is_detached(stage: Stage) -> None:
+    async with stage.engine.connect() as connection:
+        await connection.execute(text("ATTACH DATABASE ':memory:' AS other"))
+        await connection.execute(text("SELECT * FROM other.sqlite_master"))
+        await stage.attempt("detach", connection.execute(text("DETACH DATABASE other")))
+
+
+@scenario("sqlite", limits=[limits.OUTSIDE])
+async def a_database_is_vacuumed(stage: Stage) -> None:
+    async with stage.engine.connect() as connection:
+        await stage.attempt("vacuum", connection.execute(text("VACUUM")))
