@@ -122,7 +122,7 @@ class SandboxConnection(Checkout):
 
     def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
         if self.unit is None and not self.autocommit and begins_transaction(statement):
-            return None  # the unit begins with its next statement
+            return self.work.host.suspend()  # the unit begins with its next statement
         self.turns.enter()  # the test may end meanwhile
         ends = self.autocommit or (statement == _RUN_ASYNC and self._is_alone())
         try:

@@ -355,3 +355,11 @@ async def a_database_is_detached(stage: Stage) -> None:
 async def a_database_is_vacuumed(stage: Stage) -> None:
     async with stage.engine.connect() as connection:
         await stage.attempt("vacuum", connection.execute(text("VACUUM")))
+
+
+@scenario()
+async def begin_is_sent_as_text(stage: Stage) -> None:
+    async with stage.sessions() as session:
+        await stage.attempt("begin", session.execute(text("BEGIN")))
+        session.add(User(key=1, name="ada"))
+        await session.commit()
