@@ -120,6 +120,10 @@ class SandboxConnection(Checkout):
             )
         self.autocommit = connector.autocommit if level is None else level == "AUTOCOMMIT"
 
+    def set_deferrable(self, value: bool) -> None:
+        """Answer ``execution_options(postgresql_deferrable=…)`` with psycopg: it changes how a
+        serializable transaction begins, and nothing else."""
+
     def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
         if self.unit is None and not self.autocommit and begins_transaction(statement):
             return self.work.host.suspend()  # the unit begins with its next statement

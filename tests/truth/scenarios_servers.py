@@ -363,3 +363,10 @@ async def begin_is_sent_as_text(stage: Stage) -> None:
         await stage.attempt("begin", session.execute(text("BEGIN")))
         session.add(User(key=1, name="ada"))
         await session.commit()
+
+
+@scenario("postgres")
+async def a_deferrable_transaction_is_asked_for(stage: Stage) -> None:
+    async with stage.engine.connect() as connection:
+        await connection.execution_options(postgresql_readonly=True, postgresql_deferrable=True)
+        stage.note(await connection.scalar(select(1)))
