@@ -25,8 +25,10 @@ _CONTROL = re.compile(
 )
 #: What SQLAlchemy's recipe for SQLite sends first.
 _BEGIN = re.compile(r"begin(?:\s+\w+){0,2}\s*;?\s*$", re.IGNORECASE)
-#: Is it a statement after which a query may have other columns?
-changes_columns = remembered(re.compile(r"\b(?:create|alter|drop|declare)\b", re.IGNORECASE).search)
+#: Is it a statement after which a query may have other columns, or is prepared no more?
+changes_columns = remembered(
+    re.compile(r"(?i)\b(?:create|alter|drop|declare|deallocate|discard)\b").search
+)
 #: Strings, quoted names, and comments.
 _OPAQUE = re.compile(r"'[^']*'|\"[^\"]*\"|(\$\w*\$).*?\1|--[^\n]*|/\*.*?\*/", re.DOTALL)
 #: https://dev.mysql.com/doc/refman/8.4/en/implicit-commit.html
