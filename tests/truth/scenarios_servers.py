@@ -370,3 +370,11 @@ async def a_deferrable_transaction_is_asked_for(stage: Stage) -> None:
     async with stage.engine.connect() as connection:
         await connection.execution_options(postgresql_readonly=True, postgresql_deferrable=True)
         stage.note(await connection.scalar(select(1)))
+
+
+@scenario("postgres")
+async def a_table_of_pg_temp_is_dropped_at_commit(stage: Stage) -> None:
+    async with stage.engine.connect() as connection:
+        await connection.execute(text("CREATE TABLE pg_temp.staged (id int) ON COMMIT DROP"))
+        await connection.commit()
+        await stage.attempt("gone", connection.execute(text("SELECT * FROM staged")))
