@@ -378,3 +378,34 @@ async def a_table_of_pg_temp_is_dropped_at_commit(stage: Stage) -> None:
         await connection.execute(text("CREATE TABLE pg_temp.staged (id int) ON COMMIT DROP"))
         await connection.commit()
         await stage.attempt("gone", connection.execute(text("SELECT * FROM staged")))
+
+
+@scenario("sqlite", limits=[limits.on(limits.AUTOCOMMIT, "sqlite")])
+async def a_savepoint_in_autocommit_is_rolled_back(stage: Stage) -> None:
+    async with stage.engine.connect() as connection:
+        connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        nested = await connection.begin_nested()
+        await connection.execute(text(INSERT))
+        await stage.attempt("rollback", nested.rollback())
+
+
+@scenario("postgres", limits=[limits.LEVELS])
+async def later_transactions_shall_only_read(stage: Stage) -> None:
+    async with stage.engine.connect() as connection:
+        await connection.execute(text("SET default_transaction_read_only = on"))
+        await connection.commit()
+        await stage.attempt("insert", connection.execute(text(INSERT)))
+        await connection.rollback()
+        await connection.execute(text("SET default_transaction_read_only = off"))
+        await connection.commit()
+
+
+@scenario("postgres", limits=[limits.SETTINGS])
+async def a_setting_is_set_after_set_local(stage: Stage) -> None:
+    async with stage.engine.connect() as connection:
+        await connection.execute(text("SET LOCAL work_mem = '2MB'"))
+        await connection.execute(text("SET work_mem = '3MB'"))
+        await connection.commit()
+        stage.note(await connection.scalar(text("SHOW work_mem")))
+        await connection.execute(text("RESET work_mem"))
+        await connection.commit()
