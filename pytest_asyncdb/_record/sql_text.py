@@ -13,7 +13,7 @@ import re
 #: thousands of times.
 remembered = functools.lru_cache(maxsize=500)
 
-_COMMENTS = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|/\*(?!!).*?\*/)+", re.DOTALL)
+_COMMENTS = re.compile(r"\A(?:\s+|--[^\n]*(?:\n|$)|/\*(?!!).*?\*/)+", re.DOTALL)
 
 #: Statements that end or begin a transaction, by their first word; not ROLLBACK TO, and not the
 #: compound statement of MariaDB.
@@ -25,8 +25,10 @@ _CONTROL = re.compile(
 )
 #: What SQLAlchemy's recipe for SQLite sends first.
 _BEGIN = re.compile(r"begin(?:\s+\w+){0,2}\s*;?\s*$", re.IGNORECASE)
-#: Is it a statement after which a query may have other columns?
-changes_columns = remembered(re.compile(r"\b(?:create|alter|drop|declare)\b", re.IGNORECASE).search)
+#: Is it a statement after which a query may have other columns, or is prepared no more?
+changes_columns = remembered(
+    re.compile(r"(?i)\b(?:create|alter|drop|declare|deallocate|discard)\b").search
+)
 #: Strings, quoted names, and comments.
 _OPAQUE = re.compile(r"'[^']*'|\"[^\"]*\"|(\$\w*\$).*?\1|--[^\n]*|/\*.*?\*/", re.DOTALL)
 #: https://dev.mysql.com/doc/refman/8.4/en/implicit-commit.html
@@ -37,15 +39,17 @@ _IMPLICIT_COMMIT = re.compile(
     re.IGNORECASE,
 )
 
-_QUERY = re.compile(r"(?:select|show|explain|values|pragma|describe|with)\b", re.IGNORECASE)
-_CHANGE = re.compile(r"\b(?:insert|update|delete|replace)\b", re.IGNORECASE)
+#: Queries, and statements of SQLite that begin no transaction and change no data either.
+_QUERY = re.compile(
+    r"(?is)(?:select|show|explain|values|pragma|describe|vacuum|attach|detach"
+    r"|with(?!.*\b(?:insert|update|delete|replace)\b))\b"
+)
 #: Statements besides queries that leave no data behind.
 _NO_DATA = re.compile(r"(?:savepoint|release|rollback\s+to|set)\b", re.IGNORECASE)
 #: Statements that cannot end a transaction, whatever they call: no function and no trigger can.
 _PLAIN = re.compile(r"(?:select|insert|update|delete|with|values)\b", re.IGNORECASE)
 _SAVEPOINT = re.compile(
-    r"\s*(savepoint|release|rollback(?=.*\sto\b))\s(?:.*\s)?(\S+?)\s*;?\s*$",
-    re.IGNORECASE | re.DOTALL,
+    r"(?is)\s*(savepoint|release|rollback(?=.*\sto\b))\s(?:.*\s)?(\S+?)\s*;?\s*$"
 )
 
 
@@ -60,8 +64,7 @@ def inserted_into(statement: str) -> str | None:
 
 def first_words(statement: str) -> str:
     """*statement* without leading white space and comments."""
-    match = _COMMENTS.match(statement)
-    return statement[match.end() :] if match else statement
+    return _COMMENTS.sub("", statement)
 
 
 @remembered
@@ -99,10 +102,7 @@ def several_statements(text: str) -> bool:
 @remembered
 def only_queries(statement: str) -> bool:
     """Is *statement* a query? False if that is uncertain."""
-    text = first_words(statement)
-    if _QUERY.match(text) is None:
-        return False
-    return text[:4].lower() != "with" or _CHANGE.search(text) is None
+    return _QUERY.match(first_words(statement)) is not None
 
 
 @remembered

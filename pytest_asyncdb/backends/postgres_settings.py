@@ -15,7 +15,7 @@ _SET_LOCAL = re.compile(
     r"\s*set\s+local\s+(time\s+zone|session\s+authorization|\"?[\w.]+\"?)", re.IGNORECASE
 )
 _TEMPORARY = re.compile(
-    r"\bcreate\s+(?:global\s+|local\s+)?temp(?:orary)?\s+table\s+(?:if\s+not\s+exists\s+)?"
+    r"\bcreate\s+(?:(?:global\s+|local\s+)?temp(?:orary)?\s+)?table\s+(?:if\s+not\s+exists\s+)?"
     r"([^\s(]+).*\bon\s+commit\s+drop\b",
     re.IGNORECASE | re.DOTALL,
 )

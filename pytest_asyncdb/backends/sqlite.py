@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 #: SQLITE_CREATE_TEMP_INDEX, _TABLE, _TRIGGER and _VIEW, SQLITE_ATTACH and SQLITE_DETACH.
 _ON_THE_CONNECTION = frozenset({3, 4, 5, 6, 24, 25})
 _PRAGMA, _CREATE_VTABLE = 19, 29
-#: PRAGMAs with an argument that set nothing.
-_READING = r"(?i).*_(?:x?info|list)|(?:foreign_key|integrity|quick)_check"
+#: PRAGMAs with an argument that set nothing, and what the plugin sets back.
+_READING = r"(?is)(.*_(x?info|list)|(foreign_key|integrity|quick)_check) .*|defer_foreign_keys off"
 
 
 class Aiosqlite(abc.Driver):
@@ -62,9 +62,8 @@ class Aiosqlite(abc.Driver):
         def note(
             action: int, name: str | None, value: str | None, schema: str | None, _: str | None
         ) -> int:
-            sets = (
-                action == _PRAGMA and value is not None and not re.fullmatch(_READING, name or "")
-            )
+            sets = action == _PRAGMA and value is not None
+            sets = sets and not re.fullmatch(_READING, f"{name} {value}")
             temporary = action == _CREATE_VTABLE and schema == "temp"
             if sets or temporary or action in _ON_THE_CONNECTION:
                 changes.append(name)
@@ -188,7 +187,7 @@ class SQLite(abc.Backend):
     dialect = "sqlite"
     #: Without it, if two transactions begin and then both write, one fails at once.
     begin_at_write = "BEGIN IMMEDIATE"
-    outside_transactions = "(within|inside) a transaction$"
+    outside_transactions = r"(within|inside) a transaction$|database (?!table )\S+ is locked$"
     lock_timeout_codes = frozenset({5, 6})  # SQLITE_BUSY, SQLITE_LOCKED
     restores_whole = True
     in_process = True
@@ -205,10 +204,11 @@ class SQLite(abc.Backend):
     # Only COMMIT checks deferred constraints. This turns a violation of one into a violation of
     # an immediate foreign key, with the same error, if foreign keys are switched on.
     deferred_prepare = (
-        "CREATE TEMPORARY TABLE asyncdb_deferred"
+        "CREATE TEMPORARY TABLE IF NOT EXISTS asyncdb_deferred"
         " (id INTEGER PRIMARY KEY, missing INTEGER REFERENCES asyncdb_deferred)",
     )
     deferred_check = (
+        "PRAGMA defer_foreign_keys = OFF",  # as COMMIT does
         "INSERT INTO temp.asyncdb_deferred (missing)"
         " SELECT -1 FROM pragma_foreign_key_check LIMIT 1",
     )

@@ -226,13 +226,12 @@ class OuterTransaction(Work):
             shown = f"statement: {one_line(statement)}"
             error.add_note(str(messages.OUTSIDE_TRANSACTIONS.of(self.test, shown, here())))
             return
-        elif code in backing.backend.transaction_ending_errors:
-            backing.script([backing.backend.probe])  # tells the driver
+        else:
+            if code in backing.backend.transaction_ending_errors:
+                backing.script([backing.backend.probe])  # tells the driver
             if backing.in_transaction() is not False:
                 return
             lost = messages.UNDONE_BY_SERVER
-        else:
-            return
         error.add_note(str(self.lose(lost, statement, error_text(error))))
 
     def _breach(self, text: Text, *seen: str | list[str], **values: str) -> errors.AsyncdbError:

@@ -119,9 +119,13 @@ class SandboxConnection(Checkout):
             )
         self.autocommit = connector.autocommit if level is None else level == "AUTOCOMMIT"
 
+    def set_deferrable(self, value: bool) -> None:
+        """Answer ``execution_options(postgresql_deferrable=…)`` with psycopg: it changes how a
+        serializable transaction begins, and nothing else."""
+
     def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
         if self.unit is None and not self.autocommit and begins_transaction(statement):
-            return None  # the unit begins with its next statement
+            return self.work.host.suspend()  # the unit begins with its next statement
         self.turns.enter()  # the test may end meanwhile
         ends = self.autocommit or (statement == _RUN_ASYNC and self._is_alone())
         try:

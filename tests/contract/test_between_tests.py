@@ -56,6 +56,33 @@ def test_a_transaction_that_has_just_ended_is_not_reported(
     passed(project, servers.target(word), 5)
 
 
+@pytest.mark.parametrize("isolation", ["rollback", "reset"])
+@pytest.mark.parametrize("target", ["postgres+asyncpg", "postgres+psycopg"], indirect=True)
+def test_the_next_test_can_send_what_was_prepared_before(
+    project: Project, target: Target, isolation: str
+) -> None:
+    """asyncpg does not notice that DEALLOCATE has ended what it has prepared. Control: a statement
+    of the same test fails, as on a plain engine."""
+    project.ini(asyncdb_isolation=isolation)
+    project.tests(
+        """
+        async def test_before(asyncdb_session):
+            assert await names(asyncdb_session) == []
+
+        async def test_ends_what_is_prepared(asyncdb_session, asyncdb_backend):
+            assert await names(asyncdb_session) == []
+            await asyncdb_session.execute(text("DEALLOCATE ALL"))
+            if asyncdb_backend.driver == "asyncpg":
+                with pytest.raises(DBAPIError, match="does not exist"):
+                    await names(asyncdb_session)
+
+        async def test_next(asyncdb_session):
+            assert await names(asyncdb_session) == []
+        """
+    )
+    passed(project, target, 3)
+
+
 def test_reflection_looks_into_the_copy_of_the_test(project: Project, target: Target) -> None:
     """SQLAlchemy asks for the database's name once, and MySQL's has another one in each test."""
     project.ini(asyncdb_isolation="copy")

@@ -327,6 +327,34 @@ def test_a_deadlock_that_undid_a_commit_is_reported(
     )
 
 
+CONFLICT = """
+async def test_it(asyncdb_session):
+    await add(asyncdb_session, "ada")
+    await asyncdb_session.commit()
+    with pytest.raises(IntegrityError):
+        await asyncdb_session.execute(text("INSERT OR ROLLBACK INTO users (name) VALUES ('ada')"))
+    await asyncdb_session.rollback()
+    assert await names(asyncdb_session) == ["ada"]
+"""
+
+
+@_on(WORDS[:1])
+def test_a_conflict_that_undid_a_commit_is_reported(project: Project, target: Target) -> None:
+    """SQLite rolls the whole transaction back for OR ROLLBACK. Control: in ``reset`` what was
+    committed before is still there."""
+    project.tests(CONFLICT, AFTER)
+    told = project.run(target)
+    told.result.assert_outcomes(failed=1, passed=1)
+    for line in (
+        "the server undid the test's whole outer transaction",
+        "statement: INSERT OR ROLLBACK INTO users (name) VALUES ('ada')",
+        'To fix this: mark the test @pytest.mark.asyncdb(isolation="reset")',
+    ):
+        assert line in told.text
+    project.ini(asyncdb_isolation="reset")
+    project.run(target).result.assert_outcomes(passed=2)
+
+
 LOCKED = """
 async def test_it(asyncdb_session, rival):
     rival.hold("b")

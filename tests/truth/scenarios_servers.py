@@ -309,3 +309,103 @@ async def the_recipe_with_begin_immediate(stage: Stage) -> None:
         await stage.add("ada")
         await stage.gather(count(), count(), count())
         stage.note(await stage.users())
+
+
+@scenario("sqlite")
+async def foreign_keys_are_deferred_by_a_pragma(stage: Stage) -> None:
+    async with stage.engine.connect() as connection:
+        await connection.execute(insert(User).values(key=1, name="ada", score=0))
+        await connection.execute(text("PRAGMA defer_foreign_keys = ON"))
+        await connection.execute(insert(Item).values(key=1, user_key=9))
+        await stage.attempt("commit", connection.commit())
+        await connection.invalidate()  # SQLAlchemy rolls nothing back here
+
+
+@scenario("sqlite")
+async def a_table_with_a_deferred_foreign_key_is_created_and_used(stage: Stage) -> None:
+    async with stage.engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE truth_p (id INTEGER PRIMARY KEY)"))
+        await connection.execute(
+            text(
+                "CREATE TABLE truth_q (id INTEGER PRIMARY KEY,"
+                " p INTEGER REFERENCES truth_p DEFERRABLE INITIALLY DEFERRED)"
+            )
+        )
+    for p in (1, 2):
+        with stage.attempting("block"):
+            async with stage.engine.begin() as connection:
+                await connection.execute(text(f"INSERT INTO truth_q (p) VALUES ({p})"))
+                if p == 1:
+                    await connection.execute(text("INSERT INTO truth_p VALUES (1)"))
+    async with stage.engine.begin() as connection:
+        stage.note(await connection.scalar(text("SELECT p FROM truth_q")))
+        await connection.execute(text("DROP TABLE truth_q"))
+        await connection.execute(text("DROP TABLE truth_p"))
+
+
+@scenario("sqlite", limits=[limits.OUTSIDE])
+async def a_database_is_detached(stage: Stage) -> None:
+    async with stage.engine.connect() as connection:
+        await connection.execute(text("ATTACH DATABASE ':memory:' AS other"))
+        await connection.execute(text("SELECT * FROM other.sqlite_master"))
+        await stage.attempt("detach", connection.execute(text("DETACH DATABASE other")))
+
+
+@scenario("sqlite", limits=[limits.OUTSIDE])
+async def a_database_is_vacuumed(stage: Stage) -> None:
+    async with stage.engine.connect() as connection:
+        await stage.attempt("vacuum", connection.execute(text("VACUUM")))
+
+
+@scenario()
+async def begin_is_sent_as_text(stage: Stage) -> None:
+    async with stage.sessions() as session:
+        await stage.attempt("begin", session.execute(text("BEGIN")))
+        session.add(User(key=1, name="ada"))
+        await session.commit()
+
+
+@scenario("postgres")
+async def a_deferrable_transaction_is_asked_for(stage: Stage) -> None:
+    async with stage.engine.connect() as connection:
+        await connection.execution_options(postgresql_readonly=True, postgresql_deferrable=True)
+        stage.note(await connection.scalar(select(1)))
+
+
+@scenario("postgres")
+async def a_table_of_pg_temp_is_dropped_at_commit(stage: Stage) -> None:
+    async with stage.engine.connect() as connection:
+        await connection.execute(text("CREATE TABLE pg_temp.staged (id int) ON COMMIT DROP"))
+        await connection.commit()
+        await stage.attempt("gone", connection.execute(text("SELECT * FROM staged")))
+
+
+@scenario("sqlite", limits=[limits.on(limits.AUTOCOMMIT, "sqlite")])
+async def a_savepoint_in_autocommit_is_rolled_back(stage: Stage) -> None:
+    async with stage.engine.connect() as connection:
+        connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        nested = await connection.begin_nested()
+        await connection.execute(text(INSERT))
+        await stage.attempt("rollback", nested.rollback())
+
+
+@scenario("postgres", limits=[limits.LEVELS])
+async def later_transactions_shall_only_read(stage: Stage) -> None:
+    async with stage.engine.connect() as connection:
+        await connection.execute(text("SET default_transaction_read_only = on"))
+        await connection.commit()
+        await stage.attempt("insert", connection.execute(text(INSERT)))
+        await connection.rollback()
+        await connection.execute(text("SET default_transaction_read_only = off"))
+        await connection.commit()
+
+
+@scenario("postgres", limits=[limits.SETTINGS])
+async def a_setting_is_set_after_set_local(stage: Stage) -> None:
+    async with stage.engine.connect() as connection:
+        await connection.execute(text("SET LOCAL work_mem = '2MB'"))
+        await connection.execute(text("SET work_mem = '3MB'"))
+        await connection.commit()
+        stage.note(await connection.scalar(text("SHOW work_mem")))
+        await connection.execute(text("RESET work_mem"))
+        await connection.commit()
