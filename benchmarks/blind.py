@@ -18,7 +18,7 @@ def pytest_configure() -> None:
     from pytest_asyncdb._record import statement_log, timings
     from pytest_asyncdb.isolation import dbapi
 
-    times = ("setting_up", "prepared", "ready", "ending", "ended", "take")
+    times = ("start", "prepared", "stop", "take")
     changes: list[tuple[Any, str, Callable[..., Any]]] = [
         (dbapi.Cursor, "_run", _run),
         (statement_log.StatementLog, "add", _not_expected),
