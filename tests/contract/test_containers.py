@@ -224,7 +224,7 @@ def test_a_container_fills_its_data_folder_where_the_copy_cannot_be_read(servers
     with throw_away_volume() as (words, volume), docker() as client:
         broken = ["sh", "-c", "echo a file > /v/data"]
         where = {volume.name: {"bind": "/v", "mode": "rw"}}
-        client.containers.run("postgres:17", entrypoint=broken, volumes=where, auto_remove=True)
+        client.containers.run("postgres:17", entrypoint=broken, volumes=where, remove=True)
         with Container("postgres:17") as container:
             container.get_image()
             host, port, password = container.start(recipe, words, owner)

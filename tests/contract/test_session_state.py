@@ -291,27 +291,29 @@ def test_a_connection_that_is_given_up_keeps_no_lock(project: Project, target: T
         """
         from pytest_asyncdb import build_engine
 
-        async def times_seen(engine):
+        async def is_seen(engine, attempts):
             seen = 0
             async with engine.connect() as other:
-                for _ in range(50):
+                while attempts and not seen:
+                    attempts -= 1
                     connection = await engine.connect()
                     await connection.execute(text(LOCK))
                     await connection.invalidate()
-                    seen += await other.scalar(text(LOOK))
+                    seen = await other.scalar(text(LOOK))
                     await connection.close()
                     while await other.scalar(text(LOOK)):
                         pass
-            return seen
+            return bool(seen)
 
         async def test_it(asyncdb_engine):
-            assert await times_seen(asyncdb_engine) == 0
+            assert not await is_seen(asyncdb_engine, 50)
 
         async def test_control(asyncdb_url, asyncdb_backend):
             engine = build_engine(asyncdb_url)
-            seen = await times_seen(engine)
+            waits = asyncdb_backend.driver == "asyncpg"  # for the server
+            # The server is often the faster one: on a busy machine nine times of ten.
+            assert await is_seen(engine, 50 if waits else 5000) != waits
             await engine.dispose()
-            assert seen > 0 or asyncdb_backend.driver == "asyncpg"  # it waits for the server
         """,
     )
     project.run(target, "--asyncdb-isolation=copy").passed(2)
