@@ -20,6 +20,8 @@ _THROW_AWAY = (
     "--skip-log-bin",
     "--innodb-flush-log-at-trx-commit=0",
     "--skip-innodb-doublewrite",
+    # Else each TRUNCATE, CREATE and DROP writes statistics into tables of the server.
+    "--innodb-stats-persistent=OFF",
     "--innodb-buffer-pool-size=64M",
     "--character-set-server=utf8mb4",
     "--max-connections=200",
