@@ -1,13 +1,17 @@
 """How long the plugin's own work took; ``reports/timing_table.py`` shows it.
 
-Each process measures; with ``--asyncdb-stats``, the report of a test takes its times to the
-summary, also from xdist's workers. This code runs for every test and only reads a clock.
+Each process measures; the report of a test takes its times to the summary, also from xdist's
+workers: long ones, and with ``--asyncdb-stats`` all. This code runs for every test and only reads a
+clock.
 """
 
 from __future__ import annotations
 
 import time
 from typing import Any
+
+#: Seconds that are long for a part of a test's set-up or teardown.
+SLOW = 1.0
 
 
 class Timer:
@@ -43,14 +47,18 @@ class Timer:
         line = f"{isolation}: {'database' if self._first else part}"
         self._times.append((word, line, time.perf_counter() - self._mark))
 
-    def take(self) -> list[Any] | None:
+    def take(self, least: float) -> list[Any] | None:
         """The worker and the times since the last call, as JSON values for the report of a test.
 
         A time is the backend as written, the line of the table, and seconds.
+
+        Args:
+            least: Seconds; shorter times are left out.
         """
         times, self._times = self._times, []
         for word, templates in self.templates.items():
             while templates:  # another thread may append meanwhile
                 built = zip(("schema", "seed"), templates.pop(0), strict=True)
                 times += [(word, part, seconds) for part, seconds in built if seconds is not None]
+        times = [one for one in times if one[2] >= least]
         return [self._worker, times] if times else None

@@ -114,10 +114,11 @@ def notes(run: Run, reports: Iterable[object]) -> Iterator[str]:
     yield from _kept(reports)
     yield from _other_engines(reports, run)
     yield from _late(reports)
-    if run.settings.stats:
+    if run.settings.stats or any(hasattr(report, "asyncdb_times") for report in reports):
         from pytest_asyncdb.reports import timing_table
 
-        yield from timing_table.table(run, reports)
+        yield from timing_table.table(run, reports) if run.settings.stats else ()
+        yield from timing_table.advice(reports)
 
 
 def _other_engines(reports: Iterable[object], run: Run) -> Iterator[str]:

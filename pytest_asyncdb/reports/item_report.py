@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_asyncdb._record.timings import SLOW
 from pytest_asyncdb._run.collection import BACKEND, spec_of
 from pytest_asyncdb._run.run import Run
 from pytest_asyncdb._run.stash import RUN, TestState, forget_test, state_of
@@ -81,8 +82,8 @@ def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo
             report.__dict__["asyncdb_unseen"] = [*test.view.unseen]
         if test.only is not None:
             report.__dict__["asyncdb_only"] = str(test.only)
-        times = run.timer.take()
-        if times is not None and run.settings.stats:
+        times = run.timer.take(0.0 if run.settings.stats else SLOW)
+        if times is not None:
             report.__dict__["asyncdb_times"] = times
         forget_test(item)
 

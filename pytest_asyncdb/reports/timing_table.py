@@ -1,4 +1,5 @@
-"""How long servers, schemas, set-up and teardown took: the table of ``--asyncdb-stats``."""
+"""How long servers, schemas, set-up and teardown took: the table of ``--asyncdb-stats``, and advice
+where it took long."""
 
 from __future__ import annotations
 
@@ -7,13 +8,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pytest_asyncdb._record.text import duration
+from pytest_asyncdb._record.text import counted, duration
+from pytest_asyncdb._record.timings import SLOW
 from pytest_asyncdb._run.run import Run
 from pytest_asyncdb.abc import BackendSpec
 
 #: Seconds and test, by the backend as written and the line of the table.
 _Times = defaultdict[tuple[str, str], list[tuple[float, str]]]
 _COLUMNS = ("count", "total", "median", "longest")
+#: Seconds of slow tests together, from which on there is advice.
+_LONG = 10.0
 
 
 def collect(reports: Iterable[Any]) -> tuple[_Times, int]:
@@ -57,3 +61,17 @@ def _of_backend(run: Run, spec: BackendSpec, found: _Times) -> Iterator[str]:
         yield f"    {line:<24}{len(times):>12}{shown}"
         if of_tests and len(times) > 1:
             yield f"      longest: {test}"
+
+
+def advice(reports: Iterable[object]) -> Iterator[str]:
+    """What to do where ``reset`` or ``copy`` take long, as with a large seed."""
+    took: _Times = defaultdict(list)
+    for (word, line), times in collect(reports)[0].items():
+        strategy, _, part = line.partition(": ")
+        if strategy != "rollback" and part in ("set-up", "teardown"):
+            took[word, strategy] += [one for one in times if one[0] >= SLOW]
+    for (word, strategy), times in took.items():
+        if (total := sum(seconds for seconds, _ in times)) >= _LONG:
+            tests = counted(len({test for _, test in times}), "test")
+            yield f"asyncdb: {strategy} took {duration(total)} in {tests} on {word}: seed less,"
+            yield "  or use rollback for the run and mark the tests that need another strategy"

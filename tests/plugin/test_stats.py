@@ -11,6 +11,7 @@ from fix_project import Outcome, Project
 from fix_servers import Servers, Target
 
 from pytest_asyncdb._run.stash import RUN
+from pytest_asyncdb.reports import item_report, timing_table
 from pytest_asyncdb.reports.timing_table import collect
 
 pytestmark = pytest.mark.everyday("sqlite", "postgres+asyncpg")
@@ -98,6 +99,24 @@ def test_nothing_is_shown_without_the_option(project: Project, target: Target) -
     project.tests(THREE)
     text = project.run(target).passed(3).text
     assert "asyncdb: times" not in text
+    assert "seed less" not in text
+
+
+@pytest.mark.parametrize("strategy", ["rollback", "reset", "copy"])
+def test_slow_strategies_get_advice(
+    project: Project, target: Target, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tests with a second of set-up or teardown and ten seconds together; here every test."""
+    monkeypatch.setattr(timing_table, "_LONG", 0.0)
+    for module in (item_report, timing_table):
+        monkeypatch.setattr(module, "SLOW", 0.0)
+    project.tests(THREE)
+    text = project.run(target, f"--asyncdb-isolation={strategy}").passed(3).text
+    advice = (
+        rf"^asyncdb: {strategy} took{TIME} in 3 tests on {re.escape(target.word)}: seed less,\n"
+        r"  or use rollback for the run and mark the tests that need another strategy$"
+    )
+    assert bool(re.search(advice, text, re.MULTILINE)) == (strategy != "rollback"), text
 
 
 def test_workers_times_come_together(project: Project, servers: Servers) -> None:
