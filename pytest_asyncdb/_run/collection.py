@@ -58,14 +58,17 @@ def open_view_first(item: pytest.Item) -> None:
     """
     if not isinstance(item, pytest.Function):
         return
-    names = [name for name in item.fixturenames if name != VIEW]  # pytest has sorted them by scope
+    names = item.fixturenames  # pytest has sorted them by scope
+    place = names.index(VIEW) if VIEW in names else len(names)
     if (
-        VIEW in item.fixturenames
+        VIEW in names
         or (BACKEND in names and item.config.stash[RUN].named_engines)
         or (spec_of(item) is None and item.get_closest_marker("asyncdb") is not None)
     ):
-        wider = [name for name in names if not has_function_scope(item, name)]
-        item.fixturenames = [*wider, VIEW, *(name for name in names if name not in wider)]
+        while place and has_function_scope(item, names[place - 1]):
+            place -= 1
+        others = [name for name in names[place:] if name != VIEW]
+        item.fixturenames = [*names[:place], VIEW, *others]
 
 
 def parametrize(metafunc: pytest.Metafunc) -> None:
