@@ -78,7 +78,7 @@ class Turns:
         checkout = self._checkout
         driver = checkout.work.connector.driver
         error = driver.in_progress(begun) if self.tasks and not driver.takes_turns else None
-        if error is not None and self._executing:
+        if error is not None and (self._executing or not begun):
             self._raise(error)
         try:
             if begun or (self.tasks and driver.takes_turns):
