@@ -67,8 +67,7 @@ def open_view_first(item: pytest.Item) -> None:
     ):
         while place and has_function_scope(item, names[place - 1]):
             place -= 1
-        others = [name for name in names[place:] if name != VIEW]
-        item.fixturenames = [*names[:place], VIEW, *others]
+        item.fixturenames = [*names[:place], VIEW, *(n for n in names[place:] if n != VIEW)]
 
 
 def parametrize(metafunc: pytest.Metafunc) -> None:

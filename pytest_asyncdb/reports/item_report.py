@@ -82,8 +82,7 @@ def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo
             report.__dict__["asyncdb_unseen"] = [*test.view.unseen]
         if test.only is not None:
             report.__dict__["asyncdb_only"] = str(test.only)
-        times = run.timer.take(0.0 if run.settings.stats else SLOW)
-        if times is not None:
+        if (times := run.timer.take(0.0 if run.settings.stats else SLOW)) is not None:
             report.__dict__["asyncdb_times"] = times
         forget_test(item)
 
