@@ -29,11 +29,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add(
         "--suite-each",
         type=int,
-        default=4,
+        default=5,
         help="of the suite only each of so many tests (%(default)s)",
     )
     add("--rounds", type=int, default=2, help="runs of each variant (%(default)s)")
-    add("--batches", type=int, default=6, help="batches of each statement (%(default)s)")
+    add("--batches", type=int, default=5, help="batches of each statement (%(default)s)")
     add("--cases", default=",".join(aimed), help="which, or all; those with a target: %(default)s")
     add(
         "--server",
