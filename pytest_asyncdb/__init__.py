@@ -23,7 +23,8 @@ from pytest_asyncdb.errors import (
 if TYPE_CHECKING:
     from pytest_asyncdb._engines.build_engine import build_engine
     from pytest_asyncdb._run.handle import Asyncdb, AsyncdbBackend
-    from pytest_asyncdb.abc import BackendSpec, Capabilities, Server
+    from pytest_asyncdb.abc import Capabilities, Server
+    from pytest_asyncdb.values import BackendSpec
 
 __all__ = [
     "Asyncdb",

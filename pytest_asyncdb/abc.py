@@ -15,7 +15,12 @@ import importlib
 import selectors
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
+
+# Given to extensions; the package itself imports them from values.py.
+from pytest_asyncdb.values import BackendSpec as BackendSpec
+from pytest_asyncdb.values import Sourced as Sourced
+from pytest_asyncdb.values import is_tagged as is_tagged
 
 if TYPE_CHECKING:
     import asyncio
@@ -48,49 +53,6 @@ if not TYPE_CHECKING:  # a type checker would accept every name
         if name in _LAZY:
             return getattr(importlib.import_module(_LAZY[name]), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-class Sourced(NamedTuple, Generic[T]):
-    """A setting and where it was written, for errors.
-
-    Args:
-        value: The value, already checked.
-        source: For example ``--asyncdb=postgres``, ``ASYNCDB_BACKENDS``, ``pytest.ini``
-            or ``default``.
-    """
-
-    value: T
-    source: str
-
-
-class BackendSpec(NamedTuple):
-    """One backend as the user named it: ``backend[+driver][@version]``.
-
-    Args:
-        backend: ``sqlite``, ``postgres``, ``mysql``, ``mariadb`` or a third party's name.
-        driver: The driver as written, or None for the first that is installed.
-        version: The server version as written, or None for any.
-        written: The word itself, for ids and errors.
-        source: Where it was written.
-    """
-
-    backend: str
-    driver: str | None = None
-    version: str | None = None
-    written: str = ""
-    source: str = "default"
-
-    @property
-    def id(self) -> str:
-        """The spec as it stands in test ids: without characters that need quoting."""
-        return self.written.replace("+", "-").replace("@", "-")
-
-    def __str__(self) -> str:
-        return self.written
-
-    def __repr__(self) -> str:
-        # Other plugins store a test's parameters as text, which must not change with the options.
-        return self.written
 
 
 class Closing(Protocol):
@@ -274,11 +236,6 @@ class LocalRecipe(NamedTuple):
     def command(self, place: LocalPlace, port: int) -> list[str]:
         """The command that runs the server, with the settings that the user wants."""
         return [*self.serve(place, port), *self.arguments]
-
-
-def is_tagged(image: str) -> bool:
-    """Does the name of an image say which version it is, by a tag or a digest?"""
-    return any(mark in image.rpartition("/")[2] for mark in ":@")
 
 
 class ContainerRecipe(NamedTuple):

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from pytest_asyncdb._run.handle import Asyncdb, AsyncdbBackend
-    from pytest_asyncdb.abc import BackendSpec, View
+    from pytest_asyncdb.abc import View
+    from pytest_asyncdb.values import BackendSpec
 
 
 @contextlib.contextmanager

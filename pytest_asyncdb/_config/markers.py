@@ -17,7 +17,8 @@ from pytest_asyncdb import errors
 from pytest_asyncdb._config.option_table import ISOLATIONS
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._config.specs import matches, parse_spec, unknown_word
-from pytest_asyncdb.abc import BackendSpec, Capabilities
+from pytest_asyncdb.abc import Capabilities
+from pytest_asyncdb.values import BackendSpec
 
 _KEYS = ("exclude", "isolation", "requires", "schema", "reset_sequences", "reason")
 _CAPABILITIES = Capabilities._fields

@@ -22,7 +22,7 @@ from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._config.server_options import parse_images, parse_server_settings
 from pytest_asyncdb._config.urls import check_host, parse_url
 from pytest_asyncdb._system.import_string import split_name
-from pytest_asyncdb.abc import BackendSpec, Sourced
+from pytest_asyncdb.values import BackendSpec, Sourced
 
 #: The words that pytest's own ini options take.
 _YES = ("true", "yes", "on", "1")
@@ -129,7 +129,8 @@ def read_settings(config: pytest.Config, registry: Registry) -> Settings:
     _check_contradictions(settings)
     if not settings.doctor and settings.missing.value == "error":
         for spec in settings.all_specs:
-            registry.driver(spec)
+            if spec.source != "default":  # else the first database test finds out
+                registry.driver(spec)
     return settings
 
 

@@ -9,10 +9,13 @@ import functools
 import importlib
 import importlib.util
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb import errors
-from pytest_asyncdb.abc import Backend, BackendSpec, Driver, Isolation, ServerProvider
+from pytest_asyncdb.values import BackendSpec
+
+if TYPE_CHECKING:
+    from pytest_asyncdb import abc
 
 
 class Registry:
@@ -59,23 +62,27 @@ class Registry:
         """
         self.providers[name] = target
 
-    def backend(self, name: str) -> Backend:
-        """The backend with that name or alias; KeyError if there is none."""
-        if name not in self.backends:
-            for known in self.backends:
-                if name in self.backend(known).aliases:
-                    name = known
-        return self._load(self.backends[name])  # type: ignore[no-any-return]
+    def name_of(self, word: str) -> str:
+        """The name of the backend with that name, which is not loaded, or alias; KeyError if there
+        is none."""
+        if word in self.backends:
+            return word
+        found = {alias: name for name in self.backends for alias in self.backend(name).aliases}
+        return found[word]
 
-    def provider(self, name: str) -> ServerProvider:
+    def backend(self, word: str) -> abc.Backend:
+        """The backend with that name or alias; KeyError if there is none."""
+        return self._load(self.backends[self.name_of(word)])  # type: ignore[no-any-return]
+
+    def provider(self, name: str) -> abc.ServerProvider:
         """The server provider called *name*."""
         return self._load(self.providers[name])  # type: ignore[no-any-return]
 
-    def isolation(self, name: str) -> type[Isolation]:
+    def isolation(self, name: str) -> type[abc.Isolation]:
         """The isolation strategy called *name*."""
         return _object(self._isolations[name])  # type: ignore[no-any-return]
 
-    def driver(self, spec: BackendSpec, preferred: str | None = None) -> Driver:
+    def driver(self, spec: BackendSpec, preferred: str | None = None) -> abc.Driver:
         """The driver that *spec* names, else *preferred*, else the first installed one.
 
         Raises:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pytest_asyncdb import errors
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._config.specs import parse_spec, split_words, versioned
-from pytest_asyncdb.abc import BackendSpec, Sourced, is_tagged
+from pytest_asyncdb.values import BackendSpec, Sourced, is_tagged
 
 #: A comma after which the next setting begins, rather than one within a value.
 _NEXT = r",\s*(?=[\w.-]+\s*=)"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pytest_asyncdb import errors
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._system.messages import near_miss
-from pytest_asyncdb.abc import BackendSpec, Sourced
+from pytest_asyncdb.values import BackendSpec, Sourced
 
 
 def unknown_word(
@@ -51,14 +51,16 @@ def parse_spec(
     match = re.fullmatch(r"([\w.-]+)(?:\+(\w+))?(?:@([\w.-]+))?", word)
     name, driver, version = match.groups() if match is not None else (word, None, None)
     try:
-        backend = registry.backend(name)
+        name = registry.name_of(name)
     except KeyError:
         known = [*extra, *registry.backends]
         raise unknown_word("backend", name, source, known) from None
-    drivers = [one.name for one in backend.drivers]
-    if driver and driver not in drivers:
-        raise unknown_word(f"driver for {backend.label}", driver, source, drivers)
-    return BackendSpec(backend.name, driver, version, word, source)
+    if driver:
+        backend = registry.backend(name)
+        drivers = [one.name for one in backend.drivers]
+        if driver not in drivers:
+            raise unknown_word(f"driver for {backend.label}", driver, source, drivers)
+    return BackendSpec(name, driver, version, word, source)
 
 
 def parse_specs(written: Sourced[str], registry: Registry) -> tuple[BackendSpec, ...]:

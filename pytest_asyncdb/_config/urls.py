@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote
 from pytest_asyncdb import errors
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._config.specs import parse_spec, unknown_word, versioned
-from pytest_asyncdb.abc import Sourced
+from pytest_asyncdb.values import Sourced
 
 #: Parameters of a URL that name something that leads to a host.
 _INDIRECT_KEYS = ("service", "servicefile", "dsn", "read_default_file")

@@ -16,7 +16,7 @@ from sqlalchemy import MetaData
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._system.import_string import Naming, split_name
-from pytest_asyncdb.abc import Sourced
+from pytest_asyncdb.values import Sourced
 
 METADATA = Naming(
     "asyncdb_metadata", "app.models:Base", "a MetaData or a declarative base", errors.MetadataError

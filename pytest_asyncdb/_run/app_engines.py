@@ -16,7 +16,7 @@ from pytest_asyncdb._system.import_string import Naming, split_name
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
-    from pytest_asyncdb.abc import Sourced
+    from pytest_asyncdb.values import Sourced
 
 NAMING = Naming(
     "asyncdb_app_engines", "app.db:engine", "an engine or a sessionmaker", errors.ConfigError

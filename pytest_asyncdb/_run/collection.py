@@ -14,7 +14,7 @@ import pytest
 from pytest_asyncdb import errors
 from pytest_asyncdb._run.pytest_internals import has_function_scope
 from pytest_asyncdb._run.stash import RUN
-from pytest_asyncdb.abc import BackendSpec
+from pytest_asyncdb.values import BackendSpec
 
 if TYPE_CHECKING:
     from pytest_asyncdb._config.markers import MarkerOptions

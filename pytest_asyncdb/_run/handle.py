@@ -24,7 +24,8 @@ from pytest_asyncdb._record.statement_log import Statement
 from pytest_asyncdb._run import messages
 from pytest_asyncdb._run.open_views import NOT_GIVEN
 from pytest_asyncdb._run.run import Run
-from pytest_asyncdb.abc import BackendSpec, Capabilities, View
+from pytest_asyncdb.abc import Capabilities, View
+from pytest_asyncdb.values import BackendSpec
 
 
 class AsyncdbBackend:

@@ -25,10 +25,11 @@ from pytest_asyncdb._databases.provisioner import drop, try_drop
 from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb._record.text import in_short
 from pytest_asyncdb._run.run_lock import dead_databases
-from pytest_asyncdb.abc import BackendSpec, Server, Show, Sourced
+from pytest_asyncdb.abc import Server, Show
 from pytest_asyncdb.servers import docker_api
 from pytest_asyncdb.servers.reusable import records
 from pytest_asyncdb.servers.server_folders import remove_folder, server_folders
+from pytest_asyncdb.values import BackendSpec, Sourced
 
 #: Seconds for a server to drop a database.
 _DROP = 30.0

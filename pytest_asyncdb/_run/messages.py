@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
-from pytest_asyncdb.abc import Server
+
+if TYPE_CHECKING:
+    from pytest_asyncdb.abc import Server
 
 
 def server_lost(label: str, server: Server, seen: str, kept: bool = False) -> errors.AsyncdbError:

@@ -11,7 +11,8 @@ from pytest_asyncdb import errors
 from pytest_asyncdb._databases import plan
 from pytest_asyncdb._run import messages
 from pytest_asyncdb._run.run import Run
-from pytest_asyncdb.abc import BackendSpec, View, ViewRequest
+from pytest_asyncdb.abc import View, ViewRequest
+from pytest_asyncdb.values import BackendSpec
 
 #: The value of ``asyncdb_metadata`` if no tables are named.
 NOT_GIVEN = object()

@@ -12,7 +12,7 @@ from pytest_asyncdb._run.pytest_internals import running_fixture
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
 
-    from pytest_asyncdb.abc import Sourced
+    from pytest_asyncdb.values import Sourced
 
 #: In place of a test: its modules are being imported.
 COLLECTION = "the collection of tests"

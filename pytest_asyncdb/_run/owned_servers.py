@@ -23,7 +23,8 @@ from pytest_asyncdb._record.text import error_text
 from pytest_asyncdb._run import liveness, messages
 from pytest_asyncdb._run.runs import prefix_of
 from pytest_asyncdb._run.server_choice import ServerChoice
-from pytest_asyncdb.abc import BackendSpec, Server, Show
+from pytest_asyncdb.abc import Server, Show
+from pytest_asyncdb.values import BackendSpec
 
 if TYPE_CHECKING:
     from pytest_asyncdb._run.run_lock import Lease

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pytest_asyncdb._run.redirect import Redirector
     from pytest_asyncdb._run.server_choice import ServerChoice
     from pytest_asyncdb._run.worker_channel import ChannelServers
+    from pytest_asyncdb.values import BackendSpec
 
 
 class Run:
@@ -64,7 +65,7 @@ class Run:
         #: Closes what this process has opened.
         self._stack = contextlib.ExitStack()
         self._strategies: dict[Any, tuple[abc.Isolation, WorkerDatabase]] = {}
-        self._provisioners: dict[abc.BackendSpec, Provisioner] = {}
+        self._provisioners: dict[BackendSpec, Provisioner] = {}
         said = self.settings.metadata, self.settings.migrations, self.settings.other_engines
         if any(one.source != "default" for one in (self.settings.app_engines, *said)):
             self.redirector.active = True
@@ -156,19 +157,19 @@ class Run:
         self._stack.callback(host.close)
         return host
 
-    def backend(self, spec: abc.BackendSpec) -> abc.Backend:
+    def backend(self, spec: BackendSpec) -> abc.Backend:
         return self.registry.backend(spec.backend)
 
-    def driver(self, spec: abc.BackendSpec) -> abc.Driver:
+    def driver(self, spec: BackendSpec) -> abc.Driver:
         return self.choice.driver(spec)
 
-    def server(self, spec: abc.BackendSpec) -> abc.Server:
+    def server(self, spec: BackendSpec) -> abc.Server:
         """The server for *spec*; waits for it."""
         return self.servers.get(spec)
 
     def view(
         self,
-        spec: abc.BackendSpec,
+        spec: BackendSpec,
         plan: SchemaPlan,
         engine_options: Mapping[str, Any],
         isolation: str,
@@ -213,7 +214,7 @@ class Run:
         found = self._tables.items()
         return [t.name for one, names in found for key, t in one.tables.items() if key not in names]
 
-    def _provisioner(self, spec: abc.BackendSpec) -> Provisioner:
+    def _provisioner(self, spec: BackendSpec) -> Provisioner:
         if spec not in self._provisioners:
             from pytest_asyncdb._databases.connection_limit import idle_limit
             from pytest_asyncdb._databases.provisioner import Provisioner
@@ -261,7 +262,7 @@ class Run:
         selector_loop.run(drop_leftovers(one.server, one.backend, one.driver, one.prefix))
 
     def keep(
-        self, kept: abc.DatabaseRef | Exception, spec: abc.BackendSpec, test: str
+        self, kept: abc.DatabaseRef | Exception, spec: BackendSpec, test: str
     ) -> tuple[bool, str]:
         """Record that a failed test's database was kept.
 
@@ -281,7 +282,7 @@ class Run:
             return False, in_short(error)
         return True, command
 
-    def why_not_kept(self, spec: abc.BackendSpec) -> str | None:
+    def why_not_kept(self, spec: BackendSpec) -> str | None:
         """Why no further database of *spec* can be kept; None: it can."""
         from pytest_asyncdb._databases.kept_databases import MOST
 

@@ -8,7 +8,8 @@ import os
 from pytest_asyncdb import errors
 from pytest_asyncdb._config.options import Settings
 from pytest_asyncdb._config.registry import Registry
-from pytest_asyncdb.abc import BackendSpec, Candidate, Driver, ServerProvider
+from pytest_asyncdb.abc import Candidate, Driver, ServerProvider
+from pytest_asyncdb.values import BackendSpec
 
 
 class ServerChoice:

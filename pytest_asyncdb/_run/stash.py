@@ -14,7 +14,8 @@ import pytest
 if TYPE_CHECKING:
     from pytest_asyncdb._record.statement_log import StatementLog
     from pytest_asyncdb._run.run import Run
-    from pytest_asyncdb.abc import BackendSpec, View
+    from pytest_asyncdb.abc import View
+    from pytest_asyncdb.values import BackendSpec
 
 RUN: pytest.StashKey[Run] = pytest.StashKey()
 #: The test that runs.

@@ -19,7 +19,7 @@ from pytest_asyncdb._run.stash import ITEM, RUN, state_of
 
 if TYPE_CHECKING:
     from pytest_asyncdb._config.markers import MarkerOptions
-    from pytest_asyncdb.abc import BackendSpec
+    from pytest_asyncdb.values import BackendSpec
 
 #: The fixture ``asyncdb_backend`` while it is set up without a parameter, its request, and the
 #: backend of the test that requested it.

@@ -15,7 +15,8 @@ from pytest_asyncdb import errors
 from pytest_asyncdb._databases.templates import Claim, Claims
 from pytest_asyncdb._run.owned_servers import OwnedServers
 from pytest_asyncdb._run.runs import CHANNEL
-from pytest_asyncdb.abc import BackendSpec, Server
+from pytest_asyncdb.abc import Server
+from pytest_asyncdb.values import BackendSpec
 
 #: Seconds that a worker waits for a server; longer than any provider's own limit.
 _PATIENCE = 600.0

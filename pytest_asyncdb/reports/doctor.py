@@ -14,9 +14,9 @@ import pytest
 from pytest_asyncdb import errors
 from pytest_asyncdb._record.text import counted, wrap
 from pytest_asyncdb._run.run import Run
-from pytest_asyncdb.abc import BackendSpec
 from pytest_asyncdb.reports import portability
 from pytest_asyncdb.reports.header import backend_line, version_of
+from pytest_asyncdb.values import BackendSpec
 
 _PACKAGES = ("pytest-asyncdb", "pytest", "SQLAlchemy", "pytest-asyncio", "anyio", "pytest-xdist")
 

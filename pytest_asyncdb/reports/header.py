@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pytest_asyncdb import errors
 from pytest_asyncdb._record.text import counted
 from pytest_asyncdb._run.run import Run
-from pytest_asyncdb.abc import BackendSpec
+from pytest_asyncdb.values import BackendSpec
 
 if TYPE_CHECKING:
     from pytest_asyncdb._run.other_engines import OtherEngine

@@ -13,9 +13,9 @@ import pytest
 
 from pytest_asyncdb._record.statement_log import StatementLog
 from pytest_asyncdb._record.text import cut, cut_middle, has_secret
-from pytest_asyncdb.abc import BackendSpec
 from pytest_asyncdb.errors import AsyncdbError
 from pytest_asyncdb.reports.causes import SETUP, cause, chain, code_of
+from pytest_asyncdb.values import BackendSpec
 
 #: Characters of a message or a statement; of a message only the beginning is read.
 _LONG, _READ = 300, 10_000

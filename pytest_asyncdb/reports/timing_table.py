@@ -11,7 +11,7 @@ from typing import Any
 from pytest_asyncdb._record.text import counted, duration
 from pytest_asyncdb._record.timings import SLOW
 from pytest_asyncdb._run.run import Run
-from pytest_asyncdb.abc import BackendSpec
+from pytest_asyncdb.values import BackendSpec
 
 #: Seconds and test, by the backend as written and the line of the table.
 _Times = defaultdict[tuple[str, str], list[tuple[float, str]]]

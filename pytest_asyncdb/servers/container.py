@@ -16,16 +16,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from pytest_asyncdb._system.process_identity import Owner
-from pytest_asyncdb.abc import (
-    Backend,
-    BackendSpec,
-    Candidate,
-    Driver,
-    Server,
-    ServerProvider,
-    Show,
-    Sourced,
-)
+from pytest_asyncdb.abc import Backend, Candidate, Driver, Server, ServerProvider, Show
 from pytest_asyncdb.errors import ProviderUnavailable
 from pytest_asyncdb.servers.docker_api import engine_address, has_image, ping, remove_dead
 from pytest_asyncdb.servers.messages import server_start, server_too_old
@@ -39,6 +30,7 @@ from pytest_asyncdb.servers.readiness import (
 )
 from pytest_asyncdb.servers.reusable import Keep, obtained
 from pytest_asyncdb.servers.testcontainers_api import Container, Ended
+from pytest_asyncdb.values import BackendSpec, Sourced
 
 #: Seconds that a container may take from its start to its first answer.
 _START = 120.0

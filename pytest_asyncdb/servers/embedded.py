@@ -6,10 +6,11 @@ import importlib.metadata
 import importlib.util
 from pathlib import Path
 
-from pytest_asyncdb.abc import Backend, BackendSpec, Candidate, Sourced
+from pytest_asyncdb.abc import Backend, Candidate
 from pytest_asyncdb.errors import ProviderUnavailable
 from pytest_asyncdb.servers.local import LocalProvider
 from pytest_asyncdb.servers.programs import choose
+from pytest_asyncdb.values import BackendSpec, Sourced
 
 
 class EmbeddedProvider(LocalProvider):

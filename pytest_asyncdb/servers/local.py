@@ -19,7 +19,6 @@ from pathlib import Path
 from pytest_asyncdb._system.process_identity import Owner
 from pytest_asyncdb.abc import (
     Backend,
-    BackendSpec,
     Candidate,
     Driver,
     LocalPlace,
@@ -27,7 +26,6 @@ from pytest_asyncdb.abc import (
     Server,
     ServerProvider,
     Show,
-    Sourced,
 )
 from pytest_asyncdb.errors import ProviderUnavailable, ServerStartError
 from pytest_asyncdb.servers.data_dir_cache import DataDirCache
@@ -37,6 +35,7 @@ from pytest_asyncdb.servers.readiness import NotReady, managed_server, patience,
 from pytest_asyncdb.servers.reusable import Keep, Record, obtained
 from pytest_asyncdb.servers.server_folders import data_place
 from pytest_asyncdb.servers.supervised import Supervised, supervised
+from pytest_asyncdb.values import BackendSpec, Sourced
 
 #: Seconds that a start may take, and that filling the data folder before it may take.
 _START, _INITIALISE = 30.0, 120.0

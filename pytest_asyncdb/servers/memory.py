@@ -5,18 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from pytest_asyncdb.abc import (
-    Backend,
-    BackendSpec,
-    Candidate,
-    Driver,
-    Server,
-    ServerProvider,
-    Show,
-    Sourced,
-)
+from pytest_asyncdb.abc import Backend, Candidate, Driver, Server, ServerProvider, Show
 from pytest_asyncdb.errors import ProviderUnavailable
 from pytest_asyncdb.servers.readiness import fits
+from pytest_asyncdb.values import BackendSpec, Sourced
 
 
 class MemoryProvider(ServerProvider):

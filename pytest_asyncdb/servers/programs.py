@@ -13,10 +13,11 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from pytest_asyncdb.abc import Backend, BackendSpec, LocalPlace, LocalRecipe
+from pytest_asyncdb.abc import Backend, LocalPlace, LocalRecipe
 from pytest_asyncdb.errors import ProviderUnavailable
 from pytest_asyncdb.servers.readiness import fits, too_old
 from pytest_asyncdb.servers.supervised import Identity, environment
+from pytest_asyncdb.values import BackendSpec
 
 #: Seconds for a program to print its version.
 _VERSION = 10.0

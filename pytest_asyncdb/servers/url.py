@@ -11,16 +11,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pytest_asyncdb.abc import (
-    Backend,
-    BackendSpec,
-    Candidate,
-    Driver,
-    Server,
-    ServerProvider,
-    Show,
-    Sourced,
-)
+from pytest_asyncdb.abc import Backend, Candidate, Driver, Server, ServerProvider, Show
 from pytest_asyncdb.errors import ConfigError, ProviderUnavailable, ServerStartError
 from pytest_asyncdb.servers.messages import server_too_old
 from pytest_asyncdb.servers.readiness import (
@@ -31,6 +22,7 @@ from pytest_asyncdb.servers.readiness import (
     too_old,
     wait_until_ready,
 )
+from pytest_asyncdb.values import BackendSpec, Sourced
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL

@@ -31,7 +31,7 @@ LEVELS = {
 #: The files of the root, above all folders.
 FACE = {"__init__", "__main__", "fixtures", "hookspecs", "plugin"}
 #: What every module may import; of these files' own imports only circles are forbidden.
-SHARED = {"abc", "errors", "testing"}
+SHARED = {"abc", "errors", "testing", "values"}
 HEAVY = ("sqlalchemy", "greenlet", "aiosqlite", "asyncpg", "psycopg", "asyncmy", "aiomysql")
 
 
