@@ -41,8 +41,8 @@ def refuse_trio(request: pytest.FixtureRequest) -> None:
 
 def is_known(breach: BaseException, error: BaseException | None) -> bool:
     """Did the test itself fail with this breach, or with an error that reports it?"""
-    while error is not None:
-        if error is breach or str(breach) in getattr(error, "__notes__", ()):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    if error is None:
+        return False
+    said = error is breach or str(breach) in getattr(error, "__notes__", ())
+    others = (error.__cause__ or error.__context__, *getattr(error, "exceptions", ()))
+    return said or any(is_known(breach, one) for one in others)

@@ -170,9 +170,7 @@ class OuterTransaction(Work):
         self.check_open(statement)
         overlap = self.units.conflicting
         if overlap is not None and self.units.savepoints.read(statement) is None:
-            if overlap not in self.breaches:
-                self.breaches.append(overlap)
-            raise overlap
+            raise self.told(overlap)
         backend = self.backing.backend
         why = ends_transaction(statement, not backend.capabilities.transactional_ddl)
         if why is not None and self.units.savepoints.read(statement) is None:
@@ -234,6 +232,12 @@ class OuterTransaction(Work):
             lost = messages.UNDONE_BY_SERVER
         error.add_note(str(self.lose(lost, statement, error_text(error))))
 
+    def told(self, error: errors.AsyncdbError) -> errors.AsyncdbError:
+        """Note an error that is raised now: if the code swallows it, the test fails at its end.
+        The first is enough, many tasks may wait for one."""
+        self.breaches = self.breaches or [error]
+        return error
+
     def _breach(self, text: Text, *seen: str | list[str], **values: str) -> errors.AsyncdbError:
         error = text.of(self.test, *seen, **values)
         self.breaches.append(error)
@@ -262,7 +266,7 @@ class OuterTransaction(Work):
         unit.read_only = read_only
         while not self._try_push(unit):
             if not wait:
-                raise self._no_turn(self.units.top or unit, unit, 0)
+                raise self.told(self._no_turn(self.units.top or unit, unit, 0))
             await_only(self._wait(unit))
             self.check_open("BEGIN")
         self.units.add(unit)

@@ -86,7 +86,7 @@ class SandboxConnection(Checkout):
         try:
             self._finish("rollback")
         except errors.IsolationConflict as error:
-            self.work.breaches.append(error)
+            self.work.told(error)
 
     def terminate(self) -> None:
         """SQLAlchemy gives the connection up: after a cancellation, or in its finalizer."""
@@ -114,9 +114,8 @@ class SandboxConnection(Checkout):
         connector = self.work.connector
         own = connector.isolation_level or connector.dialect.default_isolation_level
         if level not in (None, "AUTOCOMMIT", own):
-            raise self.work.units.conflict(
-                f"The test's outer transaction cannot change to isolation level {level}."
-            )
+            problem = f"The test's outer transaction cannot change to isolation level {level}."
+            raise self.work.told(self.work.units.conflict(problem))
         self.autocommit = connector.autocommit if level is None else level == "AUTOCOMMIT"
 
     def set_deferrable(self, value: bool) -> None:
@@ -135,8 +134,8 @@ class SandboxConnection(Checkout):
             if ends:
                 self._finish("commit")
             return result
-        except errors.AsyncdbError:
-            raise
+        except errors.AsyncdbError as error:
+            raise self.work.told(error) from error.__cause__
         except Exception as error:
             self.work.explain_failure(error, statement)
             if ends:  # what executemany() has done before it failed may stay

@@ -109,7 +109,7 @@ def test_tasks_that_wait_for_each_other_end_with_the_error(
         """,
         AFTER,
     )
-    project.run(target).passed(2)
+    project.run(target).had(passed=2, errors=1)  # the test has kept the error to itself
 
 
 def test_many_sessions_in_a_gather_do_what_they_do_on_a_pool(
@@ -212,6 +212,90 @@ on connections of their own it would have survived.
 or do both in one session, asyncdb_session
         """
     )
+
+
+SWALLOWED = """
+async def test_a_race(asyncdb_sessionmaker):
+    arrived, both = [], asyncio.Event()
+
+    async def first_come(name):
+        try:
+            async with asyncdb_sessionmaker() as session:
+                assert await names(session) == []
+                arrived.append(name)
+                if len(arrived) < 2:
+                    await both.wait()
+                both.set()
+                await add(session, name)
+                await session.commit()
+        finally:
+            both.set()
+
+    await asyncio.gather(first_come("ada"), first_come("bob"), return_exceptions=True)
+    async with asyncdb_sessionmaker() as session:
+        assert len(await names(session)) < 2
+
+
+async def test_best_effort(asyncdb_sessionmaker):
+    async with asyncdb_sessionmaker() as outer, asyncdb_sessionmaker() as inner:
+        await add(outer, "ada")
+        await inner.scalar(text("SELECT 1"))
+        try:
+            async with outer.begin_nested():
+                await add(outer, "bob")
+        except Exception:
+            pass
+        await inner.close()
+        assert await names(outer) == ["ada"]
+
+
+async def test_another_level(asyncdb_engine):
+    default = asyncdb_engine.dialect.default_isolation_level
+    level = "READ UNCOMMITTED" if default == "SERIALIZABLE" else "SERIALIZABLE"
+    changed = True
+    try:
+        async with asyncdb_engine.connect() as connection:
+            await connection.execution_options(isolation_level=level)
+    except Exception:
+        changed = False
+    assert not changed
+"""
+
+
+@pytest.mark.usefixtures("short_turn")
+def test_a_refusal_that_only_one_connection_causes_fails_the_test(
+    project: Project, target: Target
+) -> None:
+    """Each is green because the code swallows the error; on connections of their own each fails."""
+    project.tests(SWALLOWED, AFTER)
+    outcome = project.run(target).had(passed=4, errors=3)
+    project.run(target, "--asyncdb-isolation=reset").had(passed=1, failed=3)
+    outcome.shows("waited 0.2 s for another unit of work on the test's one connection")
+
+
+@pytest.mark.usefixtures("short_turn")
+def test_an_error_that_fails_the_test_in_a_task_group_is_not_told_twice(
+    project: Project, target: Target
+) -> None:
+    project.tests(
+        """
+        async def test_it(asyncdb_sessionmaker):
+            async def hold():
+                async with asyncdb_sessionmaker() as session:
+                    await names(session)
+                    await asyncio.Event().wait()
+
+            async def wait():
+                async with asyncdb_sessionmaker() as session:
+                    await names(session)
+
+            async with asyncio.TaskGroup() as group:
+                group.create_task(hold())
+                group.create_task(wait())
+        """,
+        AFTER,
+    )
+    project.run(target).had(passed=1, failed=1)
 
 
 FUNCTION = """
