@@ -1,7 +1,7 @@
 """The checkouts of a test for sync code, such as a sync ``Session``, Celery's tasks or factories.
 
-Each call of the DBAPI runs in a task of a loop that its thread has for this, as if the code awaited
-it; the loop that runs the test stands still meanwhile, as with a sync driver.
+Each call of the DBAPI runs in a task of a loop that runs in its thread, as if the code awaited it;
+the loop that runs the test stands still meanwhile, as with a sync driver.
 """
 
 from __future__ import annotations
@@ -30,20 +30,24 @@ class SyncSide:
 
     def __init__(self, host: HostLoop) -> None:
         self.host = host
-        self._of_thread = threading.local()
-        self._loops: list[asyncio.AbstractEventLoop] = []
+        #: The loops that run no call now, for any thread: each holds three file descriptors.
+        self._free: list[asyncio.AbstractEventLoop] = []
 
     def call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """The result of *function*, which may await. Blocks."""
         task = running_task()
         paused = pause()
         context = contextvars.copy_context()
-        own = self._loop()
+        try:
+            own = self._free.pop()
+        except IndexError:
+            own = asyncio.new_event_loop()
         name = task.get_name() if task is not None else threading.current_thread().name
         try:
             work = greenlet_spawn(function, *args, **kwargs)
             return own.run_until_complete(own.create_task(work, name=name, context=context))
         finally:
+            self._free.append(own)
             resume(*paused)
             for variable in context:  # such as the units of work that are open here
                 if variable.get(None) is not context[variable]:
@@ -51,19 +55,8 @@ class SyncSide:
 
     def close(self) -> None:
         """May be called twice."""
-        loops, self._loops = self._loops, []
-        self._of_thread = threading.local()
-        for loop in loops:
-            if not loop.is_running():
-                loop.close()
-
-    def _loop(self) -> asyncio.AbstractEventLoop:
-        """The loop of this thread; another one while that runs."""
-        found: asyncio.AbstractEventLoop | None = getattr(self._of_thread, "loop", None)
-        if found is None or found.is_running():
-            found = self._of_thread.loop = asyncio.new_event_loop()
-            self._loops.append(found)
-        return found
+        while self._free:
+            self._free.pop().close()
 
 
 class SyncConnection:

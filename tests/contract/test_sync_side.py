@@ -14,6 +14,7 @@ pytestmark = [
 
 HELP = """
 import gc
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -146,6 +147,19 @@ def test_threads(session, asyncdb_sync_engine, strategy):
     assert sync_names(session) == [f"{n}" for n in range(6)]
 
 
+def test_a_thread_that_has_ended_holds_no_files(session, asyncdb_sync_engine, strategy):
+    def files_after(*words):
+        for word in words:
+            thread = threading.Thread(target=store, args=(asyncdb_sync_engine, word))
+            thread.start()
+            thread.join()
+        return len(os.listdir("/dev/fd"))
+
+    before = files_after("first")
+    assert files_after(*(f"{n}" for n in range(20))) < before + 20
+    assert len(sync_names(session)) == 21
+
+
 def test_what_is_forgotten(session, asyncdb_sync_engine, strategy):
     "The garbage collector rolls it back, as with a sync driver."
     connection = asyncdb_sync_engine.connect()
@@ -262,7 +276,7 @@ async def test_tasks_go_on_while_a_thread_waits(session, asyncdb_sync_engine, st
 
 def test_sync_tests(project: Project, target: Target) -> None:
     project.tests(HELP, SYNC)
-    project.run_apart(target).passed(3 * (2 * 14 + 1))
+    project.run_apart(target).passed(3 * (2 * 15 + 1))
 
 
 def test_sync_code_in_async_tests(project: Project, target: Target) -> None:
