@@ -51,8 +51,10 @@ class Turns:
             if self._collision is not None:
                 self._raise(self._collision)
             if checkout.closed:
-                dialect: Any = checkout.work.connector.dialect
-                raise dialect.loaded_dbapi.InterfaceError("the connection is closed")
+                checkout.work.check_open("")  # its test may have ended
+                dbapi: Any = checkout.work.connector.dialect.loaded_dbapi
+                error = getattr(dbapi, "InterfaceError", dbapi.ProgrammingError)  # of aiosqlite
+                raise error("the connection is closed")
         except BaseException:
             self.tasks -= 1
             raise

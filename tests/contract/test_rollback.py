@@ -344,6 +344,8 @@ def test_a_task_of_an_earlier_test_gets_nothing_through(project: Project, target
 
         async def test_it(asyncdb_sessionmaker):
             kept["sessions"] = asyncdb_sessionmaker
+            kept["session"] = asyncdb_sessionmaker()
+            assert await names(kept["session"]) == []
 
         async def test_late(asyncdb_session):
             assert await names(asyncdb_session) == []
@@ -351,6 +353,8 @@ def test_a_task_of_an_earlier_test_gets_nothing_through(project: Project, target
                 async with kept["sessions"]() as session:
                     await add(session, "late")
                     await session.commit()
+            with pytest.raises(Exception, match="belongs to a test that has ended"):
+                await add(kept["session"], "late")
             assert await names(asyncdb_session) == []
         """
     )
