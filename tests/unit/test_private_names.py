@@ -124,6 +124,8 @@ def test_a_dialect_has_the_listeners_of_another_one_until_they_are_dropped() -> 
     with pytest.raises(DBAPIError), engine.connect() as connection:
         connection.exec_driver_sql("SELECT nothing FROM nowhere")
     assert seen == ["own", "own"]
+    for engine in (own, other):
+        engine.dispose()
 
 
 def test_the_functions_of_an_engine_for_json_are_found() -> None:
