@@ -17,7 +17,7 @@ PAGE = HERE.parent.parent / "docs" / "isolation.md"
 #: The sections of the page that list limits, and the strategies for which.
 SECTIONS = {
     "What `rollback` cannot do": ("rollback",),
-    "What no strategy does": ("rollback", "reset", "copy"),
+    "What differs in every strategy": ("rollback", "reset", "copy"),
 }
 
 
