@@ -107,6 +107,11 @@ OUTSIDE_TRANSACTIONS = _conflict(
     "With AUTOCOMMIT, or after a commit, it may succeed in production.",
     (f'{_MARK_RESET}, or isolation="copy"',),
 )
+OTHER_LEVEL = _conflict(
+    "the test's outer transaction cannot change to isolation level {level}",
+    "In 'rollback' the whole test is one transaction.",
+    (_MARK_RESET, 'for every test: return {{"isolation_level": …}} from asyncdb_engine_options'),
+)
 
 # What a test leaves.
 

@@ -16,7 +16,7 @@ from pytest_asyncdb._engines.pool_internals import CheckoutPool, connect_listene
 from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
 from pytest_asyncdb._record.call_sites import user_places
 from pytest_asyncdb._record.sql_text import begins_transaction, may_set
-from pytest_asyncdb.isolation import local_settings
+from pytest_asyncdb.isolation import local_settings, messages
 from pytest_asyncdb.isolation.backing_connection import BackingConnection
 from pytest_asyncdb.isolation.dbapi import HARMLESS, Checkout
 from pytest_asyncdb.isolation.outer_transaction import OuterTransaction
@@ -114,8 +114,8 @@ class SandboxConnection(Checkout):
         connector = self.work.connector
         own = connector.isolation_level or connector.dialect.default_isolation_level
         if level not in (None, "AUTOCOMMIT", own):
-            problem = f"The test's outer transaction cannot change to isolation level {level}."
-            raise self.work.told(self.work.units.conflict(problem))
+            error = messages.OTHER_LEVEL.of(self.work.test, messages.here(), level=level)
+            raise self.work.told(error)
         self.autocommit = connector.autocommit if level is None else level == "AUTOCOMMIT"
 
     def set_deferrable(self, value: bool) -> None:
