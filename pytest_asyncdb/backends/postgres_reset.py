@@ -71,11 +71,14 @@ class PostgresRestorer(Restorer):
         self._ours = ""
         #: May the account switch triggers off?
         self._replica = False
+        #: Are there triggers that it cannot switch off?
+        self._always = False
 
     async def remember(self) -> None:
-        ((self._ours, superuser),) = await self._sql.fetch(
+        ((self._ours, superuser, self._always),) = await self._sql.fetch(
             "SELECT (txid_current() % (2 ^ 32)::bigint)::text, "
-            "current_setting('is_superuser') = 'on'"
+            "current_setting('is_superuser') = 'on', "
+            "EXISTS (SELECT FROM pg_trigger WHERE tgenabled IN ('A', 'R'))"
         )
         settings = [
             f"SELECT set_config('lock_timeout', '{_PATIENCE}', false), "
@@ -130,11 +133,10 @@ class PostgresRestorer(Restorer):
                 with contextlib.suppress(Exception):  # it has ended meanwhile
                     await self._sql.script([statement])
             changed = await self.changed()
-        if any(word not in self._tables and word not in self._sequences for word in changed):
-            return False
         tables = [self._tables[word] for word in changed if word in self._tables]
         seeded = [table for table in tables if table.shadow]
-        if seeded and not self._replica:
+        unknown = any(word not in self._tables and word not in self._sequences for word in changed)
+        if unknown or (seeded and not self._replica):
             return False
         statements = [
             "BEGIN",
@@ -156,7 +158,7 @@ class PostgresRestorer(Restorer):
             return False
         await self._note_rows(seeded)
         # The user's triggers, if they have fired, may have changed other tables.
-        return self._replica or not await self.changed()
+        return (self._replica and not self._always) or not await self.changed()
 
     async def _look(self) -> list[str]:
         try:
@@ -234,7 +236,5 @@ def _named(word: str) -> str:
 
 def _delete(tables: Sequence[_Table]) -> list[str]:
     """One statement, as foreign keys are checked at its end."""
-    if not tables:
-        return []
     parts = [f"d{n} AS (DELETE FROM ONLY {table.name})" for n, table in enumerate(tables)]
-    return [f"WITH {', '.join(parts)} SELECT"]
+    return [f"WITH {', '.join(parts)} SELECT"] if parts else []

@@ -7,6 +7,7 @@ The dumps use nothing of the plugin. One rich schema for each backend has an obj
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 from dump import changes_mysql, changes_postgres, changes_sqlite
@@ -115,3 +116,44 @@ def test_a_copy_is_the_whole_database(servers: Servers, word: str) -> None:
         assert (lost, new) == (LOST[backend].keys(), set()), stage.explain(
             found, expected, copy.url.database
         )
+
+
+#: Triggers that fire also where the session has switched triggers off.
+ALWAYS = (
+    "CREATE TABLE person (id INT PRIMARY KEY, name TEXT)",
+    "CREATE TABLE audit (id SERIAL PRIMARY KEY, what TEXT)",
+    "CREATE TABLE kept (id INT)",
+    """CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO audit (what) VALUES (TG_OP); RETURN NULL; END $$""",
+    "CREATE TRIGGER noted AFTER INSERT OR DELETE ON person FOR EACH ROW EXECUTE FUNCTION note()",
+    "CREATE TRIGGER kept BEFORE DELETE ON kept FOR EACH ROW EXECUTE FUNCTION note()",
+    "INSERT INTO person VALUES (1, 'ada')",
+    "ALTER TABLE person ENABLE {word} TRIGGER noted",
+    "ALTER TABLE kept ENABLE {word} TRIGGER kept",
+)
+
+
+@pytest.mark.parametrize("word", ["ALWAYS", "REPLICA"])
+def test_what_triggers_do_that_always_fire_is_undone(servers: Servers, word: str) -> None:
+    """Also what they do while rows are put back.
+
+    Control: they fire in a session that has switched triggers off.
+    """
+    target = servers.target("postgres+asyncpg")
+    schema = [statement.format(word=word) for statement in ALWAYS]
+    with open_stage(target, servers, schema, Reset) as stage:
+        assert stage.play("first", doing("SELECT 1")) == []
+        expected = stage.dump()
+        for statement in (
+            "UPDATE person SET name = 'eve'",
+            "DELETE FROM person",
+            "INSERT INTO kept VALUES (1)",
+        ):
+            assert stage.play("writes", doing(statement)) == []
+            assert stage.dump() == expected, statement
+        with closing(target.observer.connect(stage.database.url.database)) as connection:
+            cursor = connection.cursor()
+            cursor.execute("SET session_replication_role = replica")
+            cursor.execute("DELETE FROM person")
+            cursor.execute("SELECT what FROM audit WHERE id = lastval()")
+            assert cursor.fetchall() == [("DELETE",)]
