@@ -174,6 +174,8 @@ class OuterTransaction(Work):
         backend = self.backing.backend
         why = ends_transaction(statement, not backend.capabilities.transactional_ddl)
         if why is not None and self.units.savepoints.read(statement) is None:
+            if statement == "XA BEGIN %s":  # of SQLAlchemy
+                raise self.refuse("begin_twophase()", messages.OUTLIVES)
             shown = one_line(statement, 40)
             raise self._breach(
                 messages.REFUSED_STATEMENT, here(), statement=shown, label=backend.label, why=why

@@ -16,7 +16,7 @@ from pytest_asyncdb._engines.pool_internals import CheckoutPool, connect_listene
 from pytest_asyncdb._engines.sqlalchemy_internals import in_greenlet
 from pytest_asyncdb._record.call_sites import user_places
 from pytest_asyncdb._record.sql_text import begins_transaction, may_set
-from pytest_asyncdb.isolation import local_settings
+from pytest_asyncdb.isolation import local_settings, messages
 from pytest_asyncdb.isolation.backing_connection import BackingConnection
 from pytest_asyncdb.isolation.dbapi import HARMLESS, Checkout
 from pytest_asyncdb.isolation.outer_transaction import OuterTransaction
@@ -103,7 +103,7 @@ class SandboxConnection(Checkout):
         Raises:
             IsolationBreach: Always.
         """
-        raise self.work.refuse("begin_twophase()", "a prepared transaction would outlive the test")
+        raise self.work.refuse("begin_twophase()", messages.OUTLIVES)
 
     def set_level(self, level: str | None) -> None:
         """Answer ``execution_options(isolation_level=…)``; None: back to the engine's.
