@@ -367,7 +367,7 @@ class Driver(abc.ABC):
 
     async def reset_session(
         self, connection: Any, first: Sequence[str], then: Sequence[str]
-    ) -> bool:
+    ) -> bool | None:
         """Roll back, and make the session what it was when a test got it; in one round trip, if
         the protocol allows it.
 
@@ -376,7 +376,8 @@ class Driver(abc.ABC):
             then: Statements for after it: those of :meth:`session_settings` and of the backend.
 
         Returns:
-            False: something of the session is left, and the connection must be replaced.
+            False: something of the session is left, and the connection must be replaced. None:
+                rows may be left, too, which no rollback undoes, and the database must be replaced.
 
         Raises:
             Exception: The driver's own. If the transaction has ended, the connection must be

@@ -33,7 +33,7 @@ changes_columns = remembered(
 _OPAQUE = re.compile(r"'[^']*'|\"[^\"]*\"|(\$\w*\$).*?\1|--[^\n]*|/\*.*?\*/", re.DOTALL)
 #: https://dev.mysql.com/doc/refman/8.4/en/implicit-commit.html
 _IMPLICIT_COMMIT = re.compile(
-    r"(?:(?:create|drop)(?!\s+temporary\s+table\b)|alter|truncate|rename|grant|revoke|lock\s+tables?|unlock\s+tables?"
+    r"(?:(?:create|drop)(?!(?:\s+or\s+replace)?\s+temporary\s+table\b)|alter|truncate|rename|grant|revoke|lock\s+tables?|unlock\s+tables?"
     r"|analyze|optimize|repair|flush|reset|load\s+index|cache\s+index|install|uninstall"
     r"|set\s+password|check\s+table)\b",
     re.IGNORECASE,

@@ -18,6 +18,12 @@ _IN_TRANSACTION = 1
 #: ``COM_QUERY`` and ``COM_RESET_CONNECTION``.
 _QUERY, _RESET = 0x03, 0x1F
 
+#: Is there a table that no rollback undoes, such as one of MyISAM?
+_NOT_UNDONE = (
+    "SELECT 1 FROM information_schema.tables JOIN information_schema.engines USING (engine) "
+    "WHERE table_schema = database() AND transactions = 'NO' LIMIT 1"
+)
+
 #: Session variables that connecting does not set.
 _VOLATILE = (
     *("timestamp", "rand_seed1", "rand_seed2", "statement_id"),
@@ -91,29 +97,31 @@ class _MySQLDriver(Driver):
         # asyncmy has no public name for it.
         command = getattr(connection, "init_command", getattr(connection, "_init_command", None))
         settings = [command] if command else []
-        if values:
-            settings.append(f"SET {', '.join(values)}")
+        settings += [f"SET {', '.join(values)}"] if values else []
         await self.reset_session(connection, [], settings)
         return settings
 
     async def reset_session(
         self, connection: Any, first: Sequence[str], then: Sequence[str]
-    ) -> bool:
+    ) -> bool | None:
         # COM_RESET_CONNECTION rolls back and resets everything but the database. No driver has a
         # method for it, and none sends several commands before it reads an answer.
         commands = [(_QUERY, "; ".join(first)), (_RESET, ""), (_QUERY, "; ".join(then))]
         commands = [one for one in commands if one[1] or one[0] == _RESET]
         for command, text in commands:
             await connection._execute_command(command, text.encode())
+        warnings = []
         for _ in commands:
             connection._next_seq_id = 1
             await connection._read_query_result()
+            warnings.append(connection._result.warning_count)
             while connection._result.has_next:
                 await connection.next_result()
         getattr(connection, "_stmt_cache", {}).clear()  # asyncmy's, of prepared statements
         # asyncmy ignores a status of zero, and would take autocommit to be on.
         connection.server_status = connection._result.server_status
-        return True
+        # Temporary tables cause warnings, too.
+        return None if first and warnings[0] and await self.ask(connection, _NOT_UNDONE) else True
 
     async def cancel(self, connection: Any, statement: asyncio.Future[Any], side: Side) -> None:
         # Cancelling the future would make the driver close the connection.

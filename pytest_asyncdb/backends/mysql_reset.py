@@ -11,14 +11,8 @@ import contextlib
 from collections.abc import Sequence
 
 from pytest_asyncdb.abc import LEFT_OPEN, Restorer, Sql
-from pytest_asyncdb.backends.mysql_dump import (
-    SETTLE,
-    TABLES,
-    define,
-    insert_all,
-    quoted,
-    stored_columns,
-)
+from pytest_asyncdb.backends import mysql_dump
+from pytest_asyncdb.backends.mysql_dump import TABLES, define, quoted
 from pytest_asyncdb.backends.mysql_tables import DDL, INNODB, State, count_ddl, left_open, probe
 
 #: How long a statement waits for the locks of other sessions, in seconds; and MySQL's
@@ -42,14 +36,14 @@ class MySQLRestorer(Restorer):
         self._others = [INNODB]
 
     async def remember(self) -> None:
-        await self._sql.settle([SETTLE, _SESSION])
+        await self._sql.settle([mysql_dump.SETTLE, _SESSION])
         try:
             await self._sql.fetch(INNODB)
         except Exception:
             self._others = []
         self._ddl = count_ddl(await self._sql.fetch(DDL))
         self._schema = await define(self._sql, self._database)
-        self._columns, self._counting = await stored_columns(self._sql, self._database)
+        self._columns, self._counting = await mysql_dump.stored_columns(self._sql, self._database)
         self._tables = self._schema.names(*TABLES)
         self._versioned = frozenset(self._schema.names("SYSTEM VERSIONED"))
         self._probe = probe(self._schema, self._database)
@@ -103,9 +97,7 @@ class MySQLRestorer(Restorer):
         for _ in range(_ATTEMPTS):
             ids = [name for name in self._start.ids if f"ids of {name}" in changed]
             restarted = self._truncatable.intersection(ids)
-            tables = [
-                name for name in self._tables if f"table {name}" in changed or name in restarted
-            ]
+            tables = [t for t in self._tables if f"table {t}" in changed or t in restarted]
             seeded = self._sums.keys() & tables
             if "schema" in changed or self._versioned & seeded:
                 return False
@@ -120,9 +112,7 @@ class MySQLRestorer(Restorer):
                 # A lock of another session or of MySQL's own thread that updates histograms, or a
                 # trigger that forbids it.
                 return False
-            if not self._schema.names("TRIGGER"):
-                return True
-            changed = await self._look()
+            changed = await self._look() if self._schema.names("TRIGGER") else ()
             if not changed:
                 return True
         return False
@@ -149,7 +139,9 @@ class MySQLRestorer(Restorer):
         if name in self._versioned:
             statements.append(f"DELETE HISTORY FROM {quoted(self._database, name)}")
         if name in self._sums:
-            statements.append(insert_all(name, self._columns[name], self._template, self._database))
+            statements.append(
+                mysql_dump.insert_all(name, self._columns[name], self._template, self._database)
+            )
         return statements
 
     def _restart(self, name: str) -> str:
@@ -161,10 +153,9 @@ class MySQLRestorer(Restorer):
     async def _is_redefined(self) -> bool:
         """Has the schema changed?"""
         try:
-            present = await define(self._sql, self._database)
+            return (await define(self._sql, self._database)).lasting != self._schema.lasting
         except Exception:  # the database, or the table of a view, was dropped
             return True
-        return present.lasting != self._schema.lasting
 
     async def _checksums(self, tables: Sequence[str]) -> dict[str, int | None]:
         """The server's checksums of all rows of some tables."""

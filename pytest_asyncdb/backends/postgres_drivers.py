@@ -80,7 +80,7 @@ class Asyncpg(_PostgresDriver):
 
     async def reset_session(
         self, connection: Any, first: Sequence[str], then: Sequence[str]
-    ) -> bool:
+    ) -> bool | None:
         # No public name. Without it the next transaction would be a savepoint.
         if connection._top_xact is not _BEGUN_AS_TEXT:
             connection._top_xact = None
@@ -128,7 +128,7 @@ class Psycopg(_PostgresDriver):
 
     async def reset_session(
         self, connection: Any, first: Sequence[str], then: Sequence[str]
-    ) -> bool:
+    ) -> bool | None:
         if not (connection.autocommit or self.in_transaction(connection)):
             then = ["ROLLBACK", *then]  # of the transaction that run() begins
         return await super().reset_session(connection, first, then)

@@ -145,26 +145,31 @@ class BackingConnection:
 
         return self.run(read)
 
-    def end_session(self, first: Sequence[str]) -> None:
+    def end_session(self, first: Sequence[str]) -> bool:
         """Roll back, and make the session clean or discard the connection. Blocks.
 
         Args:
             first: Statements that must succeed in the transaction.
 
+        Returns:
+            Has the rollback undone everything?
+
         Raises:
             Exception: The driver's own, or TimeoutError; it is not known to be rolled back.
         """
+        clean: bool | None = False
         try:
             clean = self.host.run(self.clean(first), PATIENCE)
         except Exception as error:
             if self.is_lost(error) or self.in_transaction() is not False:
                 raise
-            clean = False
         if not clean:
             self.discard()
+        return clean is not None
 
-    async def clean(self, first: Sequence[str] = ()) -> bool:
-        """Roll back, and make the session what a test should get. False: it cannot.
+    async def clean(self, first: Sequence[str] = ()) -> bool | None:
+        """Roll back, and make the session what a test should get. False: it cannot. None: the
+        rollback has left rows.
 
         Raises:
             Exception: The driver's own.

@@ -40,12 +40,14 @@ class Connector:
         self.backend = database.backend
         self.url = self._first_url = url
         options = without_pool(database.engine_options)
-        level = options.pop("isolation_level", None)
-        level = level and level.replace("_", " ").upper()  # as SQLAlchemy reads it
-        self.autocommit = level == "AUTOCOMMIT"
-        self.isolation_level: str | None = None if self.autocommit else level
         needed = self.driver.connect_args(database.server)
         self._connect_args = {**needed, **options.pop("connect_args", {})}
+        #: Drivers of servers have an argument for it; a level of SQLAlchemy overrides it.
+        default = "AUTOCOMMIT" if self._connect_args.get("autocommit") is True else ""
+        # As SQLAlchemy reads it.
+        level = (options.pop("isolation_level", None) or default).replace("_", " ").upper()
+        self.autocommit = level == "AUTOCOMMIT"
+        self.isolation_level = None if self.autocommit else level or None
         #: Listeners of the user, with the names of their events.
         self._pool_events = options.pop("pool_events", ())
         self.engine = build_engine(

@@ -237,7 +237,7 @@ class Cursor:
         if driver.one_result:
             self.buffer()
         ended = driver.ended_stream()
-        if driver.one_result or ended is not None:
+        if (driver.one_result and not self._checkout.autocommit) or ended is not None:
             self.__dict__["_rows"] = Rows(buffered_rows(self._cursor), ended)
 
     def buffer(self) -> None:

@@ -100,6 +100,7 @@ REFUSED_STATEMENT = Text(
         f"keep DDL out of the test, or mark it {_RESET}",
     ),
 )
+OUTLIVES = "a prepared transaction would outlive the test"
 REFUSED_CALL = Text("refused: {what}", "In the strategy 'rollback' {why}.", (_MARK_RESET,))
 
 OUTSIDE_TRANSACTIONS = _conflict(

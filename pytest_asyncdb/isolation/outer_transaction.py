@@ -68,7 +68,7 @@ class OuterTransaction(Work):
         backing.pools = self.pools
         #: Listeners of "connect" have run within the transaction.
         self.late_listeners = False
-        #: The rollback did not go through.
+        #: The rollback did not go through, or did not undo everything.
         self.stuck = False
         self._waiting: list[asyncio.Future[None]] = []
         self._numbers = itertools.count(1)
@@ -85,7 +85,7 @@ class OuterTransaction(Work):
         self.abandon(self.cursors)
         if self.units.begun and self.lost is None and self.backing.is_open:
             try:
-                self.backing.end_session(self.units.savepoints.undo(GUARD))
+                self.stuck = not self.backing.end_session(self.units.savepoints.undo(GUARD))
             except Exception as error:
                 if self.backing.is_lost(error) or isinstance(error, TimeoutError):
                     self.stuck = True
@@ -174,6 +174,8 @@ class OuterTransaction(Work):
         backend = self.backing.backend
         why = ends_transaction(statement, not backend.capabilities.transactional_ddl)
         if why is not None and self.units.savepoints.read(statement) is None:
+            if statement == "XA BEGIN %s":  # of SQLAlchemy
+                raise self.refuse("begin_twophase()", messages.OUTLIVES)
             shown = one_line(statement, 40)
             raise self._breach(
                 messages.REFUSED_STATEMENT, here(), statement=shown, label=backend.label, why=why

@@ -103,7 +103,7 @@ class SandboxConnection(Checkout):
         Raises:
             IsolationBreach: Always.
         """
-        raise self.work.refuse("begin_twophase()", "a prepared transaction would outlive the test")
+        raise self.work.refuse("begin_twophase()", messages.OUTLIVES)
 
     def set_level(self, level: str | None) -> None:
         """Answer ``execution_options(isolation_level=…)``; None: back to the engine's.

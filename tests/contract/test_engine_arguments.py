@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from fix_project import Project
-from fix_servers import Target
+from fix_servers import WORDS, Servers, Target
 
 pytestmark = pytest.mark.everyday("sqlite", "postgres+asyncpg", "postgres+psycopg", "mysql+asyncmy")
 
@@ -123,6 +123,46 @@ async def test_a_derived_engine_has_another_level(asyncdb_url):
         assert (await connection.execute(select(User))).all() == []
 """
 
+#: An argument of the drivers; a level of SQLAlchemy overrides it.
+DRIVERS_AUTOCOMMIT = """
+from sqlalchemy.ext.asyncio import create_async_engine
+
+OPTIONS = {"connect_args": {"autocommit": True}, **LEVEL}
+KEPT = [] if LEVEL else ["ada"]
+
+
+@pytest.fixture(scope="session")
+def asyncdb_engine_options():
+    return OPTIONS
+
+
+async def check(engine):
+    async with engine.connect() as connection:
+        await add(connection, "ada")
+        await connection.rollback()
+        assert await names(connection) == KEPT
+
+
+@pytest.mark.asyncdb(isolation="reset")
+async def test_plain(asyncdb_url):
+    engine = create_async_engine(asyncdb_url, **OPTIONS)
+    await check(engine)
+    await engine.dispose()
+
+
+async def test_rollback(asyncdb_engine):
+    await check(asyncdb_engine)
+
+
+@pytest.mark.asyncdb(isolation="reset")
+async def test_reset(asyncdb_engine):
+    await check(asyncdb_engine)
+
+
+async def test_next(asyncdb_session):
+    assert await names(asyncdb_session) == []
+"""
+
 READ_ONLY = """
 @pytest.mark.parametrize("how", HOW)
 async def test_an_engine_that_only_reads(engine):
@@ -191,3 +231,13 @@ def test_the_next_test_has_nothing_of_it(app: Project, target: Target, isolation
     app.ini(asyncdb_isolation=isolation)
     app.tests("from sqlalchemy import event\nfrom app import db\n", NEXT)
     app.run(target).passed(2)
+
+
+@pytest.mark.everyday("postgres+psycopg", "mysql+asyncmy")
+@pytest.mark.parametrize("level", [{}, {"isolation_level": "READ COMMITTED"}])
+@pytest.mark.parametrize("word", WORDS[2:])
+def test_the_drivers_argument_autocommit(
+    project: Project, servers: Servers, word: str, level: dict[str, str]
+) -> None:
+    project.tests(f"LEVEL = {level!r}", DRIVERS_AUTOCOMMIT)
+    project.run(servers.target(word)).passed(4)

@@ -174,11 +174,7 @@ def test_statements_about_transactions_are_refused(
 
 
 #: Where two-phase transactions are refused: the line, and what it would have sent.
-TWO_PHASE = {
-    "asyncpg": ("transaction.prepare()", "PREPARE TRANSACTION 'x'"),
-    "asyncmy": ('transaction = connection.begin_twophase("x")', "XA BEGIN %s"),
-    "aiomysql": ('transaction = connection.begin_twophase("x")', "XA BEGIN %s"),
-}
+TWO_PHASE = {"asyncpg": ("transaction.prepare()", "PREPARE TRANSACTION 'x'")}
 if not PREPARES_BY_CALL:
     TWO_PHASE["psycopg"] = TWO_PHASE["asyncpg"]
 

@@ -48,6 +48,13 @@ SHOWN_BY = {
     "A lost connection": (
         "contract/test_lost.py::test_nothing_more_is_sent_after_a_lost_connection"
     ),
+    "Tables without transactions": (
+        "contract/test_without_transactions.py"
+        "::test_what_no_rollback_undoes_is_gone_in_the_next_test"
+    ),
+    "Full-text search": (
+        "contract/test_without_transactions.py::test_full_text_search_finds_what_was_committed"
+    ),
     "One writer on SQLite": "contract/test_strategies.py::test_on_sqlite_others_wait_for_a_writer",
 }
 

@@ -271,6 +271,20 @@ async def temporary_table_lives_with_its_session(stage: Stage) -> None:
         await connection.commit()
 
 
+@scenario("mariadb")
+async def temporary_table_that_is_replaced(stage: Stage) -> None:
+    async with stage.engine.connect() as connection:
+        await connection.execute(insert(User).values(key=1, name="a", score=0))
+        for _ in range(2):
+            replace = "CREATE OR REPLACE TEMPORARY TABLE truth_temp (id int)"
+            await connection.execute(text(replace))
+            await connection.execute(text("INSERT INTO truth_temp VALUES (3)"))
+        stage.note((await connection.execute(text("SELECT id FROM truth_temp"))).all())
+        await connection.execute(text("DROP TEMPORARY TABLE truth_temp"))
+        await connection.rollback()
+    stage.note(await stage.users())
+
+
 @scenario()
 async def result_kinds(stage: Stage) -> None:
     await stage.add("a", "b", "c")

@@ -608,6 +608,16 @@ async def stream_while_the_same_session_works(stage: Stage) -> None:
     stage.note(len(seen))
 
 
+@scenario("sqlite", "mysql", "mariadb")
+async def stream_in_autocommit(stage: Stage) -> None:
+    await stage.add(*(f"u{n}" for n in range(30)))
+    async with stage.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        query = select(User.key).order_by(User.key).execution_options(yield_per=7)
+        result = await connection.stream_scalars(query)
+        stage.note([key async for key in result])
+        stage.note(await connection.scalar(select(func.count()).select_from(User)))
+
+
 @scenario()
 async def stream_across_commit(stage: Stage) -> None:
     await stage.add(*(f"u{n}" for n in range(30)))

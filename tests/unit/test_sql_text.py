@@ -73,7 +73,13 @@ def test_ddl_ends_it_where_the_server_commits_on_it(statement: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["CREATE TEMPORARY TABLE t (id int)", "DROP TEMPORARY TABLE t", "INSERT INTO t"]
+    "statement",
+    [
+        "CREATE TEMPORARY TABLE t (id int)",
+        "CREATE OR REPLACE TEMPORARY TABLE t (id int)",
+        "DROP TEMPORARY TABLE t",
+        "INSERT INTO t",
+    ],
 )
 def test_temporary_tables_commit_nothing(statement: str) -> None:
     assert ends_transaction(statement, implicit_commits=True) is None
