@@ -65,6 +65,14 @@ def server_folders() -> Iterator[tuple[Path, Owner]]:
                         yield folder, _owner_in(folder)
 
 
+def remove_dead_folders() -> None:
+    """Remove the folders that killed runs have left; the next run tries again what fails."""
+    with contextlib.suppress(Exception):
+        for folder, owner in server_folders():
+            if not owner.holds(folder.name):
+                remove_folder(folder)
+
+
 def _owner_in(folder: Path) -> Owner:
     """Read the record in a folder.
 
