@@ -260,7 +260,7 @@ with find(sys.argv[1]).obtain() as server:
     child = os.fork() if "fork" in sys.argv else -1
     while child == 0:
         signal.pause()
-    print(json.dumps([server.to_message(), child]), flush=True)
+    print(json.dumps([dataclasses.asdict(server), child]), flush=True)
     sys.stdin.read()
 """
 

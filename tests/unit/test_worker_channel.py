@@ -45,7 +45,7 @@ class End:
 def ends(monkeypatch: pytest.MonkeyPatch) -> tuple[End, End]:
     """The ends of two workers; the controller serves the other ones."""
     monkeypatch.setattr(worker_channel, "_PATIENCE", 5.0)
-    servers: Any = SimpleNamespace(templates=TemplateBook("run_"))
+    servers: Any = SimpleNamespace(get=None, templates=TemplateBook("run_"))
     one, two = End(), End()
     for end in (one, two):
         worker_channel._serve(end.other, servers)
