@@ -823,20 +823,6 @@ class Restorer(abc.ABC):
             False: this is not possible, and the database must be replaced by another copy.
         """
 
-    async def put_back(self, ids: bool) -> tuple[Sequence[str], bool]:
-        """Find what has changed, and put it back.
-
-        Args:
-            ids: Changed counters count as changes.
-
-        Returns:
-            What had changed, and whether it was put back.
-        """
-        changed = await self.changed()
-        if not ids:
-            changed = [word for word in changed if not word.startswith(IDS)]
-        return changed, not changed or await self.restore(changed)
-
 
 class Database(abc.ABC):
     """A worker's databases with one schema and seed, as an isolation strategy sees them.
