@@ -24,13 +24,8 @@ from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb._record.text import in_short
 from pytest_asyncdb._run.run_lock import dead_databases
 from pytest_asyncdb.abc import Server, Show
-from pytest_asyncdb.servers import docker_api
+from pytest_asyncdb.servers import docker_api, server_folders
 from pytest_asyncdb.servers.reusable import records
-from pytest_asyncdb.servers.server_folders import (
-    remove_dead_folders,
-    remove_folder,
-    server_folders,
-)
 from pytest_asyncdb.values import BackendSpec, Sourced
 
 #: Seconds for a server to drop a database.
@@ -60,7 +55,7 @@ def remove_unused() -> None:
     for record in records():
         if record.is_idle():
             record.end_unused()
-    remove_dead_folders()
+    server_folders.remove_dead_folders()
 
 
 def _on_this_machine() -> Iterator[Leftover]:
@@ -73,10 +68,10 @@ def _on_this_machine() -> Iterator[Leftover]:
         kept.add(Path(record.place).name)
         in_use = record.end_unused(dry_run=True) is None
         yield Leftover(str(record), in_use, record.end_unused)
-    for folder, owner in server_folders():
+    for folder, owner in server_folders.find():
         if folder.name not in kept:
             text, in_use = f"folder {folder}, {owner}", owner.holds(folder.name)
-            yield Leftover(text, in_use, partial(remove_folder, folder))
+            yield Leftover(text, in_use, partial(server_folders.remove_folder, folder))
     if docker_api.ping(docker_api.engine_address()) is None:
         for one, owner in docker_api.labelled():
             if one.name not in kept:
