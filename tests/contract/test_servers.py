@@ -254,7 +254,7 @@ def test_a_server_of_ours_wants_its_password(local_case: Case) -> None:
 
 
 OWNER = """
-import json, os, signal, sys
+import dataclasses, json, os, signal, sys
 from test_servers import find
 with find(sys.argv[1]).obtain() as server:
     child = os.fork() if "fork" in sys.argv else -1
