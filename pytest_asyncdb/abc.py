@@ -138,13 +138,9 @@ class Server:
     kept: str | None = None
     behind_pooler: str = ""
 
-    def to_message(self) -> dict[str, Any]:
-        """The server as plain data, for the channel between xdist's processes."""
-        return dataclasses.asdict(self)
-
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> Server:
-        """The opposite of :meth:`to_message`; sequences come back as tuples."""
+        """The opposite of ``dataclasses.asdict``, also by way of JSON."""
         query = tuple((key, value) for key, value in message["query"])
         return cls(**{**message, "query": query})
 
@@ -652,11 +648,6 @@ class Backend(abc.ABC):
         its waits for locks to :attr:`lock_wait`, unless the user has set a limit, and others."""
         return ()
 
-    def limit_lock_waits_in(self, database: str) -> Sequence[str]:
-        """Statements that limit the waits of all connections to a new copy of a template, over a
-        maintenance connection."""
-        return ()
-
     @abc.abstractmethod
     def list_databases(self) -> str:
         """A query whose first column is every database's name."""
@@ -686,10 +677,6 @@ class Backend(abc.ABC):
         """Statements that end the sessions in *database* that the account may end, such as those
         that a connection pooler keeps open, so that it can be copied."""
         return ()
-
-    def release_lock(self, run: str) -> str:
-        """A query that releases the lock of :meth:`hold_lock`."""
-        raise NotImplementedError
 
     def keep_session(self) -> Sequence[str]:
         """Statements that switch the session's idle timeout off, and TCP keepalives on."""
@@ -836,20 +823,6 @@ class Restorer(abc.ABC):
         Returns:
             False: this is not possible, and the database must be replaced by another copy.
         """
-
-    async def put_back(self, ids: bool) -> tuple[Sequence[str], bool]:
-        """Find what has changed, and put it back.
-
-        Args:
-            ids: Changed counters count as changes.
-
-        Returns:
-            What had changed, and whether it was put back.
-        """
-        changed = await self.changed()
-        if not ids:
-            changed = [word for word in changed if not word.startswith(IDS)]
-        return changed, not changed or await self.restore(changed)
 
 
 class Database(abc.ABC):

@@ -31,11 +31,9 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    from pytest_asyncdb._config.ini_file import add_lines
-    from pytest_asyncdb._config.option_table import add_flags
+    from pytest_asyncdb._config.option_table import add_options
 
-    add_flags(parser)
-    add_lines(parser)
+    add_options(parser)
 
 
 @pytest.hookimpl(trylast=True)

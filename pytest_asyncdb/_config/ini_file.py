@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._config.option_table import OPTIONS
 from pytest_asyncdb._system.messages import near_miss
-
-
-def add_lines(parser: pytest.Parser) -> None:
-    """Register the lines of ``OPTIONS`` with pytest."""
-    for option in OPTIONS:
-        if option.ini is not None:
-            # The others may have several values; in TOML the ini file may give a list.
-            single = option.choices or option.is_switch
-            kind: Literal["linelist", "string"] = "string" if single else "linelist"
-            parser.addini(option.ini, option.help, type=kind, default="")
 
 
 def read_line(config: pytest.Config, name: str) -> str:

@@ -4,7 +4,7 @@ it, and docs/reference.md is compared with it. Nothing here imports SQLAlchemy.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pytest
 
@@ -171,8 +171,8 @@ OPTIONS = (
 )
 
 
-def add_flags(parser: pytest.Parser) -> None:
-    """Register the flags of :data:`OPTIONS` with pytest."""
+def add_options(parser: pytest.Parser) -> None:
+    """Register :data:`OPTIONS` with pytest: their flags, and the lines of the ini file."""
     group = parser.getgroup("asyncdb", "async databases (pytest-asyncdb)")
     for option in OPTIONS:
         if option.flag is not None:
@@ -186,3 +186,8 @@ def add_flags(parser: pytest.Parser) -> None:
                 default=None,
                 **metavar,
             )
+        if option.ini is not None:
+            # The others may have several values; in TOML the ini file may give a list.
+            single = option.choices or option.is_switch
+            kind: Literal["linelist", "string"] = "string" if single else "linelist"
+            parser.addini(option.ini, option.help, type=kind, default="")

@@ -36,7 +36,7 @@ def idle_limit(server: Server, label: str, workers: int) -> int:
         workers: The number of processes that share the server.
 
     Raises:
-        ServerUnavailable: The server has too few connections for so many workers.
+        ServerUnavailable: The server has too few connections for the workers.
     """
     limit = server.connection_limit
     if limit is None:

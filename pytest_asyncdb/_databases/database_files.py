@@ -11,10 +11,7 @@ import shutil
 from pathlib import Path
 
 from pytest_asyncdb._system.process_identity import Owner
-from pytest_asyncdb.servers.server_folders import make_folder, server_folders
-
-#: What the record of a folder says.
-_WHAT = "databases in files"
+from pytest_asyncdb.servers.server_folders import make_folder, remove_dead_folders
 
 
 class DatabaseFiles:
@@ -33,8 +30,8 @@ class DatabaseFiles:
     def path(self, name: str) -> str:
         """Where the database called *name* is, or will be."""
         if self._folder is None:
-            _remove_unused()  # a run without a server looks for nothing else of killed runs
-            self._folder = make_folder(Owner.current(self._run, _WHAT))
+            remove_dead_folders()  # else a run without a server would look for none
+            self._folder = make_folder(Owner.current(self._run, "databases in files"))
         return str(self._folder / f"{name}{self._suffix}")
 
     def remove(self, name: str) -> None:
@@ -49,9 +46,3 @@ class DatabaseFiles:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
-
-
-def _remove_unused() -> None:
-    for folder, owner in server_folders():
-        if owner.what == _WHAT and not owner.alive():
-            shutil.rmtree(folder, ignore_errors=True)

@@ -142,8 +142,7 @@ class Provisioner:
             if self.server.behind_pooler:
                 await sql.script(self.backend.end_idle(template.database.name))
             await sql.script([create])
-            # The user's settings come after the plugin's.
-            await sql.script([*self.backend.limit_lock_waits_in(name), *others])
+            await sql.script(others)
         except BaseException as error:
             with contextlib.suppress(Exception):  # the end of the run drops it
                 await drop(sql, self.backend, self.server, name)

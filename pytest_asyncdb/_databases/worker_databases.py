@@ -11,9 +11,8 @@ import contextlib
 import dataclasses
 import functools
 import queue
-import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 from sqlalchemy.engine import URL
@@ -133,9 +132,7 @@ class _Copies:
         self._sql = provisioner.new_connection()
         self._jobs: queue.SimpleQueue[tuple[_Work, Future[Any]] | None] = queue.SimpleQueue()
         self._closing = False
-        # A daemon: a server that does not answer must not keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name="asyncdb-copies", daemon=True)
-        self._thread.start()
+        self._thread = selector_loop.in_thread(self._run, "copies")
 
     def take(self, prefetch: int, prefetched: Callable[[DatabaseRef], None]) -> DatabaseRef:
         """A new copy; the thread makes *prefetch* more.
@@ -161,7 +158,7 @@ class _Copies:
         """Stop the thread after its present job. The end of the run drops what remains."""
         self._closing = True
         self._jobs.put(None)
-        self._thread.join(PATIENCE)
+        wait([self._thread], PATIENCE)
 
     def _submit(self, work: _Work) -> Future[Any]:
         future: Future[Any] = Future()

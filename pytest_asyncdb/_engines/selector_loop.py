@@ -1,4 +1,4 @@
-"""Event loops for the plugin's work outside of tests, such as creating and dropping databases.
+"""Event loops and threads for the plugin's work outside of tests, such as dropping databases.
 
 Always a selector loop. The default loop of Windows cannot watch sockets, so psycopg refuses it; and
 the loop policy is the application's.
@@ -7,7 +7,9 @@ the loop policy is the application's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -22,3 +24,17 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """``asyncio.run()`` with a selector loop."""
     with runner() as one:
         return one.run(work)
+
+
+def in_thread(work: Callable[[], T], name: str) -> Future[T]:
+    """Call *work* in a thread, which does not keep the process from ending."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name=f"asyncdb-{name}", daemon=True).start()
+    return future

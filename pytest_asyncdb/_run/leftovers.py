@@ -1,6 +1,6 @@
 """What outlives a run on this machine: servers that were kept, and what killed runs have left.
 
-Every run removes in the background what nothing uses (:func:`reap_in_thread`). The command ``reap``
+Every run removes in the background what nothing uses (:func:`remove_unused`). The command ``reap``
 also ends kept servers, drops kept databases and those of dead runs on servers by URL, and prints
 what it does.
 """
@@ -8,9 +8,7 @@ what it does.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
@@ -26,9 +24,8 @@ from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb._record.text import in_short
 from pytest_asyncdb._run.run_lock import dead_databases
 from pytest_asyncdb.abc import Server, Show
-from pytest_asyncdb.servers import docker_api
+from pytest_asyncdb.servers import docker_api, server_folders
 from pytest_asyncdb.servers.reusable import records
-from pytest_asyncdb.servers.server_folders import remove_folder, server_folders
 from pytest_asyncdb.values import BackendSpec, Sourced
 
 #: Seconds for a server to drop a database.
@@ -49,26 +46,16 @@ class Leftover(NamedTuple):
     remove: Callable[[], bool | None]
 
 
-def reap_in_thread() -> threading.Thread:
-    """Remove in the background what no run uses; kept servers an hour after their last use.
+def remove_unused() -> None:
+    """Remove what no run uses; kept servers an hour after their last use. Blocks.
 
     Containers of killed runs are left to the next run that starts a container: asking for them
     takes the package ``docker``.
     """
-    thread = threading.Thread(target=_reap_quietly, name="asyncdb-reap", daemon=True)
-    thread.start()
-    return thread
-
-
-def _reap_quietly() -> None:
-    # The user did not ask for this; the next run tries again.
-    with contextlib.suppress(Exception):
-        for record in records():
-            if record.is_idle():
-                record.end_unused()
-        for folder, owner in server_folders():
-            if not owner.holds(folder.name):
-                remove_folder(folder)
+    for record in records():
+        if record.is_idle():
+            record.end_unused()
+    server_folders.remove_dead_folders()
 
 
 def _on_this_machine() -> Iterator[Leftover]:
@@ -81,10 +68,10 @@ def _on_this_machine() -> Iterator[Leftover]:
         kept.add(Path(record.place).name)
         in_use = record.end_unused(dry_run=True) is None
         yield Leftover(str(record), in_use, record.end_unused)
-    for folder, owner in server_folders():
+    for folder, owner in server_folders.find():
         if folder.name not in kept:
             text, in_use = f"folder {folder}, {owner}", owner.holds(folder.name)
-            yield Leftover(text, in_use, partial(remove_folder, folder))
+            yield Leftover(text, in_use, partial(server_folders.remove_folder, folder))
     if docker_api.ping(docker_api.engine_address()) is None:
         for one, owner in docker_api.labelled():
             if one.name not in kept:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 import time
 from collections.abc import Iterator
 
@@ -29,23 +28,16 @@ def ask(server: Server, backend: Backend, driver: Driver) -> AsyncdbError | None
 
     Opens a connection in another thread, because a loop may run in this one. Blocks.
     """
-    problems: list[BaseException] = [TimeoutError()]
-
-    def work() -> None:
-        try:
-            selector_loop.run(_query(server, backend, driver))
-            problems.clear()
-        except BaseException as error:
-            code = driver.error_code(getattr(error, "orig", None) or error)
-            problems[:] = [] if is_answer(code) else [error]
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(2 * ANSWER)
-    if not problems:
+    query = _query(server, backend, driver)
+    try:
+        selector_loop.in_thread(lambda: selector_loop.run(query), "ask").result(2 * ANSWER)
         return None
-    silent = isinstance(problems[0], TimeoutError)
-    seen = f"no answer within {ANSWER:g} s" if silent else str(problems[0])
+    except TimeoutError:
+        seen = f"no answer within {ANSWER:g} s"
+    except Exception as error:
+        if is_answer(driver.error_code(getattr(error, "orig", None) or error)):
+            return None
+        seen = str(error)
     return server_lost(backend.label, server, seen)
 
 

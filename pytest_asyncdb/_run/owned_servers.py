@@ -57,7 +57,7 @@ class OwnedServers:
         self._lock = threading.Lock()
         self._futures: dict[tuple[str, str | None], Future[Server]] = {}
         self._stack = ExitStack()
-        self._reaping: threading.Thread | None = None
+        self._reaping: Future[None] | None = None
         self._closed = False
 
     def start(self, specs: Iterable[BackendSpec]) -> None:
@@ -72,7 +72,7 @@ class OwnedServers:
     def started(self, spec: BackendSpec) -> Server | None:
         """The server for *spec* if it has started; does not wait."""
         future = self._futures.get((spec.backend, spec.version))
-        if future is None or not future.done() or future.cancelled() or future.exception():
+        if future is None or not future.done() or future.exception():
             return None
         return future.result()
 
@@ -84,12 +84,11 @@ class OwnedServers:
             futures, self._futures = self._futures, {}
         with self._stack:
             for future in futures.values():
-                future.cancel()
                 # Ctrl-C in the middle of an import can leave the import lock taken; a thread then
                 # waits for it without end. The supervisor ends what that thread has started.
                 wait([future], _STARTING)
         if self._reaping is not None:
-            self._reaping.join(_REAPING)
+            wait([self._reaping], _REAPING)
 
     def _future(self, spec: BackendSpec) -> Future[Server]:
         key = (spec.backend, spec.version)
@@ -97,14 +96,14 @@ class OwnedServers:
             if self._closed:
                 raise errors.ServerUnavailable("the run is ending: no server is started any more")
             if key not in self._futures:
-                future = self._futures[key] = Future()
                 try:
-                    self._begin(spec, future)
+                    self._futures[key] = self._begin(spec)
                 except BaseException as error:
-                    future.set_exception(error)
+                    self._futures[key] = Future()
+                    self._futures[key].set_exception(error)
             return self._futures[key]
 
-    def _begin(self, spec: BackendSpec, future: Future[Server]) -> None:
+    def _begin(self, spec: BackendSpec) -> Future[Server]:
         """Let the provider start the server in a thread."""
         provider, found = self.choice.find(spec)
         backend, driver = self.choice.registry.backend(spec.backend), self.choice.driver(spec)
@@ -120,30 +119,20 @@ class OwnedServers:
             # once for all threads: at the same time as another import, or a traceback that is
             # shown, it fails now and then. https://github.com/python/cpython/issues/106905
             from pytest_asyncdb._databases import connection_limit  # noqa: F401
-            from pytest_asyncdb._run.leftovers import reap_in_thread  # imports run_lock, too
+            from pytest_asyncdb._run.leftovers import remove_unused  # imports run_lock, too
 
-            self._reaping = reap_in_thread()
+            self._reaping = selector_loop.in_thread(remove_unused, "reap")
         context = provider.obtain(found, spec, backend, driver, self._progress)
-        threading.Thread(
-            target=self._obtain, args=(spec, context, future), name=f"asyncdb-{spec}", daemon=True
-        ).start()
+        return selector_loop.in_thread(lambda: self._obtain(spec, context), str(spec))
 
-    def _obtain(
-        self, spec: BackendSpec, context: AbstractContextManager[Server], future: Future[Server]
-    ) -> None:
-        if not future.set_running_or_notify_cancel():
-            return
+    def _obtain(self, spec: BackendSpec, context: AbstractContextManager[Server]) -> Server:
         began = time.monotonic()
-        try:
-            server = context.__enter__()
-            self._stack.push(context.__exit__)
-            server = dataclasses.replace(server, connection_limit=self._limit(spec, server))
-            if not server.managed and spec.backend in self.choice.settings.server_settings:
-                selector_loop.run(self._compare_settings(spec, server))
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(dataclasses.replace(server, seconds=time.monotonic() - began))
+        server = context.__enter__()
+        self._stack.push(context.__exit__)
+        server = dataclasses.replace(server, connection_limit=self._limit(spec, server))
+        if not server.managed and spec.backend in self.choice.settings.server_settings:
+            selector_loop.run(self._compare_settings(spec, server))
+        return dataclasses.replace(server, seconds=time.monotonic() - began)
 
     async def _compare_settings(self, spec: BackendSpec, server: Server) -> None:
         """Report which settings of a server by URL differ from those that the run asks for."""

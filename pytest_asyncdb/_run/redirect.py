@@ -16,13 +16,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pytest_asyncdb._engines import sqlalchemy_internals
 from pytest_asyncdb._engines.build_engine import OURS
-from pytest_asyncdb._engines.sqlalchemy_internals import (
-    connect_isolation_level,
-    root_engine,
-    watch_checkouts,
-    with_listeners_of,
-)
 from pytest_asyncdb._run import messages
 from pytest_asyncdb._run.app_engines import AppEngine, shown_url
 from pytest_asyncdb._run.other_engines import OtherEngines, in_memory
@@ -56,8 +51,8 @@ def _redirected(engine: Engine, target: Engine, independent: bool) -> Iterator[C
 
     before = engine.pool, engine.dialect, engine.url
     own: Any = engine.dialect
-    dialect = with_listeners_of(own, target.dialect)
-    level = connect_isolation_level(own)
+    dialect = sqlalchemy_internals.with_listeners_of(own, target.dialect)
+    level = sqlalchemy_internals.connect_isolation_level(own)
     has_level = bool(level) and level in dialect.get_isolation_level_values(None)
     has_level &= independent or level == "AUTOCOMMIT"
 
@@ -119,7 +114,7 @@ class Redirector:
         #: By redirected engine: lets its new connections have the dialect of the test's engine.
         self._listen: dict[Engine, Callable[[], None]] = {}
         self._undo = contextlib.ExitStack()
-        self._stop_watching = watch_checkouts(self._connecting)
+        self._stop_watching = sqlalchemy_internals.watch_checkouts(self._connecting)
 
     def run_test(self, test: str) -> None:
         """A test begins; its database is not open yet, and it may need none."""
@@ -168,7 +163,7 @@ class Redirector:
 
     def _connecting(self, engine: Engine) -> None:
         """*engine* is about to check out a connection."""
-        root = root_engine(engine)
+        root = sqlalchemy_internals.root_engine(engine)
         of_a_run = is_of_a_run(root.url.database)
         # A seed runs on the plugin's loop as well, and may use an engine of the application.
         if OURS in engine.get_execution_options() or (of_a_run and self._is_own()):

@@ -7,8 +7,12 @@ no file, no polling. A worker on another host gets no channel: it owns its serve
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
+import pickle
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pytest_asyncdb import errors
@@ -44,59 +48,50 @@ class ChannelServers:
         self._channel = channel
         self.templates: Claims = self
         self._numbers = itertools.count()
-        self._servers: dict[tuple[str, str | None], Server] = {}
-
-    def get(self, spec: BackendSpec) -> Server:
-        key = (spec.backend, spec.version)
-        if key not in self._servers:
-            answer = self._ask(errors.ServerUnavailable, "server", *spec)
-            self._servers[key] = Server.from_message(answer)
-        return self._servers[key]
+        self.get: Callable[[BackendSpec], Server] = functools.cache(partial(self._ask, "get"))
 
     def claim(self, key: str) -> Claim:
-        return Claim(**self._ask(errors.SchemaError, "claim", key))
+        return self._ask("claim", key)  # type: ignore[no-any-return]
 
     def settle(self, key: str, error: str | None, seeded: bytes = b"") -> None:
-        self._ask(errors.SchemaError, "settle", key, error, seeded)
+        self._ask("settle", key, error, seeded)
 
     def close(self) -> None:
         self._channel.close()
 
-    def _ask(self, kind: type[errors.AsyncdbError], *request: str | bytes | None) -> dict[str, Any]:
-        number, answered = next(self._numbers), None
-        self._channel.send((number, *request))
-        answer: dict[str, Any]
+    def _ask(self, what: str, *arguments: Any) -> Any:
+        number, answered, answer = next(self._numbers), None, b""
+        self._channel.send((number, what, pickle.dumps(arguments)))
         while answered != number:  # but a request that a test's time limit has interrupted
             answered, answer = self._channel.receive(_PATIENCE)
-        if "error" in answer:
-            raise kind(answer["error"])
-        return answer
+        result = pickle.loads(answer)  # noqa: S301  # the controller's
+        if isinstance(result, Exception):
+            raise result
+        return result
 
 
 def _serve(channel: Any, servers: OwnedServers) -> None:
     """Answer a worker's requests, each in a thread: execnet's receiver thread must not wait."""
 
-    def answer(request: tuple[Any, ...]) -> None:
-        number, what, *words = request
-        message: dict[str, Any] = {}
+    def answer(number: int, what: str, arguments: bytes) -> None:
+        templates = servers.templates
+        answers: dict[str, Callable[..., Any]] = {
+            "get": servers.get,
+            "claim": partial(templates.claim, builder=channel),
+            "settle": templates.settle,
+        }
         try:
-            if what == "server":
-                message = servers.get(BackendSpec(*words)).to_message()
-            elif what == "claim":
-                message = servers.templates.claim(words[0], channel)._asdict()
-            else:
-                servers.templates.settle(*words)
-        except errors.AsyncdbError as error:
-            message = {"error": str(error)}
+            result = answers[what](*pickle.loads(arguments))  # noqa: S301  # the worker's
         except Exception as error:
-            message = {"error": f"{type(error).__name__}: {error}"}
+            own = isinstance(error, errors.AsyncdbError)
+            result = error if own else errors.AsyncdbError(f"{type(error).__name__}: {error}")
         with contextlib.suppress(OSError):  # the worker has ended
-            channel.send((number, message))
+            channel.send((number, pickle.dumps(result)))
 
-    def on_request(request: tuple[Any, ...] | None) -> None:
+    def on_request(request: tuple[int, str, bytes] | None) -> None:
         if request is None:
             servers.templates.abandon(channel)
         else:
-            threading.Thread(target=answer, args=(request,), daemon=True).start()
+            threading.Thread(target=answer, args=request, daemon=True).start()
 
     channel.setcallback(on_request, endmarker=None)

@@ -155,9 +155,6 @@ class _MySQLFamily(abc.Backend):
     def hold_lock(self, run: str) -> str | None:
         return f"SELECT get_lock('asyncdb_{run}', 0)"
 
-    def release_lock(self, run: str) -> str:
-        return f"SELECT release_lock('asyncdb_{run}')"
-
     def keep_session(self) -> Sequence[str]:
         return ("SET SESSION wait_timeout = 86400",)
 

@@ -225,7 +225,14 @@ class Postgres(abc.Backend):
         strategy = " STRATEGY FILE_COPY" if server.managed and new else ""
         others = await properties(sql, template)
         create = f'TEMPLATE "{template}"{strategy}'
-        return lambda name: (f'CREATE DATABASE "{name}" {create}', *others(name))
+        # This limit for locks costs no connection a round trip, and holds for other engines, too.
+        # What the user sets for the database, a role or a connection has precedence.
+        limit = f"SET lock_timeout = '{round(self.lock_wait * 1000)}ms'"
+        return lambda name: (
+            f'CREATE DATABASE "{name}" {create}',
+            f'ALTER DATABASE "{name}" {limit}',
+            *others(name),
+        )
 
     def restorer(
         self, sql: abc.Sql, database: abc.DatabaseRef, template: abc.DatabaseRef
@@ -237,12 +244,6 @@ class Postgres(abc.Backend):
     def lock_timeout(self, seconds: float) -> Sequence[str]:
         return (f"SET lock_timeout = {round(seconds * 1000)}",)
 
-    def limit_lock_waits_in(self, database: str) -> Sequence[str]:
-        # It costs no connection a round trip, and holds for other engines, too. What a role or a
-        # connection sets has precedence.
-        limit = f"{round(self.lock_wait * 1000)}ms"
-        return (f"ALTER DATABASE \"{database}\" SET lock_timeout = '{limit}'",)
-
     def list_databases(self) -> str:
         return "SELECT datname FROM pg_database"
 
@@ -253,10 +254,12 @@ class Postgres(abc.Backend):
         )
 
     def hold_lock(self, run: str) -> str:
+        number = int(run, 16)
+        signed = number - 2**32 if number >= 2**31 else number
         # Locks belong to a database, and runs may have different maintenance databases.
         return (
-            f"SELECT pg_try_advisory_lock({_lock(run)}) AND NOT EXISTS (SELECT FROM pg_locks "
-            f"WHERE locktype = 'advisory' AND classid = {_LOCKS} AND objid = {int(run, 16)} "
+            f"SELECT pg_try_advisory_lock({_LOCKS}, {signed}) AND NOT EXISTS (SELECT FROM pg_locks "
+            f"WHERE locktype = 'advisory' AND classid = {_LOCKS} AND objid = {number} "
             "AND objsubid = 2 AND pid <> pg_backend_pid())"
         )
 
@@ -274,15 +277,6 @@ class Postgres(abc.Backend):
         address = "concat_ws(':', host(inet_server_addr()), inet_server_port())"
         return f"SELECT version(), pg_backend_pid(), {address}"
 
-    def release_lock(self, run: str) -> str:
-        return f"SELECT pg_advisory_unlock({_lock(run)})"
-
     def keep_session(self) -> Sequence[str]:
         keepalives = ("idle = 60", "interval = 10", "count = 6")
         return ("SET idle_session_timeout = 0", *(f"SET tcp_keepalives_{k}" for k in keepalives))
-
-
-def _lock(run: str) -> str:
-    """The two numbers of a run's advisory lock: the plugin's, and the run id as a signed int."""
-    number = int(run, 16)
-    return f"{_LOCKS}, {number - 2**32 if number >= 2**31 else number}"

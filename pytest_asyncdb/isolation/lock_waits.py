@@ -21,7 +21,7 @@ from pytest_asyncdb.isolation.backing_connection import BackingConnection
 from pytest_asyncdb.isolation.started_tasks import task_name
 from pytest_asyncdb.isolation.work import Call, Owner, Work
 
-#: A statement that fails within so many seconds did not wait for its lock (NOWAIT).
+#: A statement that fails within this time, in seconds, did not wait for its lock (NOWAIT).
 _WAITED = 0.2
 #: Seconds by which a server may end a wait early.
 _MARGIN = 0.5

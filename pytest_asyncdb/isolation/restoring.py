@@ -55,14 +55,18 @@ class Restoration:
         Args:
             sequences: Moved sequences count as changes.
         """
+        changed = self.changed(sequences)
         if self.unseen:
-            return self.changed(sequences), False
-        return self._host.run(self.remember().put_back(sequences), PATIENCE)
+            return changed, False
+        return changed, not changed or self._restore(changed)
 
     def reset_sequences(self) -> None:
         """Let sequences and AUTO_INCREMENT start where the template's do."""
         if moved := [word for word in self.changed() if word.startswith(IDS)]:
-            self._host.run(self.remember().restore(moved), PATIENCE)
+            self._restore(moved)
+
+    def _restore(self, changed: Sequence[str]) -> bool:
+        return self._host.run(self.remember().restore(changed), PATIENCE)
 
     def close(self) -> None:
         """May be called twice."""

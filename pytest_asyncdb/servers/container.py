@@ -18,16 +18,9 @@ from functools import partial
 from pytest_asyncdb._system.process_identity import Owner
 from pytest_asyncdb.abc import Backend, Candidate, Driver, Server, ServerProvider, Show
 from pytest_asyncdb.errors import ProviderUnavailable
+from pytest_asyncdb.servers import readiness
 from pytest_asyncdb.servers.docker_api import engine_address, has_image, ping, remove_dead
 from pytest_asyncdb.servers.messages import server_start, server_too_old
-from pytest_asyncdb.servers.readiness import (
-    NotReady,
-    describe,
-    managed_server,
-    patience,
-    too_old,
-    wait_until_ready,
-)
 from pytest_asyncdb.servers.reusable import Keep, obtained
 from pytest_asyncdb.servers.testcontainers_api import Container, Ended
 from pytest_asyncdb.values import BackendSpec, Sourced
@@ -75,7 +68,7 @@ class ContainerProvider(ServerProvider):
 
         def words(container: Container) -> list[str]:
             text = f"{backend.label}: getting the image {image}"
-            with _reported(backend, image, container), patience(progress, text):
+            with _reported(backend, image, container), readiness.patience(progress, text):
                 number = container.get_image()
             variables = recipe.environment(found.version or "").items()
             settings = [*recipe.command, str(recipe.port), recipe.data_folder]
@@ -92,15 +85,17 @@ class ContainerProvider(ServerProvider):
             text = f"{backend.label}: the container of {image} is still starting"
             with Container(image) as container:
                 everything = words(container)
-                with _reported(backend, image, container), patience(progress, text):
+                with _reported(backend, image, container), readiness.patience(progress, text):
                     host, port, password = container.start(recipe, everything, owner)
-                    server = managed_server(found, backend, password)
+                    server = readiness.managed_server(found, backend, password)
                     server = dataclasses.replace(server, host=host, port=port)
                     # A try costs processor time that the server needs to start.
                     check = container.check
-                    said, _ = wait_until_ready(server, backend, driver, _START, check, pause=0.1)
+                    said, _ = readiness.wait_until_ready(
+                        server, backend, driver, _START, check, pause=0.1
+                    )
                 version = backend.version_of(said)
-                if too_old(version, backend.oldest):
+                if readiness.too_old(version, backend.oldest):
                     raise server_too_old(backend.label, version, backend.oldest, image)
                 yield dataclasses.replace(server, version=version), partial(container.keep, owner)
 
@@ -117,6 +112,7 @@ def _reported(backend: Backend, image: str, container: Container) -> Iterator[No
     try:
         yield
     except Exception as error:
-        what = str(error) if isinstance(error, (NotReady, Ended)) else describe(error)
+        is_clear = isinstance(error, (readiness.NotReady, Ended))
+        what = str(error) if is_clear else readiness.describe(error)
         text = f"image {image}: {what}"
         raise server_start(backend.label, "container", text, container.output()) from error

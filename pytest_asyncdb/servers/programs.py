@@ -138,7 +138,7 @@ def _try_out(command: list[str], recipe: LocalRecipe) -> tuple[Identity, str]:
         except (OSError, subprocess.SubprocessError) as error:
             failures.append(str(error))
     if recipe.refuses_root and os.geteuid() == 0:
-        failures.insert(0, "refuses to run as root, and did not run as nobody")
+        failures.insert(0, "refuses to run as root, and did not run as another user")
     raise ProviderUnavailable("; ".join(failures))
 
 
@@ -155,7 +155,7 @@ def _identities(recipe: LocalRecipe) -> Iterator[Identity]:
     import pwd
 
     users = [user for user in pwd.getpwall() if user.pw_uid != 0]
-    nobody = next((user for user in users if user.pw_name == "nobody"), users[0])
+    other = next((user for user in users if user.pw_name == "nobody"), users[0])
     if shutil.which("unshare"):
-        yield Identity(("unshare", "--user", f"--map-user={nobody.pw_uid}"))
-    yield Identity((), nobody.pw_uid, nobody.pw_gid)
+        yield Identity(("unshare", "--user", f"--map-user={other.pw_uid}"))
+    yield Identity((), other.pw_uid, other.pw_gid)

@@ -52,7 +52,7 @@ def make_folder(owner: Owner) -> Path:
     return folder
 
 
-def server_folders() -> Iterator[tuple[Path, Owner]]:
+def find() -> Iterator[tuple[Path, Owner]]:
     """The folders of this user's servers, in memory and in the folder for temporary files.
 
     As root, also those of servers that root has started as another user.
@@ -63,6 +63,14 @@ def server_folders() -> Iterator[tuple[Path, Owner]]:
                 if _FOLDER.fullmatch(folder.name):
                     with contextlib.suppress(OSError, ValueError):
                         yield folder, _owner_in(folder)
+
+
+def remove_dead_folders() -> None:
+    """Remove the folders that killed runs have left; the next run tries again what fails."""
+    with contextlib.suppress(Exception):
+        for folder, owner in find():
+            if not owner.holds(folder.name):
+                remove_folder(folder)
 
 
 def _owner_in(folder: Path) -> Owner:

@@ -13,15 +13,8 @@ from typing import TYPE_CHECKING
 
 from pytest_asyncdb.abc import Backend, Candidate, Driver, Server, ServerProvider, Show
 from pytest_asyncdb.errors import ConfigError, ProviderUnavailable, ServerStartError
+from pytest_asyncdb.servers import readiness
 from pytest_asyncdb.servers.messages import server_too_old
-from pytest_asyncdb.servers.readiness import (
-    NotReady,
-    describe,
-    fits,
-    patience,
-    too_old,
-    wait_until_ready,
-)
 from pytest_asyncdb.values import BackendSpec, Sourced
 
 if TYPE_CHECKING:
@@ -72,23 +65,26 @@ class UrlProvider(ServerProvider):
         url = make_url(given.value)
         server = _server(url, found, backend)
         try:
-            with patience(progress, f"{backend.label}: waiting for the server of {given.source}"):
-                text, pooler = wait_until_ready(server, backend, driver, _ANSWER, final=_is_final)
-        except NotReady as error:
+            waiting = f"{backend.label}: waiting for the server of {given.source}"
+            with readiness.patience(progress, waiting):
+                text, pooler = readiness.wait_until_ready(
+                    server, backend, driver, _ANSWER, final=_is_final
+                )
+        except readiness.NotReady as error:
             raise _no_answer(error, given, url, backend) from None
         version = backend.version_of(text)
         wrong = seen = remedy = ""
         if backend.local is not None and not backend.local.recognises(text):
             wrong, seen = f"not {backend.label}", f"it says: {text}"
             remedy = f"give the URL of a {backend.label} server, or name the other backend"
-        elif not fits(version, spec.version):
+        elif not readiness.fits(version, spec.version):
             wrong = f"{backend.label} {version}, not {spec.version}"
             seen = f"the version was asked for by: {spec.source}"
             remedy = f"write {backend.name} without @{spec.version}, or give another URL"
         if wrong:
             what = f"the server is {wrong} ({given.source})"
             raise ServerStartError(what, [seen], [remedy], "Seen:")
-        if too_old(version, backend.oldest):
+        if readiness.too_old(version, backend.oldest):
             raise server_too_old(backend.label, version, backend.oldest, given.source)
         yield dataclasses.replace(server, version=version, behind_pooler=pooler)
 
@@ -116,7 +112,7 @@ def _is_final(error: BaseException) -> bool:
 
 
 def _no_answer(
-    error: NotReady, given: Sourced[str], url: URL, backend: Backend
+    error: readiness.NotReady, given: Sourced[str], url: URL, backend: Backend
 ) -> ServerStartError:
     """What the driver reported, without the password, and what may be wrong with the URL."""
     failed = "refused the connection" if _is_final(error.error) else "did not answer"
@@ -129,7 +125,7 @@ def _no_answer(
         )
     passwords = {key: str(word) for key, word in url.query.items() if "pass" in key.lower()}
     shown = url.update_query_dict(dict.fromkeys(passwords, "..."))
-    text = describe(error.error)
+    text = readiness.describe(error.error)
     # A password that is also the user's name is no secret, and blanks would puzzle.
     known = {"", url.username, url.host, url.database}
     for secret in {url.password or "", *passwords.values()} - known:

@@ -620,9 +620,8 @@ async def test_ids_restart_where_those_of_the_template_do(rich: Lab) -> None:
     async with rich.restorer() as restorer:
         rich.run(rich.copy, *(part for move in moves for part in move.split("; ")))
         assert rich.dump(rich.copy) != before
-        await restorer.put_back(ids=True)
+        assert await restorer.restore(await restorer.changed())
         assert rich.dump(rich.copy) == before
-        await restorer.put_back(ids=True)
         assert await restorer.changed() == ()
 
 

@@ -254,13 +254,13 @@ def test_a_server_of_ours_wants_its_password(local_case: Case) -> None:
 
 
 OWNER = """
-import json, os, signal, sys
+import dataclasses, json, os, signal, sys
 from test_servers import find
 with find(sys.argv[1]).obtain() as server:
     child = os.fork() if "fork" in sys.argv else -1
     while child == 0:
         signal.pause()
-    print(json.dumps([server.to_message(), child]), flush=True)
+    print(json.dumps([dataclasses.asdict(server), child]), flush=True)
     sys.stdin.read()
 """
 

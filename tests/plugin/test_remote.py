@@ -27,7 +27,7 @@ from sqlalchemy.engine import URL
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb.abc import BackendSpec
 from pytest_asyncdb.errors import ProviderUnavailable
-from pytest_asyncdb.servers.server_folders import server_folders
+from pytest_asyncdb.servers import server_folders
 
 REGISTRY = Registry()
 
@@ -221,10 +221,10 @@ def test_a_server_is_started_there(
     """The worker's 127.0.0.1 is another one. Nothing stays on the host."""
     servers.need(spec, "local")
     project.tests(ONE)
-    before = {folder for folder, _ in server_folders()}
+    before = {folder for folder, _ in server_folders.find()}
     result = run_there(project, host, f"--asyncdb={spec}", "--asyncdb-server=local")
     result.assert_outcomes(passed=2)
-    left = {folder for folder, owner in server_folders() if not owner.alive()}
+    left = {folder for folder, owner in server_folders.find() if not owner.alive()}
     assert not left - before
 
 

@@ -12,6 +12,8 @@ import pytest
 from pytest_asyncdb._databases.templates import Claim, TemplateBook
 from pytest_asyncdb._run import worker_channel
 from pytest_asyncdb._run.worker_channel import ChannelServers
+from pytest_asyncdb.errors import AsyncdbError, ServerStartError
+from pytest_asyncdb.values import BackendSpec
 
 
 class TimeLimit(BaseException):
@@ -41,11 +43,17 @@ class End:
         return self._arrived.get(timeout=timeout)
 
 
+def start(spec: BackendSpec) -> None:
+    if spec.backend == "mysql":
+        raise ServerStartError("the server did not start", ["it printed nothing"])
+    raise LookupError(spec.backend)
+
+
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> tuple[End, End]:
     """The ends of two workers; the controller serves the other ones."""
     monkeypatch.setattr(worker_channel, "_PATIENCE", 5.0)
-    servers: Any = SimpleNamespace(templates=TemplateBook("run_"))
+    servers: Any = SimpleNamespace(get=start, templates=TemplateBook("run_"))
     one, two = End(), End()
     for end in (one, two):
         worker_channel._serve(end.other, servers)
@@ -82,3 +90,13 @@ def test_another_worker_builds_what_was_interrupted(ends: tuple[End, End]) -> No
     assert one.claim("a").mine
     one.settle("a", "")
     assert two.claim("a") == Claim("run_t2", mine=True)
+
+
+def test_an_error_arrives_as_it_is(ends: tuple[End, End]) -> None:
+    """What happens to a test depends on its class, as without workers; others are wrapped."""
+    one = ChannelServers(ends[0])
+    with pytest.raises(ServerStartError, match="it printed nothing") as caught:
+        one.get(BackendSpec("mysql"))
+    assert caught.value.headline == "the server did not start"
+    with pytest.raises(AsyncdbError, match="LookupError: none"):
+        one.get(BackendSpec("none"))
