@@ -158,7 +158,7 @@ def test_every_exception_is_public() -> None:
 BREACHES: dict[str, list[errors.AsyncdbError | str]] = {
     "docs/troubleshooting.md": [
         *(
-            text.headline.format(statement="…", what="…", seconds=10)
+            text.headline.format(statement="…", what="…", level="…", seconds=10)
             for text in vars(messages).values()
             if isinstance(text, messages.Text)
         ),
