@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 
-import pytest
-
 #: Its name among pytest's plugins.
 PROGRESS = "asyncdb-progress"
 
@@ -21,25 +19,13 @@ class Progress:
         self._stderr: int | None = None
         with contextlib.suppress(OSError):  # a process without stderr
             self._stderr = os.dup(2)
-        self._config: pytest.Config | None = None
-
-    def pytest_configure(self, config: pytest.Config) -> None:
-        self._config = config
 
     def __call__(self, line: str) -> None:
-        """Print *line*, on a line of its own."""
-        if self._stderr is None:
-            return
-        text = f"{os.linesep if self._is_within_line() else ''}asyncdb: {line}{os.linesep}"
+        """Print *line* on a line of its own: the dots of tests may stand on the present one."""
+        text = f"{os.linesep}asyncdb: {line}{os.linesep}"
         with contextlib.suppress(OSError):
-            os.write(self._stderr, text.encode(errors="replace"))
-
-    def _is_within_line(self) -> bool:
-        """Do dots of tests stand on the terminal's line?"""
-        config = self._config
-        if config is None or not config.pluginmanager.has_plugin("terminalreporter"):
-            return False
-        return config.get_terminal_writer().width_of_current_line > 0
+            if self._stderr is not None:
+                os.write(self._stderr, text.encode(errors="replace"))
 
     def pytest_unconfigure(self) -> None:
         if self._stderr is not None:

@@ -173,6 +173,13 @@ HINTS = (
         "@pytest.mark.asyncdb(reset_sequences=True)",
         python=r"^AssertionError -: assert (\d+) == \d+\n +\+  where \1 = .*\bid$",
     ),
+    Hint(
+        "two times are equal: on PostgreSQL, now() is the start of the transaction, which in "
+        "rollback is that of the test; other databases may cut off fractions of a second",
+        'on PostgreSQL, mark the test @pytest.mark.asyncdb(isolation="reset") or use '
+        "clock_timestamp(); elsewhere, use a type with fractions, such as DATETIME(6)",
+        python=r"^AssertionError -: assert (datetime\.datetime\(.*\)) (>|<|!=) \1(\n|$)",
+    ),
 )
 
 

@@ -147,6 +147,18 @@ PROVOKED = {
             assert bob.id == 1
         """,
     ),
+    "two times are equal": (
+        ["postgres+asyncpg", "mysql+asyncmy"],
+        """
+        async def test_it(asyncdb_session):
+            found = []
+            for n in range(1000):  # a second of MySQL may end between two of them
+                found.append(await asyncdb_session.scalar(select(func.now())))
+                await asyncdb_session.commit()
+                if n:
+                    assert found[-1] > found[-2]
+        """,
+    ),
     "another transaction holds a lock": (
         WORDS[1:],
         """
