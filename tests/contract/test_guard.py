@@ -306,8 +306,15 @@ def test_sqlite_checks_deferred_constraints_as_a_file_does(
     project.tests(
         """
         from pytest_asyncdb import build_engine
+        from sqlalchemy import event
+
+        def in_memory(connection, record):
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA temp_store = MEMORY")  # drops temporary tables
+            cursor.close()
 
         async def orphan(engine):
+            event.listen(engine.sync_engine, "connect", in_memory)
             async with engine.connect() as connection:
                 await connection.execute(insert(Post).values(user_id=99, text="an orphan"))
                 with pytest.raises(IntegrityError) as caught:
