@@ -270,6 +270,8 @@ class BackingConnection:
                 OPENING.reset(token)
         try:
             prepare(fairy)
+            if self.deferred_check and self.backend.deferred_prepare:  # listeners may undo it
+                await_only(self.driver.run(fairy.driver_connection, self.backend.deferred_prepare))
             await_only(self.driver.watch_session(fairy.driver_connection))
         except BaseException:
             self._fairy = self._raw = None
@@ -296,8 +298,6 @@ class BackingConnection:
             exist = cursor.fetchone()[0]
             cursor.close()
             self.deferred_check = self.backend.deferred_check if exist else ()
-            if exist and self.backend.deferred_prepare:
-                await_only(self.driver.run(driver, self.backend.deferred_prepare))
 
     def _run_listeners(self, fairy: Any) -> None:
         """Run what has not run, and commit, so that no rollback of a test undoes a ``SET``."""

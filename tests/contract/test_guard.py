@@ -302,8 +302,15 @@ def test_sqlite_checks_deferred_constraints_as_a_file_does(
     project.tests(
         """
         from pytest_asyncdb import build_engine
+        from sqlalchemy import event
+
+        def in_memory(connection, record):
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA temp_store = MEMORY")  # drops temporary tables
+            cursor.close()
 
         async def orphan(engine):
+            event.listen(engine.sync_engine, "connect", in_memory)
             async with engine.connect() as connection:
                 await connection.execute(insert(Post).values(user_id=99, text="an orphan"))
                 with pytest.raises(IntegrityError) as caught:
@@ -336,6 +343,42 @@ def test_sqlite_checks_deferred_constraints_as_a_file_does(
         NEXT,
     )
     project.run(servers.target("sqlite")).passed(3)
+
+
+def test_a_statement_of_aiosqlites_own_connection_is_awaited(
+    project: Project, servers: Servers
+) -> None:
+    """A plain engine allows ``async with`` as well."""
+    project.tests(
+        """
+        from pytest_asyncdb import build_engine
+
+        async def in_a_block(statement):
+            async with statement as cursor:
+                return await cursor.fetchone()
+
+        @pytest.mark.parametrize(
+            "strategy",
+            [pytest.param(s, marks=pytest.mark.asyncdb(isolation=s)) for s in ("rollback", "reset")],
+        )
+        async def test_it(asyncdb_engine, strategy):
+            plain = build_engine("sqlite+aiosqlite://")
+            for engine in (plain, asyncdb_engine):
+                async with engine.connect() as connection:
+                    raw = (await connection.get_raw_connection()).driver_connection
+                    statement = raw.execute("SELECT 1")
+                    if engine is plain:
+                        assert await in_a_block(statement) == (1,)
+                        continue
+                    with pytest.raises(TypeError):
+                        await in_a_block(statement)
+                    cursor = await statement
+                    assert await cursor.fetchone() == (1,)
+                    await cursor.close()
+            await plain.dispose()
+        """
+    )
+    project.run(servers.target("sqlite")).passed(2)
 
 
 def test_isolation_levels_are_answered(project: Project, target: Target) -> None:

@@ -228,6 +228,45 @@ async def each_transaction_has_its_id(stage: Stage) -> None:
         stage.note(first == await connection.scalar(text("SELECT txid_current()")))
 
 
+@scenario("postgres", limits=[limits.TIME])
+async def a_row_has_the_id_of_its_transaction(stage: Stage) -> None:
+    await stage.add("ada")
+    async with stage.engine.connect() as connection:
+        await connection.execute(text("UPDATE truth_user SET score = 1"))
+        mine = "SELECT xmin::text = txid_current()::text FROM truth_user"
+        stage.note(await connection.scalar(text(mine)))
+
+
+@scenario("postgres", limits=[limits.DEFERRED])
+async def a_deferred_trigger_counts(stage: Stage) -> None:
+    async with stage.engine.begin() as connection:
+        for statement in (
+            "CREATE SEQUENCE truth_count",
+            "CREATE FUNCTION truth_next() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " PERFORM nextval('truth_count'); RETURN NULL; END $$",
+            "CREATE CONSTRAINT TRIGGER counted AFTER INSERT ON truth_user DEFERRABLE"
+            " INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION truth_next()",
+        ):
+            await connection.execute(text(statement))
+    await stage.add("ada")
+    async with stage.engine.begin() as connection:
+        stage.note(await connection.scalar(text("SELECT last_value FROM truth_count")))
+        await connection.execute(text("DROP FUNCTION truth_next() CASCADE"))
+        await connection.execute(text("DROP SEQUENCE truth_count"))
+
+
+@scenario("postgres", limits=[limits.ON_COMMIT])
+async def a_commit_closes_large_objects(stage: Stage) -> None:
+    async with stage.engine.connect() as connection:
+        opened = await connection.scalar(text("SELECT lo_open(lo_from_bytea(0, 'a'), 131072)"))
+        await connection.commit()
+        write = text(f"SELECT lowrite({opened}, 'b')")
+        await stage.attempt("write", connection.execute(write))
+        await connection.rollback()
+        await connection.execute(text("SELECT lo_unlink(oid) FROM pg_largeobject_metadata"))
+        await connection.commit()
+
+
 @scenario("sqlite", limits=[limits.INTERRUPTED])
 async def a_slow_insert_is_cancelled(stage: Stage) -> None:
     await stage.add("ada")
