@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 
+import pymysql
 import pytest
 from dump import changes_mysql, changes_postgres, changes_sqlite
 from dump.stage import Change, change, open_stage
@@ -157,3 +158,30 @@ def test_what_triggers_do_that_always_fire_is_undone(servers: Servers, word: str
             cursor.execute("DELETE FROM person")
             cursor.execute("SELECT what FROM audit WHERE id = lastval()")
             assert cursor.fetchall() == [("DELETE",)]
+
+
+@pytest.mark.parametrize("word", ["mysql+aiomysql", "mariadb+asyncmy"])
+def test_a_view_of_a_dropped_table_or_column_is_left_out(servers: Servers, word: str) -> None:
+    """No statement can create it. Control: the template has it, and it cannot be read there."""
+    target = servers.target(word)
+    schema = (
+        "CREATE TABLE team (id INT, name VARCHAR(9))",
+        "CREATE TABLE old (id INT)",
+        "CREATE VIEW names AS SELECT name FROM team",
+        "CREATE VIEW old_ids AS SELECT id FROM old",
+        "CREATE VIEW older_ids AS SELECT id FROM old_ids",
+        "CREATE VIEW ids AS SELECT id FROM team",
+        "CREATE PROCEDURE names() SELECT id FROM team",
+        "DROP TABLE old",
+        "ALTER TABLE team DROP COLUMN name",
+    )
+    with open_stage(target, servers, schema, Reset) as stage:
+        assert stage.play("reads", doing("SELECT id FROM ids")) == []
+        kept = stage.dump()
+        assert stage.play("breaks", doing(("CREATE VIEW v AS SELECT 1", "DROP TABLE team"))) == []
+        assert stage.dump() == kept
+        views = {name for name in stage.dump(stage.template.url.database) if "VIEW " in name}
+        assert views - kept.keys() == {"VIEW names", "VIEW old_ids", "VIEW older_ids"}
+        assert "PROCEDURE names" in kept
+        with pytest.raises(pymysql.err.OperationalError, match="references invalid table"):
+            target.observer.query("SELECT * FROM older_ids", stage.template.url.database)
