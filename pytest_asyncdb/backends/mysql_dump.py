@@ -17,10 +17,12 @@ from pytest_asyncdb.abc import Copier, Sql
 
 _SQL_MODE = "sql_mode = 'NO_AUTO_VALUE_ON_ZERO'"
 #: Puts a session of the plugin in the state in which it reads and copies definitions. The time
-#: zone is that of the defaults of TIMESTAMP columns.
+#: zone is that of the defaults of TIMESTAMP columns. The comment is for MariaDB, where each
+#: migration may switch these checks off.
 SETTLE = (
     f"SET {_SQL_MODE}, foreign_key_checks = 0, sql_quote_show_create = 1, "
-    "time_zone = '+00:00', collation_connection = 'utf8mb4_general_ci'"
+    "time_zone = '+00:00', collation_connection = 'utf8mb4_general_ci' "
+    "/*M!100600 , check_constraint_checks = 0, innodb_strict_mode = 0 */"
 )
 
 #: Kinds of tables: their rows are copied.

@@ -185,3 +185,31 @@ def test_a_view_of_a_dropped_table_or_column_is_left_out(servers: Servers, word:
         assert "PROCEDURE names" in kept
         with pytest.raises(pymysql.err.OperationalError, match="references invalid table"):
             target.observer.query("SELECT * FROM older_ids", stage.template.url.database)
+
+
+def test_what_mariadb_has_not_checked_is_copied(servers: Servers) -> None:
+    """A migration may switch off checks of rows and of the options of tables.
+
+    Control: the server refuses such a row and such a table in another session.
+    """
+    target = servers.target("mariadb+asyncmy")
+    wide = ", ".join(f"c{number} VARCHAR(40)" for number in range(300))
+    table = f"CREATE TABLE wide (id INT, {wide}) CHARACTER SET latin1 ROW_FORMAT = COMPACT"
+    schema = (
+        "SET check_constraint_checks = 0, innodb_strict_mode = 0",
+        "CREATE TABLE person (id INT, age INT CHECK (age > 0))",
+        "INSERT INTO person VALUES (1, -1)",
+        table,
+    )
+    with open_stage(target, servers, schema, Reset) as stage:
+        template = stage.template.url.database
+        expected = stage.dump(template)
+        for statement in ("SELECT 1", "DELETE FROM person"):
+            assert stage.play("writes", doing(statement)) == []
+            found = stage.dump()
+            for part in ("TABLE wide", "TABLE person", "rows of person"):
+                assert found[part] == expected[part], statement
+        with pytest.raises(pymysql.err.OperationalError, match="CONSTRAINT"):
+            target.observer.query("INSERT INTO person VALUES (2, -1)", template)
+        with pytest.raises(pymysql.err.OperationalError, match="Row size too large"):
+            target.observer.query(table.replace("wide (", "wider ("), template)
