@@ -1,13 +1,14 @@
 """Statements that a transaction does not allow, on a connection with AUTOCOMMIT.
 
-``rollback`` runs them in the test's transaction, so they fail: with the remedy, which helps.
+``rollback`` runs them in the test's transaction, so they fail: with the remedy, which helps. And
+tables that have no transactions.
 """
 
 from __future__ import annotations
 
 import pytest
-from fix_project import Project
-from fix_servers import Target
+from fix_project import QUIET, Project
+from fix_servers import Servers, Target
 
 #: Statements by backend, each of which succeeds with AUTOCOMMIT.
 STATEMENTS = {
@@ -96,3 +97,41 @@ def test_a_failure_of_another_kind_has_no_such_note(project: Project, target: Ta
     )
     outcome = project.run(target).had(failed=1)
     assert "one transaction" not in outcome.text
+
+
+@pytest.mark.parametrize("word", ["mysql+aiomysql", "mariadb+asyncmy"])
+def test_rows_of_tables_without_transactions_stay(
+    project: Project, servers: Servers, word: str
+) -> None:
+    """In `rollback`; `reset` puts them back."""
+    target = servers.target(word)
+    project.ini(asyncdb_metadata=None)
+    project.write(
+        "conftest.py",
+        """
+        import pytest
+
+
+        @pytest.fixture(scope="session")
+        def asyncdb_migrate():
+            async def migrate(connection):
+                await connection.exec_driver_sql("CREATE TABLE old (id INT) ENGINE = MyISAM")
+            return migrate
+        """,
+    )
+    project.tests(
+        """
+        @pytest.mark.parametrize("number", [0, 1])
+        async def test_it(asyncdb_session, asyncdb_backend, pytestconfig, number):
+            stays = "--asyncdb-isolation=rollback" in pytestconfig.invocation_params.args
+            found = await asyncdb_session.scalar(text("SELECT count(*) FROM old"))
+            assert found == (number if stays else 0)
+            await asyncdb_session.execute(text("INSERT INTO old VALUES (1)"))
+            await asyncdb_session.rollback()  # in production it stays, too
+        """
+    )
+    for strategy in ("rollback", "reset"):
+        result = project.pytester.runpytest_inprocess(
+            *QUIET, *target.arguments, f"--asyncdb-isolation={strategy}"
+        )
+        result.assert_outcomes(passed=2)

@@ -28,6 +28,9 @@ OUTSIDE = Limit("Statements that no transaction allows", words=("sqlite",))
 
 #: The limits that no scenario shows, and the test that does.
 SHOWN_BY = {
+    "Tables without transactions": (
+        "contract/test_outside_transactions.py::test_rows_of_tables_without_transactions_stay"
+    ),
     "Statements that no transaction allows": (
         "contract/test_outside_transactions.py"
         "::test_a_statement_that_no_transaction_allows_fails_with_the_remedy"
