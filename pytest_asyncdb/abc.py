@@ -141,8 +141,7 @@ class Server:
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> Server:
         """The opposite of ``dataclasses.asdict``, also by way of JSON."""
-        query = tuple((key, value) for key, value in message["query"])
-        return cls(**{**message, "query": query})
+        return cls(**{**message, "query": tuple(map(tuple, message["query"]))})
 
 
 class Candidate(NamedTuple):

@@ -67,8 +67,7 @@ class Registry:
         is none."""
         if word in self.backends:
             return word
-        found = {alias: name for name in self.backends for alias in self.backend(name).aliases}
-        return found[word]
+        return {one: name for name in self.backends for one in self.backend(name).aliases}[word]
 
     def backend(self, word: str) -> abc.Backend:
         """The backend with that name or alias; KeyError if there is none."""

@@ -67,8 +67,7 @@ def take_again(session: Session, backend: str) -> None:
     """
 
     def remember(session: Session, instance: Any) -> None:
-        values = mapped_values(instance).items()
-        before = {name: without_events(value) for name, value in values}
+        before = {k: without_events(value) for k, value in mapped_values(instance).items()}
         _BEFORE.setdefault(mapped_state(instance), before)
 
     def insert(session: Session, instance: Any) -> None:

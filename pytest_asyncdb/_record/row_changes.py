@@ -22,8 +22,9 @@ Row = dict[str, Any]
 #: By primary key, else by all values, as text, and a number that counts equal ones: the values as
 #: text, and the row. Texts can be compared, whatever the driver makes of the values.
 _Rows = dict[tuple[str, int], tuple[str, Row]]
-#: Schema, name and key columns of a table, or why it cannot be read.
-_Source = tuple[str | None, str, list[str]] | str
+#: Schema, name and key columns of a table, and its columns, each with what reads it in place of
+#: ``?`` (none: those of ``*``); or why it cannot be read.
+_Source = tuple[str | None, str, list[str], list[tuple[str, str]]] | str
 #: The rows of each table, or why they were not read.
 _Tables = dict[str, _Rows | str]
 
@@ -41,6 +42,20 @@ TEXT_SETTINGS = (
     "set_config('timezone', 'UTC', {0}), set_config('datestyle', 'ISO', {0}), "
     "set_config('intervalstyle', 'postgres', {0}), set_config('extra_float_digits', '1', {0})"
 )
+#: The tables of PostgreSQL, with why they cannot be read and their keys.
+_POSTGRES = f"""SELECT n.nspname, c.relname, {UNREADABLE} AS why, ARRAY(
+    SELECT attname::text FROM pg_constraint JOIN pg_attribute ON attrelid = conrelid
+    WHERE conrelid = c.oid AND contype = 'p' AND attnum = ANY (conkey))
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
+    AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'"""
+#: The columns of the tables of MySQL and MariaDB, also invisible ones. SQLAlchemy's inspector warns
+#: of types that it does not know, such as POINT, or fails. The drivers cannot read VECTOR.
+_MYSQL = """SELECT table_name, column_name, column_key = 'PRI',
+    if(data_type = 'vector', 'hex(?) AS ?', '?')
+FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
+WHERE table_schema = database() AND table_type IN ('BASE TABLE', 'SYSTEM VERSIONED')
+ORDER BY table_name, ordinal_position"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,24 +144,20 @@ def left_out(before: _Tables, after: _Tables) -> dict[str, str]:
 
 def _tables(connection: Connection) -> dict[str, _Source]:
     """Every table, by the name that users write."""
-    inspector = inspect(connection)
-    schemas: list[str | None] = [None]
-    why: dict[str, str] = {}
+    found: dict[str, Any] = {}
     if connection.dialect.name == "postgresql":
-        default = inspector.default_schema_name
-        system = ("information_schema", default)
-        schemas += [name for name in inspector.get_schema_names() if name not in system]
-        query = (
-            f"SELECT n.nspname, c.relname, {UNREADABLE} AS why FROM pg_class c "
-            "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p')"
-        )
-        rows = _execute(connection, query)
-        why = {name if schema == default else f"{schema}.{name}": w for schema, name, w in rows}
-    found: dict[str, _Source] = {}
-    for schema in schemas:
-        for (_, name), key in inspector.get_multi_pk_constraint(schema=schema).items():
-            shown = f"{schema}.{name}" if schema else name
-            found[shown] = why.get(shown) or (schema, name, list(key["constrained_columns"]))
+        default = connection.dialect.default_schema_name
+        for schema, name, why, keys in _execute(connection, _POSTGRES):
+            shown = name if schema == default else f"{schema}.{name}"
+            found[shown] = why or (schema, name, keys, [])
+    elif connection.dialect.name in ("mysql", "mariadb"):
+        for name, column, is_key, value in _execute(connection, _MYSQL):
+            _, _, keys, columns = found.setdefault(name, (None, name, [], []))
+            keys += [column] * is_key
+            columns.append((column, value))
+    else:
+        for (_, name), key in inspect(connection).get_multi_pk_constraint().items():
+            found[name] = None, name, key["constrained_columns"], []
     return found
 
 
@@ -159,7 +170,7 @@ def _read(connection: Connection, source: _Source, most: int | None) -> _Rows | 
     if isinstance(source, str):
         return source
     try:
-        rows = _rows(connection, *source, most)
+        rows = _rows(connection, source, most)
     except Exception as error:
         return error_text(error)
     if most is not None and len(rows) > most:
@@ -172,10 +183,9 @@ def _read(connection: Connection, source: _Source, most: int | None) -> _Rows | 
     return found
 
 
-def _rows(
-    connection: Connection, schema: str | None, name: str, keys: list[str], most: int | None
-) -> list[tuple[str, str, Row]]:
+def _rows(connection: Connection, source: Any, most: int | None) -> list[tuple[str, str, Row]]:
     """Key, text and values of each row."""
+    schema, name, keys, columns = source
     mark = connection.dialect.identifier_preparer.initial_quote
 
     def quote(name: str) -> str:  # the dialect's way doubles "%"
@@ -184,7 +194,8 @@ def _rows(
     table = f"{quote(schema)}.{quote(name)}" if schema else quote(name)
     limit = "" if most is None else f" LIMIT {most + 1}"
     if connection.dialect.name != "postgresql":
-        result = _execute(connection, f"SELECT * FROM {table}{limit}")
+        values = ", ".join(value.replace("?", quote(name)) for name, value in columns) or "*"
+        result = _execute(connection, f"SELECT {values} FROM {table}{limit}")
         rows = [dict(row) for row in result.mappings()]
         return [(repr([r[n] for n in keys or r]), repr([*r.values()]), r) for r in rows]
     key = f"ROW({', '.join(f'asyncdb.{quote(key)}' for key in keys)})" if keys else "(asyncdb.*)"

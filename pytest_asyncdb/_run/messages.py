@@ -25,8 +25,7 @@ def server_lost(label: str, server: Server, seen: str, kept: bool = False) -> er
         remedy = "python -m pytest_asyncdb reap, then run the tests again"
     what = "that was kept for later runs does not answer" if kept else "is gone"
     where = f"provider {server.provider}, {server.host}:{server.port}"
-    text = f"the {label} server {what} ({where})"
-    return errors.AsyncdbError(text, [seen], [remedy], "Seen:")
+    return errors.AsyncdbError(f"the {label} server {what} ({where})", [seen], [remedy], "Seen:")
 
 
 def not_through_pooler(isolation: str, label: str, server: Server) -> errors.ServerUnavailable:

@@ -17,10 +17,12 @@ from pytest_asyncdb.abc import Copier, Sql
 
 _SQL_MODE = "sql_mode = 'NO_AUTO_VALUE_ON_ZERO'"
 #: Puts a session of the plugin in the state in which it reads and copies definitions. The time
-#: zone is that of the defaults of TIMESTAMP columns.
+#: zone is that of the defaults of TIMESTAMP columns. The comment is for MariaDB, where each
+#: migration may switch these checks off.
 SETTLE = (
     f"SET {_SQL_MODE}, foreign_key_checks = 0, sql_quote_show_create = 1, "
-    "time_zone = '+00:00', collation_connection = 'utf8mb4_general_ci'"
+    "time_zone = '+00:00', collation_connection = 'utf8mb4_general_ci' "
+    "/*M!100600 , check_constraint_checks = 0, innodb_strict_mode = 0 */"
 )
 
 #: Kinds of tables: their rows are copied.
@@ -150,8 +152,7 @@ async def define(sql: Sql, database: str) -> Definitions:
         "/*!90200 UNION ALL SELECT 'LIBRARY', library_name, 0 "
         f"FROM information_schema.libraries WHERE library_schema = {here} */"
     )
-    order = list(_KINDS)
-    rows = sorted(rows, key=lambda row: (order.index(row[0]), row[2], row[1]))
+    rows = sorted(rows, key=lambda row: ([*_KINDS].index(row[0]), row[2], row[1]))
     options = create.removeprefix(f"CREATE DATABASE {quoted(database)}")
     made = [await _made(sql, kind, database, name) for kind, name, _ in rows]
     return Definitions(options, collation, tuple(made))
@@ -245,11 +246,11 @@ async def make_copier(sql: Sql, template: str) -> Copier:
     tables = source.names(*TABLES)
     times = await history_columns(sql, template, source.names("SYSTEM VERSIONED"))
     history = dict.fromkeys(times, HISTORY)
-    rows = " UNION ALL ".join(
+    query = " UNION ALL ".join(
         f"(SELECT {i} FROM {quoted(template, name)}{history.get(name, '')} LIMIT 1)"
         for i, name in enumerate(tables)
     )
-    filled = [tables[int(row[0])] for row in await sql.fetch(rows)] if tables else []
+    filled = [tables[int(row[0])] for row in await sql.fetch(query)] if tables else []
     columns, _ = await stored_columns(sql, template)
     restarts = []
     for name in source.names("SEQUENCE"):
@@ -257,7 +258,12 @@ async def make_copier(sql: Sql, template: str) -> Copier:
         ((value,),) = await sql.fetch(f"SELECT next_not_cached_value FROM {quoted(template, name)}")
         restarts.append(f"ALTER SEQUENCE {quoted(name)} RESTART WITH {value}")
     stored = [made for made in source.objects if made.kind in _STORED]
-    others = in_order([made for made in source.objects if made.kind not in _STORED], template)
+    # Views of tables or columns that were dropped cannot be created.
+    status = f"SHOW TABLE STATUS FROM {quoted(template)}"
+    rows = await sql.fetch(f"{status} WHERE comment LIKE '%references invalid table%'")
+    broken = {("VIEW", row[0]) for row in rows}
+    whole = [made for made in source.objects if (made.kind, made.name) not in broken]
+    others = in_order([made for made in whole if made.kind not in _STORED], template)
 
     def copy(name: str) -> Sequence[str]:
         statements = [

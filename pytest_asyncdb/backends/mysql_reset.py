@@ -79,8 +79,13 @@ class MySQLRestorer(Restorer):
     async def _differing(self, ddl: int, state: State) -> Sequence[str]:
         # ALTER TABLE may have changed rows, too: it can truncate and exchange partitions.
         distrust = ddl != self._ddl
-        if distrust and await self._is_redefined():
-            return ("schema",)
+        if distrust:
+            try:
+                schema = await define(self._sql, self._database)
+            except Exception:  # the database, or the table of a view, was dropped
+                return ("schema",)
+            if schema.lasting != self._schema.lasting:
+                return ("schema",)
         self._ddl = ddl
         tables = await self._changed_tables(state, distrust)
         return (
@@ -149,13 +154,6 @@ class MySQLRestorer(Restorer):
         if name in self._counting:
             return f"ALTER TABLE {there} AUTO_INCREMENT = {start}"
         return f"ALTER SEQUENCE {there} RESTART WITH {start}"
-
-    async def _is_redefined(self) -> bool:
-        """Has the schema changed?"""
-        try:
-            return (await define(self._sql, self._database)).lasting != self._schema.lasting
-        except Exception:  # the database, or the table of a view, was dropped
-            return True
 
     async def _checksums(self, tables: Sequence[str]) -> dict[str, int | None]:
         """The server's checksums of all rows of some tables."""

@@ -134,8 +134,7 @@ class Psycopg(_PostgresDriver):
         return await super().reset_session(connection, first, then)
 
     async def ask(self, connection: Any, query: str) -> Rows:
-        cursor = await connection.execute(query)
-        return await cursor.fetchall()  # type: ignore[no-any-return]
+        return await (await connection.execute(query)).fetchall()  # type: ignore[no-any-return]
 
     def in_transaction(self, connection: Any) -> bool | None:
         # By number: ``info`` makes an object and an enum's member for each question.

@@ -255,9 +255,7 @@ class Cursor:
         arguments = () if parameters is None else (parameters,)
 
         def work(text: str) -> Any:
-            cursor = self._open()
-            execute = cursor.execute if method == "execute" else cursor.executemany
-            return execute(text, *arguments)
+            return getattr(self._open(), method)(text, *arguments)
 
         failed: BaseException | None = None
         places = user_places(1)

@@ -57,8 +57,7 @@ def _of_backend(run: Run, spec: BackendSpec, found: _Times) -> Iterator[str]:
         times = sorted(found[word, line])
         longest, test = times[-1]
         cells = (sum(seconds for seconds, _ in times), times[len(times) // 2][0], longest)
-        shown = "".join(f"{duration(cell):>12}" for cell in cells)
-        yield f"    {line:<24}{len(times):>12}{shown}"
+        yield f"    {line:<24}{len(times):>12}" + "".join(f"{duration(cell):>12}" for cell in cells)
         if of_tests and len(times) > 1:
             yield f"      longest: {test}"
 

@@ -133,9 +133,23 @@ ODD = {
         "INSERT INTO endless VALUES ('infinity', '-infinity', 'NaN')",
         "CREATE TABLE settings (asyncdb INT PRIMARY KEY, text TEXT)",
     ],
-    "mysql": ["CREATE TABLE documents (id INT PRIMARY KEY, d JSON)"],
-    "mariadb": ["CREATE TABLE documents (id INT PRIMARY KEY, d JSON)"],
+    "mysql": [
+        "CREATE TABLE documents (id INT PRIMARY KEY, d JSON)",
+        "CREATE TABLE hidden (id INT PRIMARY KEY AUTO_INCREMENT INVISIBLE, a INT)",
+        "CREATE TABLE points (id INT PRIMARY KEY, p POINT)",
+        "CREATE TABLE vectors (id INT PRIMARY KEY, v VECTOR(2))",
+    ],
+    "mariadb": [
+        "CREATE TABLE documents (id INT PRIMARY KEY, d JSON)",
+        "CREATE TABLE hidden (id INT PRIMARY KEY AUTO_INCREMENT INVISIBLE, a INT)",
+        "CREATE TABLE points (id INT PRIMARY KEY, p POINT)",
+    ],
     "sqlite": [],
+}
+_OF_MYSQL = {
+    "documents": ("""1, '{"a": [1]}'""", "d = '[]'"),
+    "hidden": ("7", "a = 8"),
+    "points": ("1, POINT(1, 2)", "p = POINT(2, 1)"),
 }
 ODD_ROWS = {
     "postgres": {
@@ -145,8 +159,11 @@ ODD_ROWS = {
         "endless": ("'-infinity', now(), 'inf'", "f = 0"),
         "settings": ("1, 'x'", "text = 'y'"),
     },
-    "mysql": {"documents": ("""1, '{"a": [1]}'""", "d = '[]'")},
-    "mariadb": {"documents": ("""1, '{"a": [1]}'""", "d = '[]'")},
+    "mysql": {
+        **_OF_MYSQL,
+        "vectors": ("1, STRING_TO_VECTOR('[1, 2]')", "v = STRING_TO_VECTOR('[2, 1]')"),
+    },
+    "mariadb": _OF_MYSQL,
     "sqlite": {},
 }
 
@@ -159,7 +176,8 @@ ODD_ROWS = {
 def test_changes_of_tables_with_odd_keys_and_names(
     project: Project, target: Target, strategy: str
 ) -> None:
-    """Keys that are arrays or documents, or none; any name; values that a driver cannot read."""
+    """Keys that are arrays or documents, or none; any name; values that a driver cannot read;
+    types that SQLAlchemy does not know, without a warning; invisible columns."""
     quote = "`" if target.backend in ("mysql", "mariadb") else '"'
     name = f"{quote}it's 100%s of :x %(y)s{quote}"
     ddl = [
@@ -173,7 +191,7 @@ def test_changes_of_tables_with_odd_keys_and_names(
         name: ("1, 1", f"{quote}c %{quote} = 2"),
         "heap": ("1, 1", ""),
     }
-    project.ini(asyncdb_metadata=None)
+    project.ini(asyncdb_metadata=None, filterwarnings="error")
     project.write(
         "conftest.py",
         f"""
@@ -207,6 +225,8 @@ def test_changes_of_tables_with_odd_keys_and_names(
             assert [len(changes[name.strip('`"')].inserted) for name in ROWS] == [1] * len(ROWS)
             assert len(changes) == len(ROWS)
             assert changes["heap"].inserted == [{{"a": 1, "b": 1}}]
+            if "hidden" in ROWS:
+                assert changes["hidden"].inserted == [{{"id": 1, "a": 7}}]
             for name, (_, update) in ROWS.items():
                 if update:
                     await run(asyncdb_engine, f"UPDATE {{name}} SET {{update}}")

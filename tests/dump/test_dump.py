@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 
+import pymysql
 import pytest
 from dump import changes_mysql, changes_postgres, changes_sqlite
 from dump.stage import Change, change, open_stage
@@ -157,3 +158,58 @@ def test_what_triggers_do_that_always_fire_is_undone(servers: Servers, word: str
             cursor.execute("DELETE FROM person")
             cursor.execute("SELECT what FROM audit WHERE id = lastval()")
             assert cursor.fetchall() == [("DELETE",)]
+
+
+@pytest.mark.parametrize("word", ["mysql+aiomysql", "mariadb+asyncmy"])
+def test_a_view_of_a_dropped_table_or_column_is_left_out(servers: Servers, word: str) -> None:
+    """No statement can create it. Control: the template has it, and it cannot be read there."""
+    target = servers.target(word)
+    schema = (
+        "CREATE TABLE team (id INT, name VARCHAR(9))",
+        "CREATE TABLE old (id INT)",
+        "CREATE VIEW names AS SELECT name FROM team",
+        "CREATE VIEW old_ids AS SELECT id FROM old",
+        "CREATE VIEW older_ids AS SELECT id FROM old_ids",
+        "CREATE VIEW ids AS SELECT id FROM team",
+        "CREATE PROCEDURE names() SELECT id FROM team",
+        "DROP TABLE old",
+        "ALTER TABLE team DROP COLUMN name",
+    )
+    with open_stage(target, servers, schema, Reset) as stage:
+        assert stage.play("reads", doing("SELECT id FROM ids")) == []
+        kept = stage.dump()
+        assert stage.play("breaks", doing(("CREATE VIEW v AS SELECT 1", "DROP TABLE team"))) == []
+        assert stage.dump() == kept
+        views = {name for name in stage.dump(stage.template.url.database) if "VIEW " in name}
+        assert views - kept.keys() == {"VIEW names", "VIEW old_ids", "VIEW older_ids"}
+        assert "PROCEDURE names" in kept
+        with pytest.raises(pymysql.err.OperationalError, match="references invalid table"):
+            target.observer.query("SELECT * FROM older_ids", stage.template.url.database)
+
+
+def test_what_mariadb_has_not_checked_is_copied(servers: Servers) -> None:
+    """A migration may switch off checks of rows and of the options of tables.
+
+    Control: the server refuses such a row and such a table in another session.
+    """
+    target = servers.target("mariadb+asyncmy")
+    wide = ", ".join(f"c{number} VARCHAR(40)" for number in range(300))
+    table = f"CREATE TABLE wide (id INT, {wide}) CHARACTER SET latin1 ROW_FORMAT = COMPACT"
+    schema = (
+        "SET check_constraint_checks = 0, innodb_strict_mode = 0",
+        "CREATE TABLE person (id INT, age INT CHECK (age > 0))",
+        "INSERT INTO person VALUES (1, -1)",
+        table,
+    )
+    with open_stage(target, servers, schema, Reset) as stage:
+        template = stage.template.url.database
+        expected = stage.dump(template)
+        for statement in ("SELECT 1", "DELETE FROM person"):
+            assert stage.play("writes", doing(statement)) == []
+            found = stage.dump()
+            for part in ("TABLE wide", "TABLE person", "rows of person"):
+                assert found[part] == expected[part], statement
+        with pytest.raises(pymysql.err.OperationalError, match="CONSTRAINT"):
+            target.observer.query("INSERT INTO person VALUES (2, -1)", template)
+        with pytest.raises(pymysql.err.OperationalError, match="Row size too large"):
+            target.observer.query(table.replace("wide (", "wider ("), template)
