@@ -259,9 +259,8 @@ async def make_copier(sql: Sql, template: str) -> Copier:
         restarts.append(f"ALTER SEQUENCE {quoted(name)} RESTART WITH {value}")
     stored = [made for made in source.objects if made.kind in _STORED]
     # Views of tables or columns that were dropped cannot be created.
-    status = f"SHOW TABLE STATUS FROM {quoted(template)}"
-    rows = await sql.fetch(f"{status} WHERE comment LIKE '%references invalid table%'")
-    broken = {("VIEW", row[0]) for row in rows}
+    query = f"SHOW TABLE STATUS FROM {quoted(template)} WHERE comment LIKE '%invalid table%'"
+    broken = {("VIEW", row[0]) for row in await sql.fetch(query)}
     whole = [made for made in source.objects if (made.kind, made.name) not in broken]
     others = in_order([made for made in whole if made.kind not in _STORED], template)
 

@@ -78,8 +78,7 @@ class MySQLRestorer(Restorer):
 
     async def _differing(self, ddl: int, state: State) -> Sequence[str]:
         # ALTER TABLE may have changed rows, too: it can truncate and exchange partitions.
-        distrust = ddl != self._ddl
-        if distrust:
+        if distrust := ddl != self._ddl:
             try:
                 schema = await define(self._sql, self._database)
             except Exception:  # the database, or the table of a view, was dropped
