@@ -71,10 +71,9 @@ class OtherEngines:
         place = "".join(lines_of(user_position()[1][:1]))
         other = OtherEngine(url, self._names[url], test, place, running_fixture())
         if self._option.value == "refuse":
-            seen = [f"test: {test}"]
-            seen += [f"fixture: {other.fixture}"] if other.fixture else []
-            seen += [f"at {place}"] if place else []
-            seen += [f"Nothing was sent to {url}."]
+            fixture = [f"fixture: {other.fixture}"] if other.fixture else []
+            at = [f"at {place}"] if place else []
+            seen = [f"test: {test}", *fixture, *at, f"Nothing was sent to {url}."]
             text = f"an engine connects to another database than the test's ({self._option.source})"
             error = errors.IsolationBreach(text, seen, self.remedies(other))
             if test == self.test:

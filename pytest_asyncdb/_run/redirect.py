@@ -53,21 +53,20 @@ def _redirected(engine: Engine, target: Engine, independent: bool) -> Iterator[C
     own: Any = engine.dialect
     dialect = sqlalchemy_internals.with_listeners_of(own, target.dialect)
     level = sqlalchemy_internals.connect_isolation_level(own)
-    has_level = bool(level) and level in dialect.get_isolation_level_values(None)
-    has_level &= independent or level == "AUTOCOMMIT"
+    has_own = level in (dialect.get_isolation_level_values(None) if independent else ["AUTOCOMMIT"])
 
     def connected(connection: Connection) -> None:
         # An engine derived by execution_options() shares the pool, and has its own dialect.
         connection.dialect = dialect
         # SQLAlchemy resets the level when the connection is returned.
-        if has_level and "isolation_level" not in connection.get_execution_options():
+        if has_own and "isolation_level" not in connection.get_execution_options():
             connection.execution_options(isolation_level=level)
 
     def listen() -> None:
         if not event.contains(engine, "engine_connect", connected):
             event.listen(engine, "engine_connect", connected, insert=True)
 
-    if has_level:
+    if has_own:
         listen()
     for name in _SETTERS:
         setattr(own, name, getattr(dialect, name, None))

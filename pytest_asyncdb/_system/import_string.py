@@ -39,8 +39,9 @@ class Naming(NamedTuple):
     error: type[errors.AsyncdbError]
 
     def load(self, word: str, source: str) -> Any:
-        """The object that *word* names, or None if something on the way is None; imports its
-        module, and calls what has ``()`` behind its name.
+        """The object that *word* names, or None if something on the way is None, or is an object
+        like Starlette's ``State``, whose attributes come later; imports its module, and calls what
+        has ``()`` behind its name.
 
         Raises:
             AsyncdbError: Of the class ``error``, if there is no such object or the import fails.
@@ -51,10 +52,10 @@ class Naming(NamedTuple):
             raise self.error(f"{self.setting}={word!r} names no attribute ({source})", [], [remedy])
         value = self._import(module_name, word, source)
         for step in attribute.split("."):
-            if value is None:
-                return None
             part = step.removesuffix("()")
             if not hasattr(value, part):
+                if value is None or hasattr(type(value), "__getattr__"):
+                    return None
                 raise self._missing(part, value, word, source)
             value = getattr(value, part)
             if part != step:

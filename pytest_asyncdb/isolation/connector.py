@@ -96,7 +96,9 @@ class Connector:
         """
         if not self._facades:
             facade: Any = copy.copy(self.dialect)
-            # That of psycopg only closes, as if the connection could be used again.
+            # psycopg has none: it closes as if the connection could be used again, and a finalizer
+            # would not call it.
+            facade.has_terminate = True
             facade.do_terminate = lambda checkout: checkout.terminate()
             facade.set_isolation_level = lambda checkout, level: checkout.set_level(level)
             facade.reset_isolation_level = lambda checkout: checkout.set_level(None)

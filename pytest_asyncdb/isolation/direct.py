@@ -70,6 +70,8 @@ class DirectWork(Work):
         if backing.is_open and backing.was_ended():
             backing.discard()
         self._taken[backing] = Owner(task_name(running_task()), checkout)
+        for one in self._given_up:
+            one.give_up()  # if a finalizer could not, its locks would stay
         backing.open(wait=not in_greenlet())
         return backing
 
@@ -188,7 +190,7 @@ class DirectConnection(Checkout):
         """SQLAlchemy gives the connection up: after a cancellation, or in its finalizer."""
         if self.taken is not None:
             self.work.log.ended("ROLLBACK", self.number)
-            if in_greenlet():  # else it is closed with the test: a finalizer must not wait
+            if in_greenlet() and not self.work.host.runs_here:  # else a finalizer, must not wait
                 self.taken.give_up()
         self._give_back(usable=False)
 

@@ -91,11 +91,10 @@ class SandboxConnection(Checkout):
     def terminate(self) -> None:
         """SQLAlchemy gives the connection up: after a cancellation, or in its finalizer."""
         self.closed = True
-        if in_greenlet():
+        if in_greenlet() and not self.work.host.runs_here:
             self.close()
         elif self.unit is not None:
             self.unit.ending = "rollback"  # no SQL in a finalizer: the next unit sends it
-            self.unit = None
 
     def tpc_begin(self, xid: object) -> None:
         """Two-phase transactions outlive their connection, and so the test.

@@ -100,6 +100,87 @@ def test_a_session_that_a_traceback_keeps_alive_harms_nobody(
     assert "Warning" not in outcome.text
 
 
+#: A connection that nobody closes, in the hands of the garbage collector.
+LOST = """
+import gc
+
+from sqlalchemy.ext.asyncio import create_async_engine
+
+warned = pytest.mark.filterwarnings("ignore")
+
+
+async def lose(engine):
+    connection = await engine.connect()
+    await connection.execute(insert(User).values(name="lost"))
+
+
+async def between_statements(engine):
+    await lose(engine)
+    gc.collect()
+    async with engine.begin() as connection:
+        assert (await connection.scalars(select(User.name))).all() == []
+        await connection.execute(insert(User).values(name="kept"))
+
+
+async def while_a_statement_runs(engine):
+    async with engine.connect() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        decode = {{"encoder": str, "decoder": lambda value: gc.collect()}}
+        await driver.set_type_codec("point", schema="pg_catalog", **decode)
+        gc.disable()
+        await lose(engine)
+        await connection.execute(text("SELECT point '(1,2)'"))
+        gc.enable()
+        await connection.rollback()
+        assert (await connection.scalars(select(User.name))).all() == []
+        await connection.execute(insert(User).values(name="kept"))
+        await connection.commit()
+
+
+async def check(work, engine, log):
+    await work(engine)
+    async with engine.connect() as connection:
+        assert (await connection.scalars(select(User.name))).all() == ["kept"]
+    assert len(log.records) == 1, "SQLAlchemy's own"
+
+
+@warned
+async def test_it(asyncdb_engine, caplog):
+    await check({work}, asyncdb_engine, caplog)
+
+
+@warned
+@pytest.mark.asyncdb(isolation="copy")
+async def test_plain(asyncdb_url, caplog):
+    engine = create_async_engine(asyncdb_url)
+    await check({work}, engine, caplog)
+    await engine.dispose()
+"""
+
+
+@pytest.mark.everyday(
+    *(("postgres+psycopg", "rollback"), ("mariadb+asyncmy", "rollback")),
+    *(("sqlite", "reset"), ("postgres+asyncpg", "reset")),
+)
+@pytest.mark.parametrize("strategy", ["rollback", "reset", "copy"])
+def test_a_connection_that_the_garbage_collector_finds_is_rolled_back(
+    project: Project, target: Target, strategy: str
+) -> None:
+    """Its changes are not seen then, and its locks stop nobody."""
+    project.tests(LOST.format(work="between_statements"), AFTER)
+    project.run(target, f"--asyncdb-isolation={strategy}").passed(3)
+
+
+@pytest.mark.parametrize("target", ["postgres+asyncpg"], indirect=True)
+@pytest.mark.parametrize("strategy", ["rollback", "reset", "copy"])
+def test_the_garbage_collector_may_find_it_while_a_statement_runs(
+    project: Project, target: Target, strategy: str
+) -> None:
+    """It sends nothing then: the plugin's loop is running."""
+    project.tests(LOST.format(work="while_a_statement_runs"), AFTER)
+    project.run(target, f"--asyncdb-isolation={strategy}").passed(3)
+
+
 @pytest.mark.everyday(
     *("postgres+asyncpg", ("sqlite", "statement")),
     *(("mysql+aiomysql", "commit"), ("mariadb+asyncmy", "driver")),

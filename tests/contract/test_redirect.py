@@ -230,6 +230,49 @@ def test_an_engine_that_the_lifespan_makes(app: Project, target: Target) -> None
     app.run(target).passed(2)
 
 
+@pytest.mark.parametrize("target", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("name", ["engine", "sessions"])
+def test_what_the_lifespan_puts_into_the_state_of_an_application(
+    app: Project, target: Target, name: str
+) -> None:
+    """The state of Starlette has no such attribute before."""
+    app.write(
+        "app/main.py",
+        """
+        from contextlib import asynccontextmanager
+
+        from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+        from starlette.applications import Starlette
+
+        @asynccontextmanager
+        async def lifespan(app):
+            app.state.engine = create_async_engine("postgresql+asyncpg://app:x@127.0.0.1:1/app")
+            app.state.sessions = async_sessionmaker(app.state.engine)
+            yield
+            await app.state.engine.dispose()
+
+        app = Starlette(lifespan=lifespan)
+        """,
+    )
+    app.ini(asyncdb_app_engines=f"app.main:app.state.{name}")
+    app.tests(
+        """
+        from app.main import app
+
+        @pytest.mark.parametrize("n", [1, 2])
+        async def test_it(n, asyncdb_engine):
+            assert hasattr(app.state, "engine") is (n == 2)
+            async with app.router.lifespan_context(app):
+                async with app.state.sessions.begin() as session:
+                    assert await names(session) == []
+                    await add(session, "one")
+                async with app.state.sessions() as session:
+                    assert await names(session) == ["one"]
+        """
+    )
+    app.run(target).passed(2)
+
+
 def test_an_engine_that_a_function_makes_at_first_use(app: Project, target: Target) -> None:
     app.write(
         "app/db.py",
