@@ -150,8 +150,7 @@ def asyncdb_seed(pytestconfig: pytest.Config) -> Any:
     """
     from pytest_asyncdb._databases.seeds import SeedFiles
 
-    seed = pytestconfig.stash[RUN].settings.seed
-    found = {name: SeedFiles(paths) for name, paths in seed.items()}
+    found = {n: SeedFiles(paths) for n, paths in pytestconfig.stash[RUN].settings.seed.items()}
     return found[None] if [*found] == [None] else found or None
 
 

@@ -98,8 +98,7 @@ def _check(mark: pytest.Mark, where: str, registry: Registry) -> dict[str, Any]:
         if isinstance(values.get(key), str):
             values[key] = (values[key],)
     for key in values.keys() & {"backends", "exclude"}:
-        words = map(str, values[key])
-        values[key] = tuple(parse_spec(word, where, registry) for word in words)
+        values[key] = tuple(parse_spec(str(word), where, registry) for word in values[key])
     for name in values.get("requires", ()):
         if name not in _CAPABILITIES:
             raise unknown_word("capability", name, where, _CAPABILITIES)

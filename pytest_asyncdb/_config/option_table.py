@@ -56,21 +56,16 @@ class Option(NamedTuple):
 OPTIONS = (
     Option(
         "backends",
-        "backends that database tests run on: backend[+driver][@version], separated by commas, "
-        "or all",
+        "backends of database tests: backend[+driver][@version], separated by commas, or all",
         metavar="SPECS",
         default="sqlite",
     ),
     Option(
-        "urls",
-        "URL of a running server; may be repeated",
-        metavar="[BACKEND=]URL",
-        repeated=True,
+        "urls", "URL of a running server; may be repeated", metavar="[BACKEND=]URL", repeated=True
     ),
     Option(
         "allow_hosts",
-        "hosts of test servers, besides this machine and names without a dot; separated by "
-        "commas, * matches anything",
+        "hosts of test servers, with commas and *, besides this machine and names without a dot",
         metavar="HOSTS",
     ),
     Option(
@@ -122,33 +117,25 @@ OPTIONS = (
     ),
     Option(
         "databases",
-        "the backend of a database that asyncdb_metadata names, if it is not that of the test: "
-        "NAME=SPEC, separated by commas",
+        "other backends of databases that asyncdb_metadata names: NAME=SPEC, separated by commas",
         "ini",
     ),
     Option(
         "migrations",
-        "Alembic's configuration, an alembic.ini or pyproject.toml: build the tables with it "
-        "instead of create_all; with NAME= before it, that of another database",
+        "alembic.ini or pyproject.toml: Alembic builds the tables; NAME= is for another database",
         "ini",
     ),
     Option(
         "seed",
-        "SQL files that fill the tables, as patterns relative to rootdir; of one pattern in the "
-        "order of their names; with NAME= before it, for another database",
+        "SQL files that fill the tables: patterns; NAME= before one is for another database",
         "ini",
     ),
     Option(
         "inputs",
-        "files and folders that asyncdb_migrate and asyncdb_seed read or import, as patterns "
-        "relative to rootdir: when one changes, --asyncdb-reuse builds the databases again",
+        "what asyncdb_migrate and asyncdb_seed read: patterns; for --asyncdb-reuse to build again",
         "ini",
     ),
-    Option(
-        "extensions",
-        "extensions of PostgreSQL that every database of the tests has, separated by commas",
-        "ini",
-    ),
+    Option("extensions", "extensions of PostgreSQL in every database, separated by commas", "ini"),
     Option(
         "server_settings",
         "settings of the servers that the run starts: BACKEND: NAME=VALUE, NAME=VALUE; BACKEND: …",
@@ -156,9 +143,8 @@ OPTIONS = (
     ),
     Option(
         "app_engines",
-        "the application's engines, which connect to the test's database during a test: "
-        "module:attribute of an AsyncEngine, an async_sessionmaker or a function that returns one, "
-        "separated by commas, with - before an engine that keeps its own database",
+        "the application's engines, which lead to the test's database: module:attribute of an "
+        "engine, sessionmaker or function, with commas; - before one that keeps its own database",
         "ini",
     ),
     Option(
