@@ -95,12 +95,7 @@ OPTIONS = (
     ),
     Option("reuse", "keep servers and template databases for the next run"),
     Option("keep", "keep databases of failed tests, print the commands that open them", "flag"),
-    Option(
-        "report",
-        "write the outcomes of database tests by backend to a .json or .html file",
-        "flag",
-        metavar="FILE",
-    ),
+    Option("report", "write outcomes by backend to a .json or .html file", "flag", metavar="FILE"),
     Option("doctor", "check installation and configuration, run no test", "flag"),
     Option("stats", "show the times of servers, schemas, set-up and teardown", "flag"),
     Option(
@@ -110,11 +105,7 @@ OPTIONS = (
         default="short",
         choices=("no", "short", "all"),
     ),
-    Option(
-        "metadata",
-        "the tables: module:attribute of a MetaData or declarative base, separated by commas",
-        "ini",
-    ),
+    Option("metadata", "the tables: module:attribute of a MetaData or base, with commas", "ini"),
     Option(
         "databases",
         "other backends of databases that asyncdb_metadata names: NAME=SPEC, separated by commas",
@@ -136,11 +127,7 @@ OPTIONS = (
         "ini",
     ),
     Option("extensions", "extensions of PostgreSQL in every database, separated by commas", "ini"),
-    Option(
-        "server_settings",
-        "settings of the servers that the run starts: BACKEND: NAME=VALUE, NAME=VALUE; BACKEND: …",
-        "ini",
-    ),
+    Option("server_settings", "settings of the run's servers: BACKEND: NAME=VALUE, …; …", "ini"),
     Option(
         "app_engines",
         "the application's engines, which lead to the test's database: module:attribute of an "
