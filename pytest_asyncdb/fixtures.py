@@ -14,7 +14,7 @@ import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._run.collection import spec_of
-from pytest_asyncdb._run.fixture_checks import checked_options, is_known, refuse_trio
+from pytest_asyncdb._run.fixture_checks import checked_options, is_known, refuse_trio, refuse_word
 from pytest_asyncdb._run.stash import ITEM, RUN, state_of
 from pytest_asyncdb._run.unparametrised import choose
 
@@ -150,8 +150,7 @@ def asyncdb_seed(pytestconfig: pytest.Config) -> Any:
     """
     from pytest_asyncdb._databases.seeds import SeedFiles
 
-    seed = pytestconfig.stash[RUN].settings.seed
-    found = {name: SeedFiles(paths) for name, paths in seed.items()}
+    found = {n: SeedFiles(paths) for n, paths in pytestconfig.stash[RUN].settings.seed.items()}
     return found[None] if [*found] == [None] else found or None
 
 
@@ -202,6 +201,7 @@ def _asyncdb_view(
     node = request.node
     with plain_errors(run.settings.missing.value):
         refuse_trio(request)
+        refuse_word(asyncdb_backend)
         marking = read_markers(node, run.registry)
         session = checked_options(
             asyncdb_session_options, "asyncdb_session_options", "bind", "binds"

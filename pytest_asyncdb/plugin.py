@@ -111,12 +111,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     collection.parametrize(metafunc)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect the backends that the marker of a parameter does not allow."""
-    left_out = set(collection.left_out(items))
-    if left_out:
-        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None, object, object]:
+    """Deselect the backends that the marker of a parameter does not allow; keep the order of tests
+    if there is one backend.
+    """
+    if left_out := dict.fromkeys(collection.left_out(items)):
+        config.hook.pytest_deselected(items=[*left_out])
         items[:] = [item for item in items if item not in left_out]
+    with collection.ungrouped(items, config.stash[RUN]):
+        return (yield)
 
 
 @pytest.hookimpl(trylast=True)

@@ -38,8 +38,9 @@ def refuse_unknown_lines(config: pytest.Config) -> None:
         try:
             config.getini(name)
         except ValueError:
+            near = ["asyncdb_backends"] if name == "asyncdb" else known  # the option is --asyncdb
             raise errors.ConfigError(
-                f"unknown option {name!r}{near_miss(name, known)} ({ini_name(config)})",
+                f"unknown option {name!r}{near_miss(name, near)} ({ini_name(config)})",
                 [f"Known: {', '.join(known)}."],
                 ["correct the name, or delete the line"],
             ) from None

@@ -9,13 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sqlalchemy.engine import Engine
-from sqlalchemy.pool import (
-    ConnectionPoolEntry,
-    NullPool,
-    Pool,
-    PoolProxiedConnection,
-    QueuePool,
-)
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool, Pool, PoolProxiedConnection, QueuePool
 from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util import memoized_property
 

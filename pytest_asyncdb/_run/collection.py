@@ -6,18 +6,20 @@ pytest's ``usefixtures``, or carries the marker ``asyncdb``. Nothing else decide
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._run.pytest_internals import has_function_scope
+from pytest_asyncdb._run.pytest_internals import has_function_scope, scopes_of
 from pytest_asyncdb._run.stash import RUN
 from pytest_asyncdb.values import BackendSpec
 
 if TYPE_CHECKING:
     from pytest_asyncdb._config.markers import MarkerOptions
+    from pytest_asyncdb._run.run import Run
 
 #: The fixture that makes a test a database test: every other one depends on it.
 BACKEND = "asyncdb_backend"
@@ -76,7 +78,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
         return
     for mark in metafunc.definition.iter_markers("parametrize"):
         names = mark.args[0] if mark.args else mark.kwargs["argnames"]
-        if BACKEND in (names.split(",") if isinstance(names, str) else names):
+        if BACKEND in (names.replace(" ", "").split(",") if isinstance(names, str) else names):
             return  # the user chooses the backend
     run = metafunc.config.stash[RUN]
     marker = marker_options(metafunc.definition)
@@ -125,6 +127,19 @@ def left_out(items: Iterable[pytest.Item]) -> Iterator[pytest.Item]:
         if not allowed:
             test[0].add_marker(pytest.mark.skip(reason=options.why_not(run.settings.specs)))
         yield from (item for item in test if item not in (allowed or test[:1]))
+
+
+@contextlib.contextmanager
+def ungrouped(items: Iterable[pytest.Item], run: Run) -> Iterator[None]:
+    """Let pytest not group *items* by backend if the run has one."""
+    one = len(run.settings.specs) == 1
+    ours = [scopes_of(it) for it in items if one and isinstance(spec_of(it), BackendSpec)]
+    kept = [(scopes, scopes[BACKEND]) for scopes in ours]
+    for scopes in ours:
+        scopes[BACKEND] = None
+    yield
+    for scopes, scope in kept:
+        scopes[BACKEND] = scope
 
 
 def spec_of(item: pytest.Item | None) -> BackendSpec | None:

@@ -39,6 +39,17 @@ def refuse_trio(request: pytest.FixtureRequest) -> None:
         raise messages.on_trio(request.node.nodeid, "anyio_backend", remedy)
 
 
+def refuse_word(backend: Any) -> None:
+    if isinstance(backend, str):
+        raise errors.ConfigError(
+            f"asyncdb_backend is {backend!r}, which is only a word (the fixture asyncdb_backend)",
+            remedies=[
+                f'name the backend by the marker: @pytest.mark.asyncdb("{backend}")',
+                'with parametrize("asyncdb_backend", …) write indirect=True',
+            ],
+        )
+
+
 def is_known(breach: BaseException, error: BaseException | None) -> bool:
     """Did the test itself fail with this breach, or with an error that reports it?"""
     if error is None:

@@ -5,6 +5,8 @@ tests/unit/test_private_names.py fails if one is gone.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 
@@ -40,3 +42,12 @@ def has_function_scope(item: pytest.Function, fixture: str) -> bool:
     """
     definitions = item._fixtureinfo.name2fixturedefs.get(fixture)
     return definitions is None or definitions[-1].scope == "function"
+
+
+def scopes_of(item: Any) -> dict[str, Any]:
+    """The scopes of a test's parameters, by which pytest groups tests.
+
+    Without ``_arg2scope`` the tests of a run on one backend are not in the order of their files:
+    those that use a database run before all others.
+    """
+    return item.callspec._arg2scope  # type: ignore[no-any-return]

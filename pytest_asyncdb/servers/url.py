@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 _ANSWER = 10.0
 #: Errors of servers and drivers that another attempt would not change.
 _REFUSED = ("password authentication failed", "Access denied")
-_FINAL = (*_REFUSED, "does not exist", "Unknown database", "no pg_hba.conf entry")
+_ARGUMENT = "unexpected keyword argument"
+_FINAL = (*_REFUSED, _ARGUMENT, "does not exist", "Unknown database", "no pg_hba.conf entry")
 
 
 class UrlProvider(ServerProvider):
@@ -117,6 +118,9 @@ def _no_answer(
     """What the driver reported, without the password, and what may be wrong with the URL."""
     failed = "refused the connection" if _is_final(error.error) else "did not answer"
     remedy = f"see that the server runs and that the URL in {given.source} leads to it"
+    if _ARGUMENT in str(error.error):
+        failed = "cannot be reached with these arguments"
+        remedy = f"correct what follows ? in {given.source}; asyncpg's is ssl=, not sslmode="
     if any(words in str(error.error) for words in _REFUSED):
         failed = "refused the user or the password"
         remedy = (

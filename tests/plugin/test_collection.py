@@ -45,6 +45,44 @@ def test_one_backend_has_its_name_in_the_id_too(project: Project) -> None:
     assert collected(project) == ["test_it[sqlite]"]
 
 
+MIXED = """
+    @pytest.fixture(scope="session", params=["x", "y"])
+    def grouped(request): pass
+
+    class TestSteps:
+        def test_1(self): pass
+        def test_2(self, database): pass
+        def test_3(self): pass
+        def test_4(self, database): pass
+
+    def test_5(grouped): pass
+    def test_6(database, grouped): pass
+    """
+
+
+def test_one_backend_leaves_the_tests_in_the_order_of_their_file(project: Project) -> None:
+    """The control is a fixture without parameters; pytest sorts by other parameters as before."""
+    plain = "@pytest.fixture\ndef database(): pass"
+    project.tests(f"{MIXED}\n    {plain}".replace("\ndef", "\n    def"))
+    expected = collected(project)
+    assert expected[:4] == [f"TestSteps::test_{n}" for n in range(1, 5)]
+    assert expected[4:] == ["test_5[x]", "test_6[x]", "test_5[y]", "test_6[y]"]
+    project.tests(MIXED.replace("database", "asyncdb_engine"))
+    found = [one.replace("[sqlite]", "").replace("sqlite-", "") for one in collected(project)]
+    assert [one.replace("-sqlite", "") for one in found] == expected
+
+
+def test_the_user_may_name_the_backend_behind_another_parameter(project: Project) -> None:
+    """pytest allows spaces in the names."""
+    project.tests(
+        """
+        @pytest.mark.parametrize("n, asyncdb_backend", [(1, "sqlite")], indirect=["asyncdb_backend"])
+        def test_it(n, asyncdb_session): pass
+        """
+    )
+    assert collected(project) == ["test_it[1-sqlite]"]
+
+
 def test_all_stands_for_every_backend(project: Project) -> None:
     project.tests("def test_it(asyncdb_session): pass")
     assert collected(project, "--asyncdb=all") == [

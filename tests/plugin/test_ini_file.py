@@ -103,6 +103,15 @@ def test_a_misspelt_line_is_named_with_the_near_miss(project: Project) -> None:
     )
 
 
+def test_the_word_of_the_command_line_is_answered_with_the_line_of_the_ini_file(
+    project: Project,
+) -> None:
+    """The option is ``--asyncdb``."""
+    project.ini(asyncdb="sqlite")
+    near = "unknown option 'asyncdb' (did you mean 'asyncdb_backends'?) (pytest.ini)"
+    assert usage_error(project).startswith(near)
+
+
 def test_a_line_of_another_plugin_is_not_ours(project: Project, sqlite: Target) -> None:
     project.ini(asyncdb_of_another="1")
     project.write(

@@ -221,3 +221,29 @@ def test_a_function_with_yield_is_refused(
         To fix this: write the function without yield; only a fixture may have one
         """,
     )
+
+
+@pytest.mark.parametrize("way", ["fixture", "parametrize"])
+def test_a_backend_that_is_only_its_word_is_refused(
+    project: Project, servers: Servers, way: str
+) -> None:
+    if way == "fixture":
+        fixture = "@pytest.fixture(scope='session')\ndef asyncdb_backend(): return 'sqlite'"
+        project.write("conftest.py", f"import pytest\n{fixture}")
+        project.tests("def test_it(asyncdb_session): pass")
+    else:
+        project.tests(
+            """
+            @pytest.mark.parametrize("asyncdb_backend", ["sqlite"])
+            def test_it(asyncdb_backend, asyncdb_session): pass
+            """
+        )
+    result = project.run(servers.target("sqlite")).had(errors=1).result
+    what = "asyncdb_backend is 'sqlite', which is only a word (the fixture asyncdb_backend)"
+    began = result.outlines.index(what)
+    assert result.outlines[began + 1 : began + 5] == [
+        "",
+        "To fix this, do one of:",
+        '  - name the backend by the marker: @pytest.mark.asyncdb("sqlite")',
+        '  - with parametrize("asyncdb_backend", …) write indirect=True',
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import sys
@@ -10,6 +11,8 @@ import pytest
 from fix_project import WITHOUT, Outcome, Project
 from fix_servers import Servers, Target
 from fix_suite import EACH_DRIVER
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import create_async_engine
 
 IT = "async def test_it(asyncdb_session): pass"
 
@@ -55,6 +58,37 @@ def test_a_wrong_password_in_a_url(project: Project, target: Target) -> None:
         "  - or leave --asyncdb-url out and let a server be started: --asyncdb-server=auto"
     )
     assert "hunter2" not in str(result.stdout)
+
+
+async def connect(url: URL) -> None:
+    async with create_async_engine(url).connect():
+        pass
+
+
+@pytest.mark.parametrize("target", ["postgres+asyncpg"], indirect=True)
+def test_an_argument_in_a_url_that_the_driver_does_not_have(
+    project: Project, target: Target
+) -> None:
+    """The plain engine refuses it, too; nobody waits for an answer."""
+    assert target.server is not None
+    url = target.server.update_query_dict({"sslmode": "require"})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'sslmode'"):
+        asyncio.run(connect(url))
+    project.tests(IT)
+    result = project.pytester.runpytest_inprocess(
+        *(*WITHOUT, "--color=no", f"--asyncdb={target.word}"),
+        f"--asyncdb-url={url.render_as_string(hide_password=False)}",
+        f"--asyncdb-allow-hosts={url.host}",
+    )
+    result.assert_outcomes(errors=1)
+    began = result.outlines.index(
+        "the PostgreSQL server cannot be reached with these arguments (--asyncdb-url)"
+    )
+    shown = result.outlines[began + 3 : began + 8]
+    assert re.fullmatch(r"  - asked for [0-4]\.\d s: .*\?sslmode=require", shown[0])
+    assert shown[1] == "  - TypeError: connect() got an unexpected keyword argument 'sslmode'"
+    remedy = "correct what follows ? in --asyncdb-url; asyncpg's is ssl=, not sslmode="
+    assert shown[4] == f"  - {remedy}"
 
 
 MODELS = """
