@@ -56,16 +56,21 @@ class Option(NamedTuple):
 OPTIONS = (
     Option(
         "backends",
-        "backends of database tests: backend[+driver][@version], separated by commas, or all",
+        "backends that database tests run on: backend[+driver][@version], separated by commas, "
+        "or all",
         metavar="SPECS",
         default="sqlite",
     ),
     Option(
-        "urls", "URL of a running server; may be repeated", metavar="[BACKEND=]URL", repeated=True
+        "urls",
+        "URL of a running server; may be repeated",
+        metavar="[BACKEND=]URL",
+        repeated=True,
     ),
     Option(
         "allow_hosts",
-        "hosts of test servers, with commas and *, besides this machine and names without a dot",
+        "hosts of test servers, besides this machine and names without a dot; separated by "
+        "commas, * matches anything",
         metavar="HOSTS",
     ),
     Option(
@@ -95,7 +100,12 @@ OPTIONS = (
     ),
     Option("reuse", "keep servers and template databases for the next run"),
     Option("keep", "keep databases of failed tests, print the commands that open them", "flag"),
-    Option("report", "write outcomes by backend to a .json or .html file", "flag", metavar="FILE"),
+    Option(
+        "report",
+        "write the outcomes of database tests by backend to a .json or .html file",
+        "flag",
+        metavar="FILE",
+    ),
     Option("doctor", "check installation and configuration, run no test", "flag"),
     Option("stats", "show the times of servers, schemas, set-up and teardown", "flag"),
     Option(
@@ -105,33 +115,50 @@ OPTIONS = (
         default="short",
         choices=("no", "short", "all"),
     ),
-    Option("metadata", "the tables: module:attribute of a MetaData or base, with commas", "ini"),
+    Option(
+        "metadata",
+        "the tables: module:attribute of a MetaData or declarative base, separated by commas",
+        "ini",
+    ),
     Option(
         "databases",
-        "other backends of databases that asyncdb_metadata names: NAME=SPEC, separated by commas",
+        "the backend of a database that asyncdb_metadata names, if it is not that of the test: "
+        "NAME=SPEC, separated by commas",
         "ini",
     ),
     Option(
         "migrations",
-        "alembic.ini or pyproject.toml: Alembic builds the tables; NAME= is for another database",
+        "Alembic's configuration, an alembic.ini or pyproject.toml: build the tables with it "
+        "instead of create_all; with NAME= before it, that of another database",
         "ini",
     ),
     Option(
         "seed",
-        "SQL files that fill the tables: patterns; NAME= before one is for another database",
+        "SQL files that fill the tables, as patterns relative to rootdir; of one pattern in the "
+        "order of their names; with NAME= before it, for another database",
         "ini",
     ),
     Option(
         "inputs",
-        "what asyncdb_migrate and asyncdb_seed read: patterns; for --asyncdb-reuse to build again",
+        "files and folders that asyncdb_migrate and asyncdb_seed read or import, as patterns "
+        "relative to rootdir: when one changes, --asyncdb-reuse builds the databases again",
         "ini",
     ),
-    Option("extensions", "extensions of PostgreSQL in every database, separated by commas", "ini"),
-    Option("server_settings", "settings of the run's servers: BACKEND: NAME=VALUE, …; …", "ini"),
+    Option(
+        "extensions",
+        "extensions of PostgreSQL that every database of the tests has, separated by commas",
+        "ini",
+    ),
+    Option(
+        "server_settings",
+        "settings of the servers that the run starts: BACKEND: NAME=VALUE, NAME=VALUE; BACKEND: …",
+        "ini",
+    ),
     Option(
         "app_engines",
-        "the application's engines, which lead to the test's database: module:attribute of an "
-        "engine, sessionmaker or function, with commas; - before one that keeps its own database",
+        "the application's engines, which connect to the test's database during a test: "
+        "module:attribute of an AsyncEngine, an async_sessionmaker or a function that returns one, "
+        "separated by commas, with - before an engine that keeps its own database",
         "ini",
     ),
     Option(

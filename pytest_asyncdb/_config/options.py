@@ -6,6 +6,7 @@ Nothing here imports SQLAlchemy.
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Iterator, Mapping
 from itertools import chain
@@ -102,6 +103,7 @@ def read_settings(config: pytest.Config, registry: Registry) -> Settings:
         ConfigError: A value is wrong, or two contradict each other.
     """
     refuse_unknown_lines(config)
+    _warn_of_variables(config, registry)
     values: dict[str, Any] = {}
     for option in OPTIONS:
         if not option.repeated:
@@ -143,6 +145,19 @@ def check_hosts(settings: Settings) -> None:
     used = [s for s in settings.all_specs if settings.provider(s.backend).value in ("auto", "url")]
     for url in dict.fromkeys(url for spec in used if (url := settings.url(spec)) is not None):
         check_host(url, settings.allow_hosts.value)
+
+
+def _warn_of_variables(config: pytest.Config, registry: Registry) -> None:
+    """Warn of environment variables that look like a misspelt one of the plugin."""
+    known = [one.env for one in OPTIONS if one.env and not one.repeated]
+    known += [f"ASYNCDB_{name.upper()}_URL" for name in registry.backends]
+    words = [name.removeprefix("ASYNCDB_") for name in known]
+    others = () if hasattr(config, "workerinput") else sorted(os.environ.keys() - known)
+    for name in (name for name in others if name.startswith("ASYNCDB")):
+        word = "BACKENDS" if name == "ASYNCDB" else name.removeprefix("ASYNCDB_")
+        if close := difflib.get_close_matches(word, words, n=1):
+            text = f"{name} is not a variable of asyncdb (did you mean ASYNCDB_{close[0]}?)"
+            config.issue_config_time_warning(pytest.PytestConfigWarning(text), stacklevel=2)
 
 
 def _read(config: pytest.Config, option: Option) -> Sourced[str]:

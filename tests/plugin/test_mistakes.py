@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 
 import pytest
@@ -61,6 +62,22 @@ def test_the_error_names_the_environment_where_the_value_came_from_there(
         To fix this: use one of the known words in ASYNCDB_BACKENDS=oracle
         """
     )
+
+
+def test_a_misspelt_variable_causes_a_warning(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: a variable that resembles none of them."""
+    monkeypatch.setenv("ASYNCDB", "postgres")
+    monkeypatch.setenv("ASYNCDB_POSTGRESQL_URL", "postgresql://localhost/test")
+    monkeypatch.setenv("ASYNCDB_COLOUR", "blue")
+    project.write("test_it.py", "def test_it(): pass")
+    result = project.pytester.runpytest_inprocess("-p", "no:randomly", "-Wdefault")
+    result.assert_outcomes(passed=1, warnings=2)
+    assert re.findall(r"PytestConfigWarning: (.*)", str(result.stdout)) == [
+        "ASYNCDB is not a variable of asyncdb (did you mean ASYNCDB_BACKENDS?)",
+        "ASYNCDB_POSTGRESQL_URL is not a variable of asyncdb (did you mean ASYNCDB_POSTGRES_URL?)",
+    ]
 
 
 def test_the_error_names_the_ini_file_where_the_value_came_from_there(project: Project) -> None:
