@@ -48,7 +48,7 @@ __all__ = [
     "build_engine",
 ]
 
-#: Modules of names that are imported on use: every pytest run imports this package.
+#: Modules of names that are imported on use, because every pytest run imports this package.
 _LAZY = {
     "Asyncdb": "_run.handle",
     "AsyncdbBackend": "_run.handle",

@@ -1,4 +1,4 @@
-"""``python -m pytest_asyncdb reap``: remove what dead runs have left."""
+"""``python -m pytest_asyncdb reap``: removes what dead runs have left."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytest_asyncdb import errors
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m pytest_asyncdb")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser(
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     from pytest_asyncdb._run.leftovers import reap
 
-    # Drivers pass on a server's warnings, such as deprecated columns of its own tables.
+    # Drivers report a server's warnings, for example about deprecated columns of its own tables.
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     try:

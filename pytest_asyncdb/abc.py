@@ -1,10 +1,10 @@
 """What the author of an extension needs: the contracts of backends, drivers, server providers and
 isolation strategies, with the values that they exchange.
 
-Data lives in backends and drivers, mechanism in providers and strategies: a new backend is one
-file of data, a new provider or strategy is one file that works for every backend. Values come
-first, then the recipes for servers, then the contracts. Importing this module imports neither
-pytest nor SQLAlchemy nor a driver.
+Data is in backends and drivers, mechanism in providers and strategies. So a new backend is one file
+of data, and a new provider or strategy is one file that works for every backend. Values come first,
+then the recipes for servers, then the contracts. Importing this module imports neither pytest nor
+SQLAlchemy nor a driver.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
-# Given to extensions; the package itself imports them from values.py.
+# For extensions. The package itself imports these names from values.py.
 from pytest_asyncdb.values import BackendSpec as BackendSpec
 from pytest_asyncdb.values import Sourced as Sourced
 from pytest_asyncdb.values import is_tagged as is_tagged
@@ -37,10 +37,10 @@ T = TypeVar("T")
 Rows = Sequence[tuple[Any, ...]]
 #: Runs one statement over another, short-lived connection.
 Side = Callable[[str], Coroutine[Any, Any, None]]
-#: Shows the user a line, while something takes long.
+#: Shows the user a line while something takes long.
 Show = Callable[[str], None]
 
-#: Classes of the plugin that belong to the contracts; loaded at their first use.
+#: Classes of the plugin that belong to the contracts. They are loaded at their first use.
 _LAZY = {
     "HostLoop": "pytest_asyncdb._engines.host_loop",
     "StatementLog": "pytest_asyncdb._record.statement_log",
@@ -80,11 +80,11 @@ class Capabilities(NamedTuple):
 
     Args:
         transactional_ddl: A rollback undoes CREATE, ALTER and DROP.
-        several_connections: Several connections may write at once.
+        several_connections: Several connections may write at the same time.
         sequences_roll_back: A rollback undoes the use of ids.
-        schemas: A database holds several schemas.
-        deadlock_ends_transaction: A deadlock rolls back the whole transaction,
-            savepoints included.
+        schemas: A database can have several schemas.
+        deadlock_ends_transaction: A deadlock rolls back the whole transaction, including
+            savepoints.
     """
 
     transactional_ddl: bool
@@ -150,10 +150,10 @@ class Candidate(NamedTuple):
     Args:
         provider: The provider's name.
         reason: Why it is available, one clause for the header.
-        version: The version of the server, as far as it is known beforehand.
+        version: The version of the server, if it is known beforehand.
         tuning: The throw-away settings that will be in force, in words.
         detail: Private data of the provider; never shown.
-        at_hand: Nothing has to be downloaded for it.
+        at_hand: True if nothing has to be downloaded for it.
     """
 
     provider: str
@@ -168,10 +168,10 @@ class Candidate(NamedTuple):
 
 
 class ViewRequest(NamedTuple):
-    """What a test asks its isolation strategy for.
+    """What a test asks of its isolation strategy.
 
     Args:
-        test: Its node id.
+        test: The node id of the test.
         prefetch: How many of the next tests will need such a view.
         reset_sequences: True: sequences and AUTO_INCREMENT start where the template's do. False:
             they need not, if that is cheaper. None: the strategy decides.
@@ -189,7 +189,7 @@ class LocalPlace(NamedTuple):
         programs: The path of each program, by its name.
         data: The data folder; the programs create it.
         credentials: A file with the recipe's ``credentials``.
-        root: The process runs as root; some programs need an option then.
+        root: True if the process runs as root. Some programs need an option then.
         version: The version of the programs.
     """
 
@@ -201,20 +201,20 @@ class LocalPlace(NamedTuple):
 
 
 class LocalRecipe(NamedTuple):
-    """How a backend's server programs are found and run.
+    """How to find and run a backend's server programs.
 
     Args:
         programs: Programs that belong together; the first is the server.
         folders: Glob patterns of the usual system folders.
         version_command: Arguments that make the server program print its version.
-        initialise: The command that fills the data folder.
-        serve: The command that runs the server on a port of 127.0.0.1.
-        credentials: The text of a file for these commands, ``{password}`` standing for a
-            random password.
-        recognises: Takes the version line; does it belong to this backend?
+        initialise: Returns the command that fills the data folder.
+        serve: Returns the command that runs the server on a port of 127.0.0.1.
+        credentials: The text of a file for these commands; ``{password}`` stands for a random
+            password.
+        recognises: Takes the version line. Returns whether it is of this backend.
         stop: The name of the signal that ends the server at once.
-        refuses_root: The programs refuse to run as root.
-        arguments: The plugin puts the user's settings here, which come after *serve*.
+        refuses_root: True if the programs refuse to run as root.
+        arguments: The user's settings, which come after *serve*. The plugin puts them here.
     """
 
     programs: tuple[str, ...]
@@ -229,20 +229,20 @@ class LocalRecipe(NamedTuple):
     arguments: tuple[str, ...] = ()
 
     def command(self, place: LocalPlace, port: int) -> list[str]:
-        """The command that runs the server, with the settings that the user wants."""
+        """Return the command that runs the server, with the user's settings."""
         return [*self.serve(place, port), *self.arguments]
 
 
 class ContainerRecipe(NamedTuple):
-    """How a backend's image is run.
+    """How to run a backend's image.
 
     Args:
         image: The image's name without tag.
         tag: The tag if the user names no version.
-        images: Images that the user wants instead, by version; the key is empty for all others.
+        images: Images that the user wants instead, by version. The key is empty for all others.
         port: The port inside the container.
-        environment: The variables for an image with a given tag, ``{password}`` standing for a
-            random password.
+        environment: Returns the variables for an image with a given tag; ``{password}`` stands for
+            a random password.
         command: Arguments after the image.
         data_folder: The folder to mount in memory.
     """
@@ -256,76 +256,83 @@ class ContainerRecipe(NamedTuple):
     images: Mapping[str, str] = {}
 
     def image_of(self, version: str | None) -> str:
-        """The image for a version as the user wrote it."""
+        """Return the image for a version as the user wrote it."""
         image = self.images.get(version or "", self.images.get("")) or self.image
         return image if is_tagged(image) else f"{image}:{version or self.tag}"
 
 
-#: For one look at one socket; epoll and kqueue would need another descriptor.
+#: For one look at one socket. epoll and kqueue would need another file descriptor.
 _Selector: Any = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 class Driver(abc.ABC):
-    """A library that talks to a server: what differs between two libraries for one DBMS.
+    """A library that talks to a server. It says what differs between two libraries for one DBMS.
 
-    The methods take the library's own connections, not SQLAlchemy's adapters. Every coroutine
-    runs on the plugin's loop.
+    The methods take the library's own connections, not SQLAlchemy's adapters. Every coroutine runs
+    on the plugin's loop.
     """
 
     #: The word in ``backend+driver``, and the driver name in SQLAlchemy's URL.
     name: ClassVar[str]
-    #: The name that ``import`` takes. SQLAlchemy imports it, the plugin does not.
+    #: The name for ``import``. SQLAlchemy imports it, the plugin does not.
     module: ClassVar[str]
     #: The extra of pytest-asyncdb that installs the library; empty: there is none.
     extra: ClassVar[str] = ""
-    #: A statement ends a result whose rows are still to be read.
+    #: True if a statement ends a result that has unread rows.
     one_result: ClassVar[bool] = False
-    #: SQLAlchemy's ``connect_args`` for a connection pooler, whose sessions do not keep prepared
+    #: SQLAlchemy's ``connect_args`` for a connection pooler. Its sessions do not keep prepared
     #: statements for a connection.
     pooler_arguments: ClassVar[Mapping[str, Any]] = {}
-    #: The same for the plugin's own connections, on which it repeats a few long queries.
+    #: The ``connect_args`` for the plugin's own connections, which repeat a few long queries.
     own_arguments: ClassVar[Mapping[str, Any]] = {}
 
     def connect_args(self, server: Server) -> dict[str, Any]:
-        """What connections to *server* need as SQLAlchemy's ``connect_args``."""
+        """Return SQLAlchemy's ``connect_args`` that connections to *server* need."""
         return dict(self.pooler_arguments) if server.behind_pooler else {}
 
     def session_id(self, connection: Any) -> int | None:
-        """The session id that the server, or a pooler, reported when connecting. Without a round
-        trip; None: the library does not know it."""
+        """Return the session id that the server, or a pooler, reported when connecting.
+
+        Costs no round trip. None: the library does not know it.
+        """
         return None
 
     def adapt(self, adapted: Any, begin: str | None = None) -> None:
-        """Put SQLAlchemy's adapter of a new connection in a state in which it begins no
-        transaction by itself, or in which the library does so with *begin* if it is asked to write.
-        Called once per connection, in a SQLAlchemy greenlet."""
+        """Keep SQLAlchemy's adapter of a new connection from beginning transactions by itself.
 
-    #: Its own connection begins a transaction with a statement, without SQLAlchemy's adapter.
+        With *begin*, the library begins a transaction with this statement when it is asked to
+        write. Called in a SQLAlchemy greenlet.
+        """
+
+    #: True if the library's connection begins a transaction with a statement, also without
+    #: SQLAlchemy's adapter.
     begins: ClassVar[bool] = True
-    #: It keeps the columns of a query with the connection, also after the schema has changed.
+    #: True if the library keeps the columns of a query with the connection, even after the schema
+    #: has changed.
     keeps_columns: ClassVar[bool] = False
-    #: The end of a transaction waits for a statement that another task is running on the
+    #: True if the end of a transaction waits for a statement that another task is running on the
     #: connection.
     takes_turns: ClassVar[bool] = True
 
     def in_progress(self, begun: bool) -> Exception | None:
-        """What the end of a transaction raises else.
+        """Return what the end of a transaction raises if it does not wait (:attr:`takes_turns`).
 
         Args:
-            begun: The transaction has begun on the server.
+            begun: True if the transaction has begun on the server.
         """
         return None
 
     def close_cursor(self, cursor: Any) -> bool:
-        """Close SQLAlchemy's cursor, whose rows have been fetched, without awaiting.
+        """Close SQLAlchemy's cursor without awaiting. Its rows have been fetched.
 
         Returns:
-            False: it must be awaited.
+            False if closing it must be awaited.
         """
         return False
 
     def ended_stream(self) -> Exception | None:
-        """What reading on a stream raises after the end of its transaction."""
+        """Return what reading on a stream raises after the end of its transaction; None:
+        nothing."""
         return None
 
     @abc.abstractmethod
@@ -340,11 +347,12 @@ class Driver(abc.ABC):
         """
 
     def split(self, script: str) -> Sequence[str]:
-        """The parts of a text of several statements that :meth:`run` takes."""
+        """Return the parts of a text of several statements, as :meth:`run` takes them."""
         return (script,)
 
     async def ask(self, connection: Any, query: str) -> Rows:
-        """The rows of one query of the plugin, as a prepared statement if the library has those.
+        """Return the rows of one query of the plugin, as a prepared statement if the library has
+        those.
 
         Raises:
             Exception: The driver's own.
@@ -353,26 +361,30 @@ class Driver(abc.ABC):
         return rows
 
     async def session_settings(self, connection: Any) -> Sequence[str]:
-        """Statements that :meth:`reset_session` needs for what connecting has set on this new
-        connection. Called once for each engine."""
+        """Return statements that :meth:`reset_session` needs to restore what connecting has set.
+
+        Called once for each engine, with a new connection.
+        """
         return ()
 
     async def watch_session(self, connection: Any) -> None:
-        """From now on a test has the connection."""
+        """Note that a test has the connection from now on."""
 
     async def reset_session(
         self, connection: Any, first: Sequence[str], then: Sequence[str]
     ) -> bool | None:
-        """Roll back, and make the session what it was when a test got it; in one round trip, if
-        the protocol allows it.
+        """Roll back and clean the session for the next test, in one round trip if the protocol
+        allows it.
 
         Args:
-            first: Statements that must succeed in the transaction.
-            then: Statements for after it: those of :meth:`session_settings` and of the backend.
+            first: Statements that must succeed in the transaction before the rollback.
+            then: Statements to run after the rollback: those of :meth:`session_settings` and of the
+                backend.
 
         Returns:
-            False: something of the session is left, and the connection must be replaced. None:
-                rows may be left, too, which no rollback undoes, and the database must be replaced.
+            True if the session is clean. False if it is not, so that the connection must be
+            replaced. None if the rollback may not have undone all rows, so that the database must
+            be replaced, too.
 
         Raises:
             Exception: The driver's own. If the transaction has ended, the connection must be
@@ -384,21 +396,27 @@ class Driver(abc.ABC):
 
     @abc.abstractmethod
     def in_transaction(self, connection: Any) -> bool | None:
-        """Is the connection in a transaction? Without a round trip; None: the client does not
-        know at the moment."""
+        """Return whether the connection is in a transaction; None: the client does not know it now.
+
+        Costs no round trip.
+        """
 
     @abc.abstractmethod
     def is_closed(self, connection: Any) -> bool:
-        """Is the connection known to be unusable? Without a round trip."""
+        """Return whether the connection is known to be unusable. Costs no round trip."""
 
     def socket(self, connection: Any) -> Any:
-        """The socket of the connection, or its file descriptor; None: there is none. On an idle
-        connection it becomes readable only if the server closes the connection."""
+        """Return the socket of the connection, or its file descriptor; None: there is none.
+
+        On an idle connection it becomes readable only if the server closes the connection.
+        """
         return None
 
     def was_ended(self, connection: Any) -> bool:
-        """Has the server closed this idle connection, or sent anything else? Without a round
-        trip."""
+        """Return whether the server has closed this idle connection, or has sent anything else.
+
+        Costs no round trip.
+        """
         socket = self.socket(connection)
         if socket is None:
             return False
@@ -421,12 +439,12 @@ class Driver(abc.ABC):
         """
 
     def error_code(self, error: BaseException) -> int | str | None:
-        """The server's code of a driver error: an errno, or an SQLSTATE."""
+        """Return the server's code of a driver error: an errno, or an SQLSTATE."""
         return None
 
 
 class Backend(abc.ABC):
-    """A DBMS family as data: nothing here starts, opens or decides anything."""
+    """A DBMS family as data. Nothing here starts, opens or decides anything."""
 
     #: The word in ``--asyncdb``.
     name: ClassVar[str]
@@ -436,7 +454,7 @@ class Backend(abc.ABC):
     label: ClassVar[str]
     #: The dialect's name in SQLAlchemy's URL.
     dialect: ClassVar[str]
-    #: Words that may stand first in a user's URL for it.
+    #: Words with which a user's URL for this backend may begin.
     schemes: ClassVar[tuple[str, ...]]
     #: Parameters of every URL.
     url_query: ClassVar[Mapping[str, str]] = {}
@@ -445,50 +463,52 @@ class Backend(abc.ABC):
     #: The drivers, best first.
     drivers: ClassVar[tuple[type[Driver], ...]]
     capabilities: ClassVar[Capabilities]
-    #: The databases live in this process, without a server.
+    #: True if the databases live in this process, without a server.
     in_process: ClassVar[bool] = False
-    #: A database that several connections use is a file, whose name ends with this, and
-    #: :meth:`url` gets its path for a name. Empty: databases have no files of their own.
+    #: The suffix of a database's file, if several connections use the database; :meth:`url` then
+    #: gets the file's path for a name. Empty: databases have no files of their own.
     file_suffix: ClassVar[str] = ""
-    #: How its server programs and its image are run; None: the plugin cannot start it that way.
-    #: With neither of them a server by URL, or that of another provider, is used.
+    #: How to run its server programs and its image; None: the plugin cannot start it that way. If
+    #: both are None, a server by URL, or of another provider, is used.
     local: LocalRecipe | None = None
     container: ContainerRecipe | None = None
     #: The throw-away settings of such a server, in words.
     tuning: ClassVar[str] = ""
-    #: The user that may create databases on it, and the database that it has from the
+    #: The user of such a server that may create databases, and the database that exists from the
     #: start; empty: the driver's default.
     user: ClassVar[str] = ""
     maintenance: ClassVar[str] = ""
-    #: Settings of a server that the plugin needs for itself, with ``_`` for ``-``.
+    #: Settings of a server that the plugin needs for itself, with ``_`` instead of ``-``.
     own_settings: ClassVar[frozenset[str]] = frozenset()
     #: For ``reset`` and ``copy``: the statement that begins a transaction before the first
     #: statement that writes; None: the driver begins transactions.
     begin_at_write: ClassVar[str | None] = None
-    #: ``schema=`` of a table is the name of another database.
+    #: True if ``schema=`` of a table is the name of another database.
     schemas_are_databases: ClassVar[bool] = False
-    #: A restorer copies the whole template, whatever has happened: ``copy`` reuses databases.
+    #: True if a restorer always copies the whole template. ``copy`` then reuses databases.
     restores_whole: ClassVar[bool] = False
-    #: Error codes after which the server may have rolled back the whole transaction; its next
+    #: Error codes after which the server may have rolled back the whole transaction. Its next
     #: answer shows whether it has.
     transaction_ending_errors: ClassVar[frozenset[int | str]] = frozenset()
     #: A pattern for ``code: text`` of errors that a statement causes in a transaction, or in one
-    #: that has done something before, and not on a connection with AUTOCOMMIT.
+    #: that has done something before, but not on a connection with AUTOCOMMIT.
     outside_transactions: ClassVar[str] = "(?!)"
-    #: A statement without effect; its answer shows the driver whether there is a transaction.
+    #: A statement without effect. Its answer shows the driver whether there is a transaction.
     probe: ClassVar[str] = "SELECT 1"
-    #: Statements that end what a session keeps after a rollback, such as its locks; one of them
-    #: fails if something is left. ``{database}`` stands for the session's.
+    #: Statements that end what a session keeps after a rollback, such as its locks. One of them
+    #: fails if something is left. ``{database}`` stands for the session's database.
     after_rollback: ClassVar[tuple[str, ...]] = ()
-    #: Statements that end what a session has committed, such as its settings; they come before.
+    #: Statements that end what a session has committed, such as its settings. They run before
+    #: :attr:`after_rollback`.
     after_commits: ClassVar[tuple[str, ...]] = ()
-    #: A query for whether the schema has constraints that are checked at COMMIT.
+    #: A query that shows whether the schema has constraints that are checked at COMMIT.
     deferred_query: ClassVar[str | None] = None
     #: Statements that prepare a connection for such checks; run outside of a transaction.
     deferred_prepare: ClassVar[tuple[str, ...]] = ()
-    #: Statements that fail if such a constraint is violated; else they do what COMMIT does to them.
+    #: Statements that fail if such a constraint is violated. Otherwise they do what COMMIT does to
+    #: it.
     deferred_check: ClassVar[tuple[str, ...]] = ()
-    #: What makes a transaction one that only reads.
+    #: Statements that make a transaction read only.
     read_only: ClassVar[tuple[str, ...]] = ()
     #: The error code of every statement after a failed one until a rollback; None: a failed
     #: statement undoes only itself.
@@ -499,21 +519,21 @@ class Backend(abc.ABC):
     lock_wait: ClassVar[float] = 20.0
     #: Error codes of a copy while sessions are connected to the template.
     in_use_codes: ClassVar[frozenset[int | str]] = frozenset()
-    #: Error codes of a statement that the account has no right to.
+    #: Error codes of a statement for which the account has no right.
     access_denied_codes: ClassVar[frozenset[int | str]] = frozenset()
     #: The right to create and drop the plugin's databases, and the statement that gives it to
     #: ``{user}``.
     create_right: ClassVar[str] = ""
     create_grant: ClassVar[str] = ""
-    #: A query for how many more connections the account may open now.
+    #: A query that shows how many more connections the account may open now.
     free_connections_query: ClassVar[str | None] = None
 
-    #: A query, over a connection to a database that the server does not drop, for statements after
-    #: which it does: those that roll back its prepared transactions, for example.
+    #: A query over a connection to a database that the server does not drop. It returns statements
+    #: after which the server drops it, for example those that roll back its prepared transactions.
     free_to_drop_query: ClassVar[str | None] = None
 
     def url(self, server: Server, driver: str, database: str | None) -> URL:
-        """The SQLAlchemy URL of *database* on *server*; None: the maintenance database."""
+        """Return the SQLAlchemy URL of *database* on *server*; None: the maintenance database."""
         from sqlalchemy.engine import URL
 
         return URL.create(
@@ -527,21 +547,22 @@ class Backend(abc.ABC):
         )
 
     def set_at_start(self, name: str, value: str) -> Sequence[str]:
-        """The arguments of the server program that give it a setting."""
+        """Return the arguments of the server program that give a setting a value."""
         raise NotImplementedError
 
     def setting_query(self, name: str) -> str:
-        """A query whose one value is a server's setting."""
+        """Return a query with one value, a setting of the server."""
         raise NotImplementedError
 
     async def after_create(self, sql: Sql, server: Server, extensions: Sequence[str]) -> None:
-        """Prepare a new database, before its schema is built. Called once for each template; its
-        copies have the result. What the method depends on is described for kept templates as
-        that of a seed is.
+        """Prepare a new database, before its schema is built.
+
+        Called once for each template; the copies have the result. If the template is kept for later
+        runs, its fingerprint describes this method as it describes a seed.
 
         Args:
-            sql: A connection to the database, without the user's listeners, which may need what
-                is created here.
+            sql: A connection to the database, without the user's listeners, which may need what is
+                created here.
             extensions: The names in ``asyncdb_extensions``.
 
         Raises:
@@ -549,7 +570,7 @@ class Backend(abc.ABC):
         """
 
     def begin(self, isolation_level: str | None) -> str:
-        """The statement that begins the outer transaction.
+        """Return the statement that begins the outer transaction.
 
         Args:
             isolation_level: The engine's level, if the user gave one.
@@ -557,22 +578,27 @@ class Backend(abc.ABC):
         return "BEGIN"
 
     def local_settings(self, statement: str, parameters: Any) -> Sequence[str]:
-        """The names of the settings that *statement*, in whose text there is a "set", changes until
-        the end of its transaction."""
+        """Return the names of the settings that *statement* changes until the end of its
+        transaction.
+
+        Called only if there is a "set" in the text of *statement*.
+        """
         return ()
 
     def at_commit(self, statement: str) -> Sequence[str]:
-        """Statements that do what the server does at COMMIT because of *statement*."""
+        """Return statements that do what the server does at COMMIT because of *statement*."""
         return ()
 
     def keep_setting(self, name: str, slot: str) -> tuple[str, str]:
-        """A statement that keeps the value of the setting *name* under the name *slot*, and one
-        that puts it back, if the first has not been rolled back."""
+        """Return a statement that keeps the value of the setting *name* under the name *slot*, and
+        one that restores the value, unless the first was rolled back."""
         raise NotImplementedError
 
     def hold(self, url: URL, source: URL | None = None) -> Closing | None:
-        """Create the database of *url* and keep it until the result is closed, if a database
-        exists only as long as a connection to it; else return None.
+        """Create the database of *url*, if a database exists only as long as a connection to it.
+
+        The database exists until the result is closed. Return None if databases exist without a
+        connection.
 
         Args:
             source: The URL of the database to copy; None: the new one is empty.
@@ -580,20 +606,20 @@ class Backend(abc.ABC):
         return None
 
     async def copier(self, sql: Sql, template: str, server: Server) -> Copier:
-        """How to copy *template*. Called once for each template.
+        """Return how to copy *template*. Called once for each template.
 
         Args:
             sql: A maintenance connection; it may read the template.
 
         Returns:
-            A function that takes the name of the copy, and returns the statements that make it
-            over a maintenance connection, the first one by itself, the others in one round trip;
-            none if :meth:`hold` makes the copy.
+            A function that takes the name of the copy, and returns the statements that make it over
+                a maintenance connection. The first statement runs by itself, the others in one
+                round trip. There are none if :meth:`hold` makes the copy.
         """
         return lambda name: ()
 
     def restorer(self, sql: Sql, database: DatabaseRef, template: DatabaseRef) -> Restorer:
-        """The restorer of *database*.
+        """Return the restorer of *database*.
 
         Args:
             sql: A connection to *database*, open as long as the restorer is used.
@@ -603,15 +629,18 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def create_database(self, name: str) -> Sequence[str]:
-        """Statements that create an empty database, over a maintenance connection; like those of
-        every method here they run in one round trip, if the driver can do that."""
+        """Return statements that create an empty database, over a maintenance connection.
+
+        Like the statements of every method here, they run in one round trip if the driver can do
+        that.
+        """
 
     @abc.abstractmethod
     def client_command(self, server: Server, file: str, database: str) -> tuple[Sequence[str], str]:
-        """The command that opens a database, and the text of the file with its password.
+        """Return the command that opens a database, and the text of the file with its password.
 
         Args:
-            file: The path of that file; without a server, of the database.
+            file: The path of that file. For a backend without a server: the path of the database.
         """
 
     def save(self, database: DatabaseRef, path: str) -> None:
@@ -620,80 +649,102 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def drop_database(self, name: str, server: Server) -> Sequence[str]:
-        """Statements that drop a database, whoever is connected to it."""
+        """Return statements that drop a database, even if sessions are connected to it."""
 
     def drop_again(self, name: str) -> Sequence[str]:
-        """Statements, each sent alone, that drop a database where :meth:`drop_database` failed,
-        after those of :attr:`free_to_drop_query`."""
+        """Return statements that drop a database after :meth:`drop_database` has failed.
+
+        Each is sent alone, after those of :attr:`free_to_drop_query`.
+        """
         raise NotImplementedError
 
     def end_connections(self, database: str) -> Sequence[str]:
-        """Statements of which the last one returns rows: statements that end the connections to
-        *database*. Empty: dropping it does not wait for them."""
+        """Return statements. The last one returns rows: statements that end the connections to
+        *database*.
+
+        Empty: dropping the database does not wait for them.
+        """
         return ()
 
     def stop_events(self, database: str, server: Server) -> Sequence[str]:
-        """Statements of which the last one returns rows: statements that keep the scheduled
-        events of the template *database*, and so those of its copies, from running. Empty: none
-        can run."""
+        """Return statements. The last one returns rows: statements that stop scheduled events.
+
+        These are the events of the template *database*; without them, those of its copies do not
+        run either. Empty: no event can run.
+        """
         return ()
 
     def lock_timeout(self, seconds: float) -> Sequence[str]:
-        """Statements that limit how long a connection waits for a lock."""
+        """Return statements that limit how long a connection waits for a lock."""
         return ()
 
     def at_connect(self) -> Sequence[str]:
-        """Statements for each new connection of a test, before its listeners run: those that limit
-        its waits for locks to :attr:`lock_wait`, unless the user has set a limit, and others."""
+        """Return statements for each new connection of a test, to run before its listeners.
+
+        They limit its waits for locks to :attr:`lock_wait`, unless the user has set a limit, among
+        other things.
+        """
         return ()
 
     @abc.abstractmethod
     def list_databases(self) -> str:
-        """A query whose first column is every database's name."""
+        """Return a query whose first column has the names of all databases."""
 
     def sessions(self, prefix: str) -> Sequence[str]:
-        """Statements of which the last one returns a row for each session in a database whose name
-        begins with *prefix*. Empty: the server does not say."""
+        """Return statements. The last one returns a row for each session in some databases.
+
+        These are the databases with a name that begins with *prefix*. Empty: the server does not
+        say.
+        """
         return ()
 
     def hold_lock(self, run: str) -> str | None:
-        """A query that tries to take the lock of a run; its one value says whether the session
-        now holds it.
+        """Return a query that tries to take the lock of a run, and says whether the session now
+        holds it.
 
-        The lock lasts as long as the session, applies to the whole server, and the query does
-        not wait for it. Its name must not change, as other versions of the plugin must find it.
-        None: the server has no such locks.
+        The lock lasts as long as the session and applies to the whole server. The query does not
+        wait for it. The name of the lock must not change, because other versions of the plugin must
+        find it. None: the server has no such locks.
         """
         return None
 
     def hold_lock_in_transaction(self, run: str) -> Sequence[str]:
-        """Statements that begin a transaction which holds the same lock, for a session of a
-        connection pooler. The last one, by itself, says whether another session holds it. Empty:
-        the server has no such locks."""
+        """Return statements that begin a transaction which holds the same lock.
+
+        They are for a session of a connection pooler. The last statement, also by itself, says
+        whether no other session holds the lock. Empty: the server has no such locks.
+        """
         return ()
 
     def end_idle(self, database: str) -> Sequence[str]:
-        """Statements that end the sessions in *database* that the account may end, such as those
-        that a connection pooler keeps open, so that it can be copied."""
+        """Return statements that end the sessions in *database* that the account may end.
+
+        A connection pooler, for example, keeps such sessions open, and *database* cannot be copied
+        then.
+        """
         return ()
 
     def keep_session(self) -> Sequence[str]:
-        """Statements that switch the session's idle timeout off, and TCP keepalives on."""
+        """Return statements that switch the session's idle timeout off, and TCP keepalives on."""
         return ()
 
     def library_version(self) -> str:
-        """The version of the library of a backend that is :attr:`in_process`. Imports nothing that
-        a run without database tests would not need."""
+        """Return the version of the library of a backend that is :attr:`in_process`.
+
+        This imports nothing that a run without database tests would not need.
+        """
         raise NotImplementedError
 
     def version_query(self) -> str:
-        """A query whose first value is the server's version. Two more show whether there is a
-        connection pooler: the session's id, to compare with :meth:`Driver.session_id`, and the
-        server's own address."""
+        """Return a query whose first value is the server's version.
+
+        Two more values show whether there is a connection pooler: the session's id, to compare with
+        :meth:`Driver.session_id`, and the server's own address.
+        """
         return "SELECT version()"
 
     def version_of(self, text: str) -> str:
-        """The version number in what :meth:`version_query` or the program printed."""
+        """Return the version number in what :meth:`version_query` or the program printed."""
         import re
 
         match = re.search(r"\d+(?:\.\d+)+", text)
@@ -705,20 +756,20 @@ class ServerProvider(abc.ABC):
 
     #: The word in ``--asyncdb-server`` and in the header.
     name: ClassVar[str]
-    #: Its servers can stay for later runs.
+    #: True if its servers can stay for later runs.
     keeps: ClassVar[bool] = False
-    #: The id of the run, for the record of who owns what :meth:`obtain` starts.
+    #: The id of the run, for the record of the owner of what :meth:`obtain` starts.
     run: str = ""
-    #: Servers stay for later runs, if they can. Then leaving :meth:`obtain` stops
-    #: nothing, and ``Server.kept`` is set.
+    #: True if servers stay for later runs, if they can. Then leaving :meth:`obtain` stops nothing,
+    #: and ``Server.kept`` is set.
     reuse: bool = False
-    #: Called when :meth:`obtain` is left: must the server stay, because a database on it does?
-    #: None: no database stays.
+    #: Called when :meth:`obtain` is left. Returns whether the server must stay because a database
+    #: on it stays. None: no database stays.
     needed: Callable[[Server], bool] | None = None
 
     @abc.abstractmethod
     def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Candidate:
-        """What would be used for *spec*. Starts nothing and waits for nothing.
+        """Return what would be used for *spec*. Starts nothing and waits for nothing.
 
         Args:
             spec: The backend as the user named it; its version narrows the choice.
@@ -740,21 +791,21 @@ class ServerProvider(abc.ABC):
     def obtain(
         self, found: Candidate, spec: BackendSpec, backend: Backend, driver: Driver, progress: Show
     ) -> AbstractContextManager[Server]:
-        """A server that answers a query, for as long as the context is entered.
+        """Return a context with a server that answers a query.
 
-        May be entered in any thread, and left in another. On leaving, what was started
+        The context may be entered in any thread, and left in another. On leaving, what was started
         is stopped and its data is gone.
 
         Args:
             found: The result of :meth:`find`.
-            progress: Takes a line for the user if something takes long.
+            progress: Called with a line for the user if something takes long.
 
         Raises:
-            ServerStartError: With what the server printed.
+            ServerStartError: The server did not start. The error shows what it printed.
         """
 
 
-#: Gives the statements that make a copy of a template database, by the copy's name.
+#: Returns the statements that make a copy of a template database, given the copy's name.
 Copier = Callable[[str], Sequence[str]]
 
 
@@ -762,7 +813,7 @@ class Sql(Protocol):
     """A connection of the plugin on which every statement commits by itself."""
 
     async def fetch(self, query: str) -> Rows:
-        """The rows of a query; see :meth:`Driver.ask`."""
+        """Return the rows of a query; see :meth:`Driver.ask`."""
 
     async def script(self, statements: Sequence[str]) -> Sequence[Rows]:
         """Run several statements, in one round trip if the driver can; see
@@ -774,66 +825,70 @@ class Sql(Protocol):
         await self.script(statements)
 
     async def answer(self, statements: Sequence[str]) -> Rows:
-        """Run statements, and return the rows of the last one. The driver must return the rows of
-        several statements, if there are several."""
+        """Run statements, and return the rows of the last one.
+
+        If there are several, the driver must be able to return the rows of several statements.
+        """
         if len(statements) == 1:
             return await self.fetch(statements[0])
         return (await self.script(statements))[-1]
 
 
-#: How the word for a changed sequence or AUTO_INCREMENT counter begins.
+#: The prefix of the word for a changed sequence or AUTO_INCREMENT counter.
 IDS = "ids "
-#: How the word for a connection that is still in a transaction begins.
+#: The prefix of the word for a connection that is still in a transaction.
 LEFT_OPEN = "connection "
-#: The length to which such a connection's last statement is cut.
+#: Number of characters to which such a connection's last statement is cut.
 LEFT_TEXT = 600
 
 
 class Restorer(abc.ABC):
-    """Finds what changed in one database, whoever changed it, and puts it back.
+    """Finds what changed in one database, whatever changed it, and restores it.
 
     Every coroutine runs on the plugin's loop. No test uses the database meanwhile.
     """
 
-    #: Of what the account cannot see changes, and why, after :meth:`remember`; such as ``table
-    #: public.doc: row security hides rows from the role app``. If there is anything, the database
-    #: is replaced after each test that may have changed it.
+    #: Things in which the account cannot see changes, and why, after :meth:`remember`. An example:
+    #: ``table public.doc: row security hides rows from the role app``. If there are any, the
+    #: database is replaced after each test that may have changed it.
     unseen: Sequence[str] = ()
 
     @abc.abstractmethod
     async def remember(self) -> None:
-        """Remember the present state, which equals the template, for :meth:`restore`. Called once,
-        before everything else."""
+        """Remember the current state, which equals the template, for :meth:`restore`.
+
+        Called once, before everything else.
+        """
 
     @abc.abstractmethod
     async def changed(self) -> Sequence[str]:
-        """What differs from the remembered state, in words such as ``table public.users`` or
-        ``schema``; empty: nothing. The server finds it in one round trip, so that it does not
-        matter who changed it, or how.
+        """Return what differs from the remembered state; empty: nothing.
 
-        Another session that is still in a transaction counts as well, in words that begin with
-        :data:`LEFT_OPEN`."""
+        The words are such as ``table public.users`` or ``schema``. The server finds the changes in
+        one round trip, so that it does not matter what has made them, or how. Another session that
+        is still in a transaction counts as well, in words that begin with :data:`LEFT_OPEN`.
+        """
 
     @abc.abstractmethod
     async def restore(self, changed: Sequence[str]) -> bool:
-        """Put back *changed*, the result of :meth:`changed`, and end connections that are still in
-        a transaction.
+        """Restore *changed*, the result of :meth:`changed`, and end connections that are still in a
+        transaction.
 
         Returns:
-            False: this is not possible, and the database must be replaced by another copy.
+            False if this is not possible. The database must be replaced by another copy then.
         """
 
 
 class Database(abc.ABC):
     """A worker's databases with one schema and seed, as an isolation strategy sees them.
 
-    All are copies of one template, made at their first use.
+    All are copies of one template, created at their first use.
     """
 
     backend: Backend
     driver: Driver
     server: Server
-    #: Connections that a strategy may keep open between tests, prefetched ones included.
+    #: Number of connections that a strategy may keep open between tests, including prefetched ones.
     idle_limit: int
     #: The run's engine options for these databases, as the user's fixture returned them.
     engine_options: Mapping[str, Any]
@@ -845,7 +900,7 @@ class Database(abc.ABC):
 
     @abc.abstractmethod
     def restorer(self, copy: DatabaseRef | None = None) -> AbstractContextManager[Restorer]:
-        """A restorer of a database that equals its template now.
+        """Return a restorer of a database that equals its template now.
 
         Args:
             copy: The result of :meth:`copy`; None: the shared database.
@@ -853,16 +908,16 @@ class Database(abc.ABC):
 
     @abc.abstractmethod
     def reference(self) -> URL:
-        """The URL of another database that equals the template and that no test uses."""
+        """Return the URL of another database that equals the template and that no test uses."""
 
     @abc.abstractmethod
     def discard(self) -> None:
-        """Drop the shared database, which can no longer be used. The next :attr:`url` is that of
-        a new one."""
+        """Drop the shared database, which can no longer be used. The next :attr:`url` is that of a
+        new one."""
 
     @abc.abstractmethod
     def copy(self, prefetch: int, prefetched: Callable[[DatabaseRef], None]) -> DatabaseRef:
-        """A new database for one test.
+        """Return a new database for one test.
 
         Args:
             prefetch: The number of copies to make in advance.
@@ -871,12 +926,14 @@ class Database(abc.ABC):
 
     @abc.abstractmethod
     def drop(self, copy: DatabaseRef) -> None:
-        """Drop the result of :meth:`copy`, whoever is connected to it; need not wait for it."""
+        """Drop the result of :meth:`copy`, even if sessions are connected to it. Need not wait for
+        it."""
 
     @abc.abstractmethod
     def keep(self, copy: DatabaseRef | None = None) -> DatabaseRef | Exception:
-        """Copy a database without connections, so that the copy outlives the run; or the error
-        that prevented it.
+        """Copy a database without connections, so that the copy outlives the run.
+
+        Return the copy, or the error that prevented it.
 
         Args:
             copy: The result of :meth:`copy`; None: the shared database.
@@ -884,7 +941,7 @@ class Database(abc.ABC):
 
 
 class View(abc.ABC):
-    """What one test sees of its database."""
+    """One test's view of its database: the engines of the test, and what they have recorded."""
 
     #: The engine on the test's database; usable on any event loop.
     engine: AsyncEngine
@@ -892,21 +949,21 @@ class View(abc.ABC):
     url: URL
     #: The statements that the engine has run for the test.
     log: StatementLog
-    #: The test has failed, and its database must be kept (``--asyncdb-keep``). Set before its
-    #: fixtures are torn down.
+    #: True if the test has failed, and its database must be kept (``--asyncdb-keep``). Set before
+    #: its fixtures are torn down.
     keeping: bool = False
     #: With :attr:`keeping`, after :meth:`close`: the kept database, or the error that prevented it.
     kept: DatabaseRef | Exception | None = None
     #: See :attr:`Restorer.unseen`: why the database is replaced after the test.
     unseen: Sequence[str] = ()
-    #: What the seeds returned, one after the other, pickled.
+    #: What the seeds have returned, in their order, pickled.
     seeded: Sequence[bytes] = ()
-    #: Does each connection of the engine have its own transaction?
+    #: True if each connection of the engine has its own transaction.
     independent: ClassVar[bool]
 
     @abc.abstractmethod
     def checkpoint(self) -> AbstractContextManager[None]:
-        """On exit, put the data back to what it was on entry. Blocks.
+        """Return a context that, on exit, restores the data to what they were on entry. Blocks.
 
         Raises:
             IsolationConflict: On entry, if it is not possible now; nothing has changed.
@@ -915,17 +972,17 @@ class View(abc.ABC):
     @property
     @abc.abstractmethod
     def sync_engine(self) -> Engine:
-        """The same as :attr:`engine` for sync code, in any thread and on any event loop."""
+        """An engine like :attr:`engine` for sync code, in any thread and on any event loop."""
 
     @abc.abstractmethod
     def reference(self) -> URL:
-        """The URL of another database with the same schema and seed, that no test uses."""
+        """Return the URL of another database with the same schema and seed that no test uses."""
 
     def read(self, work: Callable[[Connection], T]) -> T | None:
-        """Call *work* with a connection that sees what the test has done so far, and must only
-        read. Blocks. None: it is not possible at the moment.
+        """Call *work* with a connection that sees what the test has done so far. Blocks.
 
-        In ``rollback``, and on SQLite, uncommitted changes are visible as well.
+        *work* must only read. In ``rollback``, and on SQLite, uncommitted changes are visible as
+        well. Return None if this is not possible at the moment.
 
         Raises:
             Exception: The driver's own.
@@ -933,28 +990,32 @@ class View(abc.ABC):
         return None
 
     def expect_checkpoints(self) -> None:
-        """Called before the test does anything, if it may call :meth:`checkpoint`."""
+        """Prepare for :meth:`checkpoint`. Called before the test does anything, if it may call
+        that."""
 
     def watch(self) -> None:
-        """From now on, code may connect to the database without the engine."""
+        """Note that code may connect to the database without the engine from now on."""
 
     def waits(self) -> Sequence[str]:
-        """The user has interrupted the test: lines about the statements that ran, and about the
-        transactions that may have made them wait."""
+        """Return lines about the statements that ran when the user interrupted the test, and about
+        the transactions that may have made them wait."""
         return ()
 
     @abc.abstractmethod
     def closing(self) -> AbstractContextManager[None]:
-        """Inside this context, sync code may close sessions and connections of the engine, with
-        or without a running loop. :meth:`close` undoes their work at the latest. Costs no round
-        trip."""
+        """Return a context in which sync code may close sessions and connections of the engine.
+
+        The code may run with or without a running loop. :meth:`close` undoes their work at the
+        latest. Costs no round trip.
+        """
 
     @abc.abstractmethod
     def close(self) -> Sequence[BaseException]:
-        """End the view and undo the test's work. Returns the breaches of the isolation.
+        """End the view, undo the test's work, and return the breaches of the isolation.
 
-        Called once, from a sync fixture's teardown. Returns within a bounded time, and never
-        raises because of what the test did."""
+        Called once, from a sync fixture's teardown. Returns within a limited time, and never raises
+        because of what the test did.
+        """
 
 
 class Isolation(abc.ABC):
@@ -962,22 +1023,22 @@ class Isolation(abc.ABC):
 
     #: The word in ``--asyncdb-isolation`` and in the marker.
     name: ClassVar[str]
-    #: A test has one connection, in a transaction from its start to its end. So it also works
-    #: through a connection pooler (:attr:`Server.behind_pooler`).
+    #: True if a test has one connection, in a transaction from its start to its end. Then the
+    #: strategy also works through a connection pooler (:attr:`Server.behind_pooler`).
     one_connection: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __init__(self, database: Database, host: HostLoop) -> None:
-        """Must not touch the database yet.
+        """Store the arguments. Must not use the database yet.
 
         Args:
             database: The worker's databases.
-            host: The loop that connections live on.
+            host: The loop on which connections live.
         """
 
     @abc.abstractmethod
     def view(self, request: ViewRequest) -> View:
-        """Open a test's view of its database. Costs no round trip, once the database exists."""
+        """Open a test's view of its database. Costs no round trip when the database exists."""
 
     @abc.abstractmethod
     def close(self) -> None:

@@ -1,7 +1,8 @@
-"""The exception classes. Their texts are in the ``messages`` modules beside the code that raises.
+"""The exception classes. The ``messages`` modules, beside the code that raises them, have the
+texts.
 
-A text has one line that says what failed and where the value came from, then what was seen
-or tried, then ``To fix this:`` with the exact option, command or code.
+The first line of a text says what failed and where the value came from. Then comes what was seen or
+tried, then ``To fix this:`` with the exact option, command or code.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ class AsyncdbError(Exception):
         headline: What failed, with the value and its source.
         seen: What was seen or tried, one per line.
         remedies: What to do; the user needs one of them.
-        seen_title: The line above *seen*, which is then shown as a list.
+        seen_title: The line above *seen*. With it, *seen* is shown as a list.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class AsyncdbError(Exception):
 
 
 class ConfigError(AsyncdbError):
-    """A value from the command line, the environment, an ini file or a fixture."""
+    """A value from the command line, the environment, an ini file or a fixture is wrong."""
 
 
 class MarkerError(AsyncdbError):
@@ -47,7 +48,7 @@ class MarkerError(AsyncdbError):
 
 
 class ProviderUnavailable(AsyncdbError):
-    """A provider cannot provide this server; the text is shown after the provider's name."""
+    """A provider cannot provide this server. The text is shown after the provider's name."""
 
 
 class ServerUnavailable(AsyncdbError):
@@ -77,12 +78,12 @@ class LoopError(AsyncdbError):
 class IsolationBreach(AsyncdbError):
     """A test got around its isolation, or tried to."""
 
-    #: A change could not be undone, which is not reported if the server is gone.
+    #: True if a change could not be undone. Such a breach is not reported if the server is gone.
     not_undone = False
 
 
 class IsolationConflict(AsyncdbError):
-    """Units of work overlap that cannot share one connection."""
+    """The isolation does not allow what a test does. For example, its units of work overlap."""
 
 
 class StatementBlocked(AsyncdbError):

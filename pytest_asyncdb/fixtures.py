@@ -1,7 +1,7 @@
-"""The fixtures; their docstrings are the reference.
+"""The fixtures. Their docstrings are the reference.
 
-All of them are plain sync fixtures: they need no event loop, and their values work on any. The
-session-scoped ones, except ``asyncdb_backend``, are meant to be overridden in a conftest.
+All of them are plain sync fixtures: they need no event loop, and their values work on any loop. The
+session-scoped fixtures, except ``asyncdb_backend``, are meant to be overridden in a conftest.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def plain_errors(missing: str = "error") -> Iterator[None]:
-    """Turn the plugin's errors into failures without a traceback, or missing servers into skips."""
+    """Turn the plugin's errors into failures without a traceback, or into skips if a server is
+    missing."""
     try:
         yield
     except errors.AsyncdbError as error:
@@ -52,10 +53,10 @@ def plain_errors(missing: str = "error") -> Iterator[None]:
 def asyncdb_metadata(pytestconfig: pytest.Config) -> Any:
     """The tables: a ``MetaData``, a declarative base, or a list of these.
 
-    Scope: session. Of several databases it is a dict of their names to these, the first of
-    which is that of the other fixtures. Default: what the ini option ``asyncdb_metadata`` names. A
-    conftest in a subfolder may override it for its tests, which then use another database. None:
-    no tables.
+    Scope: session. For several databases it is a dict from their names to these; the first database
+    is that of the other fixtures. Default: what the ini option ``asyncdb_metadata`` names. A
+    conftest in a subfolder may override it for its tests, which then use another database. None: no
+    tables.
     """
     from pytest_asyncdb._databases.plan import MAIN, load_metadata
     from pytest_asyncdb._run.open_views import NOT_GIVEN
@@ -74,8 +75,8 @@ def asyncdb_engine_options(
 ) -> Mapping[str, Any]:
     """Arguments for the engine, as for ``build_engine``; default: the application's for JSON.
 
-    Scope: session. May depend on ``asyncdb_backend`` to differ between backends. Options
-    of the pool have no effect, except ``pool_events``. The default is the ``json_serializer`` and
+    Scope: session. May request ``asyncdb_backend`` to differ between backends. Options of the pool
+    have no effect, except ``pool_events``. The default is the ``json_serializer`` and
     ``json_deserializer`` of the first engine that ``asyncdb_app_engines`` names, if it exists.
     """
     from pytest_asyncdb._run.app_engines import engine_options, of_fixture
@@ -91,9 +92,9 @@ def asyncdb_session_options(
 ) -> Mapping[str, Any]:
     """Arguments for ``async_sessionmaker``; default: those of the application's own.
 
-    Scope: session. The application's own is the first sessionmaker that
-    ``asyncdb_app_engines`` names; if it names none, ``expire_on_commit=False``, and SQLModel's
-    session if ``asyncdb_metadata`` in the ini file names SQLModel.
+    Scope: session. The application's own is the first sessionmaker that ``asyncdb_app_engines``
+    names. If it names none, the default is ``expire_on_commit=False``, and SQLModel's session if
+    ``asyncdb_metadata`` in the ini file names SQLModel.
     """
     from pytest_asyncdb._run.app_engines import of_fixture, session_options, sqlmodel_session
 
@@ -109,10 +110,10 @@ def asyncdb_session_options(
 def asyncdb_app_engines(pytestconfig: pytest.Config) -> Any:
     """The application's own engines, which connect to the test's database during a test.
 
-    Scope: session. An engine, a sessionmaker, sync or async, a function that returns one,
-    ``module:attribute`` of any of them, or a list of these; a text that begins with ``-``
-    names an engine that keeps its own database. Default: what the ini option
-    ``asyncdb_app_engines`` names. Costs some microseconds for each test and engine.
+    Scope: session. An engine or a sessionmaker, sync or async, a function that returns one,
+    ``module:attribute`` of any of them, or a list of these. A text that begins with ``-`` names an
+    engine that keeps its own database. Default: what the ini option ``asyncdb_app_engines`` names.
+    Costs some microseconds for each test and engine.
     """
     return pytestconfig.stash[RUN].settings.app_engines.value
 
@@ -122,9 +123,9 @@ def asyncdb_migrate(pytestconfig: pytest.Config) -> Any:
     """A function that builds the schema instead of ``create_all``.
 
     Scope: session. The function is sync or async, and has parameters named ``connection``,
-    ``engine`` or ``url``. It runs once for each run and server.
-    Default: Alembic with the file that the ini option ``asyncdb_migrations`` names, else
-    None. Of several databases it is a dict of their names.
+    ``engine`` or ``url``. It runs once for each run and server. Default: Alembic with the file that
+    the ini option ``asyncdb_migrations`` names, else None. For several databases it is a dict from
+    their names to functions.
     """
     written = pytestconfig.stash[RUN].settings.migrations
     if not written.value:
@@ -142,11 +143,11 @@ def asyncdb_migrate(pytestconfig: pytest.Config) -> Any:
 def asyncdb_seed(pytestconfig: pytest.Config) -> Any:
     """An async function that fills the new database, given a session.
 
-    Scope: session. Default: it runs the SQL files that the ini option ``asyncdb_seed`` names;
-    without them None. It runs once for each run and server, and every test starts with its rows. A
-    module or class may override it; a list of functions is a list of layers, each of which runs
-    once: ``return [asyncdb_seed, more]``. What it returns is ``asyncdb.seeded``. Of several
-    databases it is a dict of their names.
+    Scope: session. The function runs once for each run and server, and every test starts with its
+    rows. Default: it runs the SQL files that the ini option ``asyncdb_seed`` names; without them
+    None. A module or class may override the fixture. A list of functions is a list of layers, each
+    of which runs once: ``return [asyncdb_seed, more]``. What the function returns is
+    ``asyncdb.seeded``. For several databases it is a dict from their names to functions.
     """
     from pytest_asyncdb._databases.seeds import SeedFiles
 
@@ -159,10 +160,10 @@ def asyncdb_seed(pytestconfig: pytest.Config) -> Any:
 
 @pytest.fixture(scope="session")
 def asyncdb_backend(request: pytest.FixtureRequest) -> AsyncdbBackend:
-    """Which backend the test runs on: name, driver, server version, capabilities.
+    """The backend on which the test runs: name, driver, server version, capabilities.
 
-    Scope: session; parametrised with the backends of the run. Costs nothing; reading
-    ``version`` waits for the server. Option: ``--asyncdb``.
+    Scope: session; parametrised with the backends of the run. Costs nothing; reading ``version``
+    waits for the server. Option: ``--asyncdb``.
     """
     from pytest_asyncdb._config.specs import parse_spec
     from pytest_asyncdb._run.handle import AsyncdbBackend
@@ -170,7 +171,7 @@ def asyncdb_backend(request: pytest.FixtureRequest) -> AsyncdbBackend:
     run = request.config.stash[RUN]
     spec = getattr(request, "param", None)
     if spec is None:
-        # Chosen for each test: a fixture that is not set up again may hold the value.
+        # Chosen for each test, because a fixture that is not set up again may hold the value.
         return AsyncdbBackend(run, lambda: choose(request.config.stash[ITEM]))
     if isinstance(spec, str):
         with plain_errors():
@@ -253,8 +254,8 @@ def _asyncdb_view(
 def asyncdb_url(_asyncdb_view: View) -> URL:
     """The SQLAlchemy URL of the test's database.
 
-    Scope: test. Costs nothing. In the ``rollback`` strategy a connection of another engine
-    does not see the test's work. What it commits is undone and reported, which costs a round
+    Scope: test. Costs nothing. In the ``rollback`` strategy a connection of another engine does not
+    see the test's work. What that connection commits is undone and reported, which costs a round
     trip.
     """
     _asyncdb_view.watch()
@@ -286,7 +287,7 @@ def asyncdb_connection(
     from pytest_asyncdb.isolation.connector import PATIENCE
 
     engine = _asyncdb_view.engine
-    # In a greenlet of SQLAlchemy, for listeners that run statements.
+    # In a greenlet of SQLAlchemy, because listeners may run statements.
     host = request.config.stash[RUN].host
     connection = AsyncConnection(engine, host.call(engine.sync_engine.connect, patience=PATIENCE))
     yield connection
@@ -300,8 +301,8 @@ def asyncdb_sessionmaker(
 ) -> async_sessionmaker[AsyncSession]:
     """An ``async_sessionmaker`` on the test's database, for the application's sessions.
 
-    Scope: test. Costs nothing. Every session from it has its own transaction, and the
-    test's end undoes all of them. Options: override ``asyncdb_session_options``.
+    Scope: test. Costs nothing. Every session from it has its own transaction, and the end of the
+    test undoes all of them. Options: override ``asyncdb_session_options``.
     """
     from sqlalchemy.ext.asyncio import async_sessionmaker
 
@@ -329,8 +330,8 @@ def asyncdb_sync_engine(_asyncdb_view: View) -> Engine:
     """A sync ``Engine`` on the test's database, for the sync parts of an application.
 
     Scope: test. Works in sync and async tests and in threads; needs no other driver. In
-    ``rollback`` its work is in the test's outer transaction, beside that of ``asyncdb_engine``. A
-    statement holds the event loop of its thread, as that of a sync driver does.
+    ``rollback`` its work is in the test's outer transaction, like that of ``asyncdb_engine``. A
+    statement blocks the event loop of its thread, as with a sync driver.
     """
     return _asyncdb_view.sync_engine
 
@@ -341,8 +342,8 @@ def asyncdb_sync_session(
 ) -> Iterator[Session]:
     """A sync ``Session`` on the test's database; its work is gone after the test.
 
-    Scope: test. As ``asyncdb_sync_engine``. Options: those of ``asyncdb_session_options``; an async
-    class stands for its ``sync_session_class``.
+    Scope: test. Like ``asyncdb_sync_engine``. Options: those of ``asyncdb_session_options``;
+    instead of an async class, its ``sync_session_class`` is used.
     """
     from sqlalchemy.orm import Session, sessionmaker
 
@@ -377,7 +378,8 @@ def asyncdb(
 
 
 def _prefetch(node: Any, spec: BackendSpec, isolation: str) -> int:
-    """How many databases to prepare ahead: some, if the next test needs one of the same kind."""
+    """Return how many databases to prepare in advance: some, if the next test needs one of the same
+    kind."""
     from pytest_asyncdb._config.markers import read_markers
 
     item, run = state_of(node).next, node.config.stash[RUN]

@@ -26,7 +26,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     pluginmanager.add_hookspecs(hookspecs)
     pluginmanager.register(Progress(), PROGRESS)
     pluginmanager.register(_First(), "asyncdb-first")
-    # For "pytest_plugins" pytest would read the entry points of all packages once more.
+    # With "pytest_plugins" pytest would read the entry points of all packages once more.
     pluginmanager.register(fixtures, fixtures.__name__)
 
 
@@ -68,7 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
-    """The doctor takes the place of a run, as pytest's own ``--version`` does."""
+    """Run the doctor instead of the tests, as pytest's own ``--version`` does."""
     if not config.getoption("asyncdb_doctor"):
         return None
     from pytest_asyncdb._run.pytest_internals import configure
@@ -127,7 +127,7 @@ def pytest_collection_modifyitems(
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Watch engines for a project that has database tests."""
+    """Watch engines if the project has database tests."""
     names = (getattr(item, "fixturenames", ()) for item in session.items)
     if any(collection.BACKEND in one for one in names):
         session.config.stash[RUN].redirector.active = True
@@ -149,18 +149,19 @@ def pytest_runtestloop(session: pytest.Session) -> None:
 def pytest_runtest_protocol(
     item: pytest.Item, nextitem: pytest.Item | None
 ) -> Generator[None, object, object]:
-    """Remember the next test, whose database may be prepared meanwhile; refuse the application's
-    engines until the test's database is open; wait for the server.
+    """Remember the next test, refuse the application's engines, and wait for the server.
 
-    A limit for the time of a test, such as pytest-timeout's, begins inside of this. A child that
-    is forked for the test could not wait.
+    The next test's database may be prepared meanwhile. The engines are refused until the test's
+    database is open. A limit for the time of a test, such as pytest-timeout's, begins inside of
+    this hook, so the wait does not count. It happens here also because a child that is forked for
+    the test could not wait.
     """
     state_of(item).next = nextitem
     item.config.stash[ITEM] = item
     if (run := item.config.stash[RUN]).watches:
         run.redirector.run_test(item.nodeid)
     if not item.config.option.setupplan and (spec := unparametrised.backend_of(item)):
-        with contextlib.suppress(Exception):  # the fixture gets it, too
+        with contextlib.suppress(Exception):  # the fixture raises the error, too
             run.server(spec)
     return (yield)
 
@@ -174,7 +175,7 @@ def pytest_fixture_setup(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Forget the backend of the test before."""
+    """Forget the backend of the previous test."""
     unparametrised.renew(item)
 
 
@@ -203,7 +204,8 @@ def pytest_runtest_makereport(
 def pytest_terminal_summary(
     terminalreporter: Any, config: pytest.Config
 ) -> Generator[None, object, object]:
-    """Before pytest prints the failures, and after its short summary."""
+    """Show equal failures once, before pytest prints them, and add a line after its short
+    summary."""
     for failures in filter(None, map(terminalreporter.stats.get, ("error", "failed"))):
         from pytest_asyncdb.reports.item_report import BRIEF
         from pytest_asyncdb.reports.repeated import show_once
@@ -217,22 +219,25 @@ def pytest_terminal_summary(
 
 
 class _First:
-    """Before what other plugins configure."""
+    """Runs before other plugins are configured."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self) -> None:
-        """pytest-asyncio warns if its ini option is unset, on the first lines of every run, or
-        ends the run if warnings are errors. The doctor says it instead."""
+        """Silence pytest-asyncio's warning that its ini option is unset.
+
+        It would be in the first lines of every run, or end the run if warnings are errors. The
+        doctor reports it instead.
+        """
         message = 'The configuration option "asyncio_default_fixture_loop_scope" is unset'
         warnings.filterwarnings("ignore", message, pytest.PytestDeprecationWarning)
 
 
 class _Notes:
-    """Between the failures and pytest's short summary."""
+    """Writes between the failures and pytest's short summary."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        #: The tests that have begun and not ended, in xdist's workers, too.
+        #: The tests that have begun and not ended, including those in xdist's workers.
         self._running: dict[str, None] = {}
         self._interruption: list[str] = []
 
@@ -270,7 +275,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def _end_on_sigterm(config: pytest.Config) -> None:
     """End the run on SIGTERM as on Ctrl-C, so that servers and databases are removed.
 
-    Not if the program or another plugin handles the signal.
+    This does nothing if the program or another plugin handles the signal.
     """
 
     def interrupt(number: int, frame: object) -> None:

@@ -7,8 +7,8 @@
         pass
 
 Run it with ``pytest --asyncdb=BACKEND``, once for each driver and provider. It needs no plugin for
-async tests. Each promise is checked twice in every strategy: at first each test finds the
-template's state, then it changes what it can. If a DBMS cannot keep a promise, leave that test out:
+async tests. Each test runs twice in every strategy. It first checks that it finds the template's
+state, then it changes what it can. If a DBMS cannot keep a promise, leave that test out:
 ``test_streams = None``.
 """
 
@@ -39,7 +39,7 @@ ROWS = sa.Table(
     sa.Column("name", sa.String(40), nullable=False, unique=True),
     sa.Column("number", sa.Integer, nullable=False, server_default="5"),
 )
-#: A table below the other, with names that must be quoted.
+#: A table that refers to the other one, with names that must be quoted.
 ODD = sa.Table(
     'the "odd" %s',
     METADATA,
@@ -50,12 +50,12 @@ ODD = sa.Table(
 NUMBERS = sa.Table(
     "contract_numbers", METADATA, sa.Column("id", sa.Integer, primary_key=True, autoincrement=False)
 )
-#: The schema of an application that has changed.
+#: The schema of an application after a change.
 CHANGED = sa.MetaData()
 sa.Table(ROWS.name, CHANGED, sa.Column("changed", sa.Integer))
 SEEDED = ["it's", "50 %", '"ä"']
 COUNT = 30
-#: Seconds for what must not hang.
+#: Seconds after which a statement counts as hanging.
 PATIENCE = 15.0
 
 Case = Callable[[Any, Asyncdb, str], Awaitable[None]]
@@ -71,7 +71,7 @@ async def seed(session: AsyncSession) -> dict[str, int]:
 
 
 def case(test: Case) -> Callable[..., None]:
-    """A test in every strategy, twice, on a new event loop."""
+    """Make a test run in every strategy, twice, on a new event loop."""
 
     @pytest.mark.parametrize("time", ["first", "again"])
     @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def case(test: Case) -> Callable[..., None]:
 
 
 async def check_clean(asyncdb: Asyncdb) -> None:
-    """The database is that of the template."""
+    """Check that the database equals its template."""
     async with asyncdb.sessionmaker() as session:
         connection = await session.connection()
         tables = await connection.run_sync(lambda sync: sa.inspect(sync).get_table_names())
@@ -106,7 +106,7 @@ async def check_clean(asyncdb: Asyncdb) -> None:
 
 
 def product(factors: int) -> Any:
-    """Many rows: the numbers, joined with themselves."""
+    """Return the numbers joined with themselves, which are many rows."""
     joined: Any = (first := NUMBERS.alias("n1"))
     for number in range(2, factors + 1):
         other = NUMBERS.alias(f"n{number}")
@@ -126,8 +126,8 @@ async def add(session: Any, *new: str) -> None:
 class BackendContract:
     """The promises of a backend, a driver or a server provider; see the module."""
 
-    #: A statement that creates the table ``contract_left``, which ends with its session; None:
-    #: there are no such tables.
+    #: A statement that creates the table ``contract_left``, which ends with its session; None: the
+    #: DBMS has no such tables.
     temporary_table: ClassVar[str | None] = "CREATE TEMPORARY TABLE contract_left (id INTEGER)"
 
     @pytest.fixture
@@ -144,7 +144,7 @@ class BackendContract:
 
     @case
     async def test_commits(self, asyncdb: Asyncdb, strategy: str) -> None:
-        """Rows that were committed, changed, deleted or rolled back are as before."""
+        """Rows are restored after they were committed, changed, deleted or rolled back."""
         sys.stdout.write(f"database: {asyncdb.engine.url.database}\n")
         async with asyncdb.sessionmaker() as session:
             await add(session, "new")
@@ -161,7 +161,7 @@ class BackendContract:
 
     @case
     async def test_definitions(self, asyncdb: Asyncdb, strategy: str) -> None:
-        """Tables that were created and dropped are as before."""
+        """Tables are restored after they were created and dropped."""
         if strategy == "rollback" and not asyncdb.backend.capabilities.transactional_ddl:
             pytest.skip("DDL commits on this backend")
         more = sa.Table(
@@ -176,7 +176,7 @@ class BackendContract:
 
     @case
     async def test_sessions_end_clean(self, asyncdb: Asyncdb, strategy: str) -> None:
-        """What belongs to a session, such as a temporary table, does not stay."""
+        """Objects that belong to a session, such as a temporary table, do not stay."""
         if self.temporary_table is not None:
             async with asyncdb.engine.begin() as connection:
                 await connection.exec_driver_sql(self.temporary_table)
@@ -184,7 +184,7 @@ class BackendContract:
 
     @case
     async def test_two_sessions(self, asyncdb: Asyncdb, strategy: str) -> None:
-        """Each sees what the other has committed; real connections see nothing else."""
+        """Each session sees what the other has committed. Real connections see nothing else."""
         several = asyncdb.backend.capabilities.several_connections
         async with asyncdb.sessionmaker() as one, asyncdb.sessionmaker() as two:
             await add(one, "new")
@@ -199,7 +199,7 @@ class BackendContract:
 
     @case
     async def test_savepoints(self, asyncdb: Asyncdb, strategy: str) -> None:
-        """They nest; the rollback of one undoes its own work only."""
+        """Savepoints nest. The rollback of one undoes its own work only."""
         async with asyncdb.sessionmaker() as session:
             await add(session, "a")
             async with session.begin_nested():
@@ -217,7 +217,7 @@ class BackendContract:
 
     @case
     async def test_errors(self, asyncdb: Asyncdb, strategy: str) -> None:
-        """Constraints are those of the schema; after an error work goes on."""
+        """Constraints are those of the schema. After an error the work goes on."""
         async with asyncdb.sessionmaker() as session:
             await add(session, "a")
             with pytest.raises(IntegrityError):
@@ -233,7 +233,8 @@ class BackendContract:
 
     @case
     async def test_cancellation(self, asyncdb: Asyncdb, strategy: str) -> None:
-        """A statement ends on the server when its task is cancelled; others follow."""
+        """A statement ends on the server when its task is cancelled. Other statements can
+        follow."""
         slow: Any = sa.select(sa.func.sum(sa.literal_column("n1.id + n9.id"))).select_from(
             product(9)
         )
@@ -248,7 +249,7 @@ class BackendContract:
 
     @case
     async def test_streams(self, asyncdb: Asyncdb, strategy: str) -> None:
-        """All rows arrive, also if another session runs a statement meanwhile."""
+        """All rows arrive, even if another session runs a statement meanwhile."""
         query: Any = sa.select(sa.literal_column("n1.id")).select_from(product(2))
         async with asyncdb.engine.connect() as connection, asyncdb.sessionmaker() as session:
             rows = 0
@@ -260,7 +261,7 @@ class BackendContract:
 
     @case
     async def test_locks(self, asyncdb: Asyncdb, strategy: str) -> None:
-        """The wait for a lock ends, with an error that the backend knows."""
+        """The wait for a lock ends with an error that the backend knows."""
         if strategy == "rollback" or not asyncdb.backend.capabilities.several_connections:
             pytest.skip("there is one connection")
         statement = sa.update(ROWS).where(ROWS.c.name == SEEDED[0]).values(number=6)
@@ -273,7 +274,7 @@ class BackendContract:
 
     @case
     async def test_checkpoints_and_changes(self, asyncdb: Asyncdb, strategy: str) -> None:
-        """A checkpoint undoes what was committed; ``changes()`` names what is left."""
+        """A checkpoint undoes what was committed. ``changes()`` reports what is left."""
         for _ in range(2):
             async with asyncdb.checkpoint(), asyncdb.sessionmaker() as session:
                 await add(session, "undone")
@@ -286,7 +287,7 @@ class BackendContract:
 
     @case
     async def test_sync_code(self, asyncdb: Asyncdb, strategy: str) -> None:
-        """It shares the database with async code, also in a thread."""
+        """Sync code shares the database with async code, also in a thread."""
 
         def work() -> None:
             with asyncdb.sync_engine.begin() as connection:
@@ -299,7 +300,7 @@ class BackendContract:
     @pytest.mark.asyncdb(reset_sequences=True)
     @case
     async def test_ids(self, asyncdb: Asyncdb, strategy: str) -> None:
-        """They start again where those of the seed have ended."""
+        """Ids start again where those of the seed have ended."""
         async with asyncdb.sessionmaker() as session:
             await add(session, "new")
             await session.commit()
@@ -308,7 +309,8 @@ class BackendContract:
 
     @pytest.mark.asyncdb(schema=False, isolation="copy")
     def test_an_empty_database(self, asyncdb: Asyncdb) -> None:
-        """Without a schema it has no tables. The server has a version, the client a command."""
+        """A database without a schema has no tables. The server has a version, the client a
+        command."""
         assert sa.inspect(asyncdb.sync_engine).get_table_names() == []
         assert re.match(r"\d", asyncdb.backend.version)
         run, spec = asyncdb._run, asyncdb.backend.spec
@@ -323,7 +325,7 @@ class BackendContract:
     def test_another_schema(
         self, asyncdb: Asyncdb, asyncdb_metadata: sa.MetaData, asyncdb_seed: None
     ) -> None:
-        """It has its own template, whichever tests came before."""
+        """Another schema has its own template, whichever tests came before."""
         (column,) = sa.inspect(asyncdb.sync_engine).get_columns(ROWS.name)
         assert column["name"] == "changed"
 

@@ -1,5 +1,7 @@
-"""Values that every run needs to read its options. Extensions import them from ``abc``, which a
-run without database tests does not load."""
+"""Values that every run needs to read its options.
+
+Extensions import them from ``abc``. A run without database tests does not load that module.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,7 @@ class BackendSpec(NamedTuple):
 
     @property
     def id(self) -> str:
-        """The spec as it stands in test ids: without characters that need quoting."""
+        """The spec as it stands in test ids, without characters that need quoting."""
         return self.written.replace("+", "-").replace("@", "-")
 
     def __str__(self) -> str:
@@ -52,5 +54,5 @@ class BackendSpec(NamedTuple):
 
 
 def is_tagged(image: str) -> bool:
-    """Does the name of an image say which version it is, by a tag or a digest?"""
+    """Return whether the name of an image says its version, by a tag or a digest."""
     return any(mark in image.rpartition("/")[2] for mark in ":@")

@@ -1,4 +1,4 @@
-"""Lines of the ini file, of whichever type its format gives them: text, list or boolean."""
+"""Reads lines of the ini file. Its format gives them different types: text, list or boolean."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from pytest_asyncdb._system.messages import near_miss
 
 
 def read_line(config: pytest.Config, name: str) -> str:
-    """The line *name* as text, the values of a list on lines of their own; empty: there is none."""
+    """Return the line *name* as text; empty if there is none. Values of a list are on separate
+    lines."""
     try:
         value = config.getini(name)
-    except (TypeError, pytest.UsageError):  # text for a list, or a boolean: TOML has types
+    except (TypeError, pytest.UsageError):  # TOML has types: not a list, or a boolean
         value = _lines(config)[name]
     return ("\n".join(map(str, value)) if isinstance(value, list) else str(value)).strip()
 
 
 def ini_name(config: pytest.Config) -> str:
-    """The name of the ini file, for errors."""
+    """Return the name of the ini file, for errors."""
     return config.inipath.name if config.inipath is not None else "-o"
 
 
@@ -31,7 +32,7 @@ def refuse_unknown_lines(config: pytest.Config) -> None:
     """Refuse a line that begins with the plugin's prefix and that no plugin has registered.
 
     Raises:
-        ConfigError: There is one.
+        ConfigError: There is such a line.
     """
     known = [option.ini for option in OPTIONS if option.ini]
     for name in (name for name in _lines(config) if name.startswith("asyncdb")):
@@ -49,7 +50,7 @@ def refuse_unknown_lines(config: pytest.Config) -> None:
 
 
 def _lines(config: pytest.Config) -> Mapping[str, Any]:
-    """All lines as they were read; pytest has no other public name for them."""
+    """Return all lines as they were read. pytest has no other public name for them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return dict(config.inicfg)

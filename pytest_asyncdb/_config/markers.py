@@ -1,8 +1,8 @@
 """The marker ``asyncdb``: checks its arguments, merges markers, and selects backends.
 
-``@pytest.mark.asyncdb(*backends, exclude=…, isolation=…, requires=…, schema=…,
-reset_sequences=…, reason=…)`` on a function, class, module or parameter; for each argument, the
-closest marker wins.
+``@pytest.mark.asyncdb(*backends, exclude=…, isolation=…, requires=…, schema=…, reset_sequences=…,
+reason=…)`` is for a function, class, module or parameter. For each argument, the closest marker has
+precedence.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class MarkerOptions:
     reason: str = ""
 
     def allows(self, spec: BackendSpec, registry: Registry) -> bool:
-        """May the test run on *spec*?"""
+        """Return whether the test may run on *spec*."""
         capabilities = registry.backend(spec.backend).capabilities
         return (
             (not self.backends or any(matches(one, spec, registry) for one in self.backends))
@@ -56,7 +56,7 @@ class MarkerOptions:
         )
 
     def why_not(self, specs: Sequence[BackendSpec]) -> str:
-        """The reason of a skip: what the marker says, and the run's backends."""
+        """Return the reason of a skip: what the marker says, and the run's backends."""
         sets = {"only": self.backends, "not": self.exclude, "requires": self.requires}
         parts = [f"{word} {', '.join(map(str, them))}" for word, them in sets.items() if them]
         run = ", ".join(map(str, specs))
@@ -68,12 +68,13 @@ def read_markers(item: pytest.Item, registry: Registry) -> MarkerOptions:
     """Merge the markers of a test.
 
     Raises:
-        MarkerError: An unknown word or key.
+        MarkerError: A word or key is unknown.
     """
     path, line, name = item.location
     where = f"@pytest.mark.asyncdb of {name} at {path}:{(line or 0) + 1}"
     merged: dict[str, Any] = {}
-    # The closest first; pytest puts those of a parameter behind those of its function.
+    # The closest marker comes first. pytest puts the markers of a parameter behind those of its
+    # function.
     of_parameter = getattr(getattr(item, "callspec", None), "marks", ())
     for mark in (
         *(mark for mark in of_parameter if mark.name == "asyncdb"),

@@ -1,5 +1,7 @@
-"""The table of options: pytest's options, ``--help`` and the reading of values are made from
-it, and docs/reference.md is compared with it. Nothing here imports SQLAlchemy.
+"""The table of options.
+
+pytest's options, ``--help`` and the reading of values are made from it, and docs/reference.md is
+compared with it. This module does not import SQLAlchemy.
 """
 
 from __future__ import annotations
@@ -21,9 +23,9 @@ class Option(NamedTuple):
 
     Args:
         places: Where it may be given: ``flag``, ``env``, ``ini``.
-        metavar: Its value in ``--help``; None: a switch.
+        metavar: The word for its value in ``--help``; None: it is a switch.
         choices: The allowed values of a setting that has one value; empty: checked elsewhere.
-        repeated: The flag may be repeated.
+        repeated: True if the flag may be repeated.
     """
 
     name: str

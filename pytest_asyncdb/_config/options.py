@@ -1,7 +1,8 @@
-"""Command line, environment and ini file, in this order, to ``Settings``.
+"""Reads ``Settings`` from command line, environment and ini file; the first that has a value
+counts.
 
-Every value knows its source, for errors. The options themselves are in ``option_table``.
-Nothing here imports SQLAlchemy.
+Every value knows its source, for errors. The options themselves are in ``option_table``. This
+module does not import SQLAlchemy.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pytest_asyncdb._config.urls import check_host, parse_url
 from pytest_asyncdb._system.import_string import split_name
 from pytest_asyncdb.values import BackendSpec, Sourced
 
-#: The words that pytest's own ini options take.
+#: The words that pytest's own ini options take for yes and no.
 _YES = ("true", "yes", "on", "1")
 _NO = ("false", "no", "off", "0")
 
@@ -34,15 +35,15 @@ class Settings(NamedTuple):
     """The run's settings, checked, each with its source."""
 
     specs: tuple[BackendSpec, ...]
-    #: By the name of a database: its backend, if it is not that of the test.
+    #: By the name of a database: its backend, if it is not the test's.
     databases: Mapping[str, BackendSpec]
-    #: By backend, or backend and version: ``postgres``, ``postgres@16``.
+    #: By backend, or by backend and version: ``postgres``, ``postgres@16``.
     urls: Mapping[str, Sourced[str]]
     #: Provider by backend; the key ``*`` is for all others.
     providers: Mapping[str, Sourced[str]]
-    #: Images by backend, or backend and version, as the user wants them.
+    #: Images that the user wants, by backend, or by backend and version.
     images: Mapping[str, Sourced[str]]
-    #: Settings by name of the servers that the run starts, by backend.
+    #: By backend: settings, by name, of the servers that the run starts.
     server_settings: Mapping[str, Sourced[Mapping[str, str]]]
     #: Extensions that each database has (PostgreSQL).
     extensions: tuple[str, ...]
@@ -50,49 +51,50 @@ class Settings(NamedTuple):
     isolation: Sourced[str]
     missing: Sourced[str]
     reuse: bool
-    #: Keep the databases of failed tests?
+    #: True if the databases of failed tests are kept.
     keep: bool
     metadata: Sourced[str]
-    #: The absolute paths of Alembic's configurations, by database; None: of the first.
+    #: By database: the absolute path of Alembic's configuration. None stands for the first
+    #: database.
     migrations: Sourced[Mapping[str | None, Path]]
     #: The files that ``asyncdb_inputs`` names.
     inputs: tuple[Path, ...]
-    #: The SQL files that ``asyncdb_seed`` names, in the same way.
+    #: By database: the SQL files that ``asyncdb_seed`` names. None stands for the first database.
     seed: Mapping[str | None, tuple[Path, ...]]
     app_engines: Sourced[str]
     #: What happens when an engine connects to another database than the test's.
     other_engines: Sourced[str]
-    #: Run the doctor instead of the tests?
+    #: True if the doctor runs instead of the tests.
     doctor: bool
     #: The file for the outcomes of tests; empty: none.
     report: Sourced[str]
-    #: Show all times at the end?
+    #: True if all times are shown at the end.
     stats: bool
     #: Which statements the report of a failed test shows: ``no``, ``short`` or ``all``.
     sql: Sourced[str]
 
     @property
     def all_specs(self) -> tuple[BackendSpec, ...]:
-        """Those of the tests, and of databases that have another one."""
+        """The backends of the tests, and those of databases that have another one."""
         words = [str(spec) for spec in self.specs]
         others = {str(spec): spec for spec in self.databases.values()}
         return (*self.specs, *(spec for word, spec in others.items() if word not in words))
 
     @property
     def compares(self) -> bool:
-        """Are the outcomes of tests collected?"""
+        """Whether the outcomes of tests are collected."""
         return len(self.specs) > 1 or bool(self.report.value)
 
     def provider(self, backend: str) -> Sourced[str]:
-        """The provider that the user wants for *backend*: a name, or ``auto``."""
+        """Return the provider that the user wants for *backend*: a name, or ``auto``."""
         return self.providers.get(backend, self.providers["*"])
 
     def url(self, spec: BackendSpec) -> Sourced[str] | None:
-        """The URL that the user gave for *spec*: for its version, else for its backend."""
+        """Return the URL that the user gave for *spec*: for its version, else for its backend."""
         return self.urls.get(specs.versioned(spec), self.urls.get(spec.backend))
 
     def image(self, spec: BackendSpec) -> Sourced[str] | None:
-        """The image that the user gave for *spec*: for its version, else for its backend."""
+        """Return the image that the user gave for *spec*: for its version, else for its backend."""
         return self.images.get(specs.versioned(spec), self.images.get(spec.backend))
 
 
@@ -161,7 +163,7 @@ def _warn_of_variables(config: pytest.Config, registry: Registry) -> None:
 
 
 def _read(config: pytest.Config, option: Option) -> Sourced[str]:
-    """The value of a setting with its source: command line, environment, ini, default."""
+    """Return the value of a setting with its source: command line, environment, ini, default."""
     value = Sourced(option.default, "default")
     if option.flag and (given := config.getoption(f"asyncdb_{option.name}")) is not None:
         source = option.flag if given is True else f"{option.flag}={given}"
@@ -193,7 +195,8 @@ def _providers(written: Sourced[str], registry: Registry) -> dict[str, Sourced[s
 
 
 def _files(config: pytest.Config, written: Sourced[str]) -> dict[str | None, tuple[Path, ...]]:
-    """The files that match each database's patterns; of one pattern in the order of their names."""
+    """Return the files that match each database's patterns; those of one pattern in the order of
+    names."""
     found: dict[str | None, tuple[Path, ...]] = {}
     for word in written.value.replace(",", " ").split():
         name, pattern = split_name(word)
@@ -211,7 +214,7 @@ def _files(config: pytest.Config, written: Sourced[str]) -> dict[str | None, tup
 
 
 def _migrations(config: pytest.Config, written: Sourced[str]) -> Sourced[Mapping[str | None, Path]]:
-    """The paths of Alembic's configurations, which are relative to the ini file's folder."""
+    """Return the paths of Alembic's configurations, which are relative to the ini file's folder."""
     folder = config.inipath.parent if config.inipath is not None else config.rootpath
     found: dict[str | None, Path] = {}
     for name, word in map(split_name, specs.split_words(written.value)):
@@ -226,7 +229,7 @@ def _migrations(config: pytest.Config, written: Sourced[str]) -> Sourced[Mapping
 
 
 def _urls(config: pytest.Config, registry: Registry) -> Iterator[tuple[str, Sourced[str]]]:
-    """The URLs that the user gave, by backend; the command line overrides the environment."""
+    """Yield the URLs that the user gave, by backend. The command line overrides the environment."""
     for line in read_line(config, "asyncdb_urls").split():
         yield parse_url(line, f"asyncdb_urls in {ini_name(config)}", "", registry)
     for name in registry.backends:
@@ -243,7 +246,7 @@ def _urls(config: pytest.Config, registry: Registry) -> Iterator[tuple[str, Sour
 def _check_contradictions(settings: Settings) -> None:
     """Refuse options of the command line that contradict each other.
 
-    A URL in the environment or the ini file may be for a backend of other runs.
+    A URL in the environment or the ini file is not refused: it may be for a backend of other runs.
     """
     words = ",".join(map(str, settings.specs))
     for key in (key for key, url in settings.urls.items() if url.source == "--asyncdb-url"):

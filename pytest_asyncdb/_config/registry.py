@@ -1,4 +1,4 @@
-"""The names of backends, drivers, server providers and strategies; classes are imported on use.
+"""The names of backends, drivers, server providers and strategies. Classes are imported on use.
 
 Third parties add names in the hook ``pytest_asyncdb_register``.
 """
@@ -29,7 +29,7 @@ class Registry:
             "mysql": "pytest_asyncdb.backends.mysql:MySQL",
             "mariadb": "pytest_asyncdb.backends.mysql:MariaDB",
         }
-        #: The same, in the order in which ``auto`` tries them.
+        #: ``module:Class`` by name, in the order in which ``auto`` tries them.
         self.providers = {
             "memory": "pytest_asyncdb.servers.memory:MemoryProvider",
             "url": "pytest_asyncdb.servers.url:UrlProvider",
@@ -54,7 +54,7 @@ class Registry:
         self.backends[name] = target
 
     def add_provider(self, name: str, target: str) -> None:
-        """Add a server provider; ``auto`` tries it after the others.
+        """Add a server provider. ``auto`` tries it after the others.
 
         Args:
             name: The word for ``--asyncdb-server``.
@@ -63,29 +63,37 @@ class Registry:
         self.providers[name] = target
 
     def name_of(self, word: str) -> str:
-        """The name of the backend with that name, which is not loaded, or alias; KeyError if there
-        is none."""
+        """Return the name of the backend with that name or alias. A backend is loaded only for
+        aliases.
+
+        Raises:
+            KeyError: There is no such backend.
+        """
         if word in self.backends:
             return word
         return {one: name for name in self.backends for one in self.backend(name).aliases}[word]
 
     def backend(self, word: str) -> abc.Backend:
-        """The backend with that name or alias; KeyError if there is none."""
+        """Return the backend with that name or alias.
+
+        Raises:
+            KeyError: There is no such backend.
+        """
         return self._load(self.backends[self.name_of(word)])  # type: ignore[no-any-return]
 
     def provider(self, name: str) -> abc.ServerProvider:
-        """The server provider called *name*."""
+        """Return the server provider called *name*."""
         return self._load(self.providers[name])  # type: ignore[no-any-return]
 
     def isolation(self, name: str) -> type[abc.Isolation]:
-        """The isolation strategy called *name*."""
+        """Return the isolation strategy called *name*."""
         return _object(self._isolations[name])  # type: ignore[no-any-return]
 
     def driver(self, spec: BackendSpec, preferred: str | None = None) -> abc.Driver:
-        """The driver that *spec* names, else *preferred*, else the first installed one.
+        """Return the driver that *spec* names, else *preferred*, else the first installed one.
 
         Raises:
-            DriverMissing: It, or every driver of the backend, is not installed.
+            DriverMissing: That driver, or every driver of the backend, is not installed.
         """
         backend = self.backend(spec.backend)
         wanted = spec.driver or preferred

@@ -1,4 +1,4 @@
-"""Images and settings of the servers that the run starts, by backend: how they are written."""
+"""Parses the images and settings of the servers that the run starts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._config.specs import parse_spec, split_words, versioned
 from pytest_asyncdb.values import BackendSpec, Sourced, is_tagged
 
-#: A comma after which the next setting begins, rather than one within a value.
+#: A comma after which the next setting begins. Other commas are part of a value.
 _NEXT = r",\s*(?=[\w.-]+\s*=)"
 
 
@@ -20,10 +20,10 @@ def parse_images(
     """Parse ``[BACKEND[@VERSION]=]IMAGE``, separated by commas.
 
     Returns:
-        The image by backend, or backend and version.
+        The image by backend, or by backend and version.
 
     Raises:
-        ConfigError: The backend is unknown, has no image, or is not said.
+        ConfigError: The backend is unknown, has no image, or is not named.
     """
     images: dict[str, Sourced[str]] = {}
     source = written.source
@@ -50,7 +50,7 @@ def parse_images(
 
 
 def _only(word: str, source: str, specs: Sequence[BackendSpec], registry: Registry) -> BackendSpec:
-    """The only backend of the run that runs in a container."""
+    """Return the only backend of the run that runs in a container."""
     names = {spec.backend for spec in specs if registry.backend(spec.backend).container}
     if len(names) != 1:
         seen = f"The run's backends: {', '.join(map(str, specs))} ({specs[0].source})."
@@ -64,10 +64,10 @@ def _only(word: str, source: str, specs: Sequence[BackendSpec], registry: Regist
 def parse_server_settings(
     written: Sourced[str], registry: Registry
 ) -> dict[str, Sourced[Mapping[str, str]]]:
-    """Parse ``BACKEND: NAME=VALUE, NAME=VALUE; BACKEND: …``; lines separate as ``;`` does.
+    """Parse ``BACKEND: NAME=VALUE, NAME=VALUE; BACKEND: …``. A line break separates like ``;``.
 
     Raises:
-        ConfigError: The backend is unknown, or something is no setting.
+        ConfigError: The backend is unknown, or something is not a setting.
     """
     found: dict[str, dict[str, str]] = {}
     for part in filter(None, map(str.strip, re.split(r"[;\n]", written.value))):

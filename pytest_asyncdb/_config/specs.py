@@ -14,11 +14,11 @@ from pytest_asyncdb.values import BackendSpec, Sourced
 def unknown_word(
     what: str, word: str, source: str, allowed: Sequence[str], hint: str = ""
 ) -> errors.ConfigError:
-    """An unknown word in an option or a marker.
+    """Return the error for an unknown word in an option or a marker.
 
     Args:
         what: What the word should have been, such as ``backend``.
-        hint: The remedy, if it is not one of the known words.
+        hint: The remedy, if it is not to use a known word.
     """
     return errors.ConfigError(
         f"unknown {what} {word!r}{near_miss(word, allowed)} ({source})",
@@ -28,12 +28,12 @@ def unknown_word(
 
 
 def split_words(text: str) -> list[str]:
-    """The words of a value, separated by commas or lines."""
+    """Return the words of a value, separated by commas or lines."""
     return [word for part in re.split(r"[,\n]", text) if (word := part.strip())]
 
 
 def versioned(spec: BackendSpec) -> str:
-    """The key of what the user gives for a backend, or for one version of it."""
+    """Return the key of a value that the user gives for a backend, or for one version of it."""
     return spec.backend + (f"@{spec.version}" if spec.version else "")
 
 
@@ -99,7 +99,7 @@ def parse_databases(written: Sourced[str], registry: Registry) -> dict[str, Back
 
 
 def matches(wanted: BackendSpec, spec: BackendSpec, registry: Registry) -> bool:
-    """Is *spec* of the backend, driver and version that *wanted* names?"""
+    """Return whether *spec* has the backend, driver and version that *wanted* names."""
     return (
         wanted.backend == spec.backend
         and wanted.version in (None, spec.version)

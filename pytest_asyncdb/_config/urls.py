@@ -1,9 +1,9 @@
 """URLs of running servers: the backend that each is for, and the hosts that it leads to.
 
-The plugin creates and drops databases, so it uses a server by URL only if that is on this
-machine, has a name without a dot (a service of CI or Docker), or is allowed by the user.
-Only the text is read: no name is resolved, nothing is connected to. SQLAlchemy is not imported:
-a run without database tests must not pay for that.
+The plugin creates and drops databases. So it uses a server by URL only if the server is on this
+machine, has a name without a dot (a service of CI or Docker), or is allowed by the user. Only the
+text is read: no name is resolved, nothing is connected to. SQLAlchemy is not imported, because a
+run without database tests must not pay for that.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._config.specs import parse_spec, unknown_word, versioned
 from pytest_asyncdb.values import Sourced
 
-#: Parameters of a URL that name something that leads to a host.
+#: Parameters of a URL that lead to a host indirectly.
 _INDIRECT_KEYS = ("service", "servicefile", "dsn", "read_default_file")
 
 
 def parse_url(word: str, source: str, name: str, registry: Registry) -> tuple[str, Sourced[str]]:
-    """Check ``[BACKEND[@VERSION]=]URL``. Returns the backend, or backend and version, and the URL.
+    """Check ``[BACKEND[@VERSION]=]URL``. Return the backend, or backend and version, and the URL.
 
     Args:
         source: Where the word was written; the word itself is never shown.
         name: The backend, if the source says it; else empty.
 
     Raises:
-        ConfigError: It is not a URL, its dialect or driver is unknown or not async, or its
-            password has a character that must be percent-encoded.
+        ConfigError: It is not a URL, its dialect or driver is unknown or not async, or its password
+            has a character that must be percent-encoded.
     """
     match = re.match(r"(?:(\w+(?:@[\w.-]+)?)=)?((\w+)(?:\+(\w+))?://(.*))", word.strip(), re.DOTALL)
     if match is None:
@@ -103,10 +103,10 @@ def check_host(url: Sourced[str], allowed: str, flag: str = "--asyncdb-allow-hos
 
 
 def hosts_of(url: str) -> list[str]:
-    """Every host name, address and socket that *url* leads to.
+    """Return every host name, address and socket that *url* leads to.
 
-    An indirect name is returned as ``service=name``. An empty list means the driver's default
-    on this machine.
+    An indirect name is returned as ``service=name``. An empty list means the driver's default on
+    this machine.
     """
     scheme, _, rest = url.partition("://")
     authority, _, query = re.split(r"[/?#]", rest, maxsplit=1)[0], *rest.partition("?")[1:]
@@ -125,7 +125,7 @@ def hosts_of(url: str) -> list[str]:
 
 
 def _is_local(host: str) -> bool:
-    """Is *host* a socket or a loopback address of the machine that connects?"""
+    """Return whether *host* is a socket or a loopback address of the machine that connects."""
     if host.startswith(("/", "@")) or re.fullmatch(r"(.*\.)?localhost", host.lower()):
         return True
     try:

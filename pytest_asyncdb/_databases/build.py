@@ -1,4 +1,4 @@
-"""Builds a template: its schema, by ``create_all`` or a migration, and its seed.
+"""Builds a template: its schema, by ``create_all`` or a migration, and its seeds.
 
 Everything runs on the plugin's loop, on an engine without a pool that is disposed of afterwards.
 """
@@ -30,13 +30,14 @@ from pytest_asyncdb.abc import Backend, Driver
 def building_engine(
     url: URL, options: Mapping[str, Any], connect_args: Mapping[str, Any] = {}
 ) -> AsyncEngine:
-    """An engine for building, with the user's options except those of the pool.
+    """Return an engine for building, with the user's options except those of the pool.
 
     Args:
-        connect_args: What the server needs; the user's win.
+        connect_args: Arguments that the server needs. The user's take precedence.
 
     Raises:
-        ConfigError: SQLAlchemy does not accept them, or the backend lacks the isolation level.
+        ConfigError: SQLAlchemy does not accept the options, or the backend lacks the isolation
+            level.
     """
     left = without_pool(options)
     level = left.pop("isolation_level", None)
@@ -44,7 +45,7 @@ def building_engine(
         left["connect_args"] = {**connect_args, **left.get("connect_args", {})}
         engine = build_engine(url, poolclass=NullPool, **left)
         for one in (level, engine.get_execution_options().get("isolation_level")):
-            with contextlib.suppress(NotImplementedError):  # the dialect has no list
+            with contextlib.suppress(NotImplementedError):  # the dialect has no list of levels
                 _check_isolation_level(engine.dialect, one)
         if not isinstance(pool := options.get("poolclass") or NullPool, type):
             raise TypeError(f"poolclass={pool!r} is not a class")
@@ -54,7 +55,7 @@ def building_engine(
 
 
 async def try_options(engine: AsyncEngine) -> None:
-    """Connect once.
+    """Connect once, to check the options.
 
     Raises:
         ConfigError: The driver or the server does not accept the user's ``connect_args``.
@@ -69,15 +70,15 @@ async def try_options(engine: AsyncEngine) -> None:
 def take_scripts(engine: AsyncEngine, driver: Driver) -> None:
     """Let *engine* run texts of several statements, without parameters.
 
-    Some drivers refuse these, some hide the errors of all statements but the first, and some take a
-    percent sign for a parameter.
+    Some drivers refuse such texts, some hide the errors of all statements but the first, and some
+    take a percent sign for a parameter.
     """
 
     def execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
         if parameters or not several_statements(statement):
             return False
         if context.dialect.paramstyle in ("format", "pyformat"):
-            with contextlib.suppress(TypeError, ValueError):  # it has single percent signs
+            with contextlib.suppress(TypeError, ValueError):  # the text has single percent signs
                 statement %= ()
         adapted = context.root_connection.connection.dbapi_connection
         first = adapted.cursor()
@@ -94,8 +95,8 @@ async def build_schema(engine: AsyncEngine, backend: Backend, plan: SchemaPlan) 
     """Build the schema in an empty database.
 
     Raises:
-        MetadataError: There are two tables of one name.
-        SchemaError: With the error of the server or the migration; or a table is not in it.
+        MetadataError: Two tables have the same name.
+        SchemaError: The server or the migration raised an error, or a table is in another database.
     """
     if plan.migrate is None:
         refuse_equal_tables(plan.metadata)
@@ -127,10 +128,10 @@ async def fill(
     """Run the user's seeds, each in its own session and transaction.
 
     Returns:
-        What each of them returned, pickled.
+        What each seed has returned, pickled.
 
     Raises:
-        SchemaError: With the error that a seed raised.
+        SchemaError: A seed raised an error.
     """
     sessions = async_sessionmaker(engine, **{"expire_on_commit": False, **session_options})
     returned = []
@@ -150,7 +151,7 @@ async def fill(
 
 
 async def _migrate(engine: AsyncEngine, migrate: Callable[..., Any]) -> None:
-    """Call the user's function; the names of its parameters say which values it gets."""
+    """Call the user's function. The names of its parameters say which values it gets."""
     names = list(inspect.signature(migrate).parameters)
     unknown = [name for name in names if name not in ("connection", "engine", "url")]
     if unknown:

@@ -1,7 +1,7 @@
-"""The plugin's own connection to one database: every statement commits by itself.
+"""The plugin's own connection to one database. Every statement commits by itself.
 
-For making and dropping databases, and for the restorers of ``isolation="reset"``. Tests
-never get it.
+It serves to create and drop databases, and for the restorers of ``isolation="reset"``. Tests never
+get it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ from sqlalchemy.pool import NullPool
 from pytest_asyncdb._engines.build_engine import OURS, build_engine
 from pytest_asyncdb.abc import Backend, Driver, Rows, Server, Sql
 
-#: Seconds in which a connection must close, if the server does not answer any more.
+#: Seconds within which a connection must close if the server does not answer any more.
 _CLOSE = 5.0
 
 
 class AutocommitConnection(Sql, contextlib.AbstractAsyncContextManager["AutocommitConnection"]):
-    """Opens at its first statement and stays open until it is closed. Belongs to one event loop.
+    """A connection that opens at its first statement and stays open until it is closed.
+
+    It belongs to one event loop.
 
     Args:
         url: The database.
         driver: The driver that the URL names.
-        connect_args: SQLAlchemy's.
+        connect_args: SQLAlchemy's ``connect_args``.
     """
 
     def __init__(self, url: URL, driver: Driver, connect_args: Mapping[str, Any] = {}) -> None:
@@ -52,12 +54,12 @@ class AutocommitConnection(Sql, contextlib.AbstractAsyncContextManager["Autocomm
         self._settings = statements
 
     def beside(self, database: str) -> AutocommitConnection:
-        """A connection to another database of the same server."""
+        """Return a connection to another database of the same server."""
         url = self._url.set(database=database)
         return AutocommitConnection(url, self._driver, self._connect_args)
 
     async def close(self) -> None:
-        """May be called twice; the next statement opens a new connection."""
+        """Close the connection. May be called twice; the next statement opens a new connection."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(Exception):  # the server may have closed it
@@ -89,6 +91,6 @@ class AutocommitConnection(Sql, contextlib.AbstractAsyncContextManager["Autocomm
 
 
 def maintenance(server: Server, backend: Backend, driver: Driver) -> AutocommitConnection:
-    """A connection to the maintenance database of *server*."""
+    """Return a connection to the maintenance database of *server*."""
     url = backend.url(server, driver.name, None)
     return AutocommitConnection(url, driver, driver.connect_args(server))

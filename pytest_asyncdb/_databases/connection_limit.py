@@ -1,7 +1,7 @@
-"""How many connections a server has left for the run, and what each worker may keep open.
+"""The number of connections that a server has left for the run, and that a worker may keep open.
 
-Checked once per worker, before its first database is made. Nothing is counted afterwards:
-a test that opens more connections than the server allows gets the server's own error.
+This is checked once per worker, before its first database is created. Nothing is counted
+afterwards: a test that opens more connections than the server allows gets the server's own error.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from pytest_asyncdb import errors
 from pytest_asyncdb._databases.connection import maintenance
 from pytest_asyncdb.abc import Backend, Driver, Server
 
-#: What a worker needs at least: a connection for the test, one that makes databases, and one
-#: that puts a database back or makes copies in advance.
+#: The smallest number of connections for a worker: one for the test, one that creates databases,
+#: and one that restores a database or makes copies in advance.
 MINIMUM = 3
-#: The most idle connections that a strategy keeps, however large the server is.
+#: The largest number of idle connections that a strategy keeps, however large the server is.
 MOST_IDLE = 5
-#: Strategies of one worker that may keep idle connections at the same time.
+#: Number of strategies of one worker that may keep idle connections at the same time.
 _STRATEGIES = 3
 
 
 async def free_connections(server: Server, backend: Backend, driver: Driver) -> int | None:
-    """How many more connections the account may open; None: the server does not say."""
+    """Return how many more connections the account may open; None: the server does not say."""
     if backend.free_connections_query is None:
         return None
     async with maintenance(server, backend, driver) as sql:

@@ -1,10 +1,10 @@
-"""The fingerprint of a plan: equal in every process that would build the same template.
+"""The fingerprint of a plan. It is equal in every process that would build the same template.
 
-Two xdist workers hold the same metadata and functions at different addresses, so what these are
-made of is hashed: the DDL, and of functions the code with the values that it encloses or finds in
-its module. For a template that stays for later runs the contents of files are hashed as well: the
-modules of these functions, the folder of the migrations, and what ``asyncdb_inputs`` names. What a
-function imports or reads beyond that is not seen.
+Two xdist workers hold the same metadata and functions at different addresses. So the fingerprint
+hashes what these are made of: the DDL, and the code of functions with the values that the code
+encloses or finds in its module. If a template stays for later runs, contents of files are hashed as
+well: the modules of these functions, the folder of the migrations, and the files of
+``asyncdb_inputs``. What a function imports or reads beyond that is not part of the fingerprint.
 """
 
 from __future__ import annotations
@@ -36,29 +36,30 @@ if TYPE_CHECKING:
 
     from pytest_asyncdb._databases.plan import SchemaPlan
 
-#: Stands in the description of a value that may be another one in the next run.
+#: Marks the description of a value that may be another one in the next run.
 _UNKNOWN = "unknown object "
 #: What ``repr`` writes for an object without a better description.
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-#: Types whose ``repr`` says everything.
+#: Types whose ``repr`` describes the whole value.
 _PLAIN = (
     *(bool, int, float, complex, str, bytes, type(None), type(...), os.PathLike, enum.Enum),
     *(datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID),
 )
-#: By the id of a function's code, with that: what its names stood for before a seed changed it. Not
-#: by the code, as code of two modules may be equal.
+#: By the id of a function's code: the code, and the descriptions of what its names stood for before
+#: a seed changed it. The key is not the code, because code of two modules may be equal.
 _GLOBALS: dict[int, tuple[types.CodeType, list[str]]] = {}
 #: By the state of a mapped object: the description of its values before a seed stored it.
 _MAPPED: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
 
 class Fingerprint:
-    """What a plan builds, in words that are equal in every process that would build the same.
+    """Describes what a plan builds, in words that are equal in every process that would build the
+    same.
 
     A value that cannot be described counts as different from every other one.
 
     Args:
-        dialect: The dialect that the schema is built with.
+        dialect: The dialect with which the schema is built.
         options: The engine options.
         hook: The backend's ``after_create``.
     """
@@ -78,11 +79,11 @@ class Fingerprint:
         self._files = description.files
 
     def of_run(self) -> str:
-        """A hash that is equal in every process of a run."""
+        """Return a hash that is equal in every process of a run."""
         return _hash(self._words)
 
     def lasting(self) -> str | None:
-        """A hash that is equal also in later runs.
+        """Return a hash that is also equal in later runs.
 
         None: a part of the plan cannot be described, so the template must not stay.
         """
@@ -98,7 +99,8 @@ class Fingerprint:
 
 
 def files_in(paths: Iterable[Path]) -> Iterator[Path]:
-    """The given files, and for a folder all files below it, as far as people write them."""
+    """Yield the given files, and for a folder all files below it, except those in
+    ``__pycache__``."""
     for path in paths:
         if path.is_dir():
             files = (one for one in path.rglob("*") if one.is_file())
@@ -119,7 +121,7 @@ def _content(path: str) -> str:
 
 
 def _ddl(metadata: MetaData, dialect: Dialect) -> Iterator[str]:
-    """What *metadata* creates, in the dialect's words and in SQLAlchemy's own."""
+    """Describe what *metadata* creates, in the dialect's words and in SQLAlchemy's own."""
     from sqlalchemy.exc import NoReferencedTableError
     from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -135,8 +137,8 @@ def _ddl(metadata: MetaData, dialect: Dialect) -> Iterator[str]:
             ],
         ) from None
     for table in tables:
-        # Only repr() holds the values of an enum, only the DDL the constraints. The foreign keys
-        # of a column and the indexes are sets, whose order differs between processes.
+        # repr() holds the values of an enum, the DDL holds the constraints. The foreign keys of a
+        # column and the indexes are sets, and the order of a set differs between processes.
         yield " ".join(sorted(re.split(r"[\s,]+", _ADDRESS.sub("", repr(table)))))
         yield _compiled(CreateTable(table), dialect)
         yield from sorted(_compiled(CreateIndex(index), dialect) for index in table.indexes)
@@ -146,7 +148,7 @@ def _listeners(metadata: MetaData) -> Iterator[Any]:
     for target in (metadata, *metadata.sorted_tables):
         for event in ("before_create", "after_create"):
             listeners = getattr(target.dispatch, event, ())
-            # Types such as Enum listen as well; repr() of their tables holds what they create.
+            # Types such as Enum listen as well. The repr() of their tables holds what they create.
             yield from (one for one in listeners if not _belongs_to_type(one))
 
 
@@ -168,7 +170,7 @@ def _compiled(construct: ExecutableDDLElement, dialect: Dialect) -> str:
 
 
 class Description:
-    """Describes values in words that are equal in every process where the values are the same.
+    """Describes values in words that are equal in every process that has the same values.
 
     Attributes:
         files: The files of the modules of the functions and classes that were described.
@@ -180,8 +182,11 @@ class Description:
         self._around: list[int] = []
 
     def describe(self, value: Any) -> str:
-        """Functions are described by their code and what it encloses; an object of which
-        nothing is known by its address, which no other process shares."""
+        """Return words for *value*.
+
+        A function is described by its code and by the values that the code encloses. An object of
+        which nothing is known is described by its address, which no other process shares.
+        """
         if isinstance(value, _PLAIN):
             return repr(value)
         if id(value) in self._around:  # a function that calls itself, a list that holds itself
@@ -205,7 +210,7 @@ class Description:
             self._note_module(value.__module__)
             return f"{value.__module__}.{value.__qualname__} {self._function(value)}"
         if isinstance(value, types.CodeType):
-            # Not by repr(): the order of a set differs between processes.
+            # Not by repr(), because the order of a set differs between processes.
             parts = (value.co_filename, value.co_firstlineno, value.co_code, value.co_names)
             return _hash(self.describe((*parts, value.co_consts)))
         if isinstance(value, (type, types.ModuleType, types.BuiltinFunctionType)):
@@ -233,7 +238,7 @@ class Description:
         if id(code) not in _GLOBALS:
             files = {*self.files}
             used = [self.describe(one) for one in _globals(function, code)]
-            self.files = files  # without those of values that are described once only
+            self.files = files  # without the files of values that are described once only
             _GLOBALS[id(code)] = code, [words for words in used if _UNKNOWN not in words]
         enclosed += _GLOBALS[id(code)][1]
         return f"{self.describe(code)} {self.describe(defaults)} {enclosed}"
@@ -249,8 +254,10 @@ class Description:
 
 
 def _globals(function: types.FunctionType, code: types.CodeType) -> Iterator[Any]:
-    """What the names in *code* stand for in the function's module: its values, mapped objects, and
-    functions of the module itself."""
+    """Yield the values for which the names in *code* stand in the function's module.
+
+    Classes, modules, built-in functions, and functions of other modules are left out.
+    """
     for name in code.co_names:
         value = function.__globals__.get(name)
         if not isinstance(value, (type, types.ModuleType, types.BuiltinFunctionType)) and (

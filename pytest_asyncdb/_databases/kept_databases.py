@@ -1,8 +1,8 @@
 """The databases of failed tests that stay after the run (``--asyncdb-keep``).
 
-Each has a record in the user's cache: because of it the end of the run does not stop the server,
-and ``reap`` finds the database. If the client program needs a password, a second file holds it.
-Only this user can read either, and both are removed together with the database.
+Each has a record in the user's cache. Because of the record, the end of the run does not stop the
+server, and ``reap`` finds the database. If the client program needs a password, a second file holds
+it. Only this user can read these files. They are removed together with the database.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pytest_asyncdb._system.cache_dir import private_folder, write_private
 from pytest_asyncdb._system.process_identity import Owner
 from pytest_asyncdb.abc import Backend, DatabaseRef, Server
 
-#: The most databases that one process of a run keeps.
+#: The largest number of databases that one process of a run keeps.
 MOST = 10
 
 
@@ -41,13 +41,13 @@ class Record:
     owner: Owner
 
     def forget(self) -> None:
-        """Remove its files from the cache."""
+        """Remove the files of this database from the cache."""
         for path in kept_folder().glob(f"{self.name}.*"):
             path.unlink(missing_ok=True)
 
 
 def kept_folder() -> Path:
-    """The folder of the records, and of databases that are files.
+    """Return the folder of the records, and of kept databases that are files.
 
     Raises:
         OSError: It cannot be created.
@@ -76,12 +76,12 @@ def record(
     values = dataclasses.asdict(Record(database.name, test, server, driver, owner))
     write_private(Path(f"{path}.json"), json.dumps(values))
     if server.kept is not None:
-        Path(server.kept, "keep").touch()  # the server stays for longer, too
+        Path(server.kept, "keep").touch()  # the server must stay longer, too
     return shlex.join(command)
 
 
 def records() -> Iterator[Record]:
-    """The records of all databases that this user has kept."""
+    """Yield the records of all databases that this user has kept."""
     with contextlib.suppress(OSError, RuntimeError):
         for path in sorted(kept_folder().glob("*.json")):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -92,7 +92,7 @@ def records() -> Iterator[Record]:
 
 
 def keeps(run: str, server: Server) -> bool:
-    """Did *run* keep a database on *server*?"""
+    """Return whether *run* has kept a database on *server*."""
     return any(
         (one.owner.run, one.server.host, one.server.port) == (run, server.host, server.port)
         for one in records()

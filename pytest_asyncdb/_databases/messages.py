@@ -1,4 +1,4 @@
-"""The texts of errors that occur while databases are made."""
+"""The texts of errors that occur while databases are created."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytest_asyncdb.abc import Server
 
 
 def wrong_engine_options(error: BaseException) -> errors.ConfigError:
-    """SQLAlchemy or the driver does not accept the options of the engine."""
+    """Return the error for engine options that SQLAlchemy or the driver does not accept."""
     return errors.ConfigError(
         "the options of the engine do not work (the fixture asyncdb_engine_options)",
         [in_short(error)],
@@ -27,7 +27,7 @@ _EXTENSION = ("if an extension has it, name that in the ini file: asyncdb_extens
 
 
 def schema_failed(label: str, what: str, error: BaseException) -> errors.SchemaError:
-    """The schema could not be built on a backend.
+    """Return the error for a schema that could not be built on a backend.
 
     Args:
         what: ``create_all`` or ``the migration``.
@@ -49,7 +49,8 @@ def schema_failed(label: str, what: str, error: BaseException) -> errors.SchemaE
 
 
 def in_another_database(label: str, schema: str, table: Table) -> errors.SchemaError:
-    """A table has a schema on a backend where that is another database."""
+    """Return the error for a table with a schema, on a backend where a schema is another
+    database."""
     options = {"execution_options": {"schema_translate_map": {table.schema: None}}}
     return errors.SchemaError(
         f"the table {schema}.{table.name} is not in the test's database ({label})",
@@ -62,10 +63,10 @@ def in_another_database(label: str, schema: str, table: Table) -> errors.SchemaE
 
 
 def foreign_database(url: URL, own: URL, source: str) -> errors.ConfigError:
-    """``env.py`` would have migrated another database than the test's.
+    """Return the error for an ``env.py`` that would have migrated another database than the test's.
 
     Args:
-        url: The URL that an engine was about to connect to; its password is not shown.
+        url: The URL to which an engine was about to connect; its password is not shown.
         own: The URL of the test's database.
     """
     return errors.ConfigError(
@@ -81,7 +82,8 @@ def foreign_database(url: URL, own: URL, source: str) -> errors.ConfigError:
 
 
 def template_in_use(label: str, error: BaseException) -> errors.SchemaError:
-    """The template cannot be copied because sessions are connected to it."""
+    """Return the error for a template that cannot be copied because sessions are connected to
+    it."""
     return errors.SchemaError(
         f"the schema cannot be copied: connections to its database are open on {label}",
         [error_text(error)],
@@ -93,7 +95,7 @@ def template_in_use(label: str, error: BaseException) -> errors.SchemaError:
 
 
 def not_routed(server: Server, error: BaseException) -> errors.ServerUnavailable:
-    """A connection pooler does not lead to a database that the plugin has created."""
+    """Return the error for a connection pooler that does not lead to new databases."""
     return errors.ServerUnavailable(
         f"the pooler does not lead to new databases ({server.reason})",
         [error_text(error), f"it reaches the server at {server.behind_pooler}"],
@@ -106,7 +108,7 @@ def not_routed(server: Server, error: BaseException) -> errors.ServerUnavailable
 
 
 def seed_failed(label: str, error: BaseException) -> errors.SchemaError:
-    """``asyncdb_seed`` raised."""
+    """Return the error for an ``asyncdb_seed`` that has raised an error."""
     if isinstance(error, errors.AsyncdbError):
         return errors.SchemaError(str(error))
     return errors.SchemaError(
@@ -120,7 +122,7 @@ def seed_failed(label: str, error: BaseException) -> errors.SchemaError:
 
 
 def seed_reuses_object(label: str, model: str) -> errors.SchemaError:
-    """``asyncdb_seed`` adds an object that a session has stored or loaded which was not a seed's.
+    """Return the error for a seed that adds an object which another session has stored or loaded.
 
     Args:
         model: The object's class.
@@ -133,7 +135,7 @@ def seed_reuses_object(label: str, model: str) -> errors.SchemaError:
 
 
 def not_copied(error: Exception) -> errors.SchemaError:
-    """A value that ``asyncdb_seed`` has returned cannot be pickled."""
+    """Return the error for a value of ``asyncdb_seed`` that cannot be pickled."""
     return errors.SchemaError(
         "asyncdb.seeded: what asyncdb_seed returns cannot be copied for each test",
         [f"pickle said: {type(error).__name__}: {error}"],

@@ -1,9 +1,9 @@
-"""Alembic builds the schema (the ini option ``asyncdb_migrations``).
+"""Builds the schema with Alembic (the ini option ``asyncdb_migrations``).
 
-An ``env.py`` runs unchanged, sync or async, on async drivers. It runs in a thread without a
-running loop, so that it may call ``asyncio.run()``, and in a greenlet, so that a sync ``Engine``
-on an async driver may await. While it runs, no engine can connect to another database, and the
-logging configuration of pytest and the application stays in force.
+An ``env.py`` runs unchanged, sync or async, on async drivers. It runs in a thread without a running
+loop, so that it may call ``asyncio.run()``. It runs in a greenlet, so that a sync ``Engine`` on an
+async driver may await. While it runs, no engine can connect to another database, and the logging
+configuration of pytest and the application stays in force.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class AlembicMigration:
-    """A function for ``asyncdb_migrate`` that upgrades to all heads.
+    """A function for ``asyncdb_migrate`` that upgrades the database to all heads.
 
     Args:
         path: The absolute path of an ``alembic.ini`` or a ``pyproject.toml``.
@@ -77,7 +77,8 @@ class AlembicMigration:
             )
 
     def input_files(self) -> Iterator[Path]:
-        """The files that decide what the migration does: the configuration and the scripts."""
+        """Yield the files that decide what the migration does: the configuration and the
+        scripts."""
         from alembic.script import ScriptDirectory
 
         with _restored():
@@ -119,7 +120,7 @@ class AlembicMigration:
         # SQLAlchemy's adapters ask for the thread's loop, and asyncio.run() leaves none.
         asyncio.set_event_loop(loop)
         with engine.connect() as connection:
-            # For an env.py that expects an engine there, as pytest-alembic passes one.
+            # For an env.py that expects an engine here, as pytest-alembic passes one.
             connection.connect = lambda: contextlib.nullcontext(connection)  # type: ignore[attr-defined]
             config.attributes["connection"] = connection
             try:
@@ -131,7 +132,8 @@ class AlembicMigration:
                 refusal.dispose()
 
     def _config(self) -> Config:
-        """The configuration that the ``alembic`` program reads, relative to the file's folder."""
+        """Return the configuration that the ``alembic`` program reads, relative to the file's
+        folder."""
         from alembic.config import Config
 
         folder = self.path.parent
@@ -144,7 +146,7 @@ class AlembicMigration:
             stdout=io.StringIO(),
         )
         location = config.get_alembic_option("script_location")
-        # Alembic searches below the current folder, and pytest may be started in another one.
+        # Alembic searches below the current folder, but pytest may be started in another one.
         if location and (folder / location).is_dir():
             config.set_main_option("script_location", _escaped(str(folder / location)))
         sys.path[:0] = [str(folder / path) for path in config.get_prepend_sys_paths_list() or ()]
@@ -152,7 +154,8 @@ class AlembicMigration:
 
 
 class _Refusal:
-    """Until it is closed, refuses every connection to another database, of sync and async engines.
+    """Refuses every connection to another database until it is closed, of sync and async engines.
+
     Threads that existed before the migration are not affected.
     """
 
@@ -165,7 +168,7 @@ class _Refusal:
         self.close = watch_checkouts(self._connecting)
 
     def raise_first(self, cause: BaseException | None) -> None:
-        """Raise the first refusal, which ``env.py`` may have caught."""
+        """Raise the first refusal, because ``env.py`` may have caught it."""
         if self._refused:
             raise self._refused[0] from cause
 
@@ -175,7 +178,7 @@ class _Refusal:
             engine.dispose()
 
     def _connecting(self, engine: Engine) -> None:
-        # The plugin's engines in new threads: another server of the run may be starting.
+        # The plugin's engines may connect in new threads, when another server of the run starts.
         if threading.current_thread() in self._others or OURS in engine.get_execution_options():
             return
         url, own = engine.url, self._url
@@ -190,10 +193,10 @@ class _Refusal:
 
 
 def require_alembic(source: str) -> None:
-    """Check that Alembic, an extra, is installed.
+    """Check that Alembic is installed, which is an extra.
 
     Raises:
-        ConfigError: It is not.
+        ConfigError: It is not installed.
     """
     if importlib.util.find_spec("alembic") is None:
         remedy = 'pip install "pytest-asyncdb[alembic]"'
@@ -204,8 +207,8 @@ def require_alembic(source: str) -> None:
 def _restored() -> Iterator[None]:
     """Undo what Alembic does to the process.
 
-    ``prepend_sys_path`` must not affect tests; and ``fileConfig``, which its standard ``env.py``
-    calls, would remove pytest's handlers and disable loggers, so it does nothing.
+    ``prepend_sys_path`` must not affect tests. ``fileConfig``, which Alembic's standard ``env.py``
+    calls, would remove pytest's handlers and disable loggers, so it does nothing here.
     """
     import logging.config
 
@@ -222,7 +225,8 @@ def _escaped(value: str) -> str:
 
 
 def _place(error: BaseException, folder: Path) -> str | None:
-    """The innermost line of ``env.py`` or a revision in the traceback of *error*."""
+    """Return the innermost line of ``env.py`` or a revision in the traceback of *error*, or
+    None."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
         if path.is_relative_to(folder) and "site-packages" not in path.parts:

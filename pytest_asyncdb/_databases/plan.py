@@ -1,7 +1,7 @@
-"""What shapes a database: metadata or a migration, and seeds.
+"""The plan of a database: metadata or a migration, and seeds.
 
-A plan holds the user's objects as they are. What they are made of is in ``fingerprint.py``,
-and what is built from them in ``build.py``.
+A plan holds the user's objects as they are. ``fingerprint.py`` describes what they are made of, and
+``build.py`` builds the database from them.
 """
 
 from __future__ import annotations
@@ -23,24 +23,25 @@ METADATA = Naming(
 )
 
 
-#: The name of a test's only database, and of the first one if that has no other name.
+#: The name of a test's only database, and of the first one if it has no other name.
 MAIN = "main"
 
 
 @dataclasses.dataclass(frozen=True)
 class SchemaPlan:
-    """What shapes a database; equal plans share one.
+    """What a database is built from. Equal plans share a database.
 
     Args:
         metadata: What ``create_all`` builds.
         migrate: Builds the schema instead, if given.
-        seeds: Fill the tables, one after the other; each is a layer on those before it.
-        empty: Nothing is built at all (``schema=False``).
-        extensions: Extensions that the database has, also an empty one.
-        database: Which of a test's databases it is; two of the same shape are two.
+        seeds: Fill the tables, one after the other. Each is a layer on top of those before it.
+        empty: True if nothing is built at all (``schema=False``).
+        extensions: Extensions of the database, also of an empty one.
+        database: The name of the database among the test's. Two databases are separate even if the
+            rest of their plans is equal.
         inputs: Files that decide what *migrate* and *seeds* do (``asyncdb_inputs``).
-        session_options: Arguments for the sessions of the seeds; plans that differ in nothing else
-            are equal.
+        session_options: Arguments for the sessions of the seeds. They do not count when plans are
+            compared.
     """
 
     metadata: tuple[MetaData, ...] = ()
@@ -54,19 +55,21 @@ class SchemaPlan:
 
     @property
     def base(self) -> SchemaPlan | None:
-        """The plan without the last layer of seeds; None: there are no layers."""
+        """The plan without the last layer of seeds; None if there are fewer than two layers."""
         return dataclasses.replace(self, seeds=self.seeds[:-1]) if len(self.seeds) > 1 else None
 
 
 def by_database(value: Any, names: Collection[str], fixture: str) -> dict[str, Any]:
-    """A fixture's value for each database: a mapping of their names, of which None stands for the
-    first, or the value of the first.
+    """Return a fixture's value for each database.
+
+    It is a mapping from names of databases, in which None stands for the first one, or the value of
+    the first database.
 
     Args:
-        names: The names that there are.
+        names: The names of the databases.
 
     Raises:
-        ConfigError: It has a name that there is not.
+        ConfigError: The mapping has a name that is not among *names*.
     """
     if not isinstance(value, Mapping) or not value:
         return {next(iter(names)): value}
@@ -85,15 +88,16 @@ def unknown_database(name: str, names: Collection[str], source: str) -> errors.C
 
 
 def mapped(schema: str | None, options: Mapping[str, Any]) -> str | None:
-    """Where ``schema_translate_map`` in execution options leads a table's schema."""
+    """Return the schema to which ``schema_translate_map`` in execution options leads a table's
+    schema."""
     return (options.get("schema_translate_map") or {}).get(schema, schema)
 
 
 def refuse_equal_tables(metadata: Iterable[MetaData]) -> None:
-    """Refuse two tables of one name, of which only the first would be created.
+    """Refuse two tables of one name, because only the first would be created.
 
     Raises:
-        MetadataError: There are such.
+        MetadataError: There are two such tables.
     """
     seen: dict[str, MetaData] = {}
     for one in metadata:
@@ -111,7 +115,8 @@ def refuse_equal_tables(metadata: Iterable[MetaData]) -> None:
 
 
 def as_seeds(value: Any) -> tuple[Callable[..., Any], ...]:
-    """The value of the fixture ``asyncdb_seed`` as a sequence: one function, or layers of them.
+    """Return the value of the fixture ``asyncdb_seed`` as a sequence: one function, or several
+    layers.
 
     Raises:
         ConfigError: It is neither a function nor a list of functions.
@@ -130,10 +135,10 @@ def as_seeds(value: Any) -> tuple[Callable[..., Any], ...]:
 
 
 def refuse_generator(function: Callable[..., Any] | None, fixture: str) -> None:
-    """Refuse a function with ``yield``, of which nothing would run.
+    """Refuse a function with ``yield``, because a call of it would run nothing.
 
     Raises:
-        ConfigError: It has one.
+        ConfigError: It has a ``yield``.
     """
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise errors.ConfigError(
@@ -147,7 +152,7 @@ def load_metadata(written: Sourced[str]) -> dict[str, tuple[MetaData, ...]]:
     """Import the metadata that the ini file names: ``module:attribute``, comma-separated.
 
     Returns:
-        Those of each database. A word without a name belongs to the first one.
+        The metadata of each database. A word without a name belongs to the first database.
 
     Raises:
         MetadataError: It cannot be imported, or has no tables.
@@ -181,11 +186,11 @@ def load_metadata(written: Sourced[str]) -> dict[str, tuple[MetaData, ...]]:
 
 
 def as_metadata(value: Any, source: str, what: str = "asyncdb_metadata") -> tuple[MetaData, ...]:
-    """The value of the fixture ``asyncdb_metadata`` as MetaData objects.
+    """Return the value of the fixture ``asyncdb_metadata`` as MetaData objects.
 
     Args:
-        value: A ``MetaData``, something with a ``.metadata``, ``module:attribute``, a list
-            of these, or None for no tables.
+        value: A ``MetaData``, something with a ``.metadata``, ``module:attribute``, a list of
+            these, or None for no tables.
         what: The setting, for errors.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Makes databases on a server: the templates, their copies, and the end of both.
+"""Creates and drops databases on a server: the templates and their copies.
 
-A template is built once (``build.py``), by the process that asks for it first
-(``templates.py``), and every database that a test sees is a copy of one.
+A template is built once (``build.py``), by the process that asks for it first (``templates.py``).
+Every database that a test sees is a copy of a template.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from pytest_asyncdb.abc import Backend, Closing, Copier, DatabaseRef, Driver, Se
 
 T = TypeVar("T")
 
-#: A template database, and what its seeds returned, one after the other, pickled.
+#: A template database, and what its seeds have returned, in their order, pickled.
 _Built = tuple[DatabaseRef, tuple[bytes, ...]]
-#: Seconds for the statements that make and drop databases.
+#: Seconds that the statements which create and drop databases may take.
 PATIENCE = 60.0
 
 
@@ -43,8 +43,8 @@ class Template:
 
     Args:
         database: The database.
-        copier: Gives the statements that copy it.
-        seeded: What its seeds returned, one after the other, pickled.
+        copier: Returns the statements that copy it.
+        seeded: What its seeds have returned, in their order, pickled.
     """
 
     database: DatabaseRef
@@ -54,12 +54,12 @@ class Template:
 
 @dataclasses.dataclass(eq=False)
 class Provisioner:
-    """Makes databases on a server, for one process and driver.
+    """Creates databases on a server, for one process and driver.
 
     Args:
-        prefix: How the names of its databases begin: run and worker.
-        claims: The run's templates on all servers; not used for SQLite, whose databases no other
-            process can see.
+        prefix: The prefix of the names of its databases: run and worker.
+        claims: The run's templates on all servers. Not used for SQLite, because no other process
+            can see its databases.
         idle_limit: See :attr:`pytest_asyncdb.abc.Database.idle_limit`.
     """
 
@@ -78,19 +78,20 @@ class Provisioner:
         self._templates: dict[str, Template | errors.AsyncdbError] = {}
         self._files = DatabaseFiles(self.prefix, self.backend.file_suffix)
         self._maintenance = self.new_connection()
-        #: Seconds for schema and seeds of each template that was built here; None: it has none.
+        #: For each template that was built here: seconds for its schema and its seeds; None: it has
+        #: none.
         self.built: list[tuple[float | None, float | None]] = []
 
     @property
     def in_process(self) -> bool:
-        """Do the databases live in this process, without a server?"""
+        """Whether the databases live in this process, without a server."""
         return self.server.maintenance is None
 
     def template(self, plan: SchemaPlan, options: Mapping[str, Any]) -> Template:
-        """The template for *plan*; builds it unless another process does. Blocks.
+        """Return the template for *plan*. Builds it, unless another process does. Blocks.
 
         Raises:
-            AsyncdbError: Building it failed, now or before.
+            AsyncdbError: The building has failed, now or before.
         """
         dialect = build.building_engine(self._url(None), options).dialect
         fingerprint = Fingerprint(plan, dialect, options, type(self.backend).after_create)
@@ -122,11 +123,12 @@ class Provisioner:
         sql: AutocommitConnection | None = None,
         one_connection: bool = False,
     ) -> DatabaseRef:
-        """Make a database that equals *template*.
+        """Create a database that equals *template*.
 
         Args:
             sql: A maintenance connection of the running loop, if that is not the plugin's.
-            one_connection: No second connection will use it while the first is in a transaction.
+            one_connection: True if no second connection will use the database while the first is in
+                a transaction.
         """
         name = f"{self.prefix}_{next(self._numbers)}"
         await self._copy(template, name, sql or self._maintenance)
@@ -151,7 +153,7 @@ class Provisioner:
             raise
 
     async def drop(self, database: DatabaseRef, sql: AutocommitConnection | None = None) -> None:
-        """Drop a database, whoever is connected to it; *sql* as in :meth:`copy`."""
+        """Drop a database, even if sessions are connected to it; *sql* as in :meth:`copy`."""
         if database.keeper is not None:
             database.keeper.close()
         if not self.in_process:
@@ -159,12 +161,12 @@ class Provisioner:
         self._files.remove(database.name)
 
     def keep(self, database: DatabaseRef) -> DatabaseRef:
-        """Make a copy, which outlives the run, of a database without connections; blocks.
+        """Make a copy, which outlives the run, of a database without connections. Blocks.
 
         Raises:
             Exception: The driver's own, or OSError.
         """
-        # The databases of a run have other names.
+        # Not a name of the run's databases, which are dropped.
         name = f"asyncdb_kept_{self.prefix.removeprefix('asyncdb_')}_{next(self._numbers)}"
         folder = kept_folder()  # without a record there, `reap` would not find the copy
         if self.in_process:
@@ -176,15 +178,15 @@ class Provisioner:
         return DatabaseRef(name, self._url(name))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of *work* on the plugin's loop; blocks."""
+        """Run *work* on the plugin's loop and return its result. Blocks."""
         return self.host.run(work, PATIENCE)
 
     def new_connection(self) -> AutocommitConnection:
-        """Another connection to the maintenance database."""
+        """Return another connection to the maintenance database."""
         return maintenance(self.server, self.backend, self.driver)
 
     def close(self) -> None:
-        """Release what this process holds; the end of the run drops the databases. May be called
+        """Release what this process holds. The end of the run drops the databases. May be called
         twice."""
         if self._kept_templates is not None:
             self._kept_templates.close()
@@ -199,12 +201,14 @@ class Provisioner:
         return self.backend.url(self.server, self.driver.name, name)
 
     def _obtain(self, claims: Claims, key: str, make: Callable[[str], _Built]) -> _Built:
-        """The template that the processes which share *claims* call *key*."""
+        """Return the template that the processes which share *claims* call *key*; build it if none
+        has."""
         while (claim := claims.claim(key)).mine:
             try:
                 _, seeded = make(claim.name)
             except BaseException as error:
-                # What is no Exception, such as a test's time limit, is no fault of the template.
+                # A BaseException that is no Exception, such as a test's time limit, is no fault of
+                # the template.
                 claims.settle(key, str(error) if isinstance(error, Exception) else "")
                 raise
             claims.settle(key, None, pickle.dumps(seeded))
@@ -214,7 +218,7 @@ class Provisioner:
     def _build(
         self, base: Template | None, plan: SchemaPlan, options: Mapping[str, Any], name: str
     ) -> _Built:
-        """Build the template called *name*; all of it or nothing."""
+        """Build the template *name*. If that fails, drop what was built."""
         keeper: Closing | None = None
         url = self._url(name)
         try:
@@ -262,7 +266,7 @@ class Provisioner:
                 await self._prepare(url, plan)
             if options.get("connect_args"):
                 await build.try_options(engine)
-            # Alembic's revisions run as they do in production.
+            # Alembic's revisions run as they do in production, without take_scripts().
             is_alembic = hasattr(plan.migrate, "input_files")
             if not is_alembic:
                 build.take_scripts(engine, self.driver)
@@ -281,7 +285,7 @@ class Provisioner:
             await engine.dispose()
 
     async def _prepare(self, url: URL, plan: SchemaPlan) -> None:
-        """Call the backend's hook for a new database, which a pooler may not know."""
+        """Call the backend's hook for a new database. A pooler may not lead to that database."""
         needed = self.driver.connect_args(self.server)
         async with AutocommitConnection(url, self.driver, needed) as own:
             try:
@@ -307,7 +311,7 @@ class Provisioner:
 
 
 async def drop(sql: AutocommitConnection, backend: Backend, server: Server, name: str) -> None:
-    """Drop a database, whoever is connected to it."""
+    """Drop a database, even if sessions are connected to it."""
     if query := backend.end_connections(name):
         for (statement,) in await sql.answer(query):
             with contextlib.suppress(Exception):  # the connection has ended meanwhile
@@ -325,7 +329,8 @@ async def drop(sql: AutocommitConnection, backend: Backend, server: Server, name
 
 
 async def try_drop(sql: AutocommitConnection, backend: Backend, server: Server, name: str) -> str:
-    """Drop a database; a colon and the reason why it could not be dropped, or an empty text."""
+    """Drop a database. Return an empty text, or a colon and the reason why it could not be
+    dropped."""
     try:
         await drop(sql, backend, server, name)
     except Exception as error:
@@ -334,10 +339,10 @@ async def try_drop(sql: AutocommitConnection, backend: Backend, server: Server, 
 
 
 async def drop_leftovers(server: Server, backend: Backend, driver: Driver, prefix: str) -> None:
-    """Drop every database whose name begins with the prefix of a run.
+    """Drop every database with a name that begins with the prefix of a run.
 
     Raises:
-        AsyncdbError: Some could not be dropped; it names them.
+        AsyncdbError: Some databases could not be dropped; the error names them.
     """
     async with maintenance(server, backend, driver) as sql:
         found = [name for (name,) in await sql.fetch(backend.list_databases())]

@@ -1,4 +1,5 @@
-"""Differences between the models and the database: Alembic finds them, this module words them."""
+"""Differences between the models and the database. Alembic finds them, this module describes
+them."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from sqlalchemy.schema import BLANK_SCHEMA
 
 from pytest_asyncdb._databases.plan import mapped
 
-#: How the names of Alembic's operations begin, and on which side the object exists.
+#: The first words of Alembic's operations, and the side on which the object exists.
 _SIDES = {
     "add": "in the models, not in the database",
     "remove": "in the database, not in the models",
@@ -24,7 +25,7 @@ _SIDES = {
 def differences(
     connection: Connection, metadata: Sequence[MetaData], ignore: Collection[str]
 ) -> list[str]:
-    """The changes that Alembic would make to the database to match the models.
+    """Return the changes that Alembic would make to the database to match the models.
 
     Args:
         ignore: Names of tables to leave out, besides Alembic's own ``alembic_version``.
@@ -52,8 +53,10 @@ def differences(
 
 
 def _as_mapped(connection: Connection, metadata: MetaData) -> MetaData:
-    """*metadata* with the schemas that its tables have on *connection*. The default schema is None:
-    Alembic does not know it by its name."""
+    """Return *metadata* with the schemas that its tables have on *connection*.
+
+    The default schema becomes None, because Alembic does not know it by its name.
+    """
     options, default = connection.get_execution_options(), connection.dialect.default_schema_name
 
     def there(schema: str | None, none: Any = None) -> Any:
@@ -70,7 +73,8 @@ def _as_mapped(connection: Connection, metadata: MetaData) -> MetaData:
             schema=there(table.schema),
             referred_schema_fn=lambda *args: there(args[3], BLANK_SCHEMA),
         )
-        # The name of an index of index=True holds the schema; in the database it is the first one.
+        # The name of an index of index=True holds the schema. In the database it holds the original
+        # one.
         names = {tuple(one.columns.keys()): one.name for one in table.indexes}
         for index in new.indexes:
             if index.name not in names.values():
@@ -81,16 +85,16 @@ def _as_mapped(connection: Connection, metadata: MetaData) -> MetaData:
 def _defaults_differ(
     context: Any, column: Any, model: Any, there: str | None, wanted: Any, rendered: Any
 ) -> bool:
-    """Does a default exist on one side only, or are the two different literals?
+    """Return whether a default exists on one side only, or the two are different literals.
 
-    Alembic's own comparison reports a default that the backend only writes differently, and
+    Alembic's own comparison also reports a default that the backend only writes differently, and
     fails on PostgreSQL if the default contains a quote. Expressions are not compared.
     """
     if wanted is not None and not hasattr(wanted, "arg"):  # FetchedValue: not known
         return False
     if wanted is None and model is model.table.autoincrement_column:  # a sequence's next value
         return False
-    if there is not None and there.upper() == "NULL":  # MariaDB reports no default like this
+    if there is not None and there.upper() == "NULL":  # for MariaDB this means no default
         there = None
     if there is None or wanted is None:
         return (there is None) != (wanted is None)
@@ -129,7 +133,7 @@ def _text(difference: tuple[Any, ...]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A type, a server default or nullability as text."""
+    """Return a type, a server default or nullability as text."""
     argument = getattr(value, "arg", value)
     text = getattr(argument, "text", argument)
     return text if isinstance(text, str) else repr(text)

@@ -1,7 +1,7 @@
-"""The seeds of a template: SQL files, objects that several databases get, and what seeds return.
+"""The seeds of a template: SQL files, objects for several databases, and values that seeds return.
 
-What they return is pickled in the process that builds the template, so that every worker, and a
-later run that uses the template again, gets the values of the rows that are there.
+The values are pickled in the process that builds the template. So every worker, and a later run
+that uses the template again, gets the values that belong to its rows.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BEFORE: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDiction
 
 @dataclasses.dataclass(frozen=True)
 class SeedFiles:
-    """Runs each file, of one or many statements, in one transaction.
+    """A seed that runs SQL files, of one or many statements each, in one transaction.
 
     Args:
         paths: The files, in the order in which they run.
@@ -44,7 +44,7 @@ class SeedFiles:
     async def __call__(self, session: AsyncSession) -> None:
         connection = await session.connection()
         for path in self.paths:
-            # As a text of several statements the server gets it as it is (build.take_scripts).
+            # As a text of several statements it reaches the server unchanged (build.take_scripts).
             script = f"SELECT 1;\n{path.read_text(encoding='utf-8')}"
             if connection.dialect.paramstyle in ("format", "pyformat"):
                 script = script.replace("%", "%%")
@@ -61,9 +61,9 @@ class SeedFiles:
 
 
 def take_again(session: Session, backend: str) -> None:
-    """Let *session* insert objects that a seed has stored in another database before.
+    """Let *session* insert objects that a seed has already stored in another database.
 
-    SQLAlchemy takes them for stored already, so it would insert nothing.
+    Otherwise SQLAlchemy would insert nothing, because it takes them for stored.
     """
 
     def remember(session: Session, instance: Any) -> None:
@@ -71,7 +71,7 @@ def take_again(session: Session, backend: str) -> None:
         _BEFORE.setdefault(mapped_state(instance), before)
 
     def insert(session: Session, instance: Any) -> None:
-        if mapped_state(instance) not in _BEFORE:  # a session that is not the seed's has stored it
+        if mapped_state(instance) not in _BEFORE:  # a session of other code has stored it
             raise messages.seed_reuses_object(backend, type(instance).__name__)
         _make_new(session, instance)
         session.add(instance)
@@ -81,10 +81,12 @@ def take_again(session: Session, backend: str) -> None:
 
 
 def _make_new(session: Session, first: Any) -> None:
-    """Let an object, and those that are related to it, be as before a seed stored them: without an
-    id that the other database has given."""
+    """Give an object, and those related to it, the state that they had before a seed stored them.
+
+    Then they have no id that the other database has given.
+    """
     found = [first]
-    for one in found:  # grows
+    for one in found:  # the list grows
         found += [
             other
             for other in mapped_objects(_relationships(one))
@@ -105,18 +107,19 @@ def _make_new(session: Session, first: Any) -> None:
 
 
 def _relationships(instance: Any) -> dict[str, Any]:
-    """Those that had a value."""
+    """Return the relationships that had a value."""
     state = mapped_state(instance)
     names = state.mapper.relationships.keys()
     return {name: value for name, value in _BEFORE[state].items() if name in names}
 
 
 async def pickled(session: AsyncSession, value: Any) -> bytes:
-    """The value that a seed has returned, with the columns that the database has filled in; or the
-    error for the test that asks for it, if it cannot be copied.
+    """Return the pickled value of a seed, with the columns that the database has filled in.
+
+    If the value cannot be copied, return the pickled error for the test that asks for it.
 
     Args:
-        session: The seed's, after its commit.
+        session: The seed's session, after its commit.
     """
     for one in mapped_objects(value):
         state = mapped_state(one)
@@ -130,8 +133,10 @@ async def pickled(session: AsyncSession, value: Any) -> bytes:
 
 
 def unpickled(returned: Sequence[bytes]) -> Any:
-    """A new copy of what the seeds have returned: of one its value, of several mappings one dict,
-    else a list. None is left out.
+    """Return a new copy of what the seeds have returned.
+
+    None is left out. One value is returned as it is, several mappings as one dict, other values as
+    a list.
 
     Raises:
         SchemaError: A value cannot be copied.
@@ -150,7 +155,7 @@ def unpickled(returned: Sequence[bytes]) -> Any:
 
 
 def mapped_objects(value: Any) -> Iterator[Any]:
-    """The mapped objects in *value*, a container or one of them."""
+    """Yield the mapped objects in *value*: a container, or a mapped object itself."""
     if mapped_state(value) is not None:
         yield value
     elif isinstance(value, Mapping):

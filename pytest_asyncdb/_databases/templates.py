@@ -1,8 +1,8 @@
-"""Which process builds which template: the first that asks; the others wait until it is done.
+"""Decides which process builds a template: the first that asks. The others wait until it is done.
 
 ``TemplateBook`` holds the templates of one run, in the process that owns the servers; xdist's
-workers ask it over their channel. ``KeptTemplates`` holds those that stay on a server for later
-runs, in files that all runs share. Nothing here knows databases or pytest.
+workers ask it over their channel. ``KeptTemplates`` holds the templates that stay on a server for
+later runs, in files that all runs share. This module knows neither databases nor pytest.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any, NamedTuple, Protocol
 from pytest_asyncdb import errors
 from pytest_asyncdb._system.file_lock import lock
 
-#: How the names of kept templates begin; the databases of a run have other names.
+#: The prefix of the names of kept templates. The databases of a run have other names.
 KEPT_PREFIX = "asyncdb_template_"
 #: The number of kept templates that stay although no process uses them.
 _RETENTION = 8
-#: How the file of a kept template begins when the template is complete; what its seeds returned
+#: The first bytes in the file of a kept template that is complete. What its seeds have returned
 #: follows.
 _COMPLETE = b"complete"
 
@@ -32,8 +32,8 @@ class Claim(NamedTuple):
 
     Args:
         name: The template database's name.
-        mine: The template does not exist, and the process that asked has to build it.
-        seeded: What its builder has settled it with.
+        mine: True if the template does not exist, so that the process that asked has to build it.
+        seeded: What the builder has passed to ``settle``.
     """
 
     name: str
@@ -42,17 +42,18 @@ class Claim(NamedTuple):
 
 
 class Claims(Protocol):
-    """Gives templates, so that each is built once."""
+    """Hands out templates, so that each one is built once."""
 
     def claim(self, key: str) -> Claim:
-        """The template for *key*; waits while another process builds it."""
+        """Return the template for *key*. Waits while another process builds it."""
 
     def settle(self, key: str, error: str | None, seeded: bytes = b"") -> None:
         """End a claim: the template is complete, or building it failed with *error*.
 
         Args:
-            error: Empty: the building was interrupted; the next process that asks builds it.
-            seeded: What its seeds returned, for the next ones that claim it.
+            error: None: the template is complete. Empty: the building was interrupted, and the next
+                process that asks builds it.
+            seeded: What the seeds have returned, for the next processes that claim the template.
         """
 
 
@@ -60,25 +61,25 @@ class TemplateBook:
     """The templates of a run.
 
     Args:
-        prefix: How their names begin.
+        prefix: The prefix of their names.
     """
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
         #: For each template its name, its builder, and what it was settled with: None if the
-        #: builder has died, a SchemaError if building it failed.
+        #: builder has died, a SchemaError if the building failed.
         self._entries: dict[Any, tuple[str, Any, concurrent.futures.Future[bytes | None]]] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
     def claim(self, key: Any, builder: Any = None) -> Claim:
-        """The template for *key*; waits while another builder builds it.
+        """Return the template for *key*. Waits while another builder builds it.
 
         Args:
-            builder: Stands for the process that asks; None: the one that has the book.
+            builder: Stands for the process that asks; None: the process that has the book.
 
         Raises:
-            SchemaError: Building it has failed before.
+            SchemaError: The building has failed before.
         """
         while True:
             with self._lock:
@@ -88,12 +89,13 @@ class TemplateBook:
                     return Claim(name, mine=True)
                 name, its_builder, complete = self._entries[key]
                 if its_builder is builder and not complete.done():
-                    return Claim(name, mine=True)  # it was interrupted before it had the answer
+                    return Claim(name, mine=True)  # interrupted before it got the answer
             if (seeded := complete.result()) is not None:
                 return Claim(name, mine=False, seeded=seeded)
 
     def settle(self, key: Any, error: str | None, seeded: bytes = b"") -> None:
-        """The builder of *key* is done, or has failed with *error*; see :class:`Claims`."""
+        """Note that the builder of *key* is done, or has failed with *error*; see
+        :class:`Claims`."""
         _, builder, complete = self._entries[key]
         if error is None:
             complete.set_result(seeded)
@@ -103,8 +105,8 @@ class TemplateBook:
             complete.set_exception(errors.SchemaError(error))
 
     def abandon(self, builder: Any) -> None:
-        """The next process that asks builds what *builder*, which has died or was interrupted, had
-        not completed."""
+        """Let the next process that asks build what *builder* has not completed, because it has
+        died or was interrupted."""
         with self._lock:
             for key, (_, its_builder, complete) in list(self._entries.items()):
                 if its_builder is builder and not complete.done():
@@ -115,12 +117,12 @@ class TemplateBook:
 class KeptTemplates:
     """The templates that stay on one server, as one process sees them.
 
-    Each has a file in the server's folder. A process that builds the template holds an
-    exclusive lock on the file, a process that uses it a shared one. The kernel releases the
-    locks of a process that dies, and the file says whether the template is complete.
+    Each has a file in the server's folder. A process that builds the template holds an exclusive
+    lock on the file, a process that uses it holds a shared lock. The kernel releases the locks of a
+    process that dies. The file says whether the template is complete.
 
     Args:
-        folder: The server's.
+        folder: The server's folder.
     """
 
     def __init__(self, folder: str) -> None:
@@ -129,7 +131,7 @@ class KeptTemplates:
         self._locks: dict[str, int] = {}
 
     def claim(self, key: str) -> Claim:
-        """See :class:`Claims`; the template stays until :meth:`close`."""
+        """Claim a template, see :class:`Claims`. It stays until :meth:`close`."""
         name = KEPT_PREFIX + key
         path = self._folder / name
         while key not in self._locks:
@@ -147,7 +149,7 @@ class KeptTemplates:
         return Claim(name, mine=False, seeded=path.read_bytes()[len(_COMPLETE) :])
 
     def settle(self, key: str, error: str | None, seeded: bytes = b"") -> None:
-        """See :class:`Claims`. Afterwards the template must be claimed again."""
+        """End a claim, see :class:`Claims`. Afterwards the template must be claimed again."""
         file = self._locks.pop(key)
         if error is None:
             os.pwrite(file, seeded, len(_COMPLETE))
@@ -162,14 +164,14 @@ class KeptTemplates:
 
 
 def expired_templates(folder: str, databases: Iterable[str]) -> Iterator[str]:
-    """The kept templates on a server that are incomplete, or that no process uses and that are
-    not among the last ones used.
+    """Yield the kept templates on a server that can be dropped.
 
-    Until the caller asks for the next name, no other process can begin to use the template: it
-    has to be dropped until then.
+    These are incomplete, or no process uses them and they are not among the last ones used. No
+    other process can begin to use a template before the caller asks for the next name. The caller
+    must drop it before that.
 
     Args:
-        folder: The server's.
+        folder: The server's folder.
         databases: The names of all databases on the server.
     """
     place = Path(folder, "templates")

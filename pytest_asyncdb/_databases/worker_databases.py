@@ -1,7 +1,7 @@
 """The databases of a worker for one plan, as the isolation strategies see them.
 
-One is kept for many tests (``rollback``, ``reset``); of the others each serves one test
-(``copy``), and a thread makes them in advance and drops them afterwards.
+``rollback`` and ``reset`` keep one database for many tests. In ``copy`` each database serves one
+test; a thread makes the databases in advance and drops them afterwards.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from pytest_asyncdb._databases.provisioner import PATIENCE, Provisioner, Templat
 from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb.abc import Database, DatabaseRef, Restorer
 
-#: Work for a thread.
+#: A job for the thread.
 _Work = Callable[[], Coroutine[Any, Any, Any]]
 
 
 @dataclasses.dataclass(eq=False)
 class WorkerDatabase(Database):
-    """A worker's databases: made at first use, dropped when discarded.
+    """A worker's databases. They are created at first use, and dropped when they are discarded.
 
     Args:
         one_connection: See :attr:`pytest_asyncdb.abc.Isolation.one_connection`.
@@ -95,7 +95,7 @@ class WorkerDatabase(Database):
             return error
 
     def close(self) -> None:
-        """Release the databases; the end of the run drops them. May be called twice."""
+        """Release the databases. The end of the run drops them. May be called twice."""
         copies, self._copies = self._copies, None
         if copies is not None:
             copies.close()
@@ -115,14 +115,14 @@ class WorkerDatabase(Database):
 
     @functools.cached_property
     def template(self) -> Template:
-        """What they are copies of; the first access builds it, and blocks."""
+        """The template of these databases. The first access builds it, and blocks."""
         return self.provisioner.template(self.plan, self.engine_options)
 
 
 class _Copies:
-    """Copies of a template, made and dropped by a thread with a connection and a loop of its own.
+    """Copies of a template. A thread with its own connection and loop makes and drops them.
 
-    A server needs some ten milliseconds for either; the tests continue meanwhile.
+    A server needs some ten milliseconds for each of the two; the tests continue meanwhile.
     """
 
     def __init__(self, provisioner: Provisioner, template: Template) -> None:
@@ -135,7 +135,7 @@ class _Copies:
         self._thread = selector_loop.in_thread(self._run, "copies")
 
     def take(self, prefetch: int, prefetched: Callable[[DatabaseRef], None]) -> DatabaseRef:
-        """A new copy; the thread makes *prefetch* more.
+        """Return a new copy, and let the thread make *prefetch* more.
 
         Args:
             prefetched: Called in the thread with each copy that it has made.
@@ -155,7 +155,7 @@ class _Copies:
         self._submit(functools.partial(self._provisioner.drop, copy, self._sql))
 
     def close(self) -> None:
-        """Stop the thread after its present job. The end of the run drops what remains."""
+        """Stop the thread after its current job. The end of the run drops what remains."""
         self._closing = True
         self._jobs.put(None)
         wait([self._thread], PATIENCE)

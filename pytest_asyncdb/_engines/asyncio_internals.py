@@ -1,8 +1,9 @@
-"""The private names of asyncio, all of them: one loop that runs inside a callback of another.
+"""All private names of asyncio that the plugin uses. They let one loop run inside a callback of
+another.
 
-asyncio refuses a second running loop in a thread. These names switch the thread from the
-caller's loop to the plugin's and back. ``_enter_task`` and ``_leave_task`` are documented for
-authors of event loops: https://docs.python.org/3/library/asyncio-extending.html
+asyncio refuses a second running loop in a thread. These names switch the thread from the caller's
+loop to the plugin's and back. ``_enter_task`` and ``_leave_task`` are documented for authors of
+event loops: https://docs.python.org/3/library/asyncio-extending.html
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import functools
 import selectors
 import sys
 
-# Without _set_running_loop no statement can run in place: "Cannot run the event loop while
-# another loop is running". Futures that an adapter makes would belong to the wrong loop.
+# Without _set_running_loop no statement can run in place ("Cannot run the event loop while another
+# loop is running"), and futures that an adapter creates would belong to the wrong loop.
 # _get_running_loop is get_running_loop() without its exception.
 from asyncio import _get_running_loop, _set_running_loop
 
@@ -27,32 +28,32 @@ from typing import Any, TypeVar
 
 #: The loop that runs in this thread, or None.
 running_loop = _get_running_loop
-#: Lets asyncio believe that a loop, or none, runs in this thread.
+#: Makes asyncio take a loop, or none, for the one that runs in this thread.
 set_running_loop = _set_running_loop
 
 Loop = asyncio.AbstractEventLoop
 Task = asyncio.Task[object]
 T = TypeVar("T")
 
-#: A thread has one current task, not one for each loop.
+#: True if a thread has one current task for all its loops, not one for each loop.
 _ONE_TASK = sys.version_info >= (3, 14)
 
 
 class SteppedLoop(asyncio.SelectorEventLoop):
-    """A loop that is run step by step: a statement needs two or three, and ``run_forever()``
-    prepares and cleans up more than that.
+    """A loop that is run step by step.
 
-    Without these names of ``BaseEventLoop`` no statement runs in place.
+    A statement needs two or three steps. ``run_forever()`` does more work than these before and
+    after them. Without these names of ``BaseEventLoop`` no statement runs in place.
     """
 
-    #: It is being run.
+    #: True while the loop is being run.
     runs = False
-    #: What ``run_forever()`` repeats.
+    #: One step: what ``run_forever()`` repeats.
     step = asyncio.SelectorEventLoop._run_once  # type: ignore[attr-defined]
 
     def __init__(self, selector: selectors.BaseSelector) -> None:
         super().__init__(selector)
-        #: For ``sys.set_asyncgen_hooks``, while it runs.
+        #: The arguments of ``sys.set_asyncgen_hooks`` while the loop runs.
         self.hooks = (self._asyncgen_firstiter_hook, self._asyncgen_finalizer_hook)  # type: ignore[attr-defined]
 
     def is_running(self) -> bool:
@@ -61,18 +62,18 @@ class SteppedLoop(asyncio.SelectorEventLoop):
     def make_task(
         self, work: Coroutine[Any, Any, T]
     ) -> tuple[asyncio.Task[T], Callable[[], object]]:
-        """A new task, and its first step, which the caller must do."""
+        """Return a new task and its first step, which the caller must run."""
         own = contextvars.copy_context()
         step: Callable[..., object] | None = None
 
         def call_soon(callback: Callable[..., object], *args: Any, context: Any = None) -> Any:
             nonlocal step
-            if context is not own:  # for a finalizer
+            if context is not own:  # called by a finalizer
                 return type(self).call_soon(self, callback, *args, context=context)
             step = callback
             return None
 
-        # A new task calls it for its first step.
+        # A new task calls this to schedule its first step.
         self.call_soon = call_soon  # type: ignore[assignment,method-assign]
         try:
             task = asyncio.Task(work, loop=self, context=own)
@@ -90,15 +91,17 @@ def resolve(future: asyncio.Future[None]) -> None:
 
 
 def running_task() -> Task | None:
-    """The task that runs in this thread, if one does."""
+    """Return the task that runs in this thread, or None."""
     loop = running_loop()
     return asyncio.current_task(loop) if loop is not None else None
 
 
 def loop_closer() -> FrameType | None:
-    """Who closes the loop whose tasks are being cancelled for that in this thread; None: no loop.
+    """Return the frame of the code that closes a loop in this thread; None: no loop is being
+    closed.
 
-    Without ``_cancel_all_tasks`` a task that a test leaves on a loop of its own is not reported.
+    asyncio then cancels the tasks of the loop. Without ``_cancel_all_tasks`` a task that a test
+    leaves on a loop of its own is not reported.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_name != "_cancel_all_tasks":
@@ -109,7 +112,7 @@ def loop_closer() -> FrameType | None:
 
 
 def pause(instead: Loop | None = None) -> tuple[Loop | None, Task | None]:
-    """Suspend the loop that runs in this thread, so that *instead*, or any other one, can run.
+    """Suspend the loop that runs in this thread, so that *instead*, or any other loop, can run.
 
     Returns:
         The arguments of :func:`resume`.

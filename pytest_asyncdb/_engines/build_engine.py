@@ -1,6 +1,7 @@
 """``build_engine``: an AsyncEngine with the pool and connection settings that its URL needs.
 
-The only place that knows which settings the dialects need. No pytest, no server.
+This is the only module that knows which settings the dialects need. It uses neither pytest nor a
+server.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-#: Held while SQLAlchemy imports a dialect, at its first use. Two threads that do so at once, for
-#: MySQL and for MariaDB, can see a package that is half imported.
+#: Held while SQLAlchemy imports a dialect at its first use. If two threads import the dialects of
+#: MySQL and MariaDB at the same time, one can see a package that is half imported.
 DIALECTS = threading.RLock()
 
 #: An execution option that marks the plugin's own engines.
@@ -24,7 +25,8 @@ OURS = "asyncdb_ours"
 
 
 def without_pool(options: Mapping[str, Any]) -> dict[str, Any]:
-    """*options* of ``create_engine`` without those of its pool; listeners of the pool stay."""
+    """Return *options* of ``create_engine`` without those of the pool; listeners of the pool
+    stay."""
     pool = ("pool", "max_overflow")
     return {
         name: value
@@ -81,10 +83,10 @@ def build_engine(url: str | URL, *, foreign_keys: bool = True, **options: Any) -
 
 
 def _prepare_sqlite(engine: AsyncEngine, foreign_keys: bool, begin: str) -> None:
-    """Give SQLite real transactions: sqlite3 begins them late and ends them early.
+    """Give SQLite real transactions, because sqlite3 begins them late and ends them early.
 
-    A file is locked from the beginning of a transaction (IMMEDIATE): of two that begin
-    without a lock and then both write, one would fail at once instead of waiting.
+    A file is locked from the beginning of a transaction (IMMEDIATE). If two transactions began
+    without a lock and then both wrote, one would fail at once instead of waiting.
     """
     from sqlalchemy import event
 

@@ -1,8 +1,8 @@
-"""Parents of SQLAlchemy's greenlets: they decide where an adapter awaits.
+"""Parents of SQLAlchemy's greenlets. They decide where an adapter awaits.
 
 SQLAlchemy's adapters await by calling the ``switch`` of their greenlet's parent
-(``sqlalchemy.util.await_only``). During a call of the plugin's loop the parent is a
-:class:`Place`, whose ``switch`` awaits in place: no greenlet is switched unless the call waits.
+(``sqlalchemy.util.await_only``). During a call of the plugin's loop the parent is a :class:`Place`.
+Its ``switch`` awaits in place, and switches no greenlet unless the call has to wait.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from pytest_asyncdb._engines.sqlalchemy_internals import GREENLET_MARK
 
 
 class Place(greenlet.greenlet):
-    """Never runs; stands between a greenlet of SQLAlchemy and its parent."""
+    """Stands between a greenlet of SQLAlchemy and its parent. It never runs."""
 
-    #: Awaits something in place, and returns its result or raises its error.
+    #: Awaits an awaitable in place, and returns its result or raises its error.
     await_here: Callable[[Place, Any], Any]
 
     def switch(self, awaitable: Any) -> Any:
         return self.await_here(self, awaitable)
 
     def __bool__(self) -> bool:
-        return True  # SQLAlchemy asserts it; it is false of a greenlet that does not run
+        return True  # SQLAlchemy asserts this; a greenlet that does not run is false
 
     def wait(self, awaitable: Any) -> Any:
-        """Await something on the caller's loop.
+        """Await *awaitable* on the caller's loop.
 
         Raises:
             sqlalchemy.exc.MissingGreenlet: The caller cannot await.
@@ -45,7 +45,8 @@ class Place(greenlet.greenlet):
 
 
 class Carrier(greenlet.greenlet):
-    """A greenlet of the plugin in which SQLAlchemy may await, for a caller that has none."""
+    """A greenlet of the plugin in which SQLAlchemy may await, for callers outside of SQLAlchemy's
+    greenlets."""
 
 
 setattr(Carrier, GREENLET_MARK, True)

@@ -1,14 +1,13 @@
 """The plugin's own event loop, run in place: one connection serves any loop and any thread.
 
-The drivers' connections live on a private loop that no thread runs for itself. Whoever
-needs something from them runs that loop for a moment, right where it is: a sync fixture
-until the work is done, a test's coroutine for at most ``PATIENCE`` seconds. What takes
-longer is parked: the caller's loop watches the private loop's selector and runs it
-whenever something arrives, so that other tasks, timeouts and cancellation go on.
+The drivers' connections live on a private loop that has no thread of its own. Code that needs a
+connection runs that loop for a moment, in the calling thread: a sync fixture until the work is
+done, a test's coroutine for at most ``PATIENCE`` seconds. A call that takes longer is parked: the
+caller's loop watches the private loop's selector, and runs the private loop whenever something
+arrives. So other tasks, timeouts and cancellation go on meanwhile.
 
-A connection never notices on which loop or in which thread a test runs, and no thread is
-started here. docs/loops.md says what the alternatives cost. Nothing here knows
-databases or pytest.
+A connection works on any loop and in any thread, and no thread is started here. docs/loops.md says
+what the alternatives cost. This module knows neither databases nor pytest.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import Any, TypeVar
 
 from greenlet import getcurrent
 
-# Not from sqlalchemy.util, a package: that costs two more calls for each statement.
+# Not from the package sqlalchemy.util: that costs two more calls for each statement.
 from sqlalchemy.util.concurrency import await_only, greenlet_spawn
 
 from pytest_asyncdb._engines.asyncio_internals import pause, resume, running_loop, set_running_loop
@@ -34,7 +33,7 @@ T = TypeVar("T")
 #: Ends the work of a future on the server, so that its connection stays usable.
 Ending = Callable[["asyncio.Future[Any]"], Coroutine[Any, Any, None]]
 
-#: Seconds for which a caller's loop may stand still while the private one runs: most statements
+#: Seconds for which the caller's loop may stand still while the private loop runs. Most statements
 #: on a local server take less, and nothing in a test measures time this finely.
 PATIENCE = 0.002
 
@@ -44,47 +43,47 @@ CANCEL_PATIENCE = 5.0
 
 @types.coroutine
 def _next_turn() -> Generator[None, None, None]:
-    """``asyncio.sleep(0)`` in one call."""
+    """Suspend once, like ``asyncio.sleep(0)`` but in one call."""
     yield
 
 
 class HostLoop:
-    """A private event loop that runs where it is needed.
+    """A private event loop that runs in the calling thread when a call needs it.
 
-    There is one in each process; :meth:`close` ends it. All methods can be called from any
-    thread.
+    There is one in each process; :meth:`close` ends it. All methods can be called from any thread.
     """
 
     def __init__(self) -> None:
         self._private = PrivateLoop()
         self.loop = self._private.loop
         self._parking = Parking(self._private)
-        #: How the parked calls are ended on the server.
+        #: How to end each parked call on the server.
         self._endings: dict[asyncio.Task[Any], Ending | None] = {}
 
     @property
     def runs_here(self) -> bool:
-        """Is the caller's code run by this loop?"""
+        """Whether this loop runs the caller's code."""
         return running_loop() is self.loop
 
     def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-        """Run *work* to its end and return its result; blocks the caller.
+        """Run *work* to its end and return its result. Blocks the caller.
 
         Args:
             work: The coroutine; it runs on the private loop.
-            timeout: Seconds after which it is cancelled; None: no limit.
+            timeout: Seconds after which *work* is cancelled; None: no limit.
 
         Raises:
             TimeoutError: *work* did not end in time, and was cancelled.
         """
-        # The lock keeps other threads from starting the task: greenlets in it cannot move.
+        # The lock keeps other threads from starting the task: a greenlet in it cannot change
+        # threads.
         with self._private.lock:
             task = self.loop.create_task(work)
             try:
                 self._turn(task, timeout)
                 if not task.done():
                     raise TimeoutError(f"no answer within {timeout:g} s")
-            finally:  # also if a signal ends it, as that of a test's time limit
+            finally:  # also after a signal, such as that of a test's time limit
                 for _ in range(2):  # psycopg asks the server to cancel, and waits for its answer
                     if not task.done():
                         task.cancel()
@@ -99,22 +98,23 @@ class HostLoop:
         as_running: bool = True,
         patience: float = PATIENCE,
     ) -> T:
-        """Call sync SQLAlchemy code from a SQLAlchemy greenlet; what it awaits runs here.
+        """Call sync SQLAlchemy code from a SQLAlchemy greenlet. What it awaits runs on the private
+        loop.
 
-        *function* does not run in a task of the private loop: any thread may run that, but a
+        *function* does not run in a task of the private loop: any thread may run that loop, but a
         greenlet stays in its thread.
 
         Args:
-            function: Code of a SQLAlchemy adapter: it awaits by calling its greenlet's parent.
-            on_cancel: Ends the awaitable's work on the server when the caller's task is
-                cancelled; gets the future of that work.
-            as_running: The private loop is the running one for *function*, so that futures which
-                it makes belong to that; False: *function* may run a loop of its own.
-            patience: Seconds for which the caller's loop stands still.
+            function: Code of a SQLAlchemy adapter. It awaits by calling its greenlet's parent.
+            on_cancel: Ends the awaited work on the server when the caller's task is cancelled;
+                called with the future of that work.
+            as_running: If True, the private loop is the running one for *function*, so that futures
+                that it creates belong to that loop. If False, *function* may run a loop of its own.
+            patience: Seconds for which the caller's loop may stand still.
 
         Raises:
-            sqlalchemy.exc.MissingGreenlet: Not called from a SQLAlchemy greenlet, as with
-                a real connection.
+            sqlalchemy.exc.MissingGreenlet: The call has to wait and was not made from a SQLAlchemy
+                greenlet, as with a real connection.
         """
         outer = running_loop()
         if outer is self.loop:
@@ -137,8 +137,10 @@ class HostLoop:
             current.parent = parent  # type: ignore[assignment]
 
     def call_in_thread(self, function: Callable[..., T], *args: Any, timeout: float) -> T:
-        """Like :meth:`call`, from a background thread: it does not hold the private loop while
-        *function* waits for an answer, so that other threads go on. The thread's own loop waits.
+        """Like :meth:`call`, for a background thread.
+
+        While *function* waits for an answer, the private loop is free, so other threads go on. A
+        new loop in this thread waits.
 
         Raises:
             TimeoutError: After *timeout* seconds; what *function* awaits is cancelled.
@@ -151,7 +153,7 @@ class HostLoop:
             resume(*outer)
 
     async def await_here(self, work: Awaitable[T]) -> T:
-        """Await something of the private loop from a coroutine on any loop."""
+        """Await something that belongs to the private loop, from a coroutine on any loop."""
         outer = asyncio.get_running_loop()
         if outer is self.loop:
             return await work
@@ -166,7 +168,8 @@ class HostLoop:
         return task.result()
 
     async def iterate_here(self, generator: Any) -> AsyncGenerator[Any]:
-        """Iterate over a generator of the private loop from a coroutine on any loop."""
+        """Iterate over a generator that belongs to the private loop, from a coroutine on any
+        loop."""
         end: Any = object()
         try:
             while (value := await self.await_here(anext(generator, end))) is not end:
@@ -176,28 +179,29 @@ class HostLoop:
 
     def suspend(self) -> None:
         """Suspend the caller's task for one turn of its loop, as every statement on a real
-        connection does at least once.
+        connection does.
 
         Other tasks run meanwhile, so two tasks that use one session collide as in production.
-        SQLAlchemy also checks that a statement suspends (``AwaitRequired``), and outside of its
-        greenlets it raises its own error: a lazy load fails in tests as it fails in production.
+        SQLAlchemy also checks that a statement suspends (``AwaitRequired``). Outside of its
+        greenlets SQLAlchemy raises its own error: a lazy load fails in tests as it fails in
+        production.
 
         Raises:
-            sqlalchemy.exc.MissingGreenlet: This is not a SQLAlchemy greenlet.
+            sqlalchemy.exc.MissingGreenlet: The caller is not in a SQLAlchemy greenlet.
         """
         await_only(_next_turn())
 
     def attend(self, outer: asyncio.AbstractEventLoop) -> Callable[[], None]:
-        """Let *outer* run the private loop whenever something arrives, also while no call waits.
+        """Let *outer* run the private loop whenever something arrives, even if no call waits.
 
         Returns:
-            A function that ends it.
+            A function that ends this.
         """
         self._parking.enter(outer)
         return lambda: self._parking.leave(outer)
 
     async def end_parked(self) -> None:
-        """End every parked call on its server; awaited on this loop."""
+        """End every parked call on its server. Must be awaited on this loop."""
         parked = list(self._endings.items())
         for task, on_cancel in parked:
             if on_cancel is None:
@@ -208,7 +212,7 @@ class HostLoop:
             await asyncio.wait([task for task, _ in parked], timeout=CANCEL_PATIENCE)
 
     def close(self) -> None:
-        """Cancel what is left and close the loop. May be called twice."""
+        """Cancel the tasks that are left, and close the loop. May be called twice."""
         if self.loop.is_closed():
             return
         left = asyncio.all_tasks(self.loop)
@@ -220,12 +224,13 @@ class HostLoop:
         self.loop.close()
 
     def _turn(self, task: asyncio.Task[Any], patience: float | None) -> None:
-        """Go on with *task*."""
+        """Continue *task*."""
         self._private.turn(task, patience)
         self._set_timer()
 
     def _set_timer(self) -> None:
-        """The private loop has run: its next timer may be another one for calls that wait."""
+        """Set the timer again after the private loop has run, because its next timer may have
+        changed."""
         if self._private.waiting and (outer := running_loop()) is not None:
             self._parking.set_timer(outer)
 
@@ -257,7 +262,7 @@ class HostLoop:
         return task.result()
 
     def _end(self, task: asyncio.Task[Any], on_cancel: Ending | None) -> None:
-        """End a call whose caller was cancelled; the connection should survive."""
+        """End a call after its caller was cancelled, so that the connection survives."""
         if on_cancel is None:
             task.cancel()
         else:

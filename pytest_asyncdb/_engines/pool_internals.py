@@ -1,6 +1,6 @@
-"""The pool of a test's engine, and the private names of SQLAlchemy's pools, all of them.
+"""The pool of a test's engine, and all private names of SQLAlchemy's pools that the plugin uses.
 
-tests/unit/test_pool_internals.py fails if a name is gone. Imports SQLAlchemy.
+tests/unit/test_pool_internals.py fails if a name is gone. This module imports SQLAlchemy.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Listener = Callable[[Any, Any], object]
 
 
 class CheckoutPool(NullPool):
-    """A pool whose checkouts are no new connections: real ones stand behind them.
+    """A pool for checkouts that open no connections: real connections stand behind them.
 
-    So a checkout is no event "connect". Whoever opens the real connection calls the listeners
-    (:func:`connect_listeners`). All other events of a pool happen.
+    So SQLAlchemy fires no "connect" event for a checkout. The code that opens a real connection
+    calls the listeners (:func:`connect_listeners`). All other events of a pool are fired.
 
     Args:
-        check_out: Makes the DBAPI connection of a checkout, given the pool's entry and the pool.
-        family: The pools of one test; this one is added.
+        check_out: Makes the DBAPI connection of a checkout from the pool's entry and the pool.
+        family: The pools of one test. The new pool is added.
     """
 
     def __init__(
@@ -38,17 +38,18 @@ class CheckoutPool(NullPool):
         self.check_out = check_out
         self._family = family
         family.append(self)
-        #: The entries of its checkouts, also some that have ended.
+        #: The entries of its checkouts, including some that have ended.
         self._used: list[ConnectionPoolEntry] = []
         #: Real connections that checkouts have given back; each has a method ``discard``.
         self.idle: list[Any] = []
-        #: The ``info`` of checkouts that have ended, where one connection stands for all.
+        #: The ``info`` of checkouts that have ended, if one connection serves all checkouts.
         self.infos: list[dict[Any, Any]] = []
 
-    #: What an application shows of its pool.
+    #: For applications that show the state of their pool.
     status = QueuePool.status
     _size = 5
-    #: The most checkouts at once, which an application's pool would have connected.
+    #: The largest number of checkouts at the same time. An application's pool would have opened
+    #: that many connections.
     _most = 0
 
     def size(self) -> int:
@@ -69,13 +70,13 @@ class CheckoutPool(NullPool):
             self.idle.pop().discard()
 
     def recreate(self) -> CheckoutPool:
-        """A pool with the same listeners, for ``Engine.dispose()``."""
+        """Return a pool with the same listeners, for ``Engine.dispose()``."""
         return self._relative(self.dispatch, self)
 
     def beside(self, engine: Engine) -> CheckoutPool:
-        """A pool for a redirected engine, with that engine's listeners.
+        """Return a pool for a redirected engine, with the listeners of that engine.
 
-        Those of an engine for another DBMS are left out: they would not work here.
+        The listeners of an engine for another DBMS are left out, because they would not work here.
         """
         dialect: Any = self._dialect
         same = _dbms(engine.dialect.name) == _dbms(dialect.name)
@@ -89,7 +90,8 @@ class CheckoutPool(NullPool):
         return pool
 
     def _create_connection(self) -> ConnectionPoolEntry:
-        """SQLAlchemy's name: without it a checkout is an event "connect"."""
+        """Create the pool's entry. SQLAlchemy's name: without it a checkout fires a "connect"
+        event."""
         return _Entry(self)
 
 
@@ -97,7 +99,7 @@ class _Entry(_ConnectionRecord):
     """The pool's entry of a checkout."""
 
     def _ConnectionRecord__connect(self) -> None:  # noqa: N802
-        """SQLAlchemy's name; see ``CheckoutPool._create_connection``."""
+        """Take a connection. SQLAlchemy's name; see ``CheckoutPool._create_connection``."""
         pool: CheckoutPool = self._ConnectionRecord__pool  # type: ignore[attr-defined]
         self.dbapi_connection = pool.check_out(self, pool)
         pool._used = [*(one for one in pool._used if one.in_use), self]
@@ -105,12 +107,12 @@ class _Entry(_ConnectionRecord):
 
     @memoized_property
     def info(self) -> dict[Any, Any]:
-        """What listeners of "connect" and the test have put there for this connection."""
+        """The values that "connect" listeners and the test have stored for this connection."""
         return getattr(self.dbapi_connection, "entry_info", {})
 
 
 def connect_listeners(pools: Iterable[Pool]) -> list[Listener]:
-    """What the application does with each new connection of *pools*, each listener once.
+    """Return the application's listeners for new connections of *pools*, each listener once.
 
     SQLAlchemy's own listeners, which prepare an engine's dialect, are left out.
     """
@@ -124,19 +126,23 @@ def connect_listeners(pools: Iterable[Pool]) -> list[Listener]:
 def keep_listeners(pool: Pool, other: Pool) -> None:
     """Add to *pool* the listeners that *other* got meanwhile.
 
-    Without ``_update``, what a test's code registers on a redirected engine is lost after the test.
+    Without ``_update``, listeners that a test registers on a redirected engine are lost after the
+    test.
     """
     pool.dispatch._update(other.dispatch, only_propagate=False)
 
 
 def entry_of(connection: PoolProxiedConnection) -> Any:
-    """The pool's entry of a connection, which listeners of "connect" get."""
+    """Return the pool's entry of a connection, as "connect" listeners get it."""
     return connection._connection_record
 
 
 def _prepares_dialect(listener: Any) -> bool:
-    """Is it one of ``create_engine``? It would prepare the dialect of an engine that is not used
-    now, from a server that it does not lead to."""
+    """Return whether ``create_engine`` has registered *listener*.
+
+    Such a listener would prepare the dialect of an engine that is not used now, with answers of a
+    server to which the engine does not lead.
+    """
     if getattr(listener, "__qualname__", "") == "only_once.<locals>.go":  # once=True
         cells = dict(zip(listener.__code__.co_freevars, listener.__closure__, strict=True))
         listener = cells["fn"].cell_contents

@@ -1,7 +1,7 @@
-"""An event loop that no thread runs for itself: whoever needs it runs it for a moment.
+"""An event loop without a thread of its own: code that needs it runs it for a moment.
 
-Calls that take longer wait on the caller's loop, which watches the private loop's selector and
-timers, and runs the private loop whenever something arrives. ``host_loop.py`` says what for.
+Calls that take longer wait on the caller's loop. That loop watches the private loop's selector and
+timers, and runs the private loop whenever something arrives. ``host_loop.py`` says why.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from pytest_asyncdb._engines.asyncio_internals import SteppedLoop, pause, resolv
 
 T = TypeVar("T")
 
-#: Seconds between two looks at the private loop, where its selector cannot be watched.
+#: Seconds between two polls of the private loop, if its selector cannot be watched (Windows).
 _POLL = 0.002
 
 
 class _Selector(selectors.DefaultSelector):
     """A selector that notices when its loop has been idle for long enough.
 
-    A loop calls ``select`` with a timeout of 0 while callbacks are ready, and with None or
-    a positive one when it is about to block: the one public place to see that.
+    A loop calls ``select`` with a timeout of 0 while callbacks are ready, and with None or a
+    positive timeout when it is about to block. No other public name shows that.
     """
 
     def __init__(self) -> None:
         super().__init__()
         #: ``time.monotonic()`` until which the loop may block; None: no limit.
         self.until: float | None = None
-        #: The loop was idle then.
+        #: True if the loop was idle at that time.
         self.idle = False
         #: Seconds until the loop's next timer, when it was last found idle.
         self.next_timer: float | None = None
@@ -45,13 +45,14 @@ class _Selector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is not None and timeout <= 0:
-            # What is ready is the start of a statement, or its end: nothing else has arrived.
+            # What is ready is the start or the end of a statement, and nothing else has arrived. So
+            # every second look at the sockets is left out.
             self._skipped = not self._skipped
             return [] if self._skipped else super().select(0)
         self._skipped = False
         if self.until is None:
             return super().select(timeout)
-        left = self.until - time.monotonic()  # less than 0 is no time, too
+        left = self.until - time.monotonic()  # a negative number means no time, too
         events = super().select(left if timeout is None else min(left, timeout))
         if not events and time.monotonic() >= self.until:
             self.next_timer = timeout
@@ -59,12 +60,12 @@ class _Selector(selectors.DefaultSelector):
         return events
 
 
-#: What a forked child must not go on with, each with a method ``end_in_child``.
+#: Objects that a forked child must not use any more, each with a method ``end_in_child``.
 OF_PARENT: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def _end_in_child() -> None:
-    with contextlib.ExitStack() as stack:  # all of them, also if one fails
+    with contextlib.ExitStack() as stack:  # calls all of them, even if one fails
         for one in OF_PARENT:
             stack.callback(one.end_in_child)
 
@@ -77,22 +78,22 @@ class PrivateLoop:
     """An event loop that any thread can run, also inside a callback of another loop."""
 
     def __init__(self) -> None:
-        #: Its file descriptor is readable when something has arrived; Windows has none.
+        #: Its file descriptor is readable when something has arrived. On Windows it has none.
         self.selector = _Selector()
         self.loop = SteppedLoop(self.selector)
         self.loop.set_debug(False)
         #: Held while the loop runs.
         self.lock = threading.RLock()
-        #: Number of calls that wait, by the loop on which they do.
+        #: Number of waiting calls, by the loop on which they wait.
         self.waiting: dict[asyncio.AbstractEventLoop, int] = {}
         OF_PARENT.add(self)
 
     def end_in_child(self) -> None:
-        """Close the loop in a forked child, without effect on the parent's.
+        """Close the loop in a forked child, without effect on the parent's loop.
 
-        Both have the same sockets and the same epoll object. In the child the numbers of the
-        sockets get another meaning, so that nothing it still does reaches them: what drivers send
-        in finalizers, and what their transports unregister.
+        Parent and child share the sockets and the epoll object. In the child the sockets' file
+        descriptors are replaced by the null device. So what the child still does reaches no socket,
+        such as data that drivers send in finalizers, and transports that unregister.
         """
         if self.loop.is_closed():
             return
@@ -100,17 +101,17 @@ class PrivateLoop:
         for key in self.selector.get_map().values():
             os.dup2(null, key.fd)
         os.close(null)
-        with contextlib.suppress(RuntimeError):  # it is running
+        with contextlib.suppress(RuntimeError):  # the loop is running
             self.loop.close()
 
     def start(
         self, work: Awaitable[T], patience: float | None, at_once: bool = False
     ) -> asyncio.Task[T]:
-        """Run *work* in a new task, until that is done or *patience* is over.
+        """Run *work* in a new task until it is done or *patience* is over.
 
         Args:
-            at_once: Its first step comes before what is ready and costs no step of the loop, unless
-                calls wait: then they keep their order.
+            at_once: Run the first step before all ready callbacks, which saves a step of the loop.
+                If calls are waiting, they come first nevertheless.
         """
         if type(work) is not types.CoroutineType:
             work = _awaited(work)
@@ -155,7 +156,7 @@ class PrivateLoop:
             if task is None or not task.done():
                 self._step(task, None if patience is None else time.monotonic() + patience)
             if self.waiting and task is not None:
-                self._step(None, 0.0)  # calls that wait would not notice what else is ready
+                self._step(None, 0.0)  # else waiting calls do not notice what is ready
         finally:
             loop.runs = False
             sys.set_asyncgen_hooks(*hooks)
@@ -175,13 +176,13 @@ async def _awaited(work: Awaitable[T]) -> T:
 
 
 class Parking:
-    """Which loops wait for the private one."""
+    """The loops that wait for the private loop."""
 
     def __init__(self, private: PrivateLoop) -> None:
         self._private = private
         self.waiting = private.waiting
         self._timers: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
-        #: The next look of loops that cannot watch the selector.
+        #: The next poll of each loop that cannot watch the selector.
         self._polls: dict[asyncio.AbstractEventLoop, asyncio.Handle] = {}
 
     async def wait(self, task: asyncio.Task[Any], outer: asyncio.AbstractEventLoop) -> None:
@@ -225,7 +226,7 @@ class Parking:
                 outer.remove_reader(self._private.selector.fileno())
 
     def set_timer(self, outer: asyncio.AbstractEventLoop) -> None:
-        """Let *outer*, if calls wait on it, run the private loop when its next timer is due."""
+        """Let *outer* run the private loop when its next timer is due, if calls wait on *outer*."""
         if outer in self._timers:
             self._timers.pop(outer).cancel()
         timer = self._private.selector.next_timer

@@ -1,7 +1,7 @@
 """Event loops and threads for the plugin's work outside of tests, such as dropping databases.
 
-Always a selector loop. The default loop of Windows cannot watch sockets, so psycopg refuses it; and
-the loop policy is the application's.
+The loop is always a selector loop: psycopg refuses the default loop of Windows, which cannot watch
+sockets. The loop policy is not used, because it belongs to the application.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ T = TypeVar("T")
 
 
 def runner() -> asyncio.Runner:
-    """``asyncio.Runner()`` with a selector loop."""
+    """Return an ``asyncio.Runner()`` with a selector loop."""
     return asyncio.Runner(loop_factory=asyncio.SelectorEventLoop)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """``asyncio.run()`` with a selector loop."""
+    """Run *work* like ``asyncio.run()``, with a selector loop."""
     with runner() as one:
         return one.run(work)
 

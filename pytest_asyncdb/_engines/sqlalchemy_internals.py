@@ -1,8 +1,9 @@
-"""The private names of SQLAlchemy, all of them, and the only place that replaces a method of it.
+"""All private names of SQLAlchemy that the plugin uses. Only this module replaces a method of
+SQLAlchemy.
 
 tests/unit/test_internals.py and tests/unit/test_private_names.py fail if a name is gone.
-``_connection`` and ``_async_soft_close`` are also names that SQLAlchemy calls on our DBAPI
-connections and cursors (``isolation/dbapi.py``), because its dialects do so.
+SQLAlchemy's dialects also use the names ``_connection`` and ``_async_soft_close`` on the plugin's
+DBAPI connections and cursors (``isolation/dbapi.py``).
 """
 
 from __future__ import annotations
@@ -19,22 +20,23 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import PoolProxiedConnection
 
 #: Marks the greenlets in which SQLAlchemy may await. Without it every statement that runs in a
-#: pooled greenlet raises MissingGreenlet, and finalizers cannot be told from calls.
+#: pooled greenlet raises MissingGreenlet, and finalizers cannot be distinguished from calls.
 GREENLET_MARK = "__sqlalchemy_greenlet_provider__"
-#: The attribute of a mapped object with its state. Without it objects that a module makes at import
-#: are missing in the databases of further backends.
+#: The attribute of a mapped object that holds its state. Without it, objects that a module creates
+#: at import are missing in the databases of further backends.
 _STATE = "_sa_instance_state"
 
 
 def in_greenlet() -> bool:
-    """Can the caller await in the way of SQLAlchemy? False in a finalizer and in sync code."""
+    """Return whether the caller can await as SQLAlchemy does. False in a finalizer and in sync
+    code."""
     import greenlet
 
     return getattr(greenlet.getcurrent(), GREENLET_MARK, False) is True
 
 
 def cursor_awaits(driver: str) -> bool:
-    """Does the adapter await when it makes a cursor, rather than when that executes?"""
+    """Return whether the adapter awaits when it creates a cursor, not when the cursor executes."""
     import sqlalchemy
 
     if sqlalchemy.__version__ < "2.1":
@@ -43,16 +45,16 @@ def cursor_awaits(driver: str) -> bool:
 
 
 def ends_first(driver: str) -> bool:
-    """Does the end of a transaction come before the statements that wait for their turn?
+    """Return whether the end of a transaction comes before statements that wait for their turn.
 
-    The lock of SQLAlchemy's adapter orders the statements of aiosqlite, and ends do not wait for
-    it. SQLAlchemy 2.0 has no such lock.
+    For aiosqlite, a lock of SQLAlchemy's adapter orders the statements, and the ends of
+    transactions do not wait for that lock. SQLAlchemy 2.0 has no such lock.
     """
     return driver == "aiosqlite" and cursor_awaits(driver)
 
 
 def execution_lock(adapted: Any) -> contextlib.AbstractAsyncContextManager[Any]:
-    """The lock that lets one statement at a time run on a connection.
+    """Return the lock that lets one statement at a time run on a connection.
 
     Without it a savepoint of the plugin meets a statement that is still running, and the driver
     raises "another operation is in progress". SQLAlchemy 2.0 has no such lock for aiosqlite and
@@ -62,9 +64,10 @@ def execution_lock(adapted: Any) -> contextlib.AbstractAsyncContextManager[Any]:
 
 
 def raise_as_dbapi_error(adapted: Any, error: Exception) -> None:
-    """Raise *error* of a driver as the adapter's cursors would, if they translate it.
+    """Raise a driver's *error* as the adapter's cursors would, if they translate it.
 
-    Without it a failed COMMIT on asyncpg raises the driver's error in place of IntegrityError.
+    Without ``_handle_exception`` a failed COMMIT on asyncpg raises the driver's error instead of
+    IntegrityError.
     """
     translate = getattr(adapted, "_handle_exception", None)
     if translate is not None:
@@ -72,11 +75,12 @@ def raise_as_dbapi_error(adapted: Any, error: Exception) -> None:
 
 
 def forget_transaction(adapted: Any) -> None:
-    """Let the adapter notice that its transaction was rolled back by the plugin.
+    """Make the adapter notice that the plugin has rolled back its transaction.
 
-    Without it the adapter of asyncpg takes it to be still open; others ask the driver.
+    Without these names the adapter for asyncpg believes that the transaction is open. Other
+    adapters ask the driver.
     """
-    for name, value in (("_transaction", None), ("_started", False)):  # the latter is 2.0's
+    for name, value in (("_transaction", None), ("_started", False)):  # _started: SQLAlchemy 2.0
         if hasattr(adapted, name):
             setattr(adapted, name, value)
 
@@ -90,27 +94,29 @@ async def soft_close(cursor: Any) -> None:
 
 
 def buffered_rows(cursor: Any) -> list[Any]:
-    """The rows of a stream that the adapter has fetched, and SQLAlchemy has not.
+    """Return the rows of a stream that the adapter has fetched and SQLAlchemy has not.
 
-    Without it they are lost when the stream's transaction ends.
+    Without ``_rowbuffer`` they are lost when the stream's transaction ends.
     """
     return list(getattr(cursor, "_rowbuffer", ()))
 
 
-#: Who watches; the last one is that of the innermost pytest run in this process.
+#: The callbacks. The last one belongs to the innermost pytest run in this process.
 _watchers: list[Callable[[Engine], object]] = []
 
 
 def watch_checkouts(callback: Callable[[Engine], object]) -> Callable[[], None]:
     """Call *callback* before any engine of this process checks out a connection.
 
-    SQLAlchemy need not be imported yet. Of several callbacks only the last one is called.
+    SQLAlchemy need not be imported yet. If there are several callbacks, only the last one is
+    called.
 
-    The events of SQLAlchemy come too late, when there is a connection already, or do not know
-    the engine. ``raw_connection`` is public; that every checkout calls it is not documented.
+    SQLAlchemy's events come too late, when there is a connection already, or do not know the
+    engine. ``raw_connection`` is public, but SQLAlchemy does not document that every checkout calls
+    it.
 
     Returns:
-        A function that ends it; may be called twice.
+        A function that ends this. It may be called twice.
     """
 
     def stop() -> None:
@@ -125,8 +131,11 @@ def watch_checkouts(callback: Callable[[Engine], object]) -> Callable[[], None]:
 
 
 class _Arming:
-    """A finder that finds nothing: every import asks it, also that of the first engine's
-    dialect, and by then SQLAlchemy is there."""
+    """An import finder that finds nothing. It replaces ``raw_connection`` when SQLAlchemy is there.
+
+    Every import asks it, also the import of the first engine's dialect. By then SQLAlchemy is
+    imported.
+    """
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:
@@ -145,24 +154,28 @@ class _Arming:
 
 
 def mapped_state(value: Any) -> Any:
-    """The state of a mapped object; None: it is none. ``inspect()`` would connect for an engine."""
+    """Return the state of a mapped object; None: *value* is not one.
+
+    ``inspect()`` would connect if *value* is an engine.
+    """
     return getattr(value, _STATE, None)
 
 
 def mapped_values(instance: Any) -> dict[str, Any]:
-    """What a mapped object holds, without its state."""
+    """Return the values of a mapped object, without its state."""
     return {name: value for name, value in vars(instance).items() if name != _STATE}
 
 
 def replace_values(instance: Any, values: Mapping[str, Any]) -> None:
-    """Let a mapped object hold *values* and nothing else, without events."""
+    """Replace all values of a mapped object by *values*, without events."""
     for name in mapped_values(instance):
         del vars(instance)[name]
     vars(instance).update(values)
 
 
 def without_events(value: Any) -> Any:
-    """A collection of related objects as the one that it is derived from; else *value*."""
+    """Return a collection of related objects as a plain list, set or dict; any other *value* as it
+    is."""
     for kind in (list, set, dict):
         if isinstance(value, kind) and hasattr(value, "_sa_adapter"):
             return kind(value)
@@ -170,7 +183,8 @@ def without_events(value: Any) -> Any:
 
 
 def root_engine(engine: Engine) -> Engine:
-    """The engine from which *engine* was derived by ``execution_options()``, or itself.
+    """Return the engine from which ``execution_options()`` has derived *engine*, or *engine*
+    itself.
 
     Without ``_proxied`` a derived engine counts as an engine that is not named.
     """
@@ -180,19 +194,19 @@ def root_engine(engine: Engine) -> Engine:
 
 
 def connect_isolation_level(dialect: Dialect) -> Any:
-    """The argument ``isolation_level`` of ``create_engine``, in SQLAlchemy's spelling.
+    """Return the argument ``isolation_level`` of ``create_engine``, in SQLAlchemy's spelling.
 
-    Without ``_on_connect_isolation_level`` an engine in AUTOCOMMIT loses it during a test.
+    Without ``_on_connect_isolation_level`` an engine in AUTOCOMMIT loses that level during a test.
     """
     level = getattr(dialect, "_on_connect_isolation_level", None)
     return level and level.replace("_", " ").upper()
 
 
 def with_listeners_of(own: Dialect, dialect: Dialect) -> Any:
-    """A copy of *dialect* with the listeners of *own*, and with those that it gets later.
+    """Return a copy of *dialect* with the listeners of *own*, and with those that *own* gets later.
 
-    The copy is kept for later tests, as keys of compiled statements contain the dialect. Without
-    ``_has_events`` no listener is called.
+    The copy is kept for later tests, because keys of compiled statements contain the dialect.
+    Without ``_has_events`` no listener is called.
     """
     copies = vars(own).setdefault("asyncdb_copies", weakref.WeakKeyDictionary())
     found = copies.get(dialect) or copies.setdefault(dialect, copy.copy(dialect))
@@ -202,7 +216,7 @@ def with_listeners_of(own: Dialect, dialect: Dialect) -> Any:
 
 
 def drop_listeners(dialect: Any) -> None:
-    """Let *dialect* have the listeners of its class only.
+    """Remove all listeners of *dialect* except those of its class.
 
     Without ``dispatch`` and ``_has_events`` a listener of one test is called in the next one.
     """
@@ -211,10 +225,10 @@ def drop_listeners(dialect: Any) -> None:
 
 
 def json_arguments(dialect: Dialect) -> dict[str, Any]:
-    """The arguments ``json_serializer`` and ``json_deserializer`` of ``create_engine``.
+    """Return the arguments ``json_serializer`` and ``json_deserializer`` of ``create_engine``.
 
     Without ``_json_serializer`` the test's engine fails for values that only the application's
-    function knows.
+    function can serialise.
     """
     names = ("json_serializer", "json_deserializer")
     return {name: value for name in names if (value := getattr(dialect, f"_{name}", None))}

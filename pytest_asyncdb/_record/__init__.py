@@ -1,1 +1,1 @@
-"""What a test did: its statements, its rows, its times. Modules here read; none of them acts."""
+"""What a test did: its statements, its rows, its times. The modules here only read."""

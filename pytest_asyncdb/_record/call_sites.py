@@ -22,12 +22,13 @@ _FOREIGN = frozenset(
         *("aiosqlite", "asyncpg", "psycopg", "psycopg_pool", "asyncmy", "aiomysql", "pymysql"),
     }
 )
-#: Modules that call the user's code: an event loop, or pytest. Frames outside of these are none.
+#: Modules that call the user's code: an event loop, or pytest. Frames outside of these are not the
+#: user's.
 _ENDS = frozenset({"asyncio.events", "asyncio.base_events", "asyncio.runners", "_pytest.runner"})
 
 
 def caller_frames() -> Iterator[FrameType]:
-    """The frames from the caller outwards, also those of a greenlet's parents."""
+    """Yield the frames from the caller outwards, including those of a greenlet's parents."""
     current: greenlet.greenlet | None = greenlet.getcurrent()
     frame: FrameType | None = sys._getframe(1)
     while current is not None:
@@ -39,18 +40,18 @@ def caller_frames() -> Iterator[FrameType]:
 
 
 def user_places(limit: int = 3, start: FrameType | None = None) -> list[Place]:
-    """The innermost lines of the user's code in the current task, the innermost first.
+    """Return the innermost lines of the user's code in the current task, the innermost first.
 
-    SQLAlchemy runs its sync code in a greenlet; the coroutine that awaits it is in that
-    greenlet's parent.
+    SQLAlchemy runs its sync code in a greenlet. The coroutine that awaits it is in that greenlet's
+    parent.
 
     Args:
-        start: Where to begin; None: at the caller.
+        start: The frame to begin with; None: the caller's.
     """
     places: list[Place] = []
     current: greenlet.greenlet | None = greenlet.getcurrent()
     frame: FrameType | None = start or sys._getframe(1)
-    # No call for each frame: every statement does this.
+    # This loop calls no function for each frame, because every statement runs it.
     while current is not None:
         while frame is not None:
             names = frame.f_globals
@@ -69,13 +70,14 @@ def user_places(limit: int = 3, start: FrameType | None = None) -> list[Place]:
 
 
 def places_of_task(task: asyncio.Task[object]) -> list[Place]:
-    """Where a pending task stands in the user's code, the innermost line first."""
+    """Return where a pending task stands in the user's code, the innermost line first."""
     frames = [*_awaiting_frames(task)][::-1]
     return [place for frame in frames for place in _place(frame, frame.f_lineno)]
 
 
 def user_position() -> tuple[asyncio.Task[object] | None, list[Place]]:
-    """The running task, or the one that awaits it, and the lines of the user's code in it."""
+    """Return the running task, or the task that awaits it, and the lines of the user's code in
+    it."""
     task, places = running_task(), user_places()
     if task is not None and not places:
         task = user_task(task)
@@ -84,10 +86,10 @@ def user_position() -> tuple[asyncio.Task[object] | None, list[Place]]:
 
 
 def user_task(task: asyncio.Task[object]) -> asyncio.Task[object]:
-    """The task that awaits *task*, which has no line of the user's code.
+    """Return the task that awaits *task*, which has no line of the user's code.
 
-    At the end of ``async with`` blocks SQLAlchemy commits and closes in a task of its own, which a
-    local variable of the awaiting coroutine holds.
+    At the end of ``async with`` blocks SQLAlchemy commits and closes in a task of its own. A local
+    variable of the awaiting coroutine holds that task.
     """
     for other in asyncio.all_tasks(task.get_loop()):
         for frame in [*_awaiting_frames(other)][-1:]:
@@ -97,7 +99,7 @@ def user_task(task: asyncio.Task[object]) -> asyncio.Task[object]:
 
 
 def _awaiting_frames(task: asyncio.Task[object]) -> Iterator[FrameType]:
-    """The frames of the coroutines of a suspended task, the outermost first."""
+    """Yield the frames of the coroutines of a suspended task, the outermost first."""
     awaited: Any = task.get_coro()
     while (frame := getattr(awaited, "cr_frame", None)) is not None:
         yield frame
@@ -105,20 +107,20 @@ def _awaiting_frames(task: asyncio.Task[object]) -> Iterator[FrameType]:
 
 
 def places_of_error(error: BaseException) -> list[Place]:
-    """The lines of the user's code in a traceback, the innermost first."""
+    """Return the lines of the user's code in a traceback, the innermost first."""
     frames = [*traceback.walk_tb(error.__traceback__)][::-1]
     return [place for frame, number in frames for place in _place(frame, number)]
 
 
 def _place(frame: FrameType, number: int) -> list[Place]:
-    """The line, if it is the user's code."""
+    """Return the line if it is the user's code, else an empty list."""
     code = frame.f_code
     is_user = _KINDS[frame.f_globals.get("__name__", "")] == "user"
     return [(code.co_filename, number, code.co_name)] if is_user else []
 
 
 def lines_of(places: Sequence[Place]) -> list[str]:
-    """Places as text, the innermost last."""
+    """Return places as text, the innermost last."""
     return [line_of(place) for place in reversed(places)]
 
 
@@ -129,5 +131,5 @@ class _Kinds(dict[str, str]):
         return self[name]
 
 
-#: What frames of a module are: of an ``end``, ``foreign``, or the ``user``'s.
+#: The kind of each module's frames: ``end``, ``foreign`` or ``user``.
 _KINDS = _Kinds()

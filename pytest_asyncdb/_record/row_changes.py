@@ -19,25 +19,26 @@ from pytest_asyncdb._record.text import error_text
 
 T = TypeVar("T")
 Row = dict[str, Any]
-#: By primary key, else by all values, as text, and a number that counts equal ones: the values as
-#: text, and the row. Texts can be compared, whatever the driver makes of the values.
+#: The rows of a table. The key is the primary key, or all values if there is none, as text, and a
+#: number that counts equal ones. The value is the row's values as text, and the row. Texts can be
+#: compared, whatever the driver makes of the values.
 _Rows = dict[tuple[str, int], tuple[str, Row]]
 #: Schema, name and key columns of a table, and its columns, each with what reads it in place of
 #: ``?`` (none: those of ``*``); or why it cannot be read.
 _Source = tuple[str | None, str, list[str], list[tuple[str, str]]] | str
-#: The rows of each table, or why they were not read.
+#: The rows of each table, or the reason why they were not read.
 _Tables = dict[str, _Rows | str]
 
-#: Why the account cannot read all rows of the relation ``c`` of PostgreSQL's schema ``n``; NULL: it
-#: can.
+#: The reason why the account cannot read all rows of the relation ``c`` of PostgreSQL's schema
+#: ``n``; NULL: it can.
 UNREADABLE = """CASE
     WHEN NOT has_schema_privilege(n.oid, 'USAGE') OR NOT has_table_privilege(c.oid, 'SELECT')
         THEN format('the role %I may not read it', current_user)
     WHEN row_security_active(c.oid)
         THEN format('row security hides rows from the role %I', current_user)
 END"""
-#: Calls with which each of PostgreSQL's values has one text, that can be read again. To be filled
-#: in: whether that ends with the transaction.
+#: Calls after which each of PostgreSQL's values has one text that can be read again. ``{0}`` stands
+#: for whether the settings end with the transaction.
 TEXT_SETTINGS = (
     "set_config('timezone', 'UTC', {0}), set_config('datestyle', 'ISO', {0}), "
     "set_config('intervalstyle', 'postgres', {0}), set_config('extra_float_digits', '1', {0})"
@@ -64,7 +65,7 @@ class TableChanges:
 
     Args:
         inserted: Rows that only exist after the test.
-        updated: Rows before and after the test.
+        updated: Pairs of a row before and after the test.
         deleted: Rows that only existed before the test.
     """
 
@@ -74,7 +75,7 @@ class TableChanges:
 
 
 class LeftOut(TableChanges):
-    """Stands for a table that could not be read: asking for its rows raises the error."""
+    """Stands for a table that could not be read. Asking for its rows raises the error."""
 
     def __init__(self, error: Exception) -> None:
         object.__setattr__(self, "error", error)
@@ -91,7 +92,7 @@ class LeftOut(TableChanges):
 def read_tables(
     connection: Connection, most: int | None = None, seconds: float = math.inf
 ) -> _Tables:
-    """Every table with its rows, or with why it is left out. For ``run_sync``.
+    """Return every table with its rows, or with the reason why it is left out. For ``run_sync``.
 
     Args:
         most: A table with more rows is left out.
@@ -105,7 +106,7 @@ def read_tables(
 
 
 async def read_untouched(url: URL, read: Callable[[Connection], T]) -> T:
-    """The result of *read* on the database at *url*, which no test uses."""
+    """Return the result of *read* on the database at *url*, which no test uses."""
     engine = build_engine(url, poolclass=NullPool)
     try:
         async with engine.connect() as connection:
@@ -115,8 +116,8 @@ async def read_untouched(url: URL, read: Callable[[Connection], T]) -> T:
 
 
 def differences(before: _Tables, after: _Tables) -> dict[str, TableChanges]:
-    """The changes by table; tables without changes are left out, as are those that were not
-    read."""
+    """Return the changes by table. Tables without changes, and those that were not read, are left
+    out."""
     found = {}
     for name in sorted({*before, *after}):
         was, rows = before.get(name, {}), after.get(name, {})
@@ -137,13 +138,13 @@ def differences(before: _Tables, after: _Tables) -> dict[str, TableChanges]:
 
 
 def left_out(before: _Tables, after: _Tables) -> dict[str, str]:
-    """The tables that were not read, each with the reason."""
+    """Return the tables that were not read, each with the reason."""
     both = sorted([*before.items(), *after.items()], key=lambda item: item[0])
     return {name: rows for name, rows in both if isinstance(rows, str)}
 
 
 def _tables(connection: Connection) -> dict[str, _Source]:
-    """Every table, by the name that users write."""
+    """Return every table, by the name that users write."""
     found: dict[str, Any] = {}
     if connection.dialect.name == "postgresql":
         default = connection.dialect.default_schema_name
@@ -166,7 +167,7 @@ def _execute(connection: Connection, query: str) -> Any:
 
 
 def _read(connection: Connection, source: _Source, most: int | None) -> _Rows | str:
-    """The rows of a table, or why they are left out."""
+    """Return the rows of a table, or the reason why they are left out."""
     if isinstance(source, str):
         return source
     try:
@@ -184,11 +185,11 @@ def _read(connection: Connection, source: _Source, most: int | None) -> _Rows | 
 
 
 def _rows(connection: Connection, source: Any, most: int | None) -> list[tuple[str, str, Row]]:
-    """Key, text and values of each row."""
+    """Return key, text and values of each row."""
     schema, name, keys, columns = source
     mark = connection.dialect.identifier_preparer.initial_quote
 
-    def quote(name: str) -> str:  # the dialect's way doubles "%"
+    def quote(name: str) -> str:  # the dialect's own method doubles "%"
         return f"{mark}{name.replace(mark, mark * 2)}{mark}"
 
     table = f"{quote(schema)}.{quote(name)}" if schema else quote(name)

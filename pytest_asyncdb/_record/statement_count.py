@@ -9,7 +9,7 @@ from pytest_asyncdb._record.sql_text import only_queries
 from pytest_asyncdb._record.statement_log import Place, Statement, StatementLog, line_of
 from pytest_asyncdb._record.text import counted, cut, masked, wrap
 
-#: This many equal queries from one line of code look like one query per row.
+#: From this number on, equal queries from one line of code look like one query per row.
 _MANY = 3
 #: 80 columns without the prefix that pytest writes before the lines of an error.
 _WIDTH = 72
@@ -17,13 +17,13 @@ _INDENT = " " * 7
 
 
 class Count:
-    """Counts the statements of a block, and compares at its end unless the block failed.
+    """Counts the statements of a block, and checks the number at its end unless the block failed.
 
-    This is no generator, so that pytest shows the user's line for the error.
+    It is a class, not a generator, so that pytest shows the user's line for the error.
 
     Args:
-        most: More statements make the end raise AssertionError.
-        least: Fewer statements do, too.
+        most: If there are more statements, the end raises AssertionError.
+        least: If there are fewer statements, it does, too.
     """
 
     def __init__(self, log: StatementLog, most: int | None, least: int | None) -> None:
@@ -56,7 +56,7 @@ class Count:
 
 
 def _grouped(count: Count) -> list[str]:
-    """The statements, equal ones in one entry, the most frequent first."""
+    """Return lines about the statements, equal ones in one entry, the most frequent first."""
     kept = count.statements
     groups: collections.Counter[tuple[str, Place | None]] = collections.Counter(
         (masked(s.sql)[0], s.places[0] if s.places else None) for s in kept

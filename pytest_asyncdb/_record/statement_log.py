@@ -1,7 +1,7 @@
 """The statements of one test, in the order in which they ran.
 
-Every statement passes through here. What costs time, such as the text of a place in the code, is
-made only when a report needs it.
+Every statement passes through here. So anything that costs time, such as the text of a place in the
+code, is made only when a report needs it.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from typing import Any, NamedTuple
 
 from pytest_asyncdb._record.sql_text import savepoint
 
-#: The parameters of this many statements are kept: the last ones.
+#: Number of statements with parameters that are kept: the last ones.
 _PARAMETERS = 50
-#: This many statements and ends of transactions are kept: the last ones.
+#: Number of statements and ends of transactions that are kept: the last ones.
 _MOST = 10_000
 #: A line of code: the file, the line's number, the function.
 Place = tuple[str, int, str]
 
 
 def line_of(place: Place) -> str:
-    """``file:line in function``; the file is relative to the current folder if it is below."""
+    """Return ``file:line in function``. The file is relative to the current folder if it is below
+    it."""
     path, number, name = place
     here = os.getcwd() + os.sep  # noqa: PTH109  # a string is all that is needed
     return f"{path.removeprefix(here)}:{number} in {name}"
@@ -35,11 +36,10 @@ class Statement(NamedTuple):
         sql: Its text as passed to the driver.
         rows: Number of rows returned or changed; None: the driver did not report it.
         seconds: From the call to the driver until its answer, including the wait for a turn.
-        many: It ran once for each of several sets of parameters (``executemany``).
+        many: True if it ran once for each of several sets of parameters (``executemany``).
         error: The name of the class of the driver's exception.
         places: Lines of the user's code that led to it, the innermost first.
-        checkout: The number of the connection in whose transaction it ran; None: it ran in
-            autocommit.
+        checkout: The number of the connection that had the transaction; None: it ran in autocommit.
     """
 
     sql: str
@@ -77,10 +77,10 @@ class Step(NamedTuple):
 
 
 class StatementLog:
-    """The statements of all engines of one test; of very many the last ones.
+    """The statements of all engines of one test. If there are very many: the last ones.
 
     Args:
-        hidden: Do not show values: the engine's ``hide_parameters``.
+        hidden: True: do not show values (the engine's ``hide_parameters``).
     """
 
     def __init__(self, hidden: bool = False) -> None:
@@ -100,7 +100,7 @@ class StatementLog:
         return [entry for entry in self._entries if isinstance(entry, Statement)]
 
     def between(self, first: int, last: int) -> list[Statement]:
-        """The statements after number *first*, up to number *last*, that are kept."""
+        """Return the kept statements after number *first*, up to number *last*."""
         kept = self.statements
         gone = self.number - len(kept)
         return kept[max(0, first - gone) : max(0, last - gone)]
@@ -120,7 +120,7 @@ class StatementLog:
         self._entries.append(End(how, checkout))
 
     def steps(self) -> list[Step]:
-        """The kept entries in order, with the beginnings and depths of transactions."""
+        """Return the kept entries in order, with the beginnings and depths of transactions."""
         entries, steps = list(self._entries), []
         open_: dict[int, list[str]] = {}
         parameters = dict(self._parameters)
@@ -144,7 +144,8 @@ class StatementLog:
         return steps
 
     def running(self, checkout: int) -> list[Step]:
-        """The statements of a connection's open transaction, by the number of its checkout."""
+        """Return the statements of a connection's open transaction, by the number of its
+        checkout."""
         found: list[Step] = []
         for step in self.steps():
             if step.checkout == checkout and step.number:

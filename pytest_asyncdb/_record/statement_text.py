@@ -18,7 +18,7 @@ _LONG, _VALUE = 600, 60
 def step_lines(
     step: Step, connections: Mapping[int | None, str], hidden: bool, short: bool
 ) -> list[str]:
-    """One entry of the log, indented by its depth; on one line if that holds it.
+    """Return the lines of one entry of the log, indented by its depth: one line if that is enough.
 
     Args:
         connections: Names of connections by their numbers; empty: they are not shown.
@@ -68,11 +68,11 @@ def _parameters(parameters: Any, secret: bool, many: bool) -> str:
 
 
 def value_text(value: Any, secret: bool) -> str:
-    """*value* as in SQL, dates and times in ISO form, else its ``repr()``; shortened.
+    """Return *value* as in SQL, dates and times in ISO form, else its ``repr()``; shortened.
 
     Args:
-        secret: Mask it if it is text. Text that names a secret, such as JSON with a password, is
-            masked in any case.
+        secret: Mask the value if it is text. Text that names a secret, such as JSON with a
+            password, is masked in any case.
     """
     if isinstance(value, str | bytes | bytearray) and (secret or text.has_secret(str(value))):
         return "***"

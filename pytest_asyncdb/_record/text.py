@@ -16,7 +16,7 @@ _LITERAL = r"'(?:[^']|'')*(?:'|$)"
 
 
 def error_text(error: BaseException) -> str:
-    """The driver's message, without what SQLAlchemy adds to it."""
+    """Return the driver's message, without what SQLAlchemy adds to it."""
     while isinstance(original := getattr(error, "orig", None), BaseException):
         error = original
     first = (str(error).splitlines() or [""])[0]
@@ -27,19 +27,19 @@ def error_text(error: BaseException) -> str:
 
 
 def in_short(error: BaseException) -> str:
-    """One line for any error."""
+    """Return one line for any error."""
     if isinstance(error, AsyncdbError):
         return error.headline
     return f"{type(error).__name__}: {error}".partition("\n")[0].rstrip(": ")
 
 
 def one_line(statement: str, width: int = 80) -> str:
-    """A statement on one line of at most *width* characters, with secrets masked."""
+    """Return a statement on one line of at most *width* characters, with secrets masked."""
     return shorten(masked(statement)[0], width)
 
 
 def shorten(text: str, width: int = 80) -> str:
-    """*text* on one line of at most *width* characters."""
+    """Return *text* on one line of at most *width* characters."""
     return cut(" ".join(text.split()), width)
 
 
@@ -48,7 +48,8 @@ def cut(text: str, width: int) -> str:
 
 
 def cut_middle(text: str, width: int) -> str:
-    """*text* without its middle: a statement's beginning says what it does, its end on what."""
+    """Return *text* without its middle. The beginning of a statement says what it does, the end on
+    what."""
     if len(text) <= width:
         return text
     end = (width - 1) // 2
@@ -62,7 +63,7 @@ def wrap(
     width: int = WIDTH,
     break_words: bool = False,
 ) -> list[str]:
-    """*text* as lines of at most *width* columns.
+    """Return *text* as lines of at most *width* columns.
 
     Args:
         first: The beginning of the first line.
@@ -80,30 +81,33 @@ def wrap(
 
 
 def duration(seconds: float) -> str:
-    """``1.25 s``, ``53 ms``, ``0.25 ms``."""
+    """Return a time with its unit: ``1.25 s``, ``53 ms``, ``0.25 ms``."""
     if seconds >= 1:
         return f"{seconds:.2f} s"
     return f"{seconds * 1000:.{0 if seconds >= 0.01 else 2}f} ms"
 
 
 def counted(number: int, noun: str) -> str:
-    """``1 statement``, ``2 statements``."""
+    """Return a number with its noun: ``1 statement``, ``2 statements``."""
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def has_secret(text: str) -> bool:
-    """May a statement, or what has this name, carry a secret among its string literals?"""
+    """Return whether a statement, or something with this name, may have a secret among its string
+    literals."""
     return re.search(_SENSITIVE, text) is not None
 
 
 def masked(sql: str) -> tuple[str, bool]:
-    """A statement on one line, masked if it names a secret, and whether it names one."""
+    """Return a statement on one line, masked if it names a secret; and whether it names one."""
     text = " ".join(sql.split())
     secret = has_secret(text)
     return without_literals(text) if secret else text, secret
 
 
 def without_literals(sql: str) -> str:
-    """*sql* with every string literal masked, for statements that are no longer complete: whether
-    the missing part names a secret is unknown."""
+    """Return *sql* with every string literal masked.
+
+    It is for statements that were cut, because the missing part may name a secret.
+    """
     return re.sub(_LITERAL, "'***'", sql)

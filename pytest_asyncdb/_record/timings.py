@@ -1,8 +1,8 @@
-"""How long the plugin's own work took; ``reports/timing_table.py`` shows it.
+"""The time that the plugin's own work took; ``reports/timing_table.py`` shows it.
 
-Each process measures; the report of a test takes its times to the summary, also from xdist's
-workers: long ones, and with ``--asyncdb-stats`` all. This code runs for every test and only reads a
-clock.
+Each process measures. The report of a test takes the times to the summary, also from xdist's
+workers: only long ones, with ``--asyncdb-stats`` all. This code runs for every test, so it only
+reads a clock.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-#: Seconds that are long for a part of a test's set-up or teardown.
+#: From this number of seconds on, a part of a test's set-up or teardown is slow.
 SLOW = 1.0
 
 
@@ -18,13 +18,13 @@ class Timer:
     """The clock of one process.
 
     Args:
-        worker: The name of xdist's worker.
+        worker: The name of xdist's worker, or ``main``.
     """
 
     def __init__(self, worker: str) -> None:
         #: The start of the run, by :func:`time.perf_counter`.
         self.began = time.perf_counter()
-        #: Seconds of schema and seed of each template built here, by backend as written.
+        #: Seconds of schema and seed for each template built here, by backend as written.
         self.templates: dict[str, list[tuple[float | None, float | None]]] = {}
         self._worker = worker
         self._mark = 0.0
@@ -32,23 +32,27 @@ class Timer:
         self._times: list[tuple[str, str, float]] = []
 
     def start(self) -> None:
-        """The set-up or the teardown of a test begins."""
+        """Note that the set-up or the teardown of a test begins."""
         self._first = False
         self._mark = time.perf_counter()
 
     def prepared(self) -> None:
-        """Server and template are ready, which does not count as set-up of the test. It is the
-        first test on its worker's database, which is made now."""
+        """Note that server and template are ready, which does not count as set-up of the test.
+
+        The test is the first one on its worker's database, which is created now.
+        """
         self._first = True
         self._mark = time.perf_counter()
 
     def stop(self, word: str, isolation: str, part: str) -> None:
-        """The test's database is open, or the teardown is complete, as *part* says."""
+        """Note that the test's database is open, or that the teardown is complete, as *part*
+        says."""
         line = f"{isolation}: {'database' if self._first else part}"
         self._times.append((word, line, time.perf_counter() - self._mark))
 
     def take(self, least: float) -> list[Any] | None:
-        """The worker and the times since the last call, as JSON values for the report of a test.
+        """Return the worker and the times since the last call, as JSON values for the report of a
+        test.
 
         A time is the backend as written, the line of the table, and seconds.
 

@@ -1,4 +1,4 @@
-"""The entries of ``asyncdb_app_engines``: which engines of the application they name."""
+"""The entries of ``asyncdb_app_engines``, and the engines of the application that they name."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class AppEngine:
 
     Args:
         given: ``module:attribute``, such as ``app.db:get_db().engine``, with ``-`` before it if the
-            engine keeps its own database; or an engine, a sessionmaker, a function that returns one
-            of them.
+            engine keeps its own database; or an engine, a sessionmaker, or a function that returns
+            one of them.
         source: Where it was given, for errors.
-        database: The name of the database that it leads to; None: the first.
+        database: The name of the database to which it is redirected; None: the first one.
     """
 
     def __init__(self, given: Any, source: str, database: str | None = None) -> None:
@@ -45,9 +45,9 @@ class AppEngine:
         self.source = source
 
     def matches(self, engine: Engine) -> bool:
-        """Is *engine* the engine that this names? A foreign one may be named by its URL.
+        """Return whether this entry names *engine*. A foreign engine may be named by its URL.
 
-        An entry that is wrong, or whose module is being imported, names none.
+        An entry that is wrong, or whose module is being imported, names no engine.
         """
         if self.foreign and "://" in self.word:
             return self.word == shown_url(engine)
@@ -57,10 +57,11 @@ class AppEngine:
         return False
 
     def engines(self) -> list[Engine]:
-        """The sync engines behind it; none as long as the application has created none.
+        """Return the sync engines behind this entry; none if the application has not created one
+        yet.
 
         Raises:
-            ConfigError: It is something else.
+            ConfigError: The entry names something else.
         """
         from sqlalchemy.engine import Engine
 
@@ -71,7 +72,7 @@ class AppEngine:
         return [root_engine(one) for one in found if isinstance(one, Engine)]
 
     def value(self) -> Any:
-        """An engine, a sessionmaker, or None if it is not created yet."""
+        """Return an engine or a sessionmaker; None if the application has not created it yet."""
         kinds, value = _kinds(), self.given
         if isinstance(value, str):
             value = NAMING.load(value, self.source)
@@ -89,8 +90,11 @@ class AppEngine:
 
 
 def app_engines(given: Any, source: str) -> tuple[AppEngine, ...]:
-    """The entries in a value of ``asyncdb_app_engines``: words, an object, a list of these, or a
-    mapping of the databases' names to these."""
+    """Return the entries in a value of ``asyncdb_app_engines``.
+
+    The value is a text of words, an object, a list of these, or a mapping from names of databases
+    to these.
+    """
     if given is None or given == "":
         return ()
     if isinstance(given, str):
@@ -108,13 +112,13 @@ def app_engines(given: Any, source: str) -> tuple[AppEngine, ...]:
 
 
 def of_fixture(given: Any, written: Sourced[str]) -> tuple[AppEngine, ...]:
-    """The entries in the value of the fixture; by default that is the ini file's."""
+    """Return the entries in the value of the fixture. By default that is the ini file's value."""
     is_written = given == written.value
     return app_engines(given, written.source if is_written else "the fixture asyncdb_app_engines")
 
 
 def session_options(entries: Sequence[AppEngine]) -> dict[str, Any] | None:
-    """The arguments of the first sessionmaker among *entries*, or None."""
+    """Return the arguments of the first sessionmaker among *entries*, or None."""
     from sqlalchemy.ext.asyncio import async_sessionmaker
 
     for entry in entries:
@@ -126,14 +130,16 @@ def session_options(entries: Sequence[AppEngine]) -> dict[str, Any] | None:
 
 
 def engine_options(entries: Sequence[AppEngine]) -> dict[str, Any]:
-    """The arguments of the first engine among *entries* for values of JSON, if it exists."""
+    """Return the arguments for JSON of the first engine among *entries*, if it exists."""
     engines = (one for entry in entries if not entry.foreign for one in entry.engines())
     return next((json_arguments(engine.dialect) for engine in engines), {})
 
 
 def sqlmodel_session(written: Sourced[str]) -> dict[str, Any]:
-    """The options that make a session SQLModel's own, which has ``exec()``, if the metadata that
-    the ini file names is SQLModel's."""
+    """Return the options that make a session SQLModel's own, which has ``exec()``.
+
+    They are empty unless the ini file names SQLModel's metadata.
+    """
     from pytest_asyncdb._databases.plan import as_metadata
 
     model: Any = getattr(sys.modules.get("sqlmodel"), "SQLModel", None)
@@ -147,12 +153,12 @@ def sqlmodel_session(written: Sourced[str]) -> dict[str, Any]:
 
 
 def shown_url(engine: Engine) -> str:
-    """The engine's URL without its password."""
+    """Return the engine's URL without its password."""
     return engine.url.render_as_string(hide_password=True)
 
 
 def _kinds() -> tuple[type, ...]:
-    """The classes of what an entry names, in the order in which one is proposed."""
+    """Return the classes of objects that an entry can name. The first ones are preferred."""
     from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine, async_scoped_session, async_sessionmaker
     from sqlalchemy.orm import scoped_session, sessionmaker
@@ -162,10 +168,10 @@ def _kinds() -> tuple[type, ...]:
 
 
 def name_of(engine: Engine) -> str | None:
-    """``module:attribute`` of a loaded module that leads to *engine*.
+    """Return ``module:attribute`` of a loaded module that leads to *engine*, or None.
 
-    A sessionmaker comes first: the sessions of tests then have its options. One of several engines
-    is left out, as each may have another database.
+    Sessionmakers come first, because the sessions of tests then have their options. An object with
+    several engines is left out, because each engine may have another database.
     """
     for kind in _kinds():
         for module, loaded in list(sys.modules.items()):

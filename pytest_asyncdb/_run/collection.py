@@ -1,7 +1,8 @@
-"""Which tests are database tests, and on which backends each runs.
+"""Decides which tests are database tests, and on which backends each of them runs.
 
-A database test uses a fixture of the plugin, also through a fixture of its own or through
-pytest's ``usefixtures``, or carries the marker ``asyncdb``. Nothing else decides it.
+A database test uses a fixture of the plugin or carries the marker ``asyncdb``. It may use the
+fixture through another fixture or through pytest's ``usefixtures``. Nothing else makes a test a
+database test.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_asyncdb._config.markers import MarkerOptions
     from pytest_asyncdb._run.run import Run
 
-#: The fixture that makes a test a database test: every other one depends on it.
+#: The fixture that makes a test a database test. All other fixtures of the plugin depend on it.
 BACKEND = "asyncdb_backend"
 
 #: The fixture that opens the test's database and redirects the application's engines.
@@ -29,9 +30,10 @@ VIEW = "_asyncdb_view"
 
 
 def apply_marker(collector: pytest.Module | pytest.Class, name: str, obj: object) -> None:
-    """Let a marked function, class or module use the view.
+    """Make a marked function, class or module use the view.
 
-    Before pytest creates the item and reads its fixtures; anyio's plugin does the same.
+    This happens before pytest creates the item and reads its fixtures; anyio's plugin does the
+    same.
     """
     for node in collector.listchain():
         if _needs_view(node.own_markers):
@@ -42,7 +44,7 @@ def apply_marker(collector: pytest.Module | pytest.Class, name: str, obj: object
 
 
 def _needs_view(marks: Iterable[pytest.Mark]) -> bool:
-    """Is the marker among *marks*, and not applied yet?"""
+    """Return whether the marker is among *marks* and was not applied yet."""
     return _is_marked(marks) and not any(
         mark.name == "usefixtures" and VIEW in mark.args for mark in marks
     )
@@ -53,10 +55,10 @@ def _is_marked(marks: Iterable[pytest.Mark]) -> bool:
 
 
 def open_view_first(item: pytest.Item) -> None:
-    """Set up the view before all other fixtures with the scope of a function.
+    """Set up the view before all other fixtures of function scope.
 
-    An application that a fixture starts then finds its engines redirected. pytest calls
-    :func:`apply_marker` for no method of a unittest class; such a method gets the view here.
+    An application that a fixture starts then finds its engines redirected. pytest does not call
+    :func:`apply_marker` for a method of a unittest class; such a method gets the view here.
     """
     if not isinstance(item, pytest.Function):
         return
@@ -85,7 +87,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
     every = run.settings.specs
     specs = [pytest.param(spec, id=spec.id) for spec in every if marker.allows(spec, run.registry)]
     if len(specs) < len(every) and _has_marked_parameter(metafunc.definition):
-        # A parameter's marker wins over the function's, so left_out() decides.
+        # The marker of a parameter takes precedence over the function's, so left_out() decides.
         specs = [pytest.param(spec, id=spec.id, marks=pytest.mark.asyncdb) for spec in every]
     if not specs:
         skip = pytest.mark.skip(reason=marker.why_not(every))
@@ -94,7 +96,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
 
 
 def _has_marked_parameter(definition: pytest.Item) -> bool:
-    """Has a value in a list of ``@pytest.mark.parametrize`` the marker?"""
+    """Return whether a value of ``@pytest.mark.parametrize`` has the marker."""
     marks = definition.iter_markers("parametrize")
     given = (m.args[1] if m.args[1:] else m.kwargs.get("argvalues") for m in marks)
     values = (value for one in given if isinstance(one, (list, tuple)) for value in one)
@@ -102,12 +104,13 @@ def _has_marked_parameter(definition: pytest.Item) -> bool:
 
 
 def left_out(items: Iterable[pytest.Item]) -> Iterator[pytest.Item]:
-    """The items whose backend the marker of a parameter does not allow.
+    """Yield the items with a backend that the marker of a parameter does not allow.
 
-    If it allows none of the run, the first item stays, and is skipped with the reason.
+    If that marker allows no backend of the run, the first item stays, and is skipped with the
+    reason.
 
     Raises:
-        UsageError: A mistake in the marker.
+        UsageError: There is a mistake in the marker.
     """
     tests: dict[Any, list[Any]] = {}
     item: Any
@@ -143,13 +146,13 @@ def ungrouped(items: Iterable[pytest.Item], run: Run) -> Iterator[None]:
 
 
 def spec_of(item: pytest.Item | None) -> BackendSpec | None:
-    """The backend with which pytest has parametrised *item*."""
+    """Return the backend with which pytest has parametrised *item*, or None."""
     spec: BackendSpec | None = getattr(getattr(item, "callspec", None), "params", {}).get(BACKEND)
     return spec
 
 
 def marker_options(item: pytest.Item) -> MarkerOptions:
-    """The merged markers of a test that is being collected."""
+    """Return the merged markers of a test that is being collected."""
     from pytest_asyncdb._config.markers import read_markers
 
     try:

@@ -12,7 +12,7 @@ from pytest_asyncdb._run import messages
 
 
 def checked_options(value: Any, fixture: str, *refused: str) -> Mapping[str, Any]:
-    """The value of a fixture for options, checked."""
+    """Check the value of a fixture for options, and return it."""
     if not isinstance(value, Mapping):
         raise errors.ConfigError(
             f"{fixture} is not a mapping but {type(value).__name__} (the fixture {fixture})",
@@ -51,7 +51,7 @@ def refuse_word(backend: Any) -> None:
 
 
 def is_known(breach: BaseException, error: BaseException | None) -> bool:
-    """Did the test itself fail with this breach, or with an error that reports it?"""
+    """Return whether the test failed with this breach, or with an error that reports it."""
     if error is None:
         return False
     said = error is breach or str(breach) in getattr(error, "__notes__", ())

@@ -29,7 +29,7 @@ from pytest_asyncdb.values import BackendSpec
 
 
 class AsyncdbBackend:
-    """Which backend a test runs on; the value of the fixture ``asyncdb_backend``."""
+    """The backend on which a test runs; the value of the fixture ``asyncdb_backend``."""
 
     def __init__(self, run: Run, spec: BackendSpec | Callable[[], BackendSpec]) -> None:
         self._run = run
@@ -37,7 +37,8 @@ class AsyncdbBackend:
 
     @property
     def spec(self) -> BackendSpec:
-        """The backend as it was named; of a test that is not parametrised, the running test's."""
+        """The backend as it was named. If the test is not parametrised: the backend of the running
+        test."""
         return self._spec() if callable(self._spec) else self._spec
 
     @property
@@ -52,7 +53,7 @@ class AsyncdbBackend:
 
     @property
     def version(self) -> str:
-        """The server's version, such as ``17.11``; waits until the server is started."""
+        """The server's version, such as ``17.11``. Waits until the server has started."""
         return self._run.server(self.spec).version
 
     @property
@@ -77,17 +78,17 @@ class Asyncdb:
     _views: Mapping[str, View]
     _metadata: Any
     _session_options: Mapping[str, Any]
-    #: The rows of a database that no test has changed.
+    #: The rows of a database that no test has changed; None before they are read.
     _before: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self._name, self._view = next(iter(self._views.items()))
 
     def database(self, name: str) -> Asyncdb:
-        """The handle of another one of the test's databases, which ``asyncdb_metadata`` names.
+        """Return the handle of another database of the test, which ``asyncdb_metadata`` names.
 
         Raises:
-            ConfigError: There is none of that name.
+            ConfigError: There is no database of that name.
         """
         if name not in self._views:
             raise unknown_database(name, self._views, "asyncdb.database()")
@@ -99,17 +100,17 @@ class Asyncdb:
 
     @property
     def sessionmaker(self) -> async_sessionmaker[AsyncSession]:
-        """An ``async_sessionmaker`` on the database, as ``asyncdb_sessionmaker``."""
+        """An ``async_sessionmaker`` on the database, like ``asyncdb_sessionmaker``."""
         return async_sessionmaker(self._view.engine, **self._session_options)
 
     @property
     def sync_engine(self) -> Engine:
-        """An ``Engine`` for sync code, as ``asyncdb_sync_engine``."""
+        """An ``Engine`` for sync code, like ``asyncdb_sync_engine``."""
         return self._view.sync_engine
 
     @property
     def engine(self) -> AsyncEngine:
-        """The engine of the test's database, as ``asyncdb_engine``."""
+        """The engine of the test's database, like ``asyncdb_engine``."""
         return self._view.engine
 
     @property
@@ -120,11 +121,11 @@ class Asyncdb:
 
     @property
     def seeded(self) -> Any:
-        """What ``asyncdb_seed`` has returned, the test's own copy of it.
+        """What ``asyncdb_seed`` has returned; each test gets its own copy.
 
-        Such as ids, dataclasses, or mapped objects, which are detached; a dict or list of these.
-        Every process gets what belongs to the rows of its database. Of several seeds that return
-        a dict it is one dict, else a list.
+        It can be ids, dataclasses or mapped objects, which are detached; or a dict or list of
+        these. Every process gets the values that belong to the rows of its database. If there are
+        several seeds, the value is one dict if each of them returns a dict, else a list.
 
         Raises:
             SchemaError: It cannot be pickled.
@@ -133,9 +134,10 @@ class Asyncdb:
 
     @property
     def statements(self) -> list[Statement]:
-        """The statements that the test has run so far, in order; of more than 10,000 the last ones.
+        """The statements that the test has run so far, in order. If there are more than 10,000: the
+        last ones.
 
-        Without the plugin's own statements, BEGIN, COMMIT and ROLLBACK.
+        The plugin's own statements, BEGIN, COMMIT and ROLLBACK are left out.
         """
         return self._view.log.statements
 
@@ -144,15 +146,15 @@ class Asyncdb:
     ) -> contextlib.AbstractContextManager[Count]:
         """Count the statements of a block: ``with asyncdb.count(max=2):``.
 
-        Its value has ``statements`` and a length, in the block and after it.
+        The value of ``with`` has ``statements`` and a length, in the block and after it.
 
         Args:
             max: The largest number of statements that the block may run.
             min: The smallest number.
 
         Raises:
-            AssertionError: At the end of the block, if the number is not within these limits. It
-                shows the statements, equal ones together.
+            AssertionError: At the end of the block, if the number is not within these limits. The
+                error shows the statements, equal ones together.
         """
         return Count(self._view.log, max, min)
 
@@ -162,10 +164,10 @@ class Asyncdb:
     ) -> AsyncIterator[tuple[AsyncConnection, ...]]:
         """Open *number* connections with separate transactions, for tests of concurrency.
 
-        Not in the ``rollback`` strategy.
+        Not available in the ``rollback`` strategy.
 
         Args:
-            lock_timeout: Seconds for which each waits for a lock, so that a deadlock fails
+            lock_timeout: Seconds that each connection waits for a lock, so that a deadlock fails
                 instead of hanging. MySQL and MariaDB round to whole seconds.
 
         Raises:
@@ -186,10 +188,11 @@ class Asyncdb:
 
     @contextlib.asynccontextmanager
     async def checkpoint(self) -> AsyncIterator[None]:
-        """Undo, at the end of the block, all changes of the block.
+        """Undo all changes of the block at its end.
 
-        For the rounds of a loop, or the examples of hypothesis. Transactions that are open at
-        the end are rolled back. In ``reset`` and ``copy`` nothing may be committed before.
+        Use it for the rounds of a loop, or for the examples of hypothesis. Transactions that are
+        open at the end are rolled back. In ``reset`` and ``copy`` the test must not commit before
+        the block.
 
         Raises:
             IsolationConflict: A transaction is open (``rollback``), or the test has committed
@@ -199,11 +202,11 @@ class Asyncdb:
             yield
 
     async def changes(self) -> dict[str, TableChanges]:
-        """The rows that the test has inserted, updated and deleted so far, by table.
+        """Return the rows that the test has inserted, updated and deleted so far, by table.
 
-        Without changes that other transactions have not committed. It reads every table, so it
-        is not for millions of rows. Values that the driver cannot read, such as the date
-        ``infinity`` with psycopg, are those of JSON.
+        Changes that other transactions have not committed are left out. This reads every table, so
+        it is not for millions of rows. Values that the driver cannot read, such as the date
+        ``infinity`` with psycopg, are shown as in JSON.
 
         A table that cannot be read, for example because row security hides rows from the role, is
         in the result as well: asking for its rows raises ``AsyncdbError`` with the reason.
@@ -222,11 +225,11 @@ class Asyncdb:
         return found
 
     async def schema_differences(self, *, ignore: Collection[str] = ()) -> list[str]:
-        """The differences between the models and the test's database, one per line.
+        """Return the differences between the models and the test's database, one per line.
 
         Alembic compares ``asyncdb_metadata`` with the schema that the migrations have built:
-        tables, columns, types, NULL, server defaults, indexes and constraints, as far as the
-        backend reports them. Its own table ``alembic_version`` is left out.
+        tables, columns, types, NULL, server defaults, indexes and constraints, if the backend
+        reports them. Alembic's own table ``alembic_version`` is left out.
 
         Args:
             ignore: Names of tables to leave out.

@@ -1,8 +1,8 @@
-"""What outlives a run on this machine: servers that were kept, and what killed runs have left.
+"""Removes what outlives a run on this machine: kept servers, and what killed runs have left.
 
-Every run removes in the background what nothing uses (:func:`remove_unused`). The command ``reap``
-also ends kept servers, drops kept databases and those of dead runs on servers by URL, and prints
-what it does.
+In the background, every run removes what no run uses (:func:`remove_unused`). The command ``reap``
+also ends kept servers and drops kept databases. On servers at a URL it drops the databases of dead
+runs. It prints what it does.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pytest_asyncdb.servers import docker_api, server_folders
 from pytest_asyncdb.servers.reusable import records
 from pytest_asyncdb.values import BackendSpec, Sourced
 
-#: Seconds for a server to drop a database.
+#: Seconds that a server may take to drop a database.
 _DROP = 30.0
 
 
@@ -36,9 +36,9 @@ class Leftover(NamedTuple):
     """Something that outlives its run.
 
     Args:
-        text: What it is and whose, for a message.
-        in_use: A run uses it.
-        remove: Removes it and ends what runs in it; blocks. False: it is still there.
+        text: What it is and to whom it belongs, for a message.
+        in_use: True if a run uses it.
+        remove: Removes it and ends what runs in it. Blocks. Returns False if it is still there.
     """
 
     text: str
@@ -47,10 +47,10 @@ class Leftover(NamedTuple):
 
 
 def remove_unused() -> None:
-    """Remove what no run uses; kept servers an hour after their last use. Blocks.
+    """Remove what no run uses, and kept servers an hour after their last use. Blocks.
 
-    Containers of killed runs are left to the next run that starts a container: asking for them
-    takes the package ``docker``.
+    This does not remove containers of killed runs, because that needs an import of the package
+    ``docker``. The next run that starts a container removes them.
     """
     for record in records():
         if record.is_idle():
@@ -59,9 +59,10 @@ def remove_unused() -> None:
 
 
 def _on_this_machine() -> Iterator[Leftover]:
-    """Everything that outlives its run, also what is in use.
+    """Yield everything that outlives its run, including what is in use.
 
-    Containers of other machines are among it if they share the engine; they count as in use.
+    If machines share a Docker engine, containers of the other machines are included; they count as
+    in use.
     """
     kept = set()
     for record in records():
@@ -85,7 +86,7 @@ def reap(urls: Sequence[str], allowed: str, dry_run: bool, write_line: Show) -> 
 
     Args:
         urls: Servers to look at in addition to those of ``ASYNCDB_*_URL``.
-        allowed: Hosts that are for tests although they do not look so, separated by commas.
+        allowed: Hosts that are for tests although they do not look like it, separated by commas.
         dry_run: Only report what would be removed, and what is in use.
         write_line: Called with one line for each thing.
 
@@ -126,7 +127,7 @@ def reap(urls: Sequence[str], allowed: str, dry_run: bool, write_line: Show) -> 
 
 
 def _kept_databases(registry: Registry) -> Iterator[Leftover]:
-    """This user's databases of failed tests that were kept."""
+    """Yield this user's databases of failed tests that were kept."""
     for record in kept_databases.records():
         text = f"database {record.name} of {record.test}"
         yield Leftover(text, record.owner.alive(), partial(_remove_kept, registry, record))
@@ -136,7 +137,7 @@ def _remove_kept(registry: Registry, record: kept_databases.Record) -> bool:
     server = record.server
     address = (server.host, server.port)
     running = {(one.server.host, one.server.port) for one in records() if one.running()}
-    # A server of the plugin that was ended has taken its databases with it.
+    # If a server of the plugin has ended, its databases are gone, too.
     if server.maintenance is not None and not (server.managed and address not in running):
         backend = registry.backend(server.backend)
         driver = registry.driver(BackendSpec(server.backend, record.driver))
@@ -151,7 +152,7 @@ def _remove_kept(registry: Registry, record: kept_databases.Record) -> bool:
 
 
 def _targets(registry: Registry, urls: Sequence[str]) -> Iterator[tuple[str, Sourced[str]]]:
-    """The servers to look at, each with the name of its backend."""
+    """Yield the servers to look at, each with the name of its backend."""
     named = [(os.environ.get(f"ASYNCDB_{name.upper()}_URL"), name) for name in registry.backends]
     for url, name in [*named, *((url, "") for url in urls)]:
         if url:
@@ -166,10 +167,10 @@ def _dropped(
     """Drop the databases of dead runs on a server.
 
     Args:
-        name: The backend's.
+        name: The name of the backend.
 
     Returns:
-        The name of each, and what :func:`try_drop` said.
+        The name of each database, and the result of :func:`try_drop`.
     """
     driver_name = url.value.partition("://")[0].partition("+")[2] or None
     spec = BackendSpec(name, driver_name, source=url.source)

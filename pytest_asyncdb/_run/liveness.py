@@ -1,8 +1,8 @@
-"""Says in the tests that fail because a server has gone that it has.
+"""Reports that a server is gone, in the tests that fail for that reason.
 
-After an error, a new connection asks the server for an answer. A run whose servers answer pays
-nothing. A server that is silent, as behind a network that is down, raises no error: the limit is
-the driver's timeout or pytest-timeout's.
+After an error, a new connection asks the server for an answer. While the servers answer, this costs
+nothing. A server that does not answer at all, because the network is down for example, raises no
+error. Then the limit is the driver's timeout or pytest-timeout's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pytest_asyncdb._run.messages import server_lost
 from pytest_asyncdb.abc import Backend, Driver, Server
 from pytest_asyncdb.errors import AsyncdbError, SchemaError
 
-#: Seconds in which a server must answer.
+#: Seconds within which a server must answer.
 ANSWER = 10.0
 #: Seconds for which a server that did not answer is not asked again.
 _RETRY = 10.0
@@ -26,7 +26,7 @@ _RETRY = 10.0
 def ask(server: Server, backend: Backend, driver: Driver) -> AsyncdbError | None:
     """Return the error that says that *server* is gone, or None if it answers.
 
-    Opens a connection in another thread, because a loop may run in this one. Blocks.
+    Opens a connection in another thread, because a loop may run in this thread. Blocks.
     """
     query = _query(server, backend, driver)
     try:
@@ -49,15 +49,15 @@ async def _query(server: Server, backend: Backend, driver: Driver) -> None:
 
 
 class Liveness:
-    """Which of this process's servers have gone, found out after an error."""
+    """Finds out, after an error, which servers of this process are gone."""
 
     def __init__(self) -> None:
         self._servers: dict[object, tuple[Server, Backend, Driver]] = {}
-        #: Servers that did not answer, and until when they are not asked again.
+        #: Servers that did not answer, and the time until which they are not asked again.
         self._lost: dict[object, tuple[AsyncdbError, float]] = {}
 
     def add(self, key: object, server: Server, backend: Backend, driver: Driver) -> None:
-        """Ask this server when :meth:`lost` is called with *key*."""
+        """Make :meth:`lost` ask this server when it is called with *key*."""
         self._servers[key] = server, backend, driver
 
     def lost(self, key: object) -> AsyncdbError | None:
@@ -72,7 +72,7 @@ class Liveness:
 
     @contextlib.contextmanager
     def explaining(self, key: object) -> Iterator[None]:
-        """Replace an error of work on a server that is gone. Costs nothing while it answers.
+        """Replace an error that happens because the server is gone. Costs nothing while it answers.
 
         Raises:
             AsyncdbError: The server is gone.
@@ -82,7 +82,8 @@ class Liveness:
         try:
             yield
         except Exception as error:
-            # A template that another worker failed to build arrives as a SchemaError's text.
+            # If another worker failed to build a template, its error arrives as text in a
+            # SchemaError.
             clear = isinstance(error, AsyncdbError) and not isinstance(error, SchemaError)
             if not clear and (lost := self.lost(key)):
                 raise lost from error
@@ -90,7 +91,7 @@ class Liveness:
 
 
 def is_answer(code: int | str | None) -> bool:
-    """Does an error with this code prove that the server runs?"""
+    """Return whether an error with this code proves that the server runs."""
     if isinstance(code, int):
         return 0 < code < 2000  # errors from 2000 on are the client's
     # 57P01 to 57P04: the server is ending or starting. Class 08: connection errors.

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def server_lost(label: str, server: Server, seen: str, kept: bool = False) -> errors.AsyncdbError:
-    """A server does not answer any more.
+    """Return the error for a server that does not answer any more.
 
     Args:
-        seen: What the last try has shown.
-        kept: It was kept for later runs.
+        seen: What the last attempt has shown.
+        kept: True if the server was kept for later runs.
     """
     remedy = "see what has ended it (the memory of the machine, the disk), then run the tests again"
     if server.provider == "url":
@@ -29,7 +29,7 @@ def server_lost(label: str, server: Server, seen: str, kept: bool = False) -> er
 
 
 def not_through_pooler(isolation: str, label: str, server: Server) -> errors.ServerUnavailable:
-    """A strategy needs sessions that stay, which a connection pooler does not give."""
+    """Return the error for a strategy that needs lasting sessions, behind a connection pooler."""
     return errors.ServerUnavailable(
         f"{isolation!r} does not work through a connection pooler ({server.reason})",
         [
@@ -45,7 +45,8 @@ def not_through_pooler(isolation: str, label: str, server: Server) -> errors.Ser
 
 
 def one_connection(server: Server, seconds: float) -> errors.ServerUnavailable:
-    """A connection pooler gives no second connection while one is in a transaction."""
+    """Return the error for a pooler that gives no second connection while one is in a
+    transaction."""
     return errors.ServerUnavailable(
         f"the pooler gives one connection at a time ({server.reason})",
         [f"waited {seconds:g} s for a second one to the database {server.maintenance!r}"],
@@ -58,7 +59,7 @@ def one_connection(server: Server, seconds: float) -> errors.ServerUnavailable:
 
 
 def needs_independent(what: str, test: str) -> errors.IsolationConflict:
-    """Something that one connection cannot give.
+    """Return the error for a call that needs more than one connection.
 
     Args:
         what: The call, as the test wrote it.
@@ -73,7 +74,7 @@ def needs_independent(what: str, test: str) -> errors.IsolationConflict:
 def not_an_app_engine(
     word: str, source: str, found: str, paths: Sequence[str]
 ) -> errors.ConfigError:
-    """``asyncdb_app_engines`` names an object that cannot be redirected.
+    """Return the error for an entry of ``asyncdb_app_engines`` that cannot be redirected.
 
     Args:
         found: The object's type.
@@ -92,16 +93,16 @@ def not_an_app_engine(
 
 
 def spare_fixture(fixture: str | None) -> list[str]:
-    """The remedy for a fixture that prepares the database, as those of most projects do."""
+    """Return the remedy for a fixture that prepares the database, as most projects have one."""
     why = "if it only creates or drops tables: the plugin does that"
     return [f"delete the fixture {fixture}, {why}"] if fixture else []
 
 
 def used_outside(word: str, url: str, where: str, fixture: str | None) -> errors.IsolationBreach:
-    """A named engine connects while no test's database is open.
+    """Return the error for a named engine that connects while no test's database is open.
 
     Args:
-        where: The test that runs, or the last one.
+        where: The running test, or the last one.
         fixture: The fixture that is being set up.
     """
     return errors.IsolationBreach(
@@ -120,7 +121,7 @@ def used_outside(word: str, url: str, where: str, fixture: str | None) -> errors
 
 
 def used_in_building(word: str, url: str) -> errors.IsolationBreach:
-    """A named engine connects in a migration or a seed."""
+    """Return the error for a named engine that connects in a migration or a seed."""
     return errors.IsolationBreach(
         f"the application's engine connects while the schema is built ({word})",
         [f"Nothing was sent to {url}."],
@@ -129,7 +130,7 @@ def used_in_building(word: str, url: str) -> errors.IsolationBreach:
 
 
 def no_metadata() -> errors.ConfigError:
-    """A database test has no tables."""
+    """Return the error for a database test without tables."""
     return errors.ConfigError(
         "no tables are named for database tests (asyncdb_metadata is not set)",
         remedies=[
@@ -142,7 +143,7 @@ def no_metadata() -> errors.ConfigError:
 
 
 def on_trio(test: str, source: str, remedy: str) -> errors.LoopError:
-    """The test runs on trio."""
+    """Return the error for a test that runs on trio."""
     return errors.LoopError(
         f"the test runs on trio, which no async SQLAlchemy driver supports ({source})",
         [f"test: {test}"],

@@ -26,11 +26,13 @@ def read_plans(
     seed: Any,
     session_options: Mapping[str, Any],
 ) -> dict[str, plan.SchemaPlan]:
-    """What shapes each of a test's databases, by name; the first is that of the fixtures.
+    """Return the plan of each of a test's databases, by name. The first is the database of the
+    fixtures.
 
     Args:
-        schema: The databases are not empty.
-        metadata: The value of the fixture ``asyncdb_metadata``, as the next ones of theirs.
+        schema: False: the databases are empty.
+        metadata: The value of the fixture ``asyncdb_metadata``. The next arguments are values of
+            fixtures, too.
 
     Raises:
         AsyncdbError: One of the values is wrong.
@@ -80,12 +82,12 @@ def open_views(
     isolation: str,
     request: ViewRequest,
 ) -> dict[str, View]:
-    """All of them, or none and the error."""
+    """Open all views. If one fails, close the others and raise its error."""
     views: dict[str, View] = {}
     with contextlib.ExitStack() as stack:
         for name, one in plans.items():
             own = run.settings.databases.get(name, spec)
-            # Arguments of one DBMS's driver mean nothing to another's.
+            # Arguments for the driver of one DBMS mean nothing to the driver of another.
             options = engine_options if own.backend == spec.backend else {}
             views[name] = run.view(own, one, options, isolation, request)
             stack.callback(views[name].close)

@@ -1,4 +1,4 @@
-"""The engines that connect to another database than the test's, reported or refused."""
+"""Reports or refuses engines that connect to another database than the test's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pytest_asyncdb.values import Sourced
 
-#: In place of a test: its modules are being imported.
+#: Used instead of a test while the test modules are imported.
 COLLECTION = "the collection of tests"
 
 
@@ -22,11 +22,11 @@ class OtherEngine(NamedTuple):
     """An engine that has connected to another database than the test's.
 
     Args:
-        url: Its URL without the password.
-        name: ``module:attribute`` of the application that leads to it, if it was found.
+        url: The engine's URL without the password.
+        name: ``module:attribute`` of the application that leads to the engine, if it was found.
         test: The node id of the test, or :data:`COLLECTION`.
         place: The line of the user's code; empty: it is not known.
-        fixture: The fixture that was being set up, as :func:`running_fixture` says it.
+        fixture: The fixture that was being set up, as :func:`running_fixture` returns it.
     """
 
     url: str
@@ -37,7 +37,7 @@ class OtherEngine(NamedTuple):
 
 
 class OtherEngines:
-    """What one process has seen of them.
+    """The engines that one process has seen connecting to other databases.
 
     Args:
         option: The value of ``asyncdb_other_engines``.
@@ -49,14 +49,14 @@ class OtherEngines:
         self._named = ", ".join(named.replace(",", " ").split())
         #: The running test.
         self.test = COLLECTION
-        #: Those that connected, once each, since the last report took them.
+        #: The engines that have connected since the last report, once each.
         self.seen: list[OtherEngine] = []
-        #: The errors of those that were refused since then.
+        #: The errors of engines that were refused since then.
         self.refused: list[errors.AsyncdbError] = []
         self._names: dict[str, str | None] = {}
 
     def connects(self, engine: Engine) -> None:
-        """Report *engine*, which is about to connect.
+        """Report or refuse *engine*, which is about to connect.
 
         Raises:
             IsolationBreach: ``asyncdb_other_engines`` is ``refuse``.
@@ -83,7 +83,7 @@ class OtherEngines:
             self.seen.append(other)
 
     def remedies(self, other: OtherEngine) -> list[str]:
-        """What to do about *other*."""
+        """Return what to do about *other*."""
         option = "asyncdb_app_engines = " + f"{self._named}, " * bool(self._named)
         return [
             f"to redirect it, write in the ini file: {option}{other.name or 'module:attribute'}",
@@ -93,6 +93,7 @@ class OtherEngines:
 
 
 def in_memory(url: URL) -> bool:
-    """Is it a database in the memory of this process, which cannot be real data?"""
+    """Return whether the database is in the memory of this process, so that it cannot be real
+    data."""
     unnamed = url.database in (None, "", ":memory:") or "mode=memory" in str(url)
     return url.get_backend_name() == "sqlite" and unnamed

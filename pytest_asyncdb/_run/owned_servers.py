@@ -1,6 +1,6 @@
 """The servers of a run, in the process that owns them: xdist's controller or the main process.
 
-Servers start in threads, several at the same time. ``worker_channel.py`` lends them to xdist's
+Servers start in threads, several at the same time. ``worker_channel.py`` gives them to xdist's
 workers.
 """
 
@@ -29,11 +29,11 @@ from pytest_asyncdb.values import BackendSpec
 if TYPE_CHECKING:
     from pytest_asyncdb._run.run_lock import Lease
 
-#: Connections of a managed server that are its administrator's.
+#: Connections of a managed server that are reserved for its administrator.
 _ADMINISTRATORS = 10
-#: The others, of 200.
+#: The other connections, of 200.
 MANAGED_LIMIT = 190
-#: Connections that the owner of the servers may open besides the one that holds the run's lock.
+#: Connections that the owner of the servers may open in addition to the one that holds the lock.
 _OWNERS = 1
 #: Seconds that the end of a run waits for a server that is still starting.
 _STARTING = 20.0
@@ -45,7 +45,7 @@ class OwnedServers:
     """The servers that this process owns.
 
     Args:
-        progress: Takes a line for the user when something takes long.
+        progress: Called with a line for the user when something takes long.
         run: The run id.
     """
 
@@ -66,26 +66,30 @@ class OwnedServers:
             self._future(spec)
 
     def get(self, spec: BackendSpec) -> Server:
-        """The server for *spec*; waits until it is ready. AsyncdbError: there is none."""
+        """Return the server for *spec*. Waits until it is ready.
+
+        Raises:
+            AsyncdbError: There is no server.
+        """
         return self._future(spec).result()
 
     def started(self, spec: BackendSpec) -> Server | None:
-        """The server for *spec* if it has started; does not wait."""
+        """Return the server for *spec* if it has started, or None. Does not wait."""
         future = self._futures.get((spec.backend, spec.version))
         if future is None or not future.done() or future.exception():
             return None
         return future.result()
 
     def close(self) -> None:
-        """Drop the run's databases on external servers, and stop managed ones. May be called
+        """Drop the run's databases on external servers, and stop managed servers. May be called
         twice."""
         with self._lock:
             self._closed = True
             futures, self._futures = self._futures, {}
         with self._stack:
             for future in futures.values():
-                # Ctrl-C in the middle of an import can leave the import lock taken; a thread then
-                # waits for it without end. The supervisor ends what that thread has started.
+                # After Ctrl-C in the middle of an import, the import lock can stay taken, and a
+                # thread waits for it without end. The supervisor ends what that thread has started.
                 wait([future], _STARTING)
         if self._reaping is not None:
             wait([self._reaping], _REAPING)
@@ -104,7 +108,7 @@ class OwnedServers:
             return self._futures[key]
 
     def _begin(self, spec: BackendSpec) -> Future[Server]:
-        """Let the provider start the server in a thread."""
+        """Start the server in a thread, through its provider."""
         provider, found = self.choice.find(spec)
         backend, driver = self.choice.registry.backend(spec.backend), self.choice.driver(spec)
         provider.run, provider.reuse = self._run, self.choice.settings.reuse
@@ -114,10 +118,11 @@ class OwnedServers:
 
             provider.needed = partial(keeps, self._run)
         if provider.name != "memory" and self._reaping is None:
-            # In the caller's thread, also what only the new threads need: pytest rewrites the
-            # asserts of plugins on import, with ast, whose parser in CPython 3.11 counts its depth
-            # once for all threads: at the same time as another import, or a traceback that is
-            # shown, it fails now and then. https://github.com/python/cpython/issues/106905
+            # These imports are here, in the caller's thread, although only the new threads need
+            # them. pytest rewrites the asserts of plugins on import, with ast. In CPython 3.11 the
+            # parser of ast counts its depth once for all threads: if another thread imports a
+            # module or shows a traceback at the same time, it fails now and then.
+            # https://github.com/python/cpython/issues/106905
             from pytest_asyncdb._databases import connection_limit  # noqa: F401
             from pytest_asyncdb._run.leftovers import remove_unused  # imports run_lock, too
 
@@ -135,7 +140,7 @@ class OwnedServers:
         return dataclasses.replace(server, seconds=time.monotonic() - began)
 
     async def _compare_settings(self, spec: BackendSpec, server: Server) -> None:
-        """Report which settings of a server by URL differ from those that the run asks for."""
+        """Report settings of a server by URL that differ from those that the run asks for."""
         from pytest_asyncdb._databases.connection import maintenance
 
         backend, driver = self.choice.registry.backend(spec.backend), self.choice.driver(spec)
@@ -156,10 +161,10 @@ class OwnedServers:
         """Take the run's lock on a server that outlives the run.
 
         Returns:
-            How many connections the workers may have together; None: no limit is known.
+            The number of connections that the workers may have together; None: no limit is known.
 
         Raises:
-            AsyncdbError: The server is gone: it answered before, and does not any more.
+            AsyncdbError: The server is gone: it has answered before, and does not any more.
         """
         if server.managed and server.kept is None:
             return self._managed_limit(spec) if server.maintenance is not None else None

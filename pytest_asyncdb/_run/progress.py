@@ -1,18 +1,18 @@
-"""Lines for the user while a server starts."""
+"""Prints lines for the user while a server starts."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 
-#: Its name among pytest's plugins.
+#: The name of this object among pytest's plugins.
 PROGRESS = "asyncdb-progress"
 
 
 class Progress:
     """Prints lines on the terminal, also from a thread, and while pytest captures a test's output.
 
-    A plugin of pytest's, made before pytest begins to capture.
+    It is a plugin of pytest that is created before pytest begins to capture.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The private names of pytest that the plugin needs, all of them.
+"""All private names of pytest that the plugin uses.
 
 tests/unit/test_private_names.py fails if one is gone.
 """
@@ -11,7 +11,7 @@ import pytest
 
 
 def configure(config: pytest.Config) -> None:
-    """Call every ``pytest_configure``, as ``pytest --help`` does in place of a run.
+    """Call every ``pytest_configure``, as ``pytest --help`` does instead of a run.
 
     Without ``_do_configure`` the doctor does not see what plugins and conftests configure.
     """
@@ -19,10 +19,11 @@ def configure(config: pytest.Config) -> None:
 
 
 def running_fixture() -> str | None:
-    """The fixture of the user that is being set up, such as ``'tables' (scope session)``.
+    """Return the user's fixture that is being set up, such as ``'tables' (scope session)``, or
+    None.
 
-    Found in the frames of the hook ``pytest_fixture_setup``, whose arguments pytest documents:
-    following the hook itself would cost something for every fixture.
+    It is read from the frames of the hook ``pytest_fixture_setup``; pytest documents its arguments.
+    Recording the fixtures in the hook instead would cost something for every fixture.
     """
     from pytest_asyncdb._record.call_sites import caller_frames
 
@@ -35,10 +36,10 @@ def running_fixture() -> str | None:
 
 
 def has_function_scope(item: pytest.Function, fixture: str) -> bool:
-    """Is *fixture* set up for each test? True if it is not known.
+    """Return whether *fixture* is set up for each test. True if that is not known.
 
-    Without ``_fixtureinfo`` the test's database cannot be opened between the fixtures of wider
-    scopes and the user's own: an application that a fixture starts would not be redirected.
+    Without ``_fixtureinfo`` the test's database cannot be opened after the fixtures of wider scopes
+    and before the user's own: an application that a fixture starts would not be redirected.
     """
     definitions = item._fixtureinfo.name2fixturedefs.get(fixture)
     return definitions is None or definitions[-1].scope == "function"

@@ -1,12 +1,12 @@
-"""Connects the application's engines to the test's database during a test, and watches all
-engines of the process.
+"""Connects the application's engines to the test's database during a test, and watches all engines
+of the process.
 
-A redirected engine has the dialect and the URL of the test's engine, and a pool like its pool, with
-its own listeners. So all code that holds the engine is redirected, and the rest of it stays:
-execution options, listeners, echo, and the cache of compiled statements, whose keys contain the
-dialect. Every checkout of every engine is watched, which finds engines that are created during the
-test, named engines that are used outside of a database test, and engines that lead to another
-database. No pytest here.
+A redirected engine has the dialect and the URL of the test's engine, and a pool like that engine's
+pool, with its own listeners. So all code that holds the engine is redirected. The rest of the
+engine stays: execution options, listeners, echo, and the cache of compiled statements (its keys
+contain the dialect). The plugin watches every checkout of every engine. So it finds engines that
+are created during the test, named engines that are used outside of a database test, and engines
+that lead to another database. This module does not use pytest.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ if TYPE_CHECKING:
     from pytest_asyncdb.abc import View
 
 
-#: What listeners for execution options of an engine call on the engine's own dialect.
+#: Methods that an engine's listeners for execution options call on the engine's own dialect.
 _SETTERS = ("set_isolation_level", "reset_isolation_level", "set_readonly", "get_readonly")
 
 
 @contextlib.contextmanager
 def _redirected(engine: Engine, target: Engine, independent: bool) -> Iterator[Callable[[], None]]:
-    """Let *engine* have the pool, the URL and, with its own listeners, the dialect of *target*.
+    """Give *engine* the pool, the URL and, with its own listeners, the dialect of *target*.
 
     Args:
-        independent: The connections of *target* may have any isolation level.
+        independent: True if the connections of *target* may have any isolation level.
 
     Yields:
-        A function after which connections that were made with another dialect get that of *target*.
-        It registers a listener, after which SQLAlchemy looks for listeners at each statement.
+        A function. After its call, connections that were made with another dialect get the dialect
+            of *target*. It registers a listener; from then on SQLAlchemy looks for listeners at
+            each statement.
     """
     from sqlalchemy import event
 
@@ -56,7 +57,7 @@ def _redirected(engine: Engine, target: Engine, independent: bool) -> Iterator[C
     has_own = level in (dialect.get_isolation_level_values(None) if independent else ["AUTOCOMMIT"])
 
     def connected(connection: Connection) -> None:
-        # An engine derived by execution_options() shares the pool, and has its own dialect.
+        # An engine derived by execution_options() shares the pool, but has its own dialect.
         connection.dialect = dialect
         # SQLAlchemy resets the level when the connection is returned.
         if has_own and "isolation_level" not in connection.get_execution_options():
@@ -87,12 +88,12 @@ def _redirected(engine: Engine, target: Engine, independent: bool) -> Iterator[C
 
 
 class Redirector:
-    """Redirects the engines of one test after the other, and watches all engines of the process
-    until it is closed.
+    """Redirects the engines of one test after another, and watches all engines of the process until
+    it is closed.
 
     Args:
         entries: The engines that are refused until a test's database is open.
-        is_own: Is it the plugin that connects now, rather than the application?
+        is_own: Returns whether the plugin is connecting now, not the application.
         others: The engines that lead to another database.
     """
 
@@ -101,29 +102,34 @@ class Redirector:
     ) -> None:
         self._is_own = is_own
         self.others = others
-        #: The project uses the plugin: engines that are not redirected are refused or reported.
+        #: True if the project uses the plugin. Then engines that are not redirected are refused or
+        #: reported.
         self.active = False
         self._entries = entries
         self._where = "No test is running yet."
         self._lock = threading.RLock()
-        #: The running test's, by the names of its databases; the first is for entries without one.
+        #: The views of the running test, by the names of its databases. Entries without a name use
+        #: the first view.
         self._views: Mapping[str, View] = {}
-        #: Engines that are redirected already, reported, or left alone.
+        #: Engines that are already redirected, reported or left alone.
         self._known: set[Engine] = set()
-        #: By redirected engine: lets its new connections have the dialect of the test's engine.
+        #: For each redirected engine: a function that gives its new connections the dialect of the
+        #: test's engine.
         self._listen: dict[Engine, Callable[[], None]] = {}
         self._undo = contextlib.ExitStack()
         self._stop_watching = sqlalchemy_internals.watch_checkouts(self._connecting)
 
     def run_test(self, test: str) -> None:
-        """A test begins; its database is not open yet, and it may need none."""
+        """Note that a test begins. Its database is not open yet, and it may need none."""
         self._where = f"test: {test}"
         self.others.test = test
         self._known = set()
 
     def begin(self, views: Mapping[str, View], entries: Sequence[AppEngine], test: str) -> None:
-        """Redirect *entries* to the databases of *views* until :meth:`end`, also those that are
-        created later. If it fails, some are redirected.
+        """Redirect *entries* to the databases of *views* until :meth:`end`, also engines created
+        later.
+
+        If this fails, some engines may be redirected already.
 
         Raises:
             ConfigError: An entry is not an engine, or names no database.
@@ -135,7 +141,7 @@ class Redirector:
             self._redirect()
 
     def end(self) -> None:
-        """Give every engine its own pool, dialect and URL again. May be called twice."""
+        """Give every engine its own pool, dialect and URL back. May be called twice."""
         with self._lock:
             self._views, self._known, self._listen = {}, set(), {}
             self._undo.close()
@@ -161,7 +167,7 @@ class Redirector:
                     self._listen[engine] = self._undo.enter_context(redirected)
 
     def _connecting(self, engine: Engine) -> None:
-        """*engine* is about to check out a connection."""
+        """Redirect, report or refuse *engine*, which is about to check out a connection."""
         root = sqlalchemy_internals.root_engine(engine)
         of_a_run = is_of_a_run(root.url.database)
         # A seed runs on the plugin's loop as well, and may use an engine of the application.
@@ -169,7 +175,7 @@ class Redirector:
             return
         with self._lock:
             views = self._views
-            # The connection that is being made has the engine's own dialect already.
+            # The connection that is being made has the dialect of its own engine already.
             has_own_dialect = engine is not root
             if views and root not in self._known:
                 has_own_dialect = True

@@ -1,6 +1,7 @@
-"""What one process of a test run holds: settings, servers, databases, strategies, its loop.
+"""What one process of a test run holds: settings, servers, databases, strategies, and the plugin's
+loop.
 
-Made in ``pytest_configure``. It opens nothing before the first test needs it, and
+It is created in ``pytest_configure``, and opens nothing before the first test needs it.
 :meth:`Run.close` closes everything in the opposite order.
 """
 
@@ -43,8 +44,9 @@ class Run:
     """The run, as one process sees it.
 
     Args:
-        config: pytest's; in a worker it carries the controller's ``workerinput``.
-        registry: What there is, third parties' additions included.
+        config: pytest's config. In a worker it has the controller's ``workerinput``.
+        registry: The available backends, providers and strategies, including those of third
+            parties.
     """
 
     def __init__(self, config: pytest.Config, registry: Registry) -> None:
@@ -53,16 +55,16 @@ class Run:
         xdist = getattr(config, "workerinput", {})
         self.worker: str = xdist.get("workerid", "main")
         self.workers: int = xdist.get("workercount", 1)
-        #: In a worker: a channel on which it asks for the controller's servers.
+        #: In a worker: the channel on which it asks for the controller's servers.
         self._channel, self.id = xdist.get(CHANNEL, (None, ""))
         if self.owns_servers:
             check_hosts(self.settings)
             self.id = new_id()
         self._progress = cast("Progress", config.pluginmanager.get_plugin(PROGRESS))
-        #: Tasks that were refused because their tests have ended, since the last report: the
-        #: test, the task, its place.
+        #: Tasks that were refused since the last report, because their tests had ended: the test,
+        #: the task, its place.
         self.late: list[tuple[str, str, str]] = []
-        #: Closes what this process has opened.
+        #: Closes everything that this process has opened.
         self._stack = contextlib.ExitStack()
         self._strategies: dict[Any, tuple[abc.Isolation, WorkerDatabase]] = {}
         self._provisioners: dict[BackendSpec, Provisioner] = {}
@@ -70,27 +72,27 @@ class Run:
         if any(one.source != "default" for one in (self.settings.app_engines, *said)):
             self.redirector.active = True
         elif "pytest_asyncdb._run.redirect" in sys.modules:
-            self.redirector.active = False  # a run around this one watches engines, but not its own
+            self.redirector.active = False  # a run around this one must not watch its engines
         #: How long the plugin's own work takes in this process.
         self.timer = Timer(self.worker)
         #: The rows of untouched databases, for reports, by URL.
         self.untouched: dict[Any, Any] = {}
-        #: How many databases of failed tests this process has kept.
+        #: Number of databases of failed tests that this process has kept.
         self.kept = 0
         self._process = os.getpid()
-        #: In a forked child: what its parent has opened. Nothing must end it, not even the
-        #: garbage collector, since the connections are the parent's.
+        #: In a forked child: what its parent has opened. Nothing may close it, not even the garbage
+        #: collector, because the connections are the parent's.
         self._parents: dict[str, Any] | None = None
         self._options: list[Mapping[str, Any]] = []
-        #: By metadata: its tables when the first schema of them was built by ``create_all``.
+        #: For each metadata: its tables when ``create_all`` built the first schema from it.
         self._tables: dict[MetaData, set[str]] = {}
 
     @property
     def owns_servers(self) -> bool:
-        """False: they are the controller's."""
+        """False if the servers belong to the controller."""
         return self._channel is None
 
-    # A run without database tests imports none of these.
+    # A run without database tests imports none of these modules.
 
     @functools.cached_property
     def choice(self) -> ServerChoice:
@@ -127,7 +129,7 @@ class Run:
 
     @functools.cached_property
     def redirector(self) -> Redirector:
-        """Watches the engines of the process from the first access."""
+        """The redirector. It watches the engines of the process from the first access."""
         from pytest_asyncdb._run.other_engines import OtherEngines
         from pytest_asyncdb._run.redirect import Redirector
 
@@ -139,7 +141,7 @@ class Run:
 
     @property
     def watches(self) -> bool:
-        """Does the :attr:`redirector` watch engines?"""
+        """Whether the :attr:`redirector` watches engines."""
         return "redirector" in self.__dict__
 
     @functools.cached_property
@@ -164,7 +166,7 @@ class Run:
         return self.choice.driver(spec)
 
     def server(self, spec: BackendSpec) -> abc.Server:
-        """The server for *spec*; waits for it."""
+        """Return the server for *spec*. Waits until it is ready."""
         return self.servers.get(spec)
 
     def view(
@@ -177,8 +179,8 @@ class Run:
     ) -> abc.View:
         """Open a test's view of its database.
 
-        Tests with the same backend, plan, options and strategy share a database. A child that was
-        forked for its test makes its own.
+        Tests with the same backend, plan, options and strategy share a database. A child process
+        that was forked for its test makes a database of its own.
         """
         from pytest_asyncdb._databases.worker_databases import WorkerDatabase
 
@@ -210,7 +212,7 @@ class Run:
             return view
 
     def late_tables(self) -> list[str]:
-        """The tables that the metadata got after the schema was built."""
+        """Return the tables that the metadata got after the schema was built."""
         found = self._tables.items()
         return [t.name for one, names in found for key, t in one.tables.items() if key not in names]
 
@@ -240,11 +242,11 @@ class Run:
 
     @property
     def is_child(self) -> bool:
-        """Was this process forked for a test, as by pytest-forked?"""
+        """Whether this process was forked for a test, as pytest-forked does."""
         return self._parents is not None
 
     def _enter_child(self) -> None:
-        """Leave what the parent has opened to the parent."""
+        """Leave everything that the parent has opened to the parent."""
         self._process = os.getpid()
         self._parents = self.__dict__.copy()
         self._stack = contextlib.ExitStack()
@@ -267,7 +269,7 @@ class Run:
         """Record that a failed test's database was kept.
 
         Returns:
-            Whether it was kept, and the command that opens it, or why it was not.
+            Whether it was kept, and the command that opens it, or the reason why it was not kept.
         """
         from pytest_asyncdb._databases import kept_databases
 
@@ -283,7 +285,7 @@ class Run:
         return True, command
 
     def why_not_kept(self, spec: BackendSpec) -> str | None:
-        """Why no further database of *spec* can be kept; None: it can."""
+        """Return why no further database of *spec* can be kept; None if it can."""
         from pytest_asyncdb._databases.kept_databases import MOST
 
         server = self.server(spec)
@@ -300,8 +302,8 @@ class Run:
     def close(self) -> None:
         """Close connections, drop databases, stop servers. May be called twice.
 
-        A forked child calls it after its test, and leaves the servers to its parent. A step that
-        fails does not prevent the later ones.
+        A forked child calls this after its test, and leaves the servers to its parent. If a step
+        fails, the later steps are done nevertheless.
         """
         if os.getpid() != self._process:
             return

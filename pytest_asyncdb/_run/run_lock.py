@@ -1,8 +1,8 @@
 """A run's lock on a server that it did not start, and the databases of dead runs on that server.
 
-The server releases the lock when the process that holds it ends, on whichever machine, so other
-runs can see whose databases are left. They drop them only if the lock is free and no session is
-connected to any database of that run.
+The server releases the lock when the process that holds it ends, on whichever machine. So other
+runs can see which runs are dead. They drop the databases of a run only if its lock is free and no
+session is connected to any of its databases.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from pytest_asyncdb._run.runs import prefix_of, run_of
 from pytest_asyncdb.abc import Backend, Driver, Server
 from pytest_asyncdb.errors import AsyncdbError
 
-#: Seconds in which a pooler must give a second connection.
+#: Seconds within which a pooler must give a second connection.
 _SECOND = 5.0
 #: At the end of the run: seconds for the server to answer, then to drop the databases.
 _ANSWER = 10.0
 _END = 60.0
-#: Seconds for which a run that ends goes on to drop databases of dead runs.
+#: Seconds for which a run that is ending continues to drop databases of dead runs.
 _FINISH = 2.0
 
 
 @dataclasses.dataclass
 class Lease:
-    """Held from before the run's first database is made until the last one is dropped.
+    """A run's lock, held from before its first database is created until its last one is dropped.
 
     A thread with an event loop holds the connection.
 
@@ -51,7 +51,7 @@ class Lease:
     driver: Driver
 
     def take(self) -> None:
-        """Take the lock; blocks. The thread then drops databases of dead runs.
+        """Take the lock. Blocks. The thread then drops databases of dead runs.
 
         Raises:
             Exception: The driver's own.
@@ -65,7 +65,7 @@ class Lease:
             self._holding.result()
 
     def close(self) -> None:
-        """Drop the run's databases and release the lock; blocks.
+        """Drop the run's databases and release the lock. Blocks.
 
         Raises:
             AsyncdbError: The databases could not be dropped.
@@ -90,7 +90,7 @@ class Lease:
                     await transaction.script(backend.hold_lock_in_transaction(self.run))
                     second = asyncio.create_task(sql.fetch(backend.version_query()))
                     if not (await asyncio.wait([second], timeout=_SECOND))[0]:
-                        await transaction.close()  # the other one gets its connection then
+                        await transaction.close()  # so that the other one gets its connection
                         await second
                         raise one_connection(server, _SECOND)
                     await second
@@ -107,7 +107,7 @@ class Lease:
                 await drop_leftovers(server, backend, driver, prefix_of(self.run))
 
     async def _drop_dead(self, sql: AutocommitConnection) -> None:
-        # The next run tries again what fails here.
+        # If something fails here, the next run tries again.
         with contextlib.suppress(Exception):
             clock, until = asyncio.get_running_loop().time, math.inf
             async for name in dead_databases(sql, self.backend, bool(self.server.behind_pooler)):
@@ -125,8 +125,11 @@ class Lease:
 async def dead_databases(
     sql: AutocommitConnection, backend: Backend, pooler: bool = False
 ) -> AsyncIterator[str]:
-    """The databases of dead runs. The session of *sql* keeps the locks of these runs, so that no
-    other run drops them; not through a connection pooler."""
+    """Yield the databases of runs that have died.
+
+    The session of *sql* takes and keeps the locks of these runs, so that no other run drops the
+    same databases. Through a connection pooler it does not keep them.
+    """
     by_run: dict[str, list[str]] = {}
     for (name,) in await sql.fetch(backend.list_databases()):
         if run := run_of(name):

@@ -2,8 +2,8 @@
 
 Other versions of the plugin rely on these rules, so they must not change:
 
-- the databases of a run are called ``asyncdb_``, its id of eight hexadecimal digits, ``_``, …;
-- while a run is alive, it holds a lock on each server that it did not start; the lock's name
+- the name of a run's database is ``asyncdb_``, the run's id of eight hexadecimal digits, ``_``, …;
+- while a run is alive, it holds a lock on each server that it did not start; the name of the lock
   follows from the id (``Backend.hold_lock``).
 """
 
@@ -17,21 +17,24 @@ CHANNEL = "asyncdb"
 
 
 def new_id() -> str:
-    """The id of a new run."""
+    """Return the id of a new run."""
     return uuid.uuid4().hex[:8]
 
 
 def prefix_of(run: str) -> str:
-    """The prefix of the names of all databases of a run."""
+    """Return the prefix of the names of all databases of a run."""
     return f"asyncdb_{run}_"
 
 
 def is_of_a_run(database: str | None) -> bool:
-    """Has the plugin made a database for a run, or kept it? A file's name may have folders."""
+    """Return whether the plugin has made a database for a run, or kept it.
+
+    The name of a SQLite file may have folders.
+    """
     return re.match(r"(.*[/\\])?asyncdb_(kept|template|[0-9a-f]{8})_", database or "") is not None
 
 
 def run_of(database: str) -> str | None:
-    """The id of the run that made a database; None: no run of the plugin made it."""
+    """Return the id of the run that made a database; None: no run of the plugin made it."""
     found = re.match(r"asyncdb_([0-9a-f]{8})_", database)
     return found and found.group(1)

@@ -1,5 +1,7 @@
-"""Chooses the provider of each backend's server and the driver, without starting anything, and
-says what the provider starts: the recipes with the user's images and settings."""
+"""Chooses the driver and the provider of each backend's server, without starting anything.
+
+It also puts the user's images and settings into the recipes that the provider starts.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from pytest_asyncdb.values import BackendSpec
 
 
 class ServerChoice:
-    """The providers and drivers of a run, as its settings and the machine allow."""
+    """The providers and drivers of a run, chosen from its settings and from what the machine
+    has."""
 
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self.settings = settings
@@ -22,7 +25,8 @@ class ServerChoice:
         self._found: dict[tuple[str, str | None], tuple[ServerProvider, Candidate]] = {}
 
     def driver(self, spec: BackendSpec) -> Driver:
-        """The driver that the spec names, else the one in the URL, else the best installed."""
+        """Return the driver that the spec names, else that of the URL, else the best one
+        installed."""
         url = self.settings.url(spec)
         scheme = url.value.partition("://")[0] if url is not None else ""
         return self.registry.driver(spec, scheme.partition("+")[2] or None)
@@ -33,7 +37,7 @@ class ServerChoice:
         An image that must be downloaded comes after everything that is on this machine.
 
         Raises:
-            ServerUnavailable: No provider can; the error lists the reason of each.
+            ServerUnavailable: No provider is available; the error lists the reason of each.
         """
         key = (spec.backend, spec.version)
         if key in self._found:
@@ -63,7 +67,7 @@ class ServerChoice:
         return self._found[key]
 
     def candidates(self, spec: BackendSpec) -> list[str]:
-        """The names of the providers for *spec*, in the order in which they are tried."""
+        """Return the names of the providers for *spec*, in the order in which they are tried."""
         backend = self.registry.backend(spec.backend)
         if backend.in_process:
             return ["memory"]
@@ -97,8 +101,10 @@ class ServerChoice:
 
 
 def _configure(settings: Settings, registry: Registry) -> None:
-    """Put the images and settings that the user wants into the recipes of the run's backends, so
-    that providers, and the keys of servers that are kept, see nothing but recipes."""
+    """Put the user's images and settings into the recipes of the run's backends.
+
+    So providers, and the keys of kept servers, depend on the recipes only.
+    """
     for name in dict.fromkeys(spec.backend for spec in settings.all_specs):
         backend = registry.backend(name)
         given = settings.server_settings.get(name)

@@ -1,6 +1,6 @@
 """The keys under which the plugin stores objects on pytest's config and items.
 
-Not in ``fixtures.py``: pytest imports that module itself, to rewrite its asserts.
+They are not in ``fixtures.py``, because pytest imports that module itself, to rewrite its asserts.
 """
 
 from __future__ import annotations
@@ -18,31 +18,33 @@ if TYPE_CHECKING:
     from pytest_asyncdb.values import BackendSpec
 
 RUN: pytest.StashKey[Run] = pytest.StashKey()
-#: The test that runs.
+#: The running test.
 ITEM: pytest.StashKey[pytest.Item] = pytest.StashKey()
 
 
 @dataclasses.dataclass(eq=False)
 class TestState:
-    """What is known of a test while it runs; pytest keeps the item itself until the end of the
-    run."""
+    """What the plugin knows of a test while it runs.
 
-    #: The exception with which it failed, so that a breach is not reported twice.
+    :func:`forget_test` drops it, because pytest keeps the item itself until the end of the run.
+    """
+
+    #: The exception with which the test failed, so that a breach is not reported twice.
     failure: BaseException | None = None
-    #: The statements of its engines, and the backend and strategy on which they ran.
+    #: The statements of the test's engines, and the backend and strategy on which they ran.
     log: tuple[StatementLog, str] | None = None
-    #: With ``--asyncdb-keep``, for a failed test: whether its database was kept, and the
-    #: command that opens it, or the reason why not.
+    #: With ``--asyncdb-keep``, for a failed test: whether its database was kept, and the command
+    #: that opens it, or the reason why it was not kept.
     kept: tuple[bool, str] | None = None
-    #: Its report has said that its server is gone.
+    #: True if the test's report has said that its server is gone.
     lost: bool = False
     #: The next test in the same process.
     next: pytest.Item | None = None
-    #: The one of several backends on which it runs, if pytest cannot parametrise it.
+    #: If pytest cannot parametrise the test: its backend, chosen from several.
     only: BackendSpec | None = None
-    #: Its view of its database.
+    #: The test's view of its first database.
     view: View | None = None
-    #: Those of all its databases, by name; the first is *view*.
+    #: The views of all its databases, by name. The first one is *view*.
     views: Mapping[str, View] = dataclasses.field(default_factory=dict)
 
 
@@ -50,15 +52,15 @@ _STATE: pytest.StashKey[TestState] = pytest.StashKey()
 
 
 def state_of(item: pytest.Item) -> TestState:
-    """The state of a test that is running."""
+    """Return the state of a test that is running."""
     return item.stash.setdefault(_STATE, TestState())
 
 
 def is_running(item: pytest.Item) -> bool:
-    """Has the test begun and not ended?"""
+    """Return whether the test has begun and not ended."""
     return _STATE in item.stash
 
 
 def forget_test(item: pytest.Item) -> None:
-    """Drop the state of a test that has ended; it may be run again."""
+    """Drop the state of a test that has ended. The test may be run again."""
     del item.stash[_STATE]

@@ -1,8 +1,9 @@
-"""The backend of a test that pytest has not parametrised: a unittest method, a doctest, a test that
-requests a fixture while it runs.
+"""The backend of a test that pytest has not parametrised: a unittest method, a doctest, or a test
+that requests a fixture while it runs.
 
-Each gets what its own markers say. pytest caches ``asyncdb_backend`` and the fixtures that depend
-on it for the run, so they are set up again when the next test's backend is another one.
+Each test gets the backend that its own markers allow. pytest caches ``asyncdb_backend`` and the
+fixtures that depend on it for the run. So the plugin has them set up again when the next test has
+another backend.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ if TYPE_CHECKING:
     from pytest_asyncdb._config.markers import MarkerOptions
     from pytest_asyncdb.values import BackendSpec
 
-#: The fixture ``asyncdb_backend`` while it is set up without a parameter, its request, and the
-#: backend of the test that requested it.
+#: The fixture ``asyncdb_backend`` that was set up without a parameter, its request, and the backend
+#: of the test that requested it.
 _HELD: pytest.StashKey[tuple[Any, Any, BackendSpec | None]] = pytest.StashKey()
 
 
 def choose(item: pytest.Item) -> BackendSpec:
-    """The backend of the running test.
+    """Return the backend of the running test.
 
-    A unittest method or a doctest gets the first backend that its marker allows; for any other
-    test there must be no choice.
+    A unittest method or a doctest gets the first backend that its marker allows. Any other test
+    must allow exactly one.
 
     Raises:
-        pytest.skip.Exception: Its marker allows none.
-        pytest.fail.Exception: Its marker allows several, or there is a mistake in it.
+        pytest.skip.Exception: The marker allows no backend.
+        pytest.fail.Exception: The marker allows several backends, or there is a mistake in it.
     """
     try:
         marking, allowed = _allowed(item)
@@ -59,7 +60,7 @@ def choose(item: pytest.Item) -> BackendSpec:
 
 
 def backend_of(item: pytest.Item) -> BackendSpec | None:
-    """The backend that *item* needs, as far as it is known before the test runs."""
+    """Return the backend that *item* needs, if it is known before the test runs."""
     spec: BackendSpec | str | None = spec_of(item)
     if spec is None and not {BACKEND, VIEW}.isdisjoint(getattr(item, "fixturenames", ())):
         spec = _first(item)
@@ -72,26 +73,26 @@ def backend_of(item: pytest.Item) -> BackendSpec | None:
 
 
 def hold(fixture: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> None:
-    """A fixture is about to be set up."""
+    """Remember ``asyncdb_backend`` when it is about to be set up without a parameter."""
     if fixture.argname == BACKEND and not hasattr(request, "param"):
         stash = request.config.stash
         stash[_HELD] = fixture, request, _first(stash[ITEM])
 
 
 def renew(item: pytest.Item) -> None:
-    """Before the set-up of *item*: forget ``asyncdb_backend`` if it is another test's."""
+    """Before the set-up of *item*, forget ``asyncdb_backend`` if it is for another backend."""
     stash = item.config.stash
     fixture, request, spec = stash.get(_HELD, (None, None, None))
     parametrised = spec_of(item) is not None
     if fixture is None or (spec is not None and not parametrised and _first(item) == spec):
         return
     del stash[_HELD]
-    if not parametrised:  # else pytest does it, since the parameter is another one
+    if not parametrised:  # else pytest does it, because the parameter has changed
         fixture.finish(request)
 
 
 def _first(item: pytest.Item) -> BackendSpec | None:
-    """The backend that :func:`choose` would return; None: it would raise."""
+    """Return the backend that :func:`choose` would return; None: it would raise."""
     with contextlib.suppress(errors.MarkerError):
         _, allowed = _allowed(item)
         if len(allowed) == 1 or (allowed and not _is_function(item)):
@@ -108,6 +109,6 @@ def _allowed(item: pytest.Item) -> tuple[MarkerOptions, list[BackendSpec]]:
 
 
 def _is_function(item: pytest.Item) -> bool:
-    """Can pytest parametrise it?"""
+    """Return whether pytest can parametrise *item*."""
     case = getattr(sys.modules.get("unittest"), "TestCase", ())  # importing it takes time
     return isinstance(item, pytest.Function) and not issubclass(item.cls or object, case)

@@ -1,7 +1,8 @@
-"""How xdist's workers get servers and templates from the controller, which owns them.
+"""Gives xdist's workers the servers and templates that the controller owns.
 
-A worker sends requests over a channel of execnet that came with its ``workerinput``: no port,
-no file, no polling. A worker on another host gets no channel: it owns its servers, like a run.
+A worker sends requests over a channel of execnet that came with its ``workerinput``: no port, no
+file, no polling. A worker on another host gets no channel. It owns its servers, like a run without
+xdist.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from pytest_asyncdb._run.runs import CHANNEL
 from pytest_asyncdb.abc import Server
 from pytest_asyncdb.values import BackendSpec
 
-#: Seconds that a worker waits for a server; longer than any provider's own limit.
+#: Seconds that a worker waits for a server. This is longer than the limit of any provider.
 _PATIENCE = 600.0
 
 
 def prepare_worker(node: Any, run: str, servers: OwnedServers) -> None:
-    """Open a channel for a worker of xdist on this host before it starts.
+    """Open a channel for an xdist worker on this host, before the worker starts.
 
     Args:
         node: xdist's ``WorkerController``, as ``pytest_configure_node`` gets it.
@@ -35,14 +36,14 @@ def prepare_worker(node: Any, run: str, servers: OwnedServers) -> None:
     spec = node.gateway.spec
     if not spec.popen or spec.via:
         return
-    # Execnet documents newchannel() in its docstring only; without it no worker starts.
+    # Execnet documents newchannel() only in its docstring. Without it no worker starts.
     channel = node.gateway.newchannel()
     node.workerinput[CHANNEL] = channel, run
     _serve(channel, servers)
 
 
 class ChannelServers:
-    """The controller's servers, in a worker; like :class:`OwnedServers`."""
+    """The controller's servers, in a worker. It has the methods of :class:`OwnedServers`."""
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
@@ -62,7 +63,7 @@ class ChannelServers:
     def _ask(self, what: str, *arguments: Any) -> Any:
         number, answered, answer = next(self._numbers), None, b""
         self._channel.send((number, what, pickle.dumps(arguments)))
-        while answered != number:  # but a request that a test's time limit has interrupted
+        while answered != number:  # skips answers that a test's time limit did not wait for
             answered, answer = self._channel.receive(_PATIENCE)
         result = pickle.loads(answer)  # noqa: S301  # the controller's
         if isinstance(result, Exception):
@@ -71,7 +72,8 @@ class ChannelServers:
 
 
 def _serve(channel: Any, servers: OwnedServers) -> None:
-    """Answer a worker's requests, each in a thread: execnet's receiver thread must not wait."""
+    """Answer a worker's requests, each in a thread, because execnet's receiver thread must not
+    wait."""
 
     def answer(number: int, what: str, arguments: bytes) -> None:
         templates = servers.templates

@@ -1,8 +1,8 @@
-"""The user's cache folder: what outlives a run is kept here.
+"""The user's cache folder, which keeps what outlives a run.
 
-Nothing in it is needed; all of it may be removed at any time. Records in it say which processes
-and servers belong to the plugin, and contain passwords. So every folder must belong to this user
-alone before anything in it is believed (:func:`private_folder`).
+Nothing in it is needed; all of it may be removed at any time. Its records say which processes and
+servers belong to the plugin, and contain passwords. So the plugin trusts a folder only if it
+belongs to this user alone (:func:`private_folder`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pytest_asyncdb.errors import AsyncdbError
 
 
 def cache_folder() -> Path:
-    """The folder for this plugin; it need not exist.
+    """Return the plugin's folder. It need not exist.
 
-    ``XDG_CACHE_HOME`` is honoured on every system.
+    ``XDG_CACHE_HOME`` applies on every system.
 
     Raises:
         RuntimeError: The user has no home folder.
@@ -61,7 +61,7 @@ def private_folder(path: str | Path) -> Path:
 
 
 def _check(folder: Path) -> None:
-    """Create the folder with mode 0700, or refuse the one that is there."""
+    """Create the folder with mode 0700, or check the one that exists."""
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     status = folder.lstat()
@@ -86,7 +86,7 @@ def _check(folder: Path) -> None:
 
 
 def key_of(words: Sequence[str]) -> str:
-    """A name for what these words decide: 16 hexadecimal digits."""
+    """Return a name that identifies *words*: 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
 
 

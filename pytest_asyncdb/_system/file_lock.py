@@ -1,7 +1,7 @@
-"""Locks on files, which the kernel releases when their process ends, however it ends.
+"""File locks. The kernel releases them when their process ends, also if it is killed.
 
-They work between processes of one machine. A lock belongs to the open file: a forked process
-holds it too, an executed one does not.
+They work between processes of one machine. A lock belongs to the open file: a forked process holds
+it too, an executed program does not.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from pathlib import Path
 
 
 def lock(path: Path, *, shared: bool = False, wait: bool = True) -> int:
-    """Lock a file, which is created if it does not exist; closing the result releases the lock.
+    """Lock a file, and create it if it does not exist. Closing the open file releases the lock.
 
     Args:
-        shared: Other processes may have such a lock as well.
+        shared: Other processes may have a shared lock as well.
         wait: Wait until other processes release their locks.
 
     Returns:

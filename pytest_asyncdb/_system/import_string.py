@@ -1,7 +1,7 @@
-"""Loads the object that a setting names as ``module:attribute``, with more attributes and calls
-where it is inside of other objects: ``app.db:get_db().engine``.
+"""Loads the object that a setting names as ``module:attribute``.
 
-What kind of object it has to be is checked by the caller.
+If the object is inside of others, more attributes and calls follow: ``app.db:get_db().engine``. The
+caller checks what kind of object it is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from pytest_asyncdb._system.messages import near_miss
 
 
 def split_name(word: str) -> tuple[str | None, str]:
-    """The database that a word of an option names, as in ``audit=app.audit:Base``, and the rest."""
+    """Split a word of an option, as in ``audit=app.audit:Base``, into a database's name and the
+    rest."""
     found = re.match(r"([A-Za-z_]\w*)=", word)
     return (found[1], word[found.end() :]) if found else (None, word)
 
@@ -27,7 +28,7 @@ class Naming(NamedTuple):
     """A setting that names objects.
 
     Args:
-        setting: Its name, for errors.
+        setting: The name of the setting, for errors.
         example: An example of its value.
         wanted: What kind of object it names, for the remedy.
         error: The class of the errors.
@@ -72,7 +73,7 @@ class Naming(NamedTuple):
         return self.error(text, [], [remedy])
 
     def call(self, function: Any, word: str, source: str) -> Any:
-        """What a function of the user returns; its error says where it was called."""
+        """Call a function of the user. A note on its error says for which setting it was called."""
         try:
             return function()
         except Exception as error:

@@ -1,8 +1,8 @@
-"""Which process made something that outlives a crash, and whether that process still runs.
+"""Records which process made something that outlives a crash, and whether that process still runs.
 
-The record is stored with the thing: in a server's folder, in a container's label. Other versions
-of the plugin read it, so fields are only ever added. In doubt the process counts as running.
-A server that may outlive its process names the folder where later runs find it (``kept``).
+The record is stored with the thing: in a server's folder, in a container's label. Other versions of
+the plugin read it, so fields are only ever added. If in doubt, the process counts as running. A
+server that may outlive its process names the folder where later runs find it (``kept``).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import socket
 from pathlib import Path
 
-#: The file in a server's folder.
+#: The name of the file in a server's folder.
 FILE = "owner.json"
 #: Hundredths of a second by which two readings of one start time may differ.
 _TOLERANCE = 200
@@ -24,15 +24,15 @@ class Owner:
     """A process, distinct from any other process that gets the same pid.
 
     Args:
-        host: The machine's name and, after a slash, its ``machine-id``; without one, an id that
-            changes with every boot.
+        host: The machine's name and, after a slash, its ``machine-id``. If there is none: an id
+            that changes with every boot.
         space: The process's pid namespace; empty on systems without them.
         pid: The process id in that namespace.
-        started: Its :func:`start_time`.
+        started: The result of :func:`start_time`.
         run: The run id.
-        what: What it owns, in words.
-        kept: The folder of the record by which later runs find the thing
-            (``servers/reusable.py``); empty if it ends with the process.
+        what: What the process owns, in words.
+        kept: The folder of the record by which later runs find the thing (``servers/reusable.py``);
+            empty if the thing ends with the process.
     """
 
     host: str
@@ -45,7 +45,7 @@ class Owner:
 
     @classmethod
     def current(cls, run: str, what: str, kept: str = "") -> Owner:
-        """This process as the owner of *what*."""
+        """Return this process as the owner of *what*."""
         pid = os.getpid()
         return cls(_host(), _space(), pid, start_time(pid) or "", run, what, kept)
 
@@ -64,11 +64,11 @@ class Owner:
         return cls(**{name: values[name] for name in kinds})
 
     def to_json(self) -> str:
-        """One line."""
+        """Return the record as one line of JSON."""
         return json.dumps(dataclasses.asdict(self))
 
     def alive(self) -> bool:
-        """Does the process run? True also if this cannot be determined from here."""
+        """Return whether the process runs. True also if this cannot be determined from here."""
         here = (self.host, self.space) == (_host(), _space())
         if not here or self.pid <= 0 or not self.started.isdecimal():
             return True
@@ -76,7 +76,8 @@ class Owner:
         return now is None or bool(now and abs(int(now) - int(self.started)) <= _TOLERANCE)
 
     def holds(self, name: str) -> bool:
-        """Is a server of the process in use: does the process run, or can later runs find it?
+        """Return whether a server of the process is in use: the process runs, or later runs can
+        find it.
 
         Args:
             name: The name of the server's folder or container.
@@ -88,7 +89,7 @@ class Owner:
             return record is not None and name in record.read_text(encoding="utf-8")
         except FileNotFoundError:
             return False
-        except OSError:  # another user's
+        except OSError:  # it belongs to another user
             return True
 
     def __str__(self) -> str:
@@ -97,7 +98,7 @@ class Owner:
 
 
 def start_time(pid: int) -> str | None:
-    """When a process started, in hundredths of a second since the machine's boot.
+    """Return when a process started, in hundredths of a second since the machine's boot.
 
     Empty if there is no such process, or only a zombie; None if it cannot be determined.
     """

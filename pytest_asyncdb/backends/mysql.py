@@ -1,6 +1,6 @@
 """MySQL and MariaDB as data: two servers with one protocol and the same two drivers.
 
-``_MySQLFamily`` holds what they share; their programs, images and versions differ. The drivers are
+``_MySQLFamily`` holds what they share. Their programs, images and versions differ. The drivers are
 in ``mysql_drivers.py``.
 """
 
@@ -20,22 +20,22 @@ _THROW_AWAY = (
     "--skip-log-bin",
     "--innodb-flush-log-at-trx-commit=0",
     "--skip-innodb-doublewrite",
-    # Else each TRUNCATE, CREATE and DROP writes statistics into tables of the server.
+    # Otherwise each TRUNCATE, CREATE and DROP writes statistics into tables of the server.
     "--innodb-stats-persistent=OFF",
     "--innodb-buffer-pool-size=64M",
     "--character-set-server=utf8mb4",
     "--max-connections=200",
-    # A session uses one instance; of 16 of MySQL, each has room for 250 tables.
+    # A session uses one instance. If there are 16, as on MySQL, each has room for 250 tables.
     "--table-open-cache-instances=1",
     # For the user's own engines; Backend.lock_wait limits the test's connections.
     "--innodb-lock-wait-timeout=20",
     "--lock-wait-timeout=20",
-    # Else the events of the schema run in templates and copies.
+    # Otherwise the events of the schema run in templates and copies.
     "--event-scheduler=OFF",
 )
 
 
-#: Of the account's own limit, the connection that holds the run's lock is taken off.
+#: One connection of the account's own limit is left out: it holds the run's lock.
 _FREE_CONNECTIONS = """
 SELECT least(
     @@max_connections - variable_value,
@@ -46,7 +46,7 @@ FROM {status} WHERE variable_name = 'Threads_connected'
 
 
 def _escaped(value: str) -> str:
-    """A value in quotes in an option file."""
+    """Return a value as an option file takes it between quotes."""
     return value.replace("\\", r"\\").replace('"', r"\"")
 
 
@@ -62,10 +62,11 @@ class _MySQLFamily(abc.Backend):
         schemas=False,
         deadlock_ends_transaction=True,
     )
-    #: 1213, ER_LOCK_DEADLOCK: InnoDB rolls the whole transaction back. So does 1205,
-    #: ER_LOCK_WAIT_TIMEOUT, with the server's option innodb_rollback_on_timeout.
+    #: 1213, ER_LOCK_DEADLOCK: InnoDB rolls the whole transaction back. With the server's option
+    #: innodb_rollback_on_timeout, it does so for 1205, ER_LOCK_WAIT_TIMEOUT, too.
     transaction_ending_errors = frozenset({1205, 1213})
-    #: ER_CANT_CHANGE_TX_CHARACTERISTICS, and variables that no transaction can change; 1400: XA.
+    #: ER_CANT_CHANGE_TX_CHARACTERISTICS, errors about variables that no transaction can change, and
+    #: about XA (1400).
     outside_transactions = "^(1400|1568|1679|1694|1766):"
     lock_timeout_codes = frozenset({1205})
     #: ER_DBACCESS_DENIED_ERROR, ER_TABLEACCESS_DENIED_ERROR, ER_SPECIFIC_ACCESS_DENIED_ERROR.
@@ -73,7 +74,7 @@ class _MySQLFamily(abc.Backend):
     after_rollback = ("USE `{database}`",)
     create_right = "ALL on databases whose names begin with asyncdb_"
     create_grant = r"GRANT ALL ON `asyncdb\_%`.* TO '{user}'"
-    probe = "DO 0"  # aiomysql ignores the status that comes with rows
+    probe = "DO 0"  # no SELECT: aiomysql ignores the status that comes with rows
 
     tuning = "no binary log, no flush at commit, no doublewrite"
     user = "root"
@@ -102,7 +103,7 @@ class _MySQLFamily(abc.Backend):
     ) -> tuple[Sequence[str], str]:
         words = {"host": server.host, "port": server.port, "user": server.user}
         words |= {"password": server.password, "socket": dict(server.query).get("unix_socket")}
-        # A client takes "localhost" for a socket, a driver for an address.
+        # For "localhost" a client uses a socket, a driver uses an address.
         words |= {} if words["socket"] else {"protocol": "TCP"}
         lines = [f'{key}="{_escaped(str(value))}"\n' for key, value in words.items() if value]
         command = (self.name, f"--defaults-extra-file={file}", database)
@@ -112,8 +113,8 @@ class _MySQLFamily(abc.Backend):
         return (f"DROP DATABASE IF EXISTS `{name}`",)
 
     def end_connections(self, database: str) -> Sequence[str]:
-        # A transaction that was left open holds metadata locks, for which DROP waits.
-        # A database that is read only cannot be dropped.
+        # DROP waits for the metadata locks of a transaction that was left open. A database that is
+        # read only cannot be dropped.
         return on_processlist(
             "SELECT concat('KILL ', id) FROM {processlist} "
             f"WHERE db = '{database}' AND id <> connection_id() /*!80022 UNION ALL "
@@ -135,8 +136,8 @@ class _MySQLFamily(abc.Backend):
         return (f"SET SESSION innodb_lock_wait_timeout = {whole}, lock_wait_timeout = {whole}",)
 
     def at_connect(self) -> Sequence[str]:
-        # A session that differs from the server has been given its own limit by connect_args.
-        # MySQL takes the type of LEAST for no integer.
+        # If a session differs from the server, connect_args have set its own limit. The cast is
+        # needed because for MySQL the result of LEAST is not an integer.
         limits = (
             f"{name} = cast(if(@@SESSION.{name} = @@GLOBAL.{name}, "
             f"least(@@GLOBAL.{name}, {round(self.lock_wait)}), @@SESSION.{name}) AS UNSIGNED)"
@@ -160,7 +161,7 @@ class _MySQLFamily(abc.Backend):
 
 
 def _as_root(place: abc.LocalPlace) -> tuple[str, ...]:
-    """The option that the programs demand as root, and refuse otherwise."""
+    """Return the option that the programs demand as root, and refuse otherwise."""
     return ("--user=root",) if place.root else ()
 
 
@@ -180,12 +181,12 @@ def _initialise_mariadb(place: abc.LocalPlace) -> list[str]:
 
 
 def _serve(program: str, option: str, place: abc.LocalPlace, port: int) -> list[str]:
-    """The command of the server; *option* is one that only it needs."""
+    """Return the command of the server; *option* is one that only this server needs."""
     return [
         *(place.programs[program], "--no-defaults", *_as_root(place)),
         *(f"--datadir={place.data}", f"--tmpdir={place.data}"),
         *(f"--init-file={place.credentials}", f"--port={port}", "--bind-address=127.0.0.1"),
-        # Relative to the data folder, as the path of a socket must be short.
+        # Relative to the data folder, because the path of a socket must be short.
         *("--socket=socket", "--pid-file=pid"),
         *(*_THROW_AWAY, option),
     ]
@@ -197,7 +198,7 @@ _LOCAL = abc.LocalRecipe(
     version_command=("--no-defaults", "--version"),
     initialise=_initialise_mysql,
     serve=functools.partial(_serve, "mysqld", "--mysqlx=OFF"),
-    # MySQL has only the first account, and resolves names, so that 127.0.0.1 is localhost.
+    # MySQL has only the first account. It resolves names, so 127.0.0.1 is localhost.
     credentials="".join(
         f"ALTER USER IF EXISTS 'root'@'{host}' IDENTIFIED BY '{{password}}';\n"
         for host in ("localhost", "127.0.0.1", "::1")

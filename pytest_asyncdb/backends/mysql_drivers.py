@@ -1,5 +1,7 @@
-"""The drivers for MySQL and MariaDB, with the private names of asyncmy and aiomysql, each with what
-needs it."""
+"""The drivers for MySQL and MariaDB.
+
+Here are the private names of asyncmy and aiomysql, each with what needs it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ _NOT_UNDONE = (
     "WHERE table_schema = database() AND transactions = 'NO' LIMIT 1"
 )
 
-#: Session variables that connecting does not set.
+#: Session variables to ignore, because connecting does not set them.
 _VOLATILE = (
     *("timestamp", "rand_seed1", "rand_seed2", "statement_id"),
     *("character_set_database", "collation_database"),
@@ -34,13 +36,13 @@ _VOLATILE = (
 
 
 def _value(value: str) -> str:
-    """The value of a variable as SET takes it."""
+    """Return the value of a variable as SET takes it."""
     return value if re.fullmatch(r"-?\d+(\.\d+)?", value) else literal(value)
 
 
 @functools.cache
 def _silent(module: str) -> type:
-    """A cursor of the driver that ignores the server's warnings.
+    """Return a cursor class of the driver that ignores the server's warnings.
 
     ``_show_warnings`` has no public name. Without it the plugin's own statements cause log lines
     and Python warnings in the user's tests.
@@ -54,19 +56,19 @@ def _silent(module: str) -> type:
 
 
 class _MySQLDriver(Driver):
-    """What asyncmy and aiomysql, both children of PyMySQL, have in common."""
+    """What asyncmy and aiomysql have in common; both are derived from PyMySQL."""
 
     one_result = True
     takes_turns = False
 
     def in_progress(self, begun: bool) -> Exception | None:
-        # asyncio's own, as both drivers have no lock.
+        # asyncio raises this, because neither driver has a lock.
         return RuntimeError(
             "readexactly() called while another coroutine is already waiting for incoming data"
         )
 
     def close_cursor(self, cursor: Any) -> bool:
-        # Both only read the results that are left, of which no public name knows.
+        # Closing only reads the results that are left. No public name shows whether there are any.
         result = cursor._cursor._result
         return result is None or not result.has_next
 
@@ -74,7 +76,7 @@ class _MySQLDriver(Driver):
         # Both drivers always allow several statements in one round trip.
         cursor = connection.cursor(_silent(self.module))
         if not hasattr(cursor, "execute"):
-            cursor = await cursor  # aiomysql's is a coroutine that is also a context manager
+            cursor = await cursor  # aiomysql: a coroutine that is also a context manager
         try:
             await cursor.execute("; ".join(statements))
             answers = [await cursor.fetchall()]
@@ -94,7 +96,7 @@ class _MySQLDriver(Driver):
             for name, value in connected.items()
             if after.get(name) != value and name not in _VOLATILE
         ]
-        # asyncmy has no public name for it.
+        # asyncmy has no public name for the command.
         command = getattr(connection, "init_command", getattr(connection, "_init_command", None))
         settings = [command] if command else []
         settings += [f"SET {', '.join(values)}"] if values else []
@@ -105,7 +107,7 @@ class _MySQLDriver(Driver):
         self, connection: Any, first: Sequence[str], then: Sequence[str]
     ) -> bool | None:
         # COM_RESET_CONNECTION rolls back and resets everything but the database. No driver has a
-        # method for it, and none sends several commands before it reads an answer.
+        # method for it, and no driver sends several commands before it reads an answer.
         commands = [(_QUERY, "; ".join(first)), (_RESET, ""), (_QUERY, "; ".join(then))]
         commands = [one for one in commands if one[1] or one[0] == _RESET]
         for command, text in commands:
@@ -117,8 +119,8 @@ class _MySQLDriver(Driver):
             warnings.append(connection._result.warning_count)
             while connection._result.has_next:
                 await connection.next_result()
-        getattr(connection, "_stmt_cache", {}).clear()  # asyncmy's, of prepared statements
-        # asyncmy ignores a status of zero, and would take autocommit to be on.
+        getattr(connection, "_stmt_cache", {}).clear()  # asyncmy's cache of prepared statements
+        # asyncmy ignores a status of zero, and would believe that autocommit is on.
         connection.server_status = connection._result.server_status
         # Temporary tables cause warnings, too.
         return None if first and warnings[0] and await self.ask(connection, _NOT_UNDONE) else True
@@ -140,8 +142,8 @@ class Asyncmy(_MySQLDriver):
     extra = "asyncmy"
 
     def in_transaction(self, connection: Any) -> bool | None:
-        # connection.server_status keeps the last status that was not zero, so it does not show
-        # the end of a transaction; the last result, which has no public name, does.
+        # connection.server_status keeps the last status that was not zero, so it does not show the
+        # end of a transaction. The last result, which has no public name, shows it.
         result = connection._result
         if result is None and connection.server_status & _IN_TRANSACTION:
             return True
@@ -167,8 +169,8 @@ class Aiomysql(_MySQLDriver):
     def in_transaction(self, connection: Any) -> bool | None:
         if connection.server_status & _IN_TRANSACTION:
             return True
-        # aiomysql ignores the status that comes with rows, and reading begins a transaction too;
-        # an error has no status. The last result has no public name.
+        # aiomysql ignores the status that comes with rows, although reading begins a transaction,
+        # too. An error has no status. The last result has no public name.
         result = connection._result
         return None if result is None or result.server_status is None else False
 

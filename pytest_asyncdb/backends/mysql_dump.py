@@ -1,8 +1,8 @@
 """The statements that copy a MySQL or MariaDB database on the same server.
 
-The definitions come from ``SHOW CREATE``, as ``CREATE TABLE … LIKE`` loses foreign keys, and the
-rows by ``INSERT … SELECT``. Session variables are set as ``mysqldump`` sets them for each object.
-Nothing here opens a connection.
+The definitions come from ``SHOW CREATE``, because ``CREATE TABLE … LIKE`` loses foreign keys.
+``INSERT … SELECT`` copies the rows. Session variables are set for each object, as ``mysqldump``
+sets them. This module opens no connection.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ SETTLE = (
     "/*M!100600 , check_constraint_checks = 0, innodb_strict_mode = 0 */"
 )
 
-#: Kinds of tables: their rows are copied.
+#: The kinds of tables. Their rows are copied.
 TABLES = ("BASE TABLE", "SYSTEM VERSIONED")
-#: All kinds, in an order in which they can be created, with the columns of SHOW CREATE for the
-#: definition, the SQL mode, the two collations and the time zone.
+#: All kinds of objects, in an order in which they can be created. For each kind: the columns of
+#: SHOW CREATE with the definition, the SQL mode, the two collations and the time zone.
 _KINDS = {
     "SEQUENCE": (1, None, None, None, None),
     "BASE TABLE": (1, None, None, None, None),
@@ -43,30 +43,30 @@ _KINDS = {
     "EVENT": (3, 1, 5, 6, 2),
     "HISTOGRAM": (),  # of a column; its name is a JSON list of table, column and data
 }
-#: Behind a table with system versioning: its deleted rows, too.
+#: Behind the name of a table with system versioning: reads its deleted rows, too.
 HISTORY = " FOR SYSTEM_TIME ALL"
 #: Kinds that are created before the rows are copied.
 _STORED = ("SEQUENCE", *TABLES)
 
-#: Comments, string literals, and names with a following dot.
+#: Comments, string literals, and names, with the dot if one follows.
 _TOKENS = re.compile(
     r"--\s[^\n]*|\#[^\n]*|/\*.*?\*/|'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
     r"|(?P<name>`(?:[^`]|``)*`|[\w$]+)(?P<dot>\s*\.)?",
     re.DOTALL,
 )
-#: A last line that may end in a comment, which would swallow the next statement.
+#: A comment in the last line, which would swallow the next statement.
 _COMMENT = re.compile(r"(--|#)[^\n]*\Z")
 #: The counter is one of the options behind the last parenthesis at the start of a line.
 _COUNTER = re.compile(r"^(\).*?) AUTO_INCREMENT=\d+", re.MULTILINE)
 
 
 def quoted(*names: str) -> str:
-    """A name, or a database and a name in it, as SQL."""
+    """Return a name, or a database and a name in it, as SQL."""
     return ".".join("`" + name.replace("`", "``") + "`" for name in names)
 
 
 def literal(text: str) -> str:
-    """A string as SQL."""
+    """Return a string as SQL."""
     return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
@@ -79,13 +79,13 @@ class Made:
     create: str
     sql_mode: str | None = None
     collation: str | None = None
-    #: The database's at that time.
+    #: The collation of the database at that time.
     database_collation: str | None = None
     time_zone: str | None = None
 
     @property
     def lasting(self) -> Made:
-        """The definition without what moves with the rows: the counter, and a histogram that the
+        """The definition without what changes with the rows: the counter, and a histogram that the
         server updates."""
         if self.kind == "HISTOGRAM" and '"auto-update": true' in self.create:
             return dataclasses.replace(self, create="")
@@ -94,10 +94,11 @@ class Made:
         return dataclasses.replace(self, create=_COUNTER.sub(r"\1", self.create))
 
     def statements(self, source: str, target: str) -> list[str]:
-        """Statements that create the object in another database, which is the current one.
+        """Return statements that create the object in the database *target*, which is the current
+        one.
 
         MySQL includes the semicolon that follows in a script in the text of a routine, trigger or
-        event; it has no effect.
+        event. It has no effect.
         """
         create = moved(self.create, source, target)
         if _COMMENT.search(create):
@@ -116,14 +117,14 @@ class Made:
 class Definitions:
     """All definitions of a database."""
 
-    #: Of CREATE DATABASE: character set, collation, encryption, comment.
+    #: The options of CREATE DATABASE: character set, collation, encryption, comment.
     options: str
     collation: str
     objects: tuple[Made, ...]
 
     @property
     def lasting(self) -> tuple[object, ...]:
-        """Compares equal as long as the schema is unchanged."""
+        """A value that stays equal as long as the schema is unchanged."""
         return (self.options, *(made.lasting for made in self.objects))
 
     def names(self, *kinds: str) -> list[str]:
@@ -131,7 +132,7 @@ class Definitions:
 
 
 async def define(sql: Sql, database: str) -> Definitions:
-    """Read all definitions of a database, in a session after SETTLE."""
+    """Read all definitions of a database. The session must have run SETTLE."""
     here = literal(database)
     ((_, create),) = await sql.fetch(f"SHOW CREATE DATABASE {quoted(database)}")
     ((collation,),) = await sql.fetch(
@@ -171,7 +172,8 @@ async def _made(sql: Sql, kind: str, database: str, name: str) -> Made:
 
 
 def moved(text: str, source: str, target: str) -> str:
-    """A definition in which names of the database *source* are of the database *target*."""
+    """Return a definition with the names of the database *source* changed to the database
+    *target*."""
 
     def replace(match: re.Match[str]) -> str:
         if match["dot"] and match["name"] in (source, quoted(source)):
@@ -182,7 +184,7 @@ def moved(text: str, source: str, target: str) -> str:
 
 
 def in_order(objects: Sequence[Made], database: str) -> list[Made]:
-    """The objects; views come after the views that they select from."""
+    """Return the objects, with each view after the views that it selects from."""
     views = {made.name: made for made in objects if made.kind == "VIEW"}
     graph = {
         name: [n for n in views if n != name and quoted(database, n) in view.create]
@@ -193,7 +195,8 @@ def in_order(objects: Sequence[Made], database: str) -> list[Made]:
 
 
 async def stored_columns(sql: Sql, database: str) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """The writable columns of each table, also invisible ones, and its AUTO_INCREMENT column."""
+    """Return the writable columns of each table, including invisible ones, and its AUTO_INCREMENT
+    column."""
     writable: dict[str, list[str]] = {}
     counting = {}
     for table, column, extra in await sql.fetch(
@@ -208,8 +211,11 @@ async def stored_columns(sql: Sql, database: str) -> tuple[dict[str, list[str]],
 
 
 async def history_columns(sql: Sql, database: str, tables: Sequence[str]) -> dict[str, list[str]]:
-    """For tables with system versioning the columns with the two times of a row, if the server
-    can insert these: since MariaDB 10.11, and not numbers of transactions instead of times."""
+    """Return the columns with the two times of a row, for each table with system versioning.
+
+    A table is left out if the server cannot insert these values. It can since MariaDB 10.11, unless
+    the columns hold numbers of transactions instead of times.
+    """
     if not tables or not await sql.fetch("SHOW VARIABLES LIKE 'system_versioning_insert_history'"):
         return {}
     found = {table: ["row_start", "row_end"] for table in tables}
@@ -229,7 +235,7 @@ async def history_columns(sql: Sql, database: str, tables: Sequence[str]) -> dic
 def insert_all(
     table: str, columns: Iterable[str], source: str, target: str, history: str = ""
 ) -> str:
-    """The statement that copies all rows of a table.
+    """Return the statement that copies all rows of a table.
 
     Args:
         history: :data:`HISTORY`, or nothing.
@@ -240,7 +246,8 @@ def insert_all(
 
 
 async def make_copier(sql: Sql, template: str) -> Copier:
-    """Read *template* once; see :meth:`pytest_asyncdb.abc.Backend.copier`."""
+    """Read *template* once, and return its copier; see
+    :meth:`pytest_asyncdb.abc.Backend.copier`."""
     await sql.script([SETTLE])
     source = await define(sql, template)
     tables = source.names(*TABLES)
@@ -254,7 +261,7 @@ async def make_copier(sql: Sql, template: str) -> Copier:
     columns, _ = await stored_columns(sql, template)
     restarts = []
     for name in source.names("SEQUENCE"):
-        # Without the values that the server has cached.
+        # This value comes after those that the server has cached.
         ((value,),) = await sql.fetch(f"SELECT next_not_cached_value FROM {quoted(template, name)}")
         restarts.append(f"ALTER SEQUENCE {quoted(name)} RESTART WITH {value}")
     stored = [made for made in source.objects if made.kind in _STORED]

@@ -1,8 +1,8 @@
-"""Puts a MySQL or MariaDB database back to its template.
+"""Restores a MySQL or MariaDB database to its template.
 
-Queries in one round trip show what any session may have changed: the tables that have
-rows now and had none, the times of the last writes, the AUTO_INCREMENT counters, and the number of
-DDL statements that the server has run. Only what these point at is compared in detail.
+Queries in one round trip show what any session may have changed: the tables that have rows now and
+had none, the times of the last writes, the AUTO_INCREMENT counters, and the number of DDL
+statements that the server has run. Only what these results point at is compared in detail.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pytest_asyncdb.backends import mysql_dump
 from pytest_asyncdb.backends.mysql_dump import TABLES, define, quoted
 from pytest_asyncdb.backends.mysql_tables import DDL, INNODB, State, count_ddl, left_open, probe
 
-#: How long a statement waits for the locks of other sessions, in seconds; and MySQL's
-#: information_schema shows the present counters. MariaDB takes that for a comment.
+#: Limits the seconds that a statement waits for the locks of other sessions, and makes MySQL's
+#: information_schema show the current counters. For MariaDB the second part is a comment.
 _SESSION = (
     "SET lock_wait_timeout = 3, innodb_lock_wait_timeout = 3 "
     "/*!80000 , information_schema_stats_expiry = 0 */"
 )
-#: Attempts, as the user's triggers may change what was put back.
+#: Number of attempts, because the user's triggers may change what was restored.
 _ATTEMPTS = 3
 
 
@@ -50,9 +50,9 @@ class MySQLRestorer(Restorer):
         self._start = State.of(await self._sql.script(self._probe), self._counting)
         seeded = [name for name in self._tables if name in self._start.filled]
         self._sums = await self._checksums(seeded)
-        #: The second at which a table last equalled the template.
+        #: The second at which each seeded table last equalled the template.
         self._seen = dict.fromkeys(seeded, self._start.now)
-        #: Tables whose counter is right after TRUNCATE and INSERT.
+        #: Tables that have the right counter after TRUNCATE and INSERT.
         self._truncatable = {
             name
             for name in self._counting
@@ -95,7 +95,7 @@ class MySQLRestorer(Restorer):
     async def restore(self, changed: Sequence[str]) -> bool:
         if left := [word for word in changed if word.startswith(LEFT_OPEN)]:
             for word in left:
-                with contextlib.suppress(Exception):  # it has ended meanwhile
+                with contextlib.suppress(Exception):  # the connection has ended meanwhile
                     await self._sql.script([f"KILL {word.removeprefix(LEFT_OPEN).split(':')[0]}"])
             changed = await self._look()
         for _ in range(_ATTEMPTS):
@@ -105,7 +105,7 @@ class MySQLRestorer(Restorer):
             seeded = self._sums.keys() & tables
             if "schema" in changed or self._versioned & seeded:
                 return False
-            # INSERT may fire triggers that fill other tables.
+            # Seeded tables come first, because INSERT may fire triggers that fill other tables.
             tables.sort(key=lambda name: name not in seeded)
             statements = [s for t in tables for s in self._put_back(t, t in restarted)]
             restarts = [self._restart(name) for name in ids if name not in restarted]
@@ -113,8 +113,8 @@ class MySQLRestorer(Restorer):
             try:
                 await self._sql.script([*statements, *restarts] or ["DO 0"])
             except Exception:
-                # A lock of another session or of MySQL's own thread that updates histograms, or a
-                # trigger that forbids it.
+                # Another session, or MySQL's own thread that updates histograms, has a lock; or a
+                # trigger forbids the change.
                 return False
             changed = await self._look() if self._schema.names("TRIGGER") else ()
             if not changed:
@@ -126,7 +126,7 @@ class MySQLRestorer(Restorer):
         doubtful = []
         for name, seen in self._seen.items():
             written = state.written.get(name)
-            # A write in the second of the last look may have come after it.
+            # A write in the same second as the last look may have come after that look.
             if name not in changed and (distrust or written is None or written >= seen):
                 doubtful.append(name)
         for name, value in (await self._checksums(doubtful)).items():
@@ -137,7 +137,7 @@ class MySQLRestorer(Restorer):
         return changed
 
     def _put_back(self, name: str, restart: bool) -> list[str]:
-        """Statements that give a table its rows, and with *restart* its counter."""
+        """Return statements that give a table its rows, and with *restart* its counter."""
         # TRUNCATE costs more than DELETE, less than ALTER, and fires no trigger.
         statements = [f"{'TRUNCATE' if restart else 'DELETE FROM'} {quoted(self._database, name)}"]
         if name in self._versioned:
@@ -155,7 +155,7 @@ class MySQLRestorer(Restorer):
         return f"ALTER SEQUENCE {there} RESTART WITH {start}"
 
     async def _checksums(self, tables: Sequence[str]) -> dict[str, int | None]:
-        """The server's checksums of all rows of some tables."""
+        """Return the server's checksums of all rows of some tables."""
         if not tables:
             return {}
         names = ", ".join(quoted(self._database, name) for name in tables)
@@ -163,7 +163,7 @@ class MySQLRestorer(Restorer):
         return {name: row[1] for name, row in zip(tables, rows, strict=True)}
 
     async def _next_id(self, table: str) -> int:
-        """The id that follows the largest one in a table."""
+        """Return the id that follows the largest one in a table."""
         column = quoted(self._counting[table])
         ((value,),) = await self._sql.fetch(
             f"SELECT coalesce(max({column}), 0) + 1 FROM {quoted(self._database, table)}"

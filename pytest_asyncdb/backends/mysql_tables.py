@@ -1,4 +1,4 @@
-"""Queries that show cheaply what has changed in a MySQL or MariaDB database."""
+"""Queries that show at low cost what has changed in a MySQL or MariaDB database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytest_asyncdb.abc import LEFT_OPEN, LEFT_TEXT, Rows, Sql
 from pytest_asyncdb.backends.mysql_dump import HISTORY, TABLES, Definitions, literal, quoted
 
 #: Counters of the statements that may change a schema, in any session and in procedures. TRUNCATE
-#: cannot. MySQL's performance_schema.global_status does not have these counters.
+#: cannot change it. MySQL's performance_schema.global_status does not have these counters.
 _COUNTERS = [
     *("Com_rename_table", "Com_alter_db", "Com_analyze"),
     *(
@@ -30,15 +30,15 @@ DDL = f"SHOW GLOBAL STATUS WHERE variable_name IN ({_NAMES}) AND value > 0"
 #: Shows, among other things, which sessions are in a transaction. Needs the right PROCESS.
 INNODB = "SHOW ENGINE INNODB STATUS"
 
-#: The number of a connection in InnoDB's list of transactions. information_schema has a cached
-#: copy, which is not refreshed as long as it is read every 100 ms.
+#: Finds the number of a connection in InnoDB's list of transactions. information_schema has a
+#: cached copy of the list, which is not refreshed as long as it is read every 100 ms.
 _ACTIVE = re.compile(
     r"^---TRANSACTION \d+, ACTIVE.*\n(?:(?!---).*\n)*?\w+ thread id (\d+)", re.MULTILINE
 )
 
 
-#: The cost of UNION grows faster than the number of its tables: MySQL takes 31 ms for 1,000, and
-#: for ten times 100 half of it.
+#: The number of tables in one UNION. Its cost grows faster than this number: MySQL takes 31 ms for
+#: 1,000 tables, and half of that for ten times 100.
 _UNITED = 100
 
 
@@ -56,7 +56,7 @@ class State:
 
     @classmethod
     def of(cls, answers: Iterable[Rows], counting: Iterable[str]) -> State:
-        """The state, from the answers to the :func:`probe`.
+        """Return the state, from the answers to the :func:`probe`.
 
         Args:
             counting: The tables with a counter.
@@ -75,18 +75,18 @@ class State:
             else:
                 written[name] = None if time is None else int(time)
                 if name in ids:
-                    # After TRUNCATE MySQL has none.
+                    # After TRUNCATE MySQL reports no counter.
                     ids[name] = int(number or 1)
         return cls(now, frozenset(filled), written, ids)
 
 
 def on_processlist(query: str) -> tuple[str, ...]:
-    """Statements of which the last one returns the rows of *query*, in which ``{processlist}``
-    stands for the table of all sessions that the account may see.
+    """Return statements, of which the last one returns the rows of *query*.
 
-    MySQL has two such tables. One is deprecated, and the drivers report the server's warning; the
-    other one is empty if the performance schema is switched off, and does not exist before 8.0.22
-    and on MariaDB, which takes the condition for a comment.
+    In *query*, ``{processlist}`` stands for the table of all sessions that the account may see.
+    MySQL has two such tables. One is deprecated, and the drivers report the server's warning. The
+    other one is empty if the performance schema is switched off; it does not exist before MySQL
+    8.0.22 and on MariaDB. For MariaDB the condition is a comment.
     """
     before, after = map(literal, query.split("{processlist}"))
     which = "if(0 /*!80022 OR @@performance_schema */, 'performance', 'information')"
@@ -98,10 +98,10 @@ def on_processlist(query: str) -> tuple[str, ...]:
 
 
 async def left_open(sql: Sql, database: str, statuses: Sequence[Rows]) -> list[str]:
-    """Words for the other sessions that are in a transaction in *database*.
+    """Return words for the other sessions that are in a transaction in *database*.
 
     Args:
-        statuses: The answer to :data:`INNODB`; empty: the account may not see it.
+        statuses: The answer to :data:`INNODB`; empty if the account may not see it.
     """
     numbers = [number for ((_, _, text),) in statuses for number in _ACTIVE.findall(text)]
     if not numbers:
@@ -117,14 +117,17 @@ async def left_open(sql: Sql, database: str, statuses: Sequence[Rows]) -> list[s
 
 
 def count_ddl(rows: Rows) -> int:
-    """The number of DDL statements that the server has run, from its answer to :data:`DDL`."""
+    """Return the number of DDL statements that the server has run, from its answer to
+    :data:`DDL`."""
     return sum(int(value) for _, value in rows)
 
 
 def probe(definitions: Definitions, database: str) -> list[str]:
-    """The queries for :meth:`State.of`; one fails if a table was dropped. They return no row for a
-    table without writes and rows, as drivers are slow with rows."""
-    # MariaDB's tables that keep deleted rows.
+    """Return the queries for :meth:`State.of`. One of them fails if a table was dropped.
+
+    They return no row for a table without writes and rows, because drivers are slow with rows.
+    """
+    # MariaDB's tables with system versioning keep deleted rows.
     history = dict.fromkeys(definitions.names("SYSTEM VERSIONED"), HISTORY)
     selects = [
         "SELECT 'now', NULL, unix_timestamp(), NULL",

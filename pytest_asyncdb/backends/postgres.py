@@ -1,6 +1,6 @@
-"""PostgreSQL as data: drivers, server programs, image, and the SQL that makes databases.
+"""PostgreSQL as data: drivers, server programs, image, and the SQL that creates databases.
 
-``servers/`` runs the programs and images, ``isolation/`` keeps tests apart; the drivers are in
+``servers/`` runs the programs and images, and ``isolation/`` keeps tests apart. The drivers are in
 ``postgres_drivers.py``.
 """
 
@@ -30,19 +30,22 @@ _THROW_AWAY = (
     "wal_level=minimal",
     "max_wal_senders=0",
 )
-#: The first number of the plugin's advisory locks: "asdb".
+#: The first number of the plugin's advisory locks: "asdb" in ASCII.
 _LOCKS = 0x61736462
 
 
 #: Every glibc and musl has C.UTF-8; macOS does not.
 _LOCALE = "C.UTF-8" if sys.platform == "linux" else "en_US.UTF-8"
-#: Shared memory in files, which are removed with the data folder; in /dev/shm it would stay.
+#: Shared memory is in files, which are removed with the data folder. In /dev/shm it would stay.
 _MEMORY = "dynamic_shared_memory_type=mmap"
 
 
 def _log_in(version: str, *settings: str) -> tuple[str, ...]:
-    """Arguments of initdb for a fast log-in: hashing the password 4096 times takes 5 to 10 ms of
-    each connection, and does not make a random password safer. From 16 on with *settings*."""
+    """Return arguments of initdb for a fast log-in. From version 16 on they include *settings*.
+
+    Hashing the password 4096 times takes 5 to 10 ms of each connection, and does not make a random
+    password safer.
+    """
     # The tag of an image may be "latest", "pg17", or "0.8.0-pg17".
     number = re.search(r"pg(\d+)", version) or re.match(r"(\d+)", version)
     if number is not None and int(number[1]) < 16:
@@ -55,7 +58,7 @@ def _environment(tag: str) -> dict[str, str]:
     return {
         "POSTGRES_PASSWORD": "{password}",
         "POSTGRES_INITDB_ARGS": " ".join(["--no-sync", *_log_in(tag)]),
-        # Not below the image's volume, whose place differs between 17 and 18.
+        # Not below the image's volume, because its place differs between 17 and 18.
         "PGDATA": "/asyncdb/data",
     }
 
@@ -91,12 +94,12 @@ FROM pg_roles WHERE rolname = current_user
 """
 
 
-#: Parameters of a URL that mean the same to psql.
+#: Parameters of a URL that have the same meaning for psql.
 _LIBPQ = ("host", "sslmode", "sslrootcert", "sslcert", "sslkey")
 
 
 def _quoted(value: str) -> str:
-    """A value in libpq's connection strings."""
+    """Return a value as libpq's connection strings take it."""
     if value and not set(value) & set(" '\\"):
         return value
     return "'" + value.replace("\\", r"\\").replace("'", r"\'") + "'"
@@ -105,7 +108,8 @@ def _quoted(value: str) -> str:
 class Postgres(abc.Backend):
     """PostgreSQL 14 and newer.
 
-    ``DROP DATABASE … WITH (FORCE)`` is of version 13, ``initdb --no-instructions`` of 14.
+    ``DROP DATABASE … WITH (FORCE)`` needs version 13, ``initdb --no-instructions`` needs version
+    14.
     """
 
     name = "postgres"
@@ -138,11 +142,11 @@ class Postgres(abc.Backend):
     after_rollback = (
         "SELECT pg_catalog.pg_advisory_unlock_all()",
         "DISCARD SEQUENCES",
-        # DEALLOCATE ALL would end what the drivers have prepared, too.
+        # Fails if PREPARE has left statements. DEALLOCATE ALL would also end those of the drivers.
         "SELECT CAST('left by PREPARE: ' OPERATOR(pg_catalog.||) name AS integer)"
         " FROM pg_catalog.pg_prepared_statement() WHERE from_sql",
     )
-    # What DISCARD ALL does, without the rest; that cannot run in a script.
+    # Parts of what DISCARD ALL does. DISCARD ALL itself cannot run in a script.
     after_commits = (
         *("SET SESSION AUTHORIZATION DEFAULT", "RESET ROLE", "RESET ALL"),
         *("CLOSE ALL", "UNLISTEN *", "DISCARD TEMP"),
@@ -214,13 +218,13 @@ class Postgres(abc.Backend):
         return (f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)',)
 
     def drop_again(self, name: str) -> Sequence[str]:
-        # WITH (FORCE) fails while autovacuum works there, unless the account may end any session;
-        # without it DROP ends autovacuum, whoever asks.
+        # WITH (FORCE) fails while autovacuum works in the database, unless the account may end any
+        # session. Without FORCE, DROP ends autovacuum for every account.
         return (*self.end_idle(name), f'DROP DATABASE IF EXISTS "{name}"')
 
     async def copier(self, sql: abc.Sql, template: str, server: abc.Server) -> abc.Copier:
-        # WAL_LOG, the default since 15, writes each page twice. On an external server, which may
-        # be large, the checkpoints of FILE_COPY are expensive.
+        # WAL_LOG, the default since 15, writes each page twice. FILE_COPY makes checkpoints, which
+        # are expensive on an external server, because that may be large.
         new = int(server.version.split(".")[0]) >= 15
         strategy = " STRATEGY FILE_COPY" if server.managed and new else ""
         others = await properties(sql, template)
@@ -256,7 +260,7 @@ class Postgres(abc.Backend):
     def hold_lock(self, run: str) -> str:
         number = int(run, 16)
         signed = number - 2**32 if number >= 2**31 else number
-        # Locks belong to a database, and runs may have different maintenance databases.
+        # A lock belongs to a database, and runs may have different maintenance databases.
         return (
             f"SELECT pg_try_advisory_lock({_LOCKS}, {signed}) AND NOT EXISTS (SELECT FROM pg_locks "
             f"WHERE locktype = 'advisory' AND classid = {_LOCKS} AND objid = {number} "

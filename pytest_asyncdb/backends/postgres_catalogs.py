@@ -1,15 +1,16 @@
-"""The queries by which PostgreSQL shows what changed in a database; see ``postgres_reset``."""
+"""The queries that show what changed in a PostgreSQL database; see ``postgres_reset.py``."""
 
 from __future__ import annotations
 
 from pytest_asyncdb._record.row_changes import UNREADABLE
 from pytest_asyncdb.abc import LEFT_OPEN, LEFT_TEXT
 
-#: Notes every DDL statement, except on temporary objects, by an empty large object: that belongs
-#: to the transaction, conflicts with nothing, and what is rolled back leaves none. Needs a
-#: superuser, who alone can change built-in objects. The server drops the triggers with the
-#: session, as their functions are temporary; as members of an extension they are in no dump. To
-#: be run with ``session_replication_role = replica``, so that they do not note themselves.
+#: Notes every DDL statement, except on temporary objects, by an empty large object. The large
+#: object belongs to the transaction, so a rollback removes it, and it conflicts with nothing. This
+#: needs a superuser, and only a superuser can change built-in objects. The functions of the
+#: triggers are temporary, so the server drops the triggers with the session. The triggers are
+#: members of an extension, so they are in no dump. Run this with ``session_replication_role =
+#: replica``, so that the triggers do not note themselves.
 NOTE_DDL = """
 CREATE FUNCTION pg_temp.asyncdb_note() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$ BEGIN
@@ -29,15 +30,15 @@ ALTER EVENT TRIGGER asyncdb_ddl ENABLE ALWAYS;
 ALTER EVENT TRIGGER asyncdb_drop ENABLE ALWAYS
 """
 
-#: A query for the rows that show what is noted, and what event triggers do not see: data of large
+#: A query for the rows that show the notes, and for what event triggers do not see: data of large
 #: objects, and other event triggers.
 NOTED = """
 SELECT xmin FROM pg_largeobject_metadata UNION ALL SELECT xmin FROM pg_largeobject
 UNION ALL SELECT xmin FROM pg_event_trigger
 """
 
-#: For other accounts: the catalogs of what they can change, with the column that holds the
-#: object's oid.
+#: For accounts without that right: the catalogs of what they can change, each with the column that
+#: holds the object's oid.
 CATALOGS = {
     **dict.fromkeys(
         (
@@ -59,12 +60,12 @@ CATALOGS = {
     "pg_foreign_table": "ftrelid",
 }
 
-#: A query for the rows of all these that describe the user's schema: 16384 is the lowest oid of an
-#: object that a user creates (``FirstNormalObjectId``). The schema public is older.
+#: A query for the rows of these catalogs that describe the user's schema. 16384 is the lowest oid
+#: of an object that a user creates (``FirstNormalObjectId``). The schema public is older.
 OF_SCHEMA = " UNION ALL ".join(
     [
         *(f"SELECT xmin FROM {name} WHERE {oid} >= 16384" for name, oid in CATALOGS.items()),
-        # Schemas for temporary tables stay.
+        # The schemas of temporary tables are left out, because they stay.
         "SELECT xmin FROM pg_namespace WHERE nspname !~ '^pg_'",
         "SELECT xmin FROM pg_description WHERE objoid = 'public'::regnamespace",
         "SELECT xmin FROM pg_depend WHERE classid = 'pg_user_mapping'::regclass",
@@ -82,7 +83,8 @@ UNION ALL SELECT xmin FROM pg_shdescription
     WHERE objoid = {_DATABASE} AND classoid = 'pg_database'::regclass
 """
 
-#: Tables and the like, each with why the account cannot see what changes in it, or NULL.
+#: Tables and similar objects, each with the reason why the account cannot see what changes in it,
+#: or NULL.
 _RELATIONS = f"""
 FROM (SELECT c.*, n.nspname, format('%I.%I', n.nspname, c.relname) AS name, {UNREADABLE} AS why
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -90,8 +92,8 @@ FROM (SELECT c.*, n.nspname, format('%I.%I', n.nspname, c.relname) AS name, {UNR
         AND n.nspname NOT LIKE 'pg\\_%') AS c
 WHERE c.why IS """
 
-#: The tables, each with its writable columns: how the column is remembered, without the types
-#: and collations of the user, its name, and what puts it back.
+#: The tables, each with its writable columns. For each column: the expression that remembers it,
+#: without the types and collations of the user; its name; the expression that restores it.
 TABLES = f"""
 SELECT c.name, ARRAY(
     SELECT ARRAY[
@@ -119,8 +121,8 @@ WHERE EXISTS (SELECT FROM pg_largeobject_metadata)
 """
 
 #: What may hold locks, each with the statement that ends it: connections in a transaction, and
-#: prepared transactions, which have no connection any more. The second argument of
-#: ``pg_terminate_backend``, to wait, is of version 14; ``changed`` waits.
+#: prepared transactions, which have no connection any more. ``pg_terminate_backend`` waits only if
+#: it has a second argument, which is new in version 14; ``changed`` waits instead.
 LEFT = f"""
 SELECT '{LEFT_OPEN}' || pid || ': ' || state || ': ' || left(query, {LEFT_TEXT}),
     'SELECT pg_terminate_backend(' || pid || ')'

@@ -1,6 +1,7 @@
-"""What ``CREATE DATABASE … TEMPLATE`` of PostgreSQL does not copy, and ``DROP DATABASE`` refuses.
+"""What ``CREATE DATABASE … TEMPLATE`` of PostgreSQL does not copy, and what stops ``DROP
+DATABASE``.
 
-The first belongs to the database, and stands in catalogs that all databases of a server share: its
+Not copied is what the catalogs that all databases of a server share say about the database: its
 owner, connection limit, privileges, comment, and the settings of the database and of roles in it.
 """
 
@@ -10,11 +11,11 @@ from collections.abc import Callable, Sequence
 
 from pytest_asyncdb.abc import Sql
 
-#: Settings whose value is a list of quoted names; as one string it would be one name. From
+#: Settings that have a list of quoted names as value. As one string it would be one name. From
 #: ``variable_is_guc_list_quote`` of pg_dump.
 _LISTS = "local_preload_libraries, search_path, session_preload_libraries, temp_tablespaces"
 
-#: Returns statements in two parts, between which the name of the copy belongs.
+#: Returns statements in two parts. The name of the copy belongs between them.
 _QUERY = f"""
 WITH db AS (
     SELECT *, datdba::regrole::text AS owner FROM pg_database WHERE datname = '{{template}}'
@@ -42,7 +43,7 @@ FROM db JOIN pg_db_role_setting ON setdatabase = db.oid, unnest(setconfig) AS on
     LATERAL (SELECT split_part(one, '=', 1), substr(one, strpos(one, '=') + 1)) AS s (name, value)
 """
 
-#: Returns statements for a connection to a database after which it can be dropped.
+#: Returns statements for a connection to a database. After them the database can be dropped.
 FREE_TO_DROP = """
 SELECT 'ROLLBACK PREPARED ' || quote_literal(gid)
 FROM pg_prepared_xacts WHERE database = current_database()
@@ -58,7 +59,7 @@ FROM pg_subscription JOIN pg_database d ON d.oid = subdbid AND datname = current
 
 
 async def properties(sql: Sql, template: str) -> Callable[[str], Sequence[str]]:
-    """Read what *template* has of these. Returns a function from the name of a copy to the
-    statements that give it the same."""
+    """Read these properties of *template*. Return a function that takes the name of a copy, and
+    returns the statements that give the copy the same properties."""
     parts = await sql.fetch(_QUERY.format(template=template))
     return lambda name: [f'{before} "{name}" {after}' for before, after in parts]

@@ -1,5 +1,7 @@
-"""asyncpg and psycopg, and the private names of theirs that the plugin needs, each with what needs
-it."""
+"""The drivers asyncpg and psycopg.
+
+Here are the private names of both that the plugin needs, each with what needs it.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +28,16 @@ class _PostgresDriver(Driver):
         return ()
 
     async def cancel(self, connection: Any, statement: asyncio.Future[Any], side: Side) -> None:
-        statement.cancel()  # both cancel it on the server, and wait until that is done
+        statement.cancel()  # both drivers cancel it on the server, and wait for that
 
     def error_code(self, error: BaseException) -> int | str | None:
         return getattr(error, "sqlstate", None)
 
 
-#: Stands for asyncpg's own object of a transaction that the plugin has begun by a statement.
+#: Stands for asyncpg's transaction object if the plugin has begun the transaction by a statement.
 _BEGUN_AS_TEXT = types.SimpleNamespace(_isolation=None, _managed=False)
-#: Prepared statements of any length, for any time: a timer would cost each turn of the loop.
+#: Keeps prepared statements of any length for any time. A timer would cost something in each turn
+#: of the loop.
 _UNLIMITED = {"max_cacheable_statement_size": 0, "max_cached_statement_lifetime": 0}
 
 
@@ -44,7 +47,8 @@ class Asyncpg(_PostgresDriver):
     name = "asyncpg"
     module = "asyncpg"
     extra = "asyncpg"
-    # Without a name, asyncpg sends a statement again with each execution. SQLAlchemy would name it.
+    # Without a name, asyncpg sends a statement again with each execution. By default SQLAlchemy
+    # gives it a name.
     pooler_arguments: ClassVar[Mapping[str, Any]] = {
         "statement_cache_size": 0,
         "prepared_statement_cache_size": 0,
@@ -57,7 +61,8 @@ class Asyncpg(_PostgresDriver):
 
     def adapt(self, adapted: Any, begin: str | None = None) -> None:
         super().adapt(adapted, begin)
-        # No public name. Without it asyncpg before 0.32 opens no cursor in the outer transaction.
+        # ``_top_xact`` has no public name. Without it asyncpg before 0.32 opens no cursor in the
+        # outer transaction.
         adapted.driver_connection._top_xact = _BEGUN_AS_TEXT
 
     def session_id(self, connection: Any) -> int | None:
@@ -81,7 +86,7 @@ class Asyncpg(_PostgresDriver):
     async def reset_session(
         self, connection: Any, first: Sequence[str], then: Sequence[str]
     ) -> bool | None:
-        # No public name. Without it the next transaction would be a savepoint.
+        # ``_top_xact`` has no public name. Without this the next transaction would be a savepoint.
         if connection._top_xact is not _BEGUN_AS_TEXT:
             connection._top_xact = None
         return await super().reset_session(connection, first, then)
@@ -121,8 +126,8 @@ class Psycopg(_PostgresDriver):
     async def run(self, connection: Any, statements: Sequence[str]) -> Sequence[Any]:
         await super().run(connection, statements)
         if "ROLLBACK" in statements and hasattr(connection, "_prepared"):
-            # No public name. psycopg's own rollback() does this too: without it, statements that
-            # come in every test are prepared again and again, a round trip each.
+            # No public name. psycopg's own rollback() does this, too. Without it, statements that
+            # come in every test are prepared again and again, which costs a round trip each.
             connection._prepared.clear()
         return ()
 
@@ -130,14 +135,14 @@ class Psycopg(_PostgresDriver):
         self, connection: Any, first: Sequence[str], then: Sequence[str]
     ) -> bool | None:
         if not (connection.autocommit or self.in_transaction(connection)):
-            then = ["ROLLBACK", *then]  # of the transaction that run() begins
+            then = ["ROLLBACK", *then]  # ends the transaction that run() begins
         return await super().reset_session(connection, first, then)
 
     async def ask(self, connection: Any, query: str) -> Rows:
         return await (await connection.execute(query)).fetchall()  # type: ignore[no-any-return]
 
     def in_transaction(self, connection: Any) -> bool | None:
-        # By number: ``info`` makes an object and an enum's member for each question.
+        # By number, because ``info`` creates an object and a member of an enum for each question.
         return connection.pgconn.transaction_status in _IN_TRANSACTION
 
     def is_closed(self, connection: Any) -> bool:

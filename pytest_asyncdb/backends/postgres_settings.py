@@ -1,8 +1,8 @@
-"""Settings that a PostgreSQL transaction has for itself: ``SET LOCAL`` and ``set_config(…, true)``.
+"""Settings of one PostgreSQL transaction: ``SET LOCAL`` and ``set_config(…, true)``.
 
-In ``rollback`` a transaction of the application is a savepoint, whose release would keep them. So
-the value before is kept in a setting of the plugin, and put back when the unit of work ends. What
-is set inside of a function cannot be seen.
+In ``rollback`` a transaction of the application is a savepoint, and its release would keep these
+settings. So the plugin keeps the former value in a setting of its own, and restores it when the
+unit of work ends. Settings that a function makes cannot be seen.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SET_CONFIG = re.compile(r"\bset_config\s*\(", re.IGNORECASE)
 _PARTS = re.compile(r"'(?:[^']|'')*'|[(),]|[^'(),]+")
 _PARAMETER = re.compile(r"(?:\$(\d+)|%\((\w+)\)s)(?:::\w+)?")
 _CONSTANT = re.compile(r"'([^']*)'(?:::\w+)?")
-#: Words of SET that are not the setting's name.
+#: Words of SET that differ from the name of the setting.
 _NAMES = {
     "names": "client_encoding",
     "schema": "search_path",
@@ -33,8 +33,8 @@ _NAMES = {
 }
 _TRUE = ("true", "t", "yes", "y", "on", "1")
 
-#: Fires what is deferred, as a COMMIT does, and ends the effect of SET CONSTRAINTS. (ALL would also
-#: be for constraints that do not exist yet.)
+#: Fires deferred constraints, as a COMMIT does, and ends the effect of SET CONSTRAINTS. ALL would
+#: also apply to constraints that do not exist yet.
 END_DEFERRING = """DO $asyncdb$ DECLARE every text; late text; BEGIN
 SELECT string_agg(name, ','), string_agg(name, ',') FILTER (WHERE condeferred) INTO every, late
 FROM (SELECT DISTINCT format('%I.%I', nspname, conname) AS name, condeferred FROM
@@ -46,7 +46,8 @@ END $asyncdb$"""
 
 
 def local_settings(statement: str, parameters: Any) -> list[str]:
-    """The names of the settings that *statement* changes until the end of its transaction."""
+    """Return the names of the settings that *statement* changes until the end of its
+    transaction."""
     found = []
     if match := _SET_LOCAL.match(statement):
         word = " ".join(match[1].strip('"').lower().split())
@@ -60,14 +61,14 @@ def local_settings(statement: str, parameters: Any) -> list[str]:
 
 
 def at_commit(statement: str) -> list[str]:
-    """What COMMIT does because of *statement*: it drops a temporary table."""
+    """Return statements for what COMMIT does because of *statement*: it drops a temporary table."""
     names = [match[1].rpartition(".")[2] for match in _TEMPORARY.finditer(statement)]
     return [f"DROP TABLE IF EXISTS pg_temp.{name} CASCADE" for name in names]
 
 
 def keep_and_put_back(name: str, slot: str) -> tuple[str, str]:
-    """A statement that keeps the value of the setting *name* in another one, ``asyncdb.slot``, and
-    one that puts it back, if the first has not been rolled back."""
+    """Return a statement that keeps the value of the setting *name* in the setting
+    ``asyncdb.slot``, and one that restores it, unless the first was rolled back."""
     now = f"coalesce(current_setting('{name}', true), '')"
     return (
         f"SELECT set_config('asyncdb.{slot}', '=' || {now}, true)",
@@ -77,7 +78,7 @@ def keep_and_put_back(name: str, slot: str) -> tuple[str, str]:
 
 
 def _arguments(text: str) -> Iterator[str]:
-    """The arguments of a call whose opening bracket has been read."""
+    """Yield the arguments of a call, from the text behind its opening bracket."""
     depth, argument = 0, ""
     for part in _PARTS.findall(text):
         if depth == 0 and part in (",", ")"):
@@ -91,7 +92,7 @@ def _arguments(text: str) -> Iterator[str]:
 
 
 def _value(argument: str, parameters: Any) -> str:
-    """The value of an argument that is a constant or a parameter; else nothing."""
+    """Return the value of an argument that is a constant or a parameter; else an empty text."""
     if match := _PARAMETER.fullmatch(argument):
         try:
             value = parameters[int(match[1]) - 1 if match[1] else match[2]]

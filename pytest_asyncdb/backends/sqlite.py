@@ -1,8 +1,8 @@
 """SQLite as data: named in-memory databases of this process, and files for several connections.
 
-The ``memdb`` VFS gives an in-memory database a name, so that several connections of one
-process may open it (https://www.sqlite.org/src/file/src/memdb.c); it exists as long as
-one of them is open, and needs SQLite 3.36.
+The ``memdb`` VFS gives an in-memory database a name, so that several connections of one process may
+open it (https://www.sqlite.org/src/file/src/memdb.c). The database exists as long as one of them is
+open. This needs SQLite 3.36.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from pytest_asyncdb.abc import Server
 
 
-#: What SQLite asks its authorizer about, if it changes a connection rather than the database:
+#: Actions about which SQLite asks its authorizer, and which change a connection, not the database:
 #: SQLITE_CREATE_TEMP_INDEX, _TABLE, _TRIGGER and _VIEW, SQLITE_ATTACH and SQLITE_DETACH.
 _ON_THE_CONNECTION = frozenset({3, 4, 5, 6, 24, 25})
 _PRAGMA, _CREATE_VTABLE = 19, 29
-#: PRAGMAs with an argument that set nothing, and what the plugin sets back.
+#: PRAGMAs with an argument that set nothing, and one that the plugin sets back.
 _READING = r"(?is)(.*_(x?info|list)|(foreign_key|integrity|quick)_check) .*|defer_foreign_keys off"
 
 
@@ -40,14 +40,17 @@ class Aiosqlite(abc.Driver):
     extra = "test"
 
     def __init__(self) -> None:
-        #: By connection: what has changed it.
+        #: What has changed each connection.
         self._changes: weakref.WeakKeyDictionary[Any, list[str | None]] = (
             weakref.WeakKeyDictionary()
         )
 
     def adapt(self, adapted: Any, begin: str | None = None) -> None:
-        """sqlite3 begins transactions late and commits them before DDL unless told not to:
-        https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#sqlite-enabling-transactions"""
+        """Make sqlite3 begin transactions by *begin*, or never.
+
+        Otherwise sqlite3 begins transactions late and commits them before DDL:
+        https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#sqlite-enabling-transactions
+        """
         adapted.isolation_level = begin and begin.partition(" ")[2]
 
     async def run(self, connection: Any, statements: Sequence[str]) -> Sequence[Any]:
@@ -56,7 +59,8 @@ class Aiosqlite(abc.Driver):
         return ()
 
     async def watch_session(self, connection: Any) -> None:
-        # SQLite asks when it compiles a statement, so this costs nothing when that runs again.
+        # SQLite asks when it compiles a statement, so this costs nothing when the statement runs
+        # again.
         changes = self._changes[connection] = []
 
         def note(
@@ -102,7 +106,7 @@ class Aiosqlite(abc.Driver):
             return None
 
     def is_closed(self, connection: Any) -> bool:
-        # Not in_transaction(), for which SQLite waits while a statement runs.
+        # Not by in_transaction(), because then SQLite waits while a statement runs.
         try:
             connection.isolation_level  # noqa: B018
         except ValueError:  # "no active connection"
@@ -112,24 +116,25 @@ class Aiosqlite(abc.Driver):
     async def cancel(self, connection: Any, statement: asyncio.Future[Any], side: abc.Side) -> None:
         from asyncio import wait
 
-        # The thread of aiosqlite may not have begun the statement yet: again until it has ended.
+        # The thread of aiosqlite may not have begun the statement yet. So interrupt it until it has
+        # ended.
         while not statement.done():
             await connection.interrupt()
             await wait([statement], timeout=0.02)
 
     def error_code(self, error: BaseException) -> int | str | None:
         code = getattr(error, "sqlite_errorcode", None)
-        return None if code is None else code & 0xFF  # the rest says more about it
+        return None if code is None else code & 0xFF  # the higher bits have details
 
 
 def _connect(url: URL) -> sqlite3.Connection:
-    """A connection to a named in-memory database or to a file, for any thread."""
+    """Open a connection to a named in-memory database or to a file, for any thread."""
     import sqlite3
 
     if url.query:
         return sqlite3.connect(f"{url.database}?vfs=memdb", uri=True, check_same_thread=False)
     connection = sqlite3.connect(url.database or "", check_same_thread=False)
-    # What it does need not be undone, nor outlive the machine.
+    # Its work need not be undone, and need not survive a crash of the machine.
     connection.execute("PRAGMA journal_mode = OFF").close()
     connection.execute("PRAGMA synchronous = OFF").close()
     return connection
@@ -174,7 +179,10 @@ class SQLiteRestorer(abc.Restorer):
         return True
 
     def _number(self, pragma: str) -> int:
-        """``data_version``: changed by another connection's commit; the keeper's own does not."""
+        """Return the value of a PRAGMA.
+
+        ``data_version`` changes when another connection commits, not when the keeper does.
+        """
         (number,) = self._keeper.execute(f"PRAGMA {pragma}").fetchone()
         return int(number)
 
@@ -185,7 +193,7 @@ class SQLite(abc.Backend):
     name = "sqlite"
     label = "SQLite"
     dialect = "sqlite"
-    #: Without it, if two transactions begin and then both write, one fails at once.
+    #: Otherwise, if two transactions begin and then both write, one fails at once.
     begin_at_write = "BEGIN IMMEDIATE"
     outside_transactions = r"(within|inside) a transaction$|database (?!table )\S+ is locked$"
     lock_timeout_codes = frozenset({5, 6})  # SQLITE_BUSY, SQLITE_LOCKED
@@ -201,8 +209,8 @@ class SQLite(abc.Backend):
     deferred_query = (
         "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE sql LIKE '%initially%deferred%')"
     )
-    # Only COMMIT checks deferred constraints. This turns a violation of one into a violation of
-    # an immediate foreign key, with the same error, if foreign keys are switched on.
+    # Only COMMIT checks deferred constraints. This turns their violation into a violation of an
+    # immediate foreign key, with the same error, if foreign keys are switched on.
     deferred_prepare = (
         "CREATE TEMPORARY TABLE IF NOT EXISTS asyncdb_deferred"
         " (id INTEGER PRIMARY KEY, missing INTEGER REFERENCES asyncdb_deferred)",
@@ -249,7 +257,7 @@ class SQLite(abc.Backend):
         return ()
 
     def at_connect(self) -> Sequence[str]:
-        return ("PRAGMA synchronous = OFF",)  # a file need not outlive the machine
+        return ("PRAGMA synchronous = OFF",)  # a file need not survive a crash of the machine
 
     def lock_timeout(self, seconds: float) -> Sequence[str]:
         return (f"PRAGMA busy_timeout = {round(seconds * 1000)}",)

@@ -1,8 +1,8 @@
-"""Real connections behind a test's checkouts: opened once, kept for many tests.
+"""The real connections behind a test's checkouts: opened once, kept for many tests.
 
-They live on the plugin's own loop (``host_loop.py``), so they do not notice on which loop, or in
-which thread, a test runs. Statements of the plugin go through :meth:`BackingConnection.script`;
-those of the application go through the adapter's cursors (``dbapi.py``).
+They live on the plugin's own loop (``host_loop.py``), so a test may run on any loop and in any
+thread. Statements of the plugin run through :meth:`BackingConnection.script`. Statements of the
+application run through the adapter's cursors (``dbapi.py``).
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ T = TypeVar("T")
 
 
 class BackingConnection:
-    """A kept connection.
+    """A real connection that is kept from test to test.
 
     Args:
-        connector: Opens it.
-        direct: The application has it for itself: the driver begins transactions where it can,
-            and COMMIT checks deferred constraints. Else only the plugin does both.
-        url: Its database; None: the connector's when it is opened.
+        connector: Opens the connection.
+        direct: True if the application has the connection for itself (``reset``, ``copy``): the
+            driver begins transactions if it can, and COMMIT checks deferred constraints. If False
+            (``rollback``), only the plugin begins transactions and checks constraints.
+        url: The database; None: the connector's URL at the time of opening.
     """
 
     def __init__(self, connector: Connector, direct: bool = False, url: URL | None = None) -> None:
@@ -45,27 +46,29 @@ class BackingConnection:
         self._url = url
         self._fairy: Any = None
         self._database = ""
-        #: The driver's connection, while there is one.
+        #: The driver's connection; None while there is none.
         self._raw: Any = None
-        #: An entry for each call that runs on it; the lock is held to begin one.
+        #: One entry for each call that runs. The lock is held to add an entry, so that no call
+        #: begins while :meth:`in_transaction` asks the driver.
         self._calls: list[None] = []
         self._calls_lock = threading.RLock()
-        #: Pools of which this is a connection: their listeners of "connect" run on it.
+        #: The pools to which this connection belongs. Their "connect" listeners run on it.
         self.pools: Sequence[Pool] = ()
         #: The listeners that have run on it.
         self.ran: set[Any] = set()
-        #: The application has had the driver's own connection, and may have changed it.
+        #: True if the application got the driver's own connection and may have changed it.
         self.touched = False
-        #: The ``info`` of its entry in a pool: what listeners have put there, and one test.
+        #: The ``info`` of its pool entry, with the values that listeners and one test have stored.
         self.info: dict[Any, Any] = {}
-        #: Checks what COMMIT would check; empty if the schema has no such constraint.
+        #: Statements that check deferred constraints as COMMIT does; empty if the schema has none.
         self.deferred_check: tuple[str, ...] = ()
 
     @property
     def adapted(self) -> Any:
-        """SQLAlchemy's adapter of the driver's connection; opened at first use.
+        """SQLAlchemy's adapter of the driver's connection. Connects at first use.
 
-        It may be broken: a new one in the middle of a test would be outside of its transaction.
+        The connection may be broken. The plugin does not replace it in the middle of a test,
+        because a new connection would be outside of the test's transaction.
         """
         if self._fairy is None:
             self.connect()
@@ -77,14 +80,20 @@ class BackingConnection:
         return self.adapted.driver_connection if self._raw is None else self._raw
 
     def connect(self) -> None:
-        """Make sure that there is a connection that is not known to be broken, on which the
-        listeners of :attr:`pools` have run and no others. Blocks."""
+        """Open a new connection if there is none, if it is broken, or if other listeners have run
+        on it.
+
+        Afterwards the listeners of :attr:`pools` have run, and no others. Blocks.
+        """
         if not self.is_open or self.was_ended() or self.to_run() is None:
             self.discard()
         self.open()
 
     def to_run(self) -> list[Any] | None:
-        """The listeners of :attr:`pools` that have not run on it; None: others have run."""
+        """Return the listeners of :attr:`pools` that have not run on this connection.
+
+        None: listeners of other pools have run on it.
+        """
         wanted = connect_listeners([self.connector.engine.sync_engine.pool, *self.pools])
         if not self.ran.issubset(wanted):
             return None
@@ -92,19 +101,21 @@ class BackingConnection:
 
     @property
     def is_open(self) -> bool:
-        """Is there a connection that is not known to be broken?"""
+        """Return whether there is a connection that is not known to be broken."""
         return self._raw is not None and not self.driver.is_closed(self._raw)
 
     def was_ended(self) -> bool:
-        """Has the server ended this idle connection, or does it have anything else to say?
-        Found without a round trip."""
+        """Return whether the server has ended this idle connection, or has sent something else.
+
+        Costs no round trip.
+        """
         return self.driver.was_ended(self.connection)
 
     def in_transaction(self) -> bool | None:
-        """Is the connection in a transaction? None: the driver does not know, or a call runs.
+        """Return whether the connection is in a transaction. None: unknown, or a call is running.
 
-        SQLite would answer after a statement that runs in the driver's thread, and never if that
-        statement calls Python code, because the question holds the GIL.
+        SQLite would answer only after the statement that runs in the driver's thread. If that
+        statement calls Python code it would never answer, because the question holds the GIL.
         """
         with self._calls_lock:
             known = self._raw is not None and not self._calls
@@ -113,10 +124,10 @@ class BackingConnection:
     def script(self, statements: Sequence[str]) -> None:
         """Run statements of the plugin, in one round trip if the driver can.
 
-        Blocks the caller, whatever it is: a cancelled task must be able to undo its work.
+        Blocks the caller, even in a coroutine: a cancelled task must be able to undo its work.
 
         Raises:
-            Exception: The driver's own, as the adapter's cursors raise it, or TimeoutError.
+            Exception: The driver's error, as the adapter's cursors raise it; or TimeoutError.
         """
         with self._calls_lock:
             self._calls.append(None)
@@ -130,8 +141,9 @@ class BackingConnection:
             self._calls.pop()
 
     def read(self, work: Callable[[Connection], T]) -> T:
-        """Call *work* with a connection of SQLAlchemy's that is this one, in whatever transaction
-        it is. Blocks.
+        """Call *work* with a ``Connection`` of SQLAlchemy that uses this connection. Blocks.
+
+        It runs in the transaction that is open, if there is one.
 
         Raises:
             Exception: The driver's own, or TimeoutError.
@@ -146,16 +158,17 @@ class BackingConnection:
         return self.run(read)
 
     def end_session(self, first: Sequence[str]) -> bool:
-        """Roll back, and make the session clean or discard the connection. Blocks.
+        """Roll back and clean the session; if it cannot be cleaned, discard the connection. Blocks.
 
         Args:
-            first: Statements that must succeed in the transaction.
+            first: Statements that must succeed in the transaction before the rollback.
 
         Returns:
-            Has the rollback undone everything?
+            True if the rollback undid everything.
 
         Raises:
-            Exception: The driver's own, or TimeoutError; it is not known to be rolled back.
+            Exception: The driver's own, or TimeoutError, if it is not certain that the rollback
+                happened.
         """
         clean: bool | None = False
         try:
@@ -168,8 +181,10 @@ class BackingConnection:
         return clean is not None
 
     async def clean(self, first: Sequence[str] = ()) -> bool | None:
-        """Roll back, and make the session what a test should get. False: it cannot. None: the
-        rollback has left rows.
+        """Roll back and clean the session for the next test.
+
+        Returns:
+            False if the session cannot be cleaned; None if the rollback did not undo all rows.
 
         Raises:
             Exception: The driver's own.
@@ -182,11 +197,12 @@ class BackingConnection:
         sqlalchemy_internals.forget_transaction(self.adapted)
         self.info = dict(self._fairy.info)
         if settings:
-            self.ran.clear()  # what listeners have set is gone, too
+            self.ran.clear()  # this also undid what listeners had set
         return clean and not self.touched
 
     def is_lost(self, error: BaseException) -> bool:
-        """Has the connection ended, as its state or SQLAlchemy's reading of *error* says?"""
+        """Return whether the connection has ended: it is closed, or SQLAlchemy says so from
+        *error*."""
         dialect: Any = self.connector.dialect
         return not self.is_open or (
             isinstance(error, dialect.loaded_dbapi.Error)
@@ -203,40 +219,43 @@ class BackingConnection:
             self._calls.pop()
 
     async def cancel(self, statement: asyncio.Future[Any]) -> None:
-        """End a running statement on the server; the connection stays open."""
+        """Cancel a running statement on the server; the connection stays open."""
         await self.driver.cancel(self.connection, statement, self._run_apart)
 
     def end_calls(self) -> None:
-        """End what still runs on the server: it would hold its locks, and a SQLite
-        connection cannot be closed while a statement runs. Discard the connection afterwards."""
+        """End the calls that still run on the server. Discard the connection afterwards.
+
+        A running statement would hold its locks, and SQLite cannot close a connection while a
+        statement runs.
+        """
         with contextlib.suppress(Exception):
             self.host.run(self.host.end_parked(), PATIENCE)
-            # A SQLite connection with an open cursor outlives its close(), and so does its lock.
+            # An open cursor keeps a closed SQLite connection alive, and so its lock.
             self.host.run(self._script(["ROLLBACK"]), CANCEL_PATIENCE)
 
     def give_up(self) -> None:
-        """End the session's transaction and locks, and close the connection. Blocks.
+        """Roll back, release the locks and close the connection. Blocks.
 
-        A server that is only told that a connection is closed may keep its locks for a while.
+        If the connection is only closed, the server may keep the locks for a while.
         """
-        if self.is_open:  # else it would be opened for this
+        if self.is_open:  # do not open it only to close it
             with contextlib.suppress(Exception):
                 self.host.run(self.clean(), CANCEL_PATIENCE)
         self.discard()
 
     def discard(self) -> None:
-        """Close the connection, whatever its state; the next use opens a new one. Blocks."""
+        """Close the connection in any state. The next use opens a new one. Blocks."""
         fairy, self._fairy, self._raw = self._fairy, None, None
         if fairy is not None:
-            with contextlib.suppress(TimeoutError):  # the server does not answer; it is let go
+            with contextlib.suppress(TimeoutError):  # the server does not answer
                 self.run(fairy.invalidate)
 
     def open(self, wait: bool = True) -> None:
         """Connect, if it is not connected, and run the listeners that have not run.
 
         Args:
-            wait: Hold the caller's loop meanwhile; else the caller is in a greenlet of
-                SQLAlchemy, and awaits it.
+            wait: If True, block the caller's loop. If False, await; the caller must be in a
+                greenlet of SQLAlchemy.
 
         Raises:
             Exception: The driver's own.
@@ -249,7 +268,7 @@ class BackingConnection:
             self.host.call(self.open_awaiting)
 
     def run(self, function: Callable[[], T], patience: float = PATIENCE) -> T:
-        """Run code of the adapter. Blocks.
+        """Run code of the adapter in a greenlet of SQLAlchemy on the plugin's loop. Blocks.
 
         Raises:
             Exception: The driver's own, or TimeoutError.
@@ -257,7 +276,7 @@ class BackingConnection:
         return self.host.run(greenlet_spawn(function), patience)
 
     def open_awaiting(self) -> None:
-        """As :meth:`open`, in a greenlet of SQLAlchemy."""
+        """Do what :meth:`open` does; the caller must be in a greenlet of SQLAlchemy."""
         fairy, prepare = self._fairy, self._run_listeners
         if not self.is_open:
             prepare = self._prepare
@@ -280,7 +299,7 @@ class BackingConnection:
         self._fairy, self._raw, self.info = fairy, fairy.driver_connection, dict(fairy.info)
 
     def _prepare(self, fairy: Any) -> None:
-        """Do with a new connection what the plugin needs, and run the listeners."""
+        """Prepare a new connection for the plugin, and run the listeners."""
         adapted, driver = fairy.dbapi_connection, fairy.driver_connection
         if statements := self.backend.at_connect():
             await_only(self.driver.run(driver, statements))
@@ -288,7 +307,7 @@ class BackingConnection:
             self.connector.dialect.set_isolation_level(adapted, "AUTOCOMMIT")
         if self.connector.settings is None:
             self.connector.settings = await_only(self.driver.session_settings(driver))
-        # SQLAlchemy has run these.
+        # SQLAlchemy ran these when it connected.
         self.ran = set(connect_listeners([self.connector.engine.sync_engine.pool]))
         self._run_listeners(fairy)
         self.touched = False
@@ -300,7 +319,8 @@ class BackingConnection:
             self.deferred_check = self.backend.deferred_check if exist else ()
 
     def _run_listeners(self, fairy: Any) -> None:
-        """Run what has not run, and commit, so that no rollback of a test undoes a ``SET``."""
+        """Run the listeners that have not run, and commit, so that no rollback undoes their
+        ``SET``."""
         adapted = fairy.dbapi_connection
         for listener in self.to_run() or ():
             listener(adapted, entry_of(fairy))
@@ -323,7 +343,7 @@ class BackingConnection:
 
 
 class _Lent:
-    """An adapter that SQLAlchemy neither ends nor closes."""
+    """An adapter that does nothing when SQLAlchemy ends a transaction or closes the connection."""
 
     def __init__(self, adapted: Any) -> None:
         self._adapted = adapted

@@ -1,4 +1,4 @@
-"""Opens the connections of a worker's database, and makes the engines of its tests."""
+"""Opens the connections of a worker's database, and creates the engines of its tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pytest_asyncdb._engines.sqlalchemy_internals import cursor_awaits, drop_lis
 from pytest_asyncdb.abc import Database
 from pytest_asyncdb.isolation.savepoints import Savepoints
 
-#: Seconds that a statement of the plugin, or a new connection, may take.
+#: Seconds that a statement of the plugin, or opening a connection, may take.
 PATIENCE = 30.0
 
 #: The URL of the connection that is being opened.
@@ -26,11 +26,12 @@ OPENING: contextvars.ContextVar[URL] = contextvars.ContextVar("asyncdb_opening")
 
 
 class Connector:
-    """Opens connections to a database and to other copies of its template, with one engine and
-    so one dialect for all of them.
+    """Opens connections to a database and to other copies of its template.
+
+    They share one engine, and so one dialect.
 
     Attributes:
-        url: The database of further connections, if they are not made for another one.
+        url: The database of new connections, unless they are opened for another URL.
     """
 
     def __init__(self, database: Database, host: HostLoop, url: URL) -> None:
@@ -42,13 +43,13 @@ class Connector:
         options = without_pool(database.engine_options)
         needed = self.driver.connect_args(database.server)
         self._connect_args = {**needed, **options.pop("connect_args", {})}
-        #: Drivers of servers have an argument for it; a level of SQLAlchemy overrides it.
+        # The drivers of servers have an argument for autocommit. SQLAlchemy's level overrides it.
         default = "AUTOCOMMIT" if self._connect_args.get("autocommit") is True else ""
-        # As SQLAlchemy reads it.
+        # SQLAlchemy normalizes the level in the same way.
         level = (options.pop("isolation_level", None) or default).replace("_", " ").upper()
         self.autocommit = level == "AUTOCOMMIT"
         self.isolation_level = None if self.autocommit else level or None
-        #: Listeners of the user, with the names of their events.
+        #: The user's listeners of the pool, with the names of their events.
         self._pool_events = options.pop("pool_events", ())
         self.engine = build_engine(
             url,
@@ -61,23 +62,27 @@ class Connector:
         self.savepoints = Savepoints(self.dialect)
         self.cursor_awaits = cursor_awaits(self.driver.name)
         self.ends_first = ends_first(self.driver.name)
-        # A listener of "do_connect" would make SQLAlchemy look for listeners at each statement.
+        # This replaces the method, because a "do_connect" listener would make SQLAlchemy look for
+        # listeners at each statement.
         self._connect_first = self.dialect.connect
         self.dialect.connect = self._connect  # type: ignore[method-assign]
-        #: Restores what connecting has set; None: no connection has been opened yet.
+        #: Statements that restore the settings made by connecting; None before the first
+        #: connection.
         self.settings: Sequence[str] | None = None
-        #: The dialects of the tests' engines, for async and for sync code.
+        #: The dialects of the tests' engines: one for async code, one for sync code.
         self._facades: list[Any] = []
         self.hide_parameters: bool = self.engine.sync_engine.hide_parameters
-        #: The compiled statements are shared by the engines of all tests.
+        #: The engines of all tests share the cache of compiled statements.
         self._execution_options = {
             "compiled_cache": LRUCache(500),
             **self.engine.get_execution_options(),
         }
 
     def _connect(self, *args: Any, **kwargs: Any) -> Any:
-        """Connect to the URL of the connection that is being opened, without asking the server
-        again what the first connection has told the dialect."""
+        """Connect to the URL of the connection that is being opened.
+
+        The dialect does not ask the server again for what it knows from the first connection.
+        """
         url = OPENING.get(self.url)
         if url is not self._first_url:
             positional, named = self.dialect.create_connect_args(url)
@@ -87,17 +92,17 @@ class Connector:
     def test_engine(
         self, check_out: Callable[..., Any], pools: list[CheckoutPool], is_async: bool = True
     ) -> Engine:
-        """An engine for one test: that inside of an AsyncEngine, or one for sync code.
+        """Create an engine for one test: the one inside of an AsyncEngine, or one for sync code.
 
-        Its pool gets its connections from *check_out*, see ``CheckoutPool``, and is added to
-        *pools*. Costs no round trip, but needs one connection to have been opened: it initialises
-        the dialect. SQLAlchemy's ``Engine`` is made directly, since ``create_engine`` would ask
+        Its pool gets connections from *check_out*, see ``CheckoutPool``, and is added to *pools*.
+        This costs no round trip, but a connection must have been opened before, because that
+        initialises the dialect. ``Engine`` is called directly, because ``create_engine`` would ask
         the server again.
         """
         if not self._facades:
             facade: Any = copy.copy(self.dialect)
-            # psycopg has none: it closes as if the connection could be used again, and a finalizer
-            # would not call it.
+            # psycopg's dialect has no terminate: SQLAlchemy would only close the connection, as if
+            # it could be used again, and would not do so in a finalizer.
             facade.has_terminate = True
             facade.do_terminate = lambda checkout: checkout.terminate()
             facade.set_isolation_level = lambda checkout, level: checkout.set_level(level)
@@ -123,13 +128,14 @@ class Connector:
         )
 
     def lead_to(self, url: URL) -> None:
-        """Further connections are to another copy of the template."""
+        """Make new connections go to another copy of the template."""
         before, self.url = self.url, url
         for dialect in (self.dialect, *self._facades):
-            # On MySQL and MariaDB it is the database, where reflection looks for tables.
+            # On MySQL and MariaDB the default schema is the database. Reflection looks for tables
+            # there.
             if dialect.default_schema_name == before.database:
                 dialect.default_schema_name = url.database
 
     def close(self) -> None:
-        """May be called twice."""
+        """Dispose of the engine. May be called twice."""
         self.host.run(self.engine.dispose(), PATIENCE)

@@ -1,7 +1,7 @@
 """The strategy ``copy``: each test has a database of its own, a copy of the template.
 
-Copies are made ahead and dropped afterwards while the tests run (``Database.copy``). Nothing of a
-test can reach another one, so nothing has to be watched.
+Copies are made in advance and dropped afterwards, while tests run (``Database.copy``). A test
+cannot reach the database of another test, so nothing has to be watched.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pytest_asyncdb.isolation.restoring import Restoration
 
 
 class _ReusedCopy(Reset):
-    """Puts a copy back by copying the template again, if only the test's engine has reached it."""
+    """Restores its database by copying the template again, or replaces it if another connection may
+    write to it."""
 
     def finish(self, view: DirectView) -> Sequence[BaseException]:
         breaches = super().finish(view)
@@ -33,7 +34,7 @@ class Copy(Isolation):
         self._database = database
         self._host = host
         self._pool: DirectPool | None = None
-        #: For backends whose databases are put back by copying the template again.
+        #: For backends that restore a database by copying the template again.
         self._reset = _ReusedCopy(database, host) if database.backend.restores_whole else None
 
     def view(self, request: ViewRequest) -> View:
@@ -47,7 +48,7 @@ class Copy(Isolation):
         return DirectView(self._finish, self._pool, request.test, restoration)
 
     def _prefetch(self, ref: DatabaseRef) -> None:
-        """Called in a background thread when a copy for a later test has been made."""
+        """Open a connection to a copy for a later test. A background thread calls this."""
         if self._pool is not None:
             self._pool.prefetch(ref.url)
 

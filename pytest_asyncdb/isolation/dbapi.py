@@ -1,7 +1,7 @@
-"""What SQLAlchemy's pool and cursors hold: a DBAPI connection and cursor for each checkout.
+"""The DBAPI connection and cursor that SQLAlchemy holds for each checkout.
 
-Statements run on a backing connection, through SQLAlchemy's own adapter for the driver. Which
-connection and transaction that is, the strategies decide: ``sandbox.py`` and
+Statements run on a backing connection, through SQLAlchemy's own adapter for the driver. The
+strategies decide which connection and which transaction that is: see ``sandbox.py`` and
 ``direct.py``.
 """
 
@@ -27,15 +27,16 @@ from pytest_asyncdb.isolation import lock_waits
 from pytest_asyncdb.isolation.backing_connection import BackingConnection
 from pytest_asyncdb.isolation.work import Call, Work
 
-#: Methods of drivers that return something and send nothing.
+#: Prefixes of driver methods that return a value and send nothing.
 HARMLESS = ("is_", "get_", "fileno", "character_set", "thread_id")
-#: Methods that do not change the driver's connection.
+#: Prefixes of methods that do not change the driver's connection.
 _ORDINARY = ("execute", "fetch", "ping", "xid", "dbapi", "tpc_", *HARMLESS)
 #: Methods of a cursor that return rows.
 FETCHES = ("fetchone", "fetchmany", "fetchall")
-#: MySQL's drivers have -1 as an unsigned number of 64 bits for a stream.
+#: Row counts from here on mean "unknown": for a stream, MySQL's drivers report -1 as an unsigned
+#: number of 64 bits.
 _NO_COUNT = 2**63
-#: Types of attributes through which nothing can be changed.
+#: Types of attributes that give no way to change the connection.
 _PLAIN = (str, int, float, bytes, tuple, type, type(None))
 
 
@@ -43,20 +44,21 @@ class Checkout(abc.ABC):
     """The DBAPI connection that SQLAlchemy holds: one checkout of a test's engine."""
 
     work: Work
-    #: Tells this checkout from the others of its test.
+    #: The number of this checkout within its test.
     number: int
-    #: Its pool, whose listeners of "connect" have run on the backing connection.
+    #: The pool of this checkout. Its "connect" listeners have run on the backing connection.
     pool: Pool
-    #: The backing connection; None: it is not taken yet, or was given back.
+    #: The backing connection; None before it is taken and after it was given back.
     taken: BackingConnection | None
-    #: Its statements run in no transaction.
+    #: True if statements run outside of a transaction (AUTOCOMMIT).
     autocommit: bool
-    #: Its transactions only read.
+    #: True if transactions of this checkout only read.
     read_only = False
-    #: SQLAlchemy's pool has closed it.
+    #: True after SQLAlchemy's pool has closed it.
     closed = False
 
-    #: What taking the connection has raised; Python takes it for a missing attribute.
+    #: The AttributeError that was raised when the connection was taken. ``__getattr__`` raises it
+    #: again, because Python takes an AttributeError of a property for a missing attribute.
     failed: AttributeError | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -70,7 +72,7 @@ class Checkout(abc.ABC):
         return lambda *args, **kwargs: self.backing.call(lambda: value(*args, **kwargs))
 
     def touch(self, value: Any) -> None:
-        """The application has this attribute of the driver's connection or its adapter."""
+        """Mark the connection as touched if the application could change it through *value*."""
         self.backing.touched |= not isinstance(value, _PLAIN)
 
     @property
@@ -84,29 +86,29 @@ class Checkout(abc.ABC):
         """Run a statement of the application.
 
         Args:
-            work: Sends the statement that it gets.
-            whole: If the statement fails, it has changed nothing.
-            call: Is entered while the driver runs it.
+            work: Sends the statement that it is given.
+            whole: True if the statement has changed nothing when it fails.
+            call: Context manager to enter while the driver runs the statement.
         """
 
     @abc.abstractmethod
     def end(self, how: str) -> None:
-        """``commit`` or ``rollback``."""
+        """End the transaction; *how* is ``commit`` or ``rollback``."""
 
     @abc.abstractmethod
     def terminate(self) -> None:
-        """SQLAlchemy gives the checkout up."""
+        """Give the checkout up. SQLAlchemy calls this after a cancellation, or in its finalizer."""
 
     @abc.abstractmethod
     def set_level(self, level: str | None) -> None:
-        """Answer ``execution_options(isolation_level=…)``; None: back to the engine's."""
+        """Handle ``execution_options(isolation_level=…)``; None means the engine's level."""
 
     def set_read_only(self, value: bool) -> None:
-        """Answer ``execution_options(postgresql_readonly=…)``."""
+        """Handle ``execution_options(postgresql_readonly=…)``."""
         self.read_only = value
 
     def connected(self, entry: ConnectionPoolEntry) -> None:
-        """Called when the checkout has been made, before SQLAlchemy uses it."""
+        """Called after the checkout was made and before SQLAlchemy uses it."""
 
     @property
     def entry_info(self) -> dict[Any, Any]:
@@ -123,7 +125,7 @@ class Checkout(abc.ABC):
         """The driver's connection for the application."""
         return DriverConnection(self)
 
-    #: SQLAlchemy's name for it, which its dialects read.
+    #: SQLAlchemy's dialects read it under this name.
     _connection = driver_connection
 
     def call_driver(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -137,11 +139,11 @@ class Checkout(abc.ABC):
 
     def cursor(self, *args: Any, **kwargs: Any) -> Cursor:
         if self.work.connector.cursor_awaits and not in_greenlet():
-            self.work.host.suspend()  # raises MissingGreenlet where the adapter does
+            self.work.host.suspend()  # raises MissingGreenlet, as the adapter would
         return Cursor(self, args, kwargs)
 
     def execute(self, operation: Any, parameters: Any = None) -> Cursor:
-        """As SQLAlchemy's adapters have it."""
+        """Execute a statement on a new cursor, as SQLAlchemy's adapted connections do."""
         cursor = self.cursor()
         cursor.execute(operation, parameters)
         return cursor
@@ -154,8 +156,10 @@ class Checkout(abc.ABC):
 
 
 class DriverConnection:
-    """The driver's own connection for the application; its coroutines may be awaited on any
-    loop."""
+    """The driver's own connection, as the application gets it.
+
+    Its coroutines can be awaited on any loop.
+    """
 
     def __init__(self, checkout: Checkout) -> None:
         self.__dict__["_checkout"] = checkout
@@ -164,7 +168,8 @@ class DriverConnection:
         value = getattr(self._checkout.backing.connection, name)
         if not name.startswith(_ORDINARY):
             self._checkout.touch(value)
-        if not hasattr(value, "__self__"):  # a class, or sqlite3's connection, is callable, too
+        # Not callable(): that is also true for classes and for sqlite3's connection.
+        if not hasattr(value, "__self__"):
             return value
         return functools.partial(self._checkout.call_driver, name, value)
 
@@ -174,7 +179,7 @@ class DriverConnection:
 
 
 class Cursor:
-    """The DBAPI cursor that SQLAlchemy holds; the adapter's own is made when it executes."""
+    """The DBAPI cursor that SQLAlchemy holds. It creates the adapter's cursor when it needs it."""
 
     def __init__(self, checkout: Checkout, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.__dict__.update(
@@ -183,7 +188,7 @@ class Cursor:
             _cursor=None,
             _early={},
             _rows=None,
-            _fetched=False,  # its rows come without a call of the driver
+            _fetched=False,  # True if its rows are already in memory
         )
 
     @property
@@ -213,7 +218,7 @@ class Cursor:
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if self._cursor is None:  # SQLAlchemy does so before it executes
+        if self._cursor is None:  # SQLAlchemy sets attributes before it executes
             self._early[name] = value
         else:
             setattr(self._cursor, name, value)
@@ -224,15 +229,15 @@ class Cursor:
 
     @property
     def server_side(self) -> bool:
-        """Does it get its rows from the connection while they are read?"""
+        """Return whether rows that are not read yet still come from the connection (a stream)."""
         return self._rows is None and bool(getattr(self._cursor, "server_side", False))
 
     def is_of(self, checkout: Checkout) -> bool:
         return self._checkout is checkout
 
     def end_stream(self) -> None:
-        """Its transaction has ended: let the rows that are left be what they are then with the
-        driver. Blocks."""
+        """Make the stream return what the driver's stream returns after the end of its transaction.
+        Blocks."""
         driver = self._checkout.backing.driver
         if driver.one_result:
             self.buffer()
@@ -241,7 +246,7 @@ class Cursor:
             self.__dict__["_rows"] = Rows(buffered_rows(self._cursor), ended)
 
     def buffer(self) -> None:
-        """Read the rows that are left, so that the connection is free. Blocks."""
+        """Read the remaining rows into memory, so that the connection is free. Blocks."""
         self.__dict__["_rows"] = Rows(self._checkout.backing.run(self._cursor.fetchall))
 
     def execute(self, operation: Any, parameters: Any = None) -> Any:
@@ -298,22 +303,22 @@ class Cursor:
         checkout, cursor = self._checkout, self._cursor
         if self._fetched and checkout.work.connector.driver.close_cursor(cursor):
             return
-        if in_greenlet():  # not in a finalizer: there the connection closes it
+        if in_greenlet():  # a finalizer cannot await; the connection closes the cursor
             checkout.backing.call(cursor.close)
 
     async def _async_soft_close(self) -> None:
-        """SQLAlchemy's name; see ``sqlalchemy_internals.soft_close``."""
+        """Close the cursor. SQLAlchemy calls this name; see ``sqlalchemy_internals.soft_close``."""
         if self._forget():
             await self._checkout.work.host.await_here(soft_close(self._cursor))
 
     async def abandon(self) -> None:
-        """Close what SQLAlchemy has left open, on the plugin's own loop."""
+        """Close the adapter's cursor, which SQLAlchemy has left open, on the plugin's own loop."""
         taken = self._checkout.taken
         if taken is None or taken.is_open:
             await greenlet_spawn(self._cursor.close)
 
     def _forget(self) -> bool:
-        """Note that the cursor is being closed; False: there is nothing to close."""
+        """Note that the cursor is being closed. Return False if there is nothing to close."""
         if self._cursor is None or self._checkout.work.ended:
             return False
         if self in self._checkout.work.cursors:
@@ -331,7 +336,8 @@ class Cursor:
                 for name, value in self._early.items():
                     setattr(cursor, name, value)
             self.__dict__["_cursor"] = cursor
-            # SQLAlchemy 2.0's cursors for psycopg do not say what they are; a call does no harm.
+            # SQLAlchemy 2.0's cursors for psycopg have no ``server_side``. Their fetches are called
+            # like those of a stream, which does no harm.
             if not getattr(cursor, "server_side", True):
                 self.__dict__["_fetched"] = True
                 self.__dict__["fetchall"] = cursor.fetchall
@@ -340,10 +346,10 @@ class Cursor:
 
 
 class Rows:
-    """Rows of a stream that were read ahead.
+    """Rows of a stream that were read before the application asked for them.
 
     Args:
-        ended: What is raised behind them; None: they are the last ones.
+        ended: The error to raise after these rows; None: they are the last rows of the stream.
     """
 
     def __init__(self, rows: Iterable[Any], ended: Exception | None = None) -> None:
@@ -363,7 +369,8 @@ class Rows:
 
 
 def _class_name(error: BaseException) -> str:
-    """The class of what the driver raised; SQLAlchemy's adapter for asyncpg has its own."""
+    """Return the class name of the driver's error, not of SQLAlchemy's error around it
+    (asyncpg)."""
     cause = error.__cause__
     adapted = type(error).__module__.startswith("sqlalchemy.") and cause is not None
     return type(cause if adapted else error).__name__

@@ -1,7 +1,7 @@
 """Real connections for ``reset`` and ``copy``: a test's checkouts, work and view.
 
-A connection lives on the plugin's own loop, so it works on any loop and in any thread, and is
-kept from test to test. The strategies decide what happens to the database after the test.
+A connection lives on the plugin's own loop, so it works on any loop and in any thread. It is kept
+from test to test. The strategies decide what happens to the database after the test.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from pytest_asyncdb.isolation.work_view import WorkView
 
 T = TypeVar("T")
 
-#: Seconds that a query for a report waits for a lock of the test.
+#: Seconds that a query for a report waits for a lock that the test holds.
 _LOCK_PATIENCE = 1.0
 
 
 class DirectWork(Work):
-    """What one test does on its real connections."""
+    """The work of one test on its real connections."""
 
     def __init__(self, pool: DirectPool, test: str) -> None:
-        #: Connections that are not kept: a checkout was given up.
+        #: Connections that will be closed, because SQLAlchemy gave up their checkouts.
         self._given_up: list[BackingConnection] = []
-        #: Connections with a transaction that :meth:`finish` or :meth:`close` ends.
+        #: Connections with a transaction that :meth:`finish` or :meth:`close` will end.
         self.unfinished: list[BackingConnection] = []
         self.prepared = Prepared()
         self._pool = pool
@@ -58,25 +58,31 @@ class DirectWork(Work):
         ]
 
     def take(self, checkout: int, pool: CheckoutPool) -> BackingConnection:
-        """A connection for a checkout from *pool*; opened without holding the caller's loop.
+        """Take a connection for a checkout from *pool*, and open it.
 
-        As with SQLAlchemy's pool, one that was given back comes first, as it is. The listeners of
-        the test's own engine, the first pool, run on every connection.
+        In a greenlet, opening does not block the caller's loop. As in SQLAlchemy's pool, a
+        connection that was given back is used again first, as it is. The "connect" listeners of the
+        first pool, that of the test's own engine, run on every connection.
         """
         self.check_open("connect")
         used = bool(pool.idle)
         backing = pool.idle.pop(0) if used else self._pool.take([self.pools[0], pool])
-        backing.touched |= used and bool(backing.to_run())  # these would hide the test's changes
+        # When more listeners run on a used connection, the plugin no longer sees what the test
+        # changed.
+        backing.touched |= used and bool(backing.to_run())
         if backing.is_open and backing.was_ended():
             backing.discard()
         self._taken[backing] = Owner(task_name(running_task()), checkout)
         for one in self._given_up:
-            one.give_up()  # if a finalizer could not, its locks would stay
+            one.give_up()  # a finalizer may have been unable to; the locks would stay
         backing.open(wait=not in_greenlet())
         return backing
 
     def give_back(self, backing: BackingConnection, pool: CheckoutPool, usable: bool) -> None:
-        """A checkout has ended; its transaction may not, if a statement was cancelled."""
+        """Take back the connection of a checkout that has ended.
+
+        Its transaction may still be open if a statement was cancelled.
+        """
         if not usable or self.ended:
             self._given_up.append(backing)
         elif backing in self._taken and backing not in self.unfinished:
@@ -87,14 +93,17 @@ class DirectWork(Work):
                 backing.discard()
 
     def attend(self) -> None:
-        """Let messages that servers send by themselves arrive while the running loop waits."""
+        """Let messages that the server sends by itself (NOTIFY) arrive while the running loop
+        waits."""
         loop = running_loop()
         if self._stop_attending is None and loop is not None:
             self._stop_attending = self.host.attend(loop)
 
     def close(self, keeping: bool = False) -> list[BaseException]:
-        """End everything that the test has left open, with *keeping* by COMMIT as far as the server
-        can. Blocks; bounded in time."""
+        """End everything that the test has left open. Blocks, with a time limit.
+
+        With *keeping*, open transactions are committed, as far as the server can.
+        """
         self.ended = True
         if keeping and not self.running:
             self.end_open("commit")
@@ -102,7 +111,7 @@ class DirectWork(Work):
             self._stop_attending()
         if self.running:
             self.breaches.append(self.left_running())
-            with contextlib.suppress(Exception):  # what does not end is closed below
+            with contextlib.suppress(Exception):  # the connections are closed below
                 self.host.run(self.host.end_parked(), PATIENCE)
             self._given_up += self._taken
         self.abandon(self.cursors)
@@ -118,7 +127,10 @@ class DirectWork(Work):
         return self.breaches
 
     async def _clean(self, connections: Sequence[BackingConnection]) -> None:
-        """Make sessions clean, also of what is closed then, whose locks would last until later."""
+        """Clean the sessions.
+
+        Those that will be closed are cleaned, too: else the server would release their locks later.
+        """
         ends = [asyncio.wait_for(one.clean(), CANCEL_PATIENCE) for one in connections]
         pairs = zip(connections, await asyncio.gather(*ends, return_exceptions=True), strict=True)
         self._given_up += [one for one, clean in pairs if clean is not True]
@@ -129,19 +141,21 @@ class DirectWork(Work):
             self._end(backing, how)
 
     def finish(self) -> None:
-        """End the transactions whose end was deferred: something uses the database after it, such
-        as a fixture that ends later. Blocks."""
+        """End the transactions that have a deferred end. Blocks.
+
+        Called when something else uses the database, such as a fixture that ends later.
+        """
         while self.unfinished and not self.ended:
             self._end(self.unfinished.pop(), "commit" if self.keeping else "rollback")
 
     def _end(self, backing: BackingConnection, how: str) -> None:
         if backing.is_open and backing.in_transaction() is not False:
-            with contextlib.suppress(Exception):  # the pool closes what is in a transaction
+            with contextlib.suppress(Exception):  # the pool closes it if it stays in a transaction
                 backing.run(getattr(backing.adapted, how), patience=CANCEL_PATIENCE)
 
 
 class DirectConnection(Checkout):
-    """One checkout; the backing connection is taken at its first use."""
+    """One checkout. It takes its backing connection at first use."""
 
     work: DirectWork
     pool: CheckoutPool
@@ -164,33 +178,36 @@ class DirectConnection(Checkout):
             self.failed = None
             try:
                 self.taken = self.work.take(self.number, self.pool)
-            except AttributeError as error:  # a listener's
+            except AttributeError as error:  # raised by a listener
                 self.failed = error
                 raise
         return self.taken
 
     @property
     def driver_connection(self) -> Any:
-        """The driver's connection, with which the application can do what it likes; messages of
-        the server reach it while a test's loop runs."""
+        """The driver's connection, with which the application may do anything.
+
+        Messages of the server reach it while the loop of the test runs.
+        """
         self.backing.touched = True
         self.work.attend()
         return super().driver_connection
 
     def run_async(self, function: Callable[[Any], Any]) -> Any:
-        """As SQLAlchemy's adapters have it; it gives *function* the driver's connection."""
+        """Call *function* with the driver's connection, as SQLAlchemy's adapted connections do."""
         self.backing.touched = True
         return self.backing.call(self.adapted.run_async, function)
 
     def close(self) -> None:
-        """SQLAlchemy's pool gives the connection back, after a rollback."""
+        """Give the connection back. SQLAlchemy's pool calls this after a rollback."""
         self._give_back(usable=True)
 
     def terminate(self) -> None:
-        """SQLAlchemy gives the connection up: after a cancellation, or in its finalizer."""
+        """Give the connection up. SQLAlchemy calls this after a cancellation, or in its
+        finalizer."""
         if self.taken is not None:
             self.work.log.ended("ROLLBACK", self.number)
-            if in_greenlet() and not self.work.host.runs_here:  # else a finalizer, must not wait
+            if in_greenlet() and not self.work.host.runs_here:  # a finalizer must not wait
                 self.taken.give_up()
         self._give_back(usable=False)
 
@@ -211,7 +228,7 @@ class DirectConnection(Checkout):
             self.backing.call(connector.dialect.set_isolation_level, adapted, level)
         self.autocommit = level == "AUTOCOMMIT"
         if (begin := connector.backend.begin_at_write) is not None:
-            # On SQLite the level makes the driver begin transactions otherwise.
+            # On SQLite the isolation level decides how the driver begins transactions.
             self.backing.call(connector.driver.adapt, adapted, None if self.autocommit else begin)
 
     def set_read_only(self, value: bool) -> None:
@@ -240,7 +257,9 @@ class DirectConnection(Checkout):
         needs_none = only_queries(statement) or begins_transaction(statement)
         if begin is None or self.autocommit or needs_none:
             return work(statement)
-        backing = self.backing  # whose in_transaction() does not say it during a call, such as this
+        # Ask the driver: in_transaction() of the backing connection returns None during a call like
+        # this.
+        backing = self.backing
         if backing.driver.in_transaction(backing.connection) is False:
             cursor = self.adapted.cursor()
             cursor.execute(begin)
@@ -259,7 +278,7 @@ class DirectConnection(Checkout):
             return
         if self.work.deferring or self.work.ended:
             self.work.unfinished.append(backing)
-            if self.work.running:  # it may wait for a lock of this one
+            if self.work.running:  # a running call may wait for a lock of this one
                 self.work.finish()
         else:
             if not self.autocommit:
@@ -268,12 +287,12 @@ class DirectConnection(Checkout):
 
 
 class DirectView(WorkView):
-    """What a test sees of a database on which its connections are real ones.
+    """The view of a test on real connections.
 
     Args:
-        finish: What the strategy does at the end, see ``View.close``.
-        restoration: Puts the database back.
-        reset_sequences: Sequences and AUTO_INCREMENT start where the template's do.
+        finish: The strategy's part of ``View.close``.
+        restoration: Restores the database.
+        reset_sequences: True if sequences and AUTO_INCREMENT start where the template's do.
     """
 
     independent = True
@@ -306,7 +325,7 @@ class DirectView(WorkView):
             backing.script(backing.backend.lock_timeout(_LOCK_PATIENCE))
             return backing.read(work)
         finally:
-            backing.discard()  # its lock_timeout is not the test's
+            backing.discard()  # other connections have another lock_timeout
 
     @contextlib.contextmanager
     def checkpoint(self) -> Iterator[None]:

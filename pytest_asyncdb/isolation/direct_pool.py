@@ -17,15 +17,16 @@ from pytest_asyncdb.isolation.connector import PATIENCE, Connector
 
 
 class DirectPool:
-    """The idle connections of a worker's database: at most ``Database.idle_limit``, prefetched
-    ones included."""
+    """The idle connections of a worker's database: at most ``Database.idle_limit``, including
+    prefetched ones."""
 
     def __init__(self, database: Database, host: HostLoop, url: URL) -> None:
         self.connector = Connector(database, host, url)
         self._idle: list[BackingConnection] = []
-        #: Connections to copies of the template that are for later tests, by database.
+        #: Prefetched connections to copies of the template for later tests, by name of the
+        #: database.
         self._prefetched: dict[str | None, BackingConnection] = {}
-        #: Held while one of them is being opened.
+        #: Held while a connection is being prefetched.
         self._prefetching = threading.Lock()
         self._closed = False
         first = self.take(())
@@ -33,26 +34,28 @@ class DirectPool:
         self.keep([first])
 
     def lead_to(self, url: URL) -> None:
-        """Further connections are to another copy of the template."""
+        """Make new connections go to another copy of the template."""
         self.connector.lead_to(url)
         if (prefetched := self._prefetched.pop(url.database, None)) is not None:
             self._idle.append(prefetched)
 
     def prefetch(self, url: URL) -> None:
-        """Open a connection to a copy that :meth:`lead_to` will lead to, in a background
-        thread."""
+        """Open a connection to a copy for a later test, in a background thread.
+
+        :meth:`lead_to` makes the connection available.
+        """
         backing = BackingConnection(self.connector, direct=True, url=url)
-        # If it fails, or the end of a test cancels it, the next test opens one.
+        # If this fails, or the end of a test cancels it, the next test opens a connection itself.
         with self._prefetching, contextlib.suppress(Exception, asyncio.CancelledError):
             if not self._closed and not self._is_full():
                 backing.host.call_in_thread(backing.open_awaiting, timeout=PATIENCE)
                 self._prefetched[url.database] = backing
 
     def take(self, pools: Sequence[Pool]) -> BackingConnection:
-        """A connection that no checkout uses, open or not yet.
+        """Return an idle connection, or a new one that is not open yet.
 
         Args:
-            pools: The listeners of "connect" of these, and no others, may have run on it.
+            pools: Only "connect" listeners of these pools may have run on the connection.
         """
         others: list[BackingConnection] = []
         try:
@@ -68,13 +71,14 @@ class DirectPool:
         finally:
             self._idle[:0] = others
         if others and self._is_full():
-            self._idle.pop(0).discard()  # else the new one could not be kept
+            self._idle.pop(0).discard()  # make room to keep the new one
         backing = BackingConnection(self.connector, direct=True)
         backing.pools = pools
         return backing
 
     def keep(self, connections: Iterable[BackingConnection]) -> None:
-        """Take back connections; close those that are in a transaction or too many."""
+        """Take connections back. Close those that are broken, in a transaction, or above the
+        limit."""
         for backing in connections:
             if backing.is_open and not self._is_full() and not backing.in_transaction():
                 self._idle.append(backing)
@@ -82,7 +86,7 @@ class DirectPool:
                 backing.discard()
 
     def discard(self) -> None:
-        """Close what is idle; further connections are new ones."""
+        """Close the idle connections."""
         while self._idle:
             self._idle.pop().discard()
 

@@ -1,6 +1,7 @@
-"""Settings that end with a transaction (``SET LOCAL``), on a connection where that is a savepoint.
+"""Settings that end with a transaction (``SET LOCAL``), if the transaction is a savepoint.
 
-A savepoint's release would keep them, so the value before is kept on the server and put back.
+The release of a savepoint would keep them. So the plugin keeps the former value on the server and
+restores it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pytest_asyncdb.isolation.unit import Unit
 
 
 def watch(backend: Backend, unit: Unit, statement: str, parameters: Any) -> list[str]:
-    """Statements to send before *statement*, so that the settings which it makes for its
+    """Return statements to send before *statement*, so that the settings that it makes for its
     transaction end with *unit*."""
     if statement[:3].lower() == "set" and statement.rstrip("; ").upper() in backend.read_only:
         unit.read_only = True
@@ -21,10 +22,10 @@ def watch(backend: Backend, unit: Unit, statement: str, parameters: Any) -> list
 
 
 def begin(backend: Backend, unit: Unit, hidden: Mapping[str, Unit]) -> list[str]:
-    """Statements for the begin of *unit*.
+    """Return statements for the begin of *unit*.
 
     Args:
-        hidden: Settings of units below it, which it would not see on a connection of its own.
+        hidden: Settings of the units below. *unit* would not see them on a connection of its own.
     """
     keep = _keep(backend, unit, hidden)
     before = [_put_back(backend, one, name) for name, one in hidden.items()]
@@ -32,7 +33,7 @@ def begin(backend: Backend, unit: Unit, hidden: Mapping[str, Unit]) -> list[str]
 
 
 def put_back(backend: Backend, unit: Unit) -> list[str]:
-    """Statements for after the release of *unit*."""
+    """Return statements to send after the release of *unit*."""
     return [_put_back(backend, unit, name) for name in unit.settings]
 
 

@@ -1,9 +1,9 @@
 """Explains a statement that did not get its lock: which transactions of the test are open.
 
-The server ends the wait (``Backend.lock_wait``). A wait that took as long as the plugin's limit
-raises :class:`StatementBlocked`. For a shorter limit, which the test or its application has set,
-the driver's own error stays, and the explanation becomes a section of the test's report. After
-Ctrl-C the same is printed about the statements that were cancelled or still run.
+The server ends the wait (``Backend.lock_wait``). If the wait took as long as the plugin's limit,
+:class:`StatementBlocked` is raised. If the test or its application has set a shorter limit, the
+driver's own error stays, and the explanation becomes a section of the test's report. After Ctrl-C
+the plugin prints the same about the statements that were cancelled or still run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MARGIN = 0.5
 _SHOWN = 5
 #: Characters of a statement that the explanation shows.
 _WIDTH = 160
-#: What a statement fails with when the test is interrupted.
+#: The errors of statements when the test is interrupted.
 _INTERRUPTED = ("CancelledError", "KeyboardInterrupt")
 
 
@@ -40,7 +40,7 @@ def explain(
 
     Raises:
         StatementBlocked: The plugin's own limit has ended the wait. The test fails with it at its
-            end, also if its code catches it.
+            end, even if the test's code catches it.
     """
     backend = waiter.backend
     if seconds < _WAITED or waiter.driver.error_code(error) not in backend.lock_timeout_codes:
@@ -72,7 +72,8 @@ def explain(
 
 
 def of_running(work: Work) -> list[str]:
-    """The test is interrupted: its last statements, if they were cancelled, and those that run."""
+    """Return lines about an interrupted test: its last statements, if they were cancelled, and
+    those that run."""
     ends = (statement.error in _INTERRUPTED for statement in reversed(work.log.statements))
     number = sum(itertools.takewhile(bool, ends))
     cancelled = work.cancelled[-number:] if number else []
@@ -81,7 +82,10 @@ def of_running(work: Work) -> list[str]:
 
 
 def of_call(call: Call, waiter: BackingConnection | None) -> list[str]:
-    """A statement that runs, or is being cancelled, before the test ends its transactions."""
+    """Return lines about a statement that runs or is being cancelled.
+
+    Call it before the test ends its transactions.
+    """
     seconds, log = time.perf_counter() - call.began, call.work.log
     owners = [one for one in call.work.in_transaction(waiter) if log.running(one.checkout)]
     return [
@@ -92,7 +96,7 @@ def of_call(call: Call, waiter: BackingConnection | None) -> list[str]:
 
 
 def _open_transactions(owners: Sequence[Owner], log: StatementLog) -> list[str]:
-    """Each open transaction and its last statements, which may have taken the lock."""
+    """Return lines about each open transaction and its last statements, which may hold the lock."""
     lines = []
     for owner in owners:
         ran = log.running(owner.checkout)

@@ -1,4 +1,4 @@
-"""Texts of errors about a test's connections, and how an error is made of one."""
+"""The texts of errors about a test's connections, and how to make an error from a text."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Text(NamedTuple):
 
     Args:
         headline: What failed.
-        consequence: What follows from it; the last of the lines that were seen.
-        remedies: What helps.
+        consequence: What follows from that. It becomes the last line of what was seen.
+        remedies: How to fix it.
         error: The class of the error.
-        not_undone: The test's work is still there.
+        not_undone: True if the test's work is still there.
     """
 
     headline: str
@@ -36,7 +36,7 @@ class Text(NamedTuple):
         """Make the error for *test*.
 
         Args:
-            seen: What was seen: single lines, and several at once.
+            seen: What was seen: single lines, or lists of lines.
             values: The values of the names in the text.
         """
         lines = [f"test: {test}"]
@@ -53,17 +53,17 @@ _conflict = functools.partial(Text, error=errors.IsolationConflict)
 
 
 def at(places: Sequence[Place]) -> list[str]:
-    """Lines for places in the user's code, the innermost last."""
+    """Return lines for places in the user's code, the innermost last."""
     return [f"  at {line}" for line in lines_of(places)]
 
 
 def here() -> list[str]:
-    """Lines for the place where the user's code stands now."""
+    """Return lines for the place in the user's code that is running now."""
     return at(user_places())
 
 
 def changed(words: Sequence[str]) -> str:
-    """The line for what a restorer has found."""
+    """Return the line for the changes that a restorer has found."""
     return f"changed: {', '.join(words)}"
 
 
@@ -90,7 +90,7 @@ UNDONE_BY_SERVER = Text(
     (_MARK_RESET,),
 )
 
-# What would end it is refused.
+# Statements and calls that would end the outer transaction are refused.
 
 REFUSED_STATEMENT = Text(
     "refused before it ran: {statement}",
@@ -114,7 +114,7 @@ OTHER_LEVEL = _conflict(
     (_MARK_RESET, 'for every test: return {{"isolation_level": …}} from asyncdb_engine_options'),
 )
 
-# What a test leaves.
+# What a test leaves behind.
 
 LEFT_RUNNING = Text(
     "the test ended while a task was still using its connection",

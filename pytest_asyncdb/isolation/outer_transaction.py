@@ -1,16 +1,17 @@
 """The outer transaction of a test, its guard, and the units of work that nest in it.
 
-Each unit of work is a savepoint, opened at its first statement; commit releases it, rollback
-goes back to it. Units stack: one that is opened in the context of an open unit (the same
-task, or a child of it) nests in it, another one waits for its turn. ``units_of_work.py`` notices
-when two are ended in an order that savepoints cannot express.
+Each unit of work is a savepoint, opened at its first statement. Commit releases the savepoint,
+rollback goes back to it. Units stack: if a task, or a child of it, opens a unit while another one
+of the task is open, the new unit nests in the open one. Any other unit waits for its turn.
+``units_of_work.py`` notices when two units are ended in an order that savepoints cannot express.
 
-The guard refuses what must not reach the server, and notices what ended the transaction
-nevertheless. Each error names the statement and its place in the user's code, which is looked up
-for the error only. The driver's error is raised as it is, as in production; if it cost more than
-its own statement, a note on it and the end of the test say so.
+The guard refuses statements that must not reach the server, and notices if something has ended the
+transaction nevertheless. Each error names the statement and its place in the user's code, which is
+looked up for errors only. The driver's error is raised as it is, as in production. If that error
+cost more than its own statement, a note on it and the end of the test say so.
 
-Nothing here knows drivers or backends beyond their data; ``sandbox.py`` is what SQLAlchemy sees.
+This module uses drivers and backends only through their data. ``sandbox.py`` has what SQLAlchemy
+sees.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ _CHAIN: contextvars.ContextVar[tuple[Unit, ...]] = contextvars.ContextVar(
 
 
 class OuterTransaction(Work):
-    """The transaction around one test: begun at its first statement, undone at its end.
+    """The transaction around one test. It begins at the first statement and is undone at the end.
 
     Args:
         backing: The kept connection.
@@ -62,13 +63,13 @@ class OuterTransaction(Work):
         self.backing = backing
         #: The units of work in the transaction.
         self.units = UnitsOfWork(backing, test, self.wake)
-        #: What ended the transaction, if something did.
+        #: The error about what ended the transaction; None: nothing did.
         self.lost: errors.AsyncdbError | None = None
         self.turn = turn
         backing.pools = self.pools
-        #: Listeners of "connect" have run within the transaction.
+        #: True if "connect" listeners have run within the transaction.
         self.late_listeners = False
-        #: The rollback did not go through, or did not undo everything.
+        #: True if the rollback failed or did not undo everything.
         self.stuck = False
         self._waiting: list[asyncio.Future[None]] = []
         self._numbers = itertools.count(1)
@@ -80,7 +81,7 @@ class OuterTransaction(Work):
         self.wake()
         if self.running:
             self.breaches.append(self.left_running())
-            self.backing.end_calls()  # their answers could be taken for that to our ROLLBACK
+            self.backing.end_calls()  # else their answers could be taken for the answer to ROLLBACK
             self.backing.discard()
         self.abandon(self.cursors)
         if self.units.begun and self.lost is None and self.backing.is_open:
@@ -97,12 +98,13 @@ class OuterTransaction(Work):
         self.units.drop()
         self.invalidate_checkouts()
         if self.late_listeners or self.backing.touched:
-            self.backing.discard()  # the rollback undoes at most a part of what was done
+            self.backing.discard()  # the rollback undid only a part of the changes
         return self.breaches
 
     def commit(self) -> None:
-        """Keep everything that the test has done and not rolled back; call it before
-        :meth:`close`. Blocks.
+        """Commit everything that the test has done and not rolled back. Blocks.
+
+        Call it before :meth:`close`.
 
         Raises:
             Exception: That is not possible.
@@ -118,7 +120,7 @@ class OuterTransaction(Work):
 
     @contextlib.contextmanager
     def checkpoint(self) -> Iterator[None]:
-        """A savepoint under all units of work that are opened meanwhile. Blocks.
+        """Open a savepoint below all units of work that are opened meanwhile, and undo it. Blocks.
 
         Raises:
             IsolationConflict: A unit is open.
@@ -159,13 +161,13 @@ class OuterTransaction(Work):
     # The guard.
 
     def check_before(self, statement: str) -> None:
-        """Refuse what must not reach the server.
+        """Refuse statements that must not reach the server.
 
         Raises:
-            IsolationBreach: The statement would end the transaction, or one did before, or
-                the connection is gone.
+            IsolationBreach: The statement would end the transaction, or an earlier one has ended
+                it, or the connection is gone.
             IsolationConflict: The test has ended, or the data are not what they would be on
-                connections of their own.
+                separate connections.
         """
         self.check_open(statement)
         overlap = self.units.conflicting
@@ -182,13 +184,13 @@ class OuterTransaction(Work):
             )
 
     def check_open(self, statement: str) -> None:
-        """Is there a transaction in which *statement* could run?
+        """Check that there is a transaction in which *statement* can run.
 
         Raises:
-            IsolationBreach: It has ended, or the connection has.
+            IsolationBreach: The transaction or the connection has ended.
             IsolationConflict: The test has ended.
         """
-        if self.ended:  # asked here, too, since every statement comes here
+        if self.ended:  # checked before the call, because every statement comes here
             super().check_open(statement)
         if self.lost is None and self.units.begun and not self.backing.is_open:
             self.lose(messages.LOST_CONNECTION, statement)
@@ -200,11 +202,11 @@ class OuterTransaction(Work):
         self.units.dead = True
 
     def refuse(self, what: str, why: str) -> errors.AsyncdbError:
-        """The error for a call that would end the transaction; the test fails with it."""
+        """Return the error for a call that would end the transaction. The test fails with it."""
         return self._breach(messages.REFUSED_CALL, here(), what=what, why=why)
 
     def check_after(self, statement: str) -> None:
-        """Has the statement ended the transaction nevertheless?
+        """Check that the statement has not ended the transaction.
 
         Raises:
             IsolationBreach: It has.
@@ -214,8 +216,8 @@ class OuterTransaction(Work):
             raise self.lose(messages.LOST_TRANSACTION, statement)
 
     def explain_failure(self, error: BaseException, statement: str) -> None:
-        """After an error of the driver: has it cost more than its statement, or does only the
-        outer transaction cause it?"""
+        """Add a note to an error of the driver if it cost more than its statement, or if only the
+        outer transaction causes it."""
         if self.ended or self.lost is not None or not self.units.begun:
             return
         backing = self.backing
@@ -228,7 +230,7 @@ class OuterTransaction(Work):
             return
         else:
             if code in backing.backend.transaction_ending_errors:
-                backing.script([backing.backend.probe])  # tells the driver
+                backing.script([backing.backend.probe])  # updates the driver's transaction flag
             if backing.in_transaction() is not False:
                 return
             lost = messages.UNDONE_BY_SERVER
@@ -236,7 +238,9 @@ class OuterTransaction(Work):
 
     def told(self, error: errors.AsyncdbError) -> errors.AsyncdbError:
         """Note an error that is raised now: if the code swallows it, the test fails at its end.
-        The first is enough, many tasks may wait for one."""
+
+        Only the first one is noted, because many tasks may wait for the same unit.
+        """
         self.breaches = self.breaches or [error]
         return error
 
@@ -246,7 +250,7 @@ class OuterTransaction(Work):
         return error
 
     def lose(self, text: Text, statement: str, said: str = "") -> errors.AsyncdbError:
-        """Note that *statement* ended the outer transaction; *text* says what became of it."""
+        """Note that *statement* ended the outer transaction; *text* describes what that means."""
         shown = f"statement: {one_line(statement)}"
         self.lost = self._breach(text, shown, here(), said, label=self.backing.backend.label)
         self.units.dead = True
@@ -258,8 +262,9 @@ class OuterTransaction(Work):
         """Open a unit on top of the stack when it is its turn.
 
         Args:
-            wait: Wait for that; else the caller is no code of SQLAlchemy and cannot wait.
-            read_only: The unit only reads.
+            wait: If True, wait for the turn. If False, raise: the caller is not in a greenlet of
+                SQLAlchemy and cannot wait.
+            read_only: True if the unit only reads.
 
         Raises:
             IsolationConflict: Another unit has the connection for too long.
@@ -275,8 +280,11 @@ class OuterTransaction(Work):
         return unit
 
     async def until_free(self, unit: Unit) -> None:
-        """Wait for a statement of another unit below: where a failed one fails all units, its
-        savepoint must be undone before a statement of *unit* comes."""
+        """Wait until the statement of another unit below the top has ended.
+
+        If a failed statement fails all units, its savepoint must be undone before *unit* runs a
+        statement.
+        """
         while self.units.below_top not in (None, unit) and not self.ended:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             with self.units.lock:
@@ -284,7 +292,7 @@ class OuterTransaction(Work):
             await future
 
     def join(self, unit: Unit) -> None:
-        """What the running task opens from now on nests in *unit*, which it has used."""
+        """Note that the running task has used *unit*: what it opens from now on nests in *unit*."""
         chain = _CHAIN.get()
         if unit not in chain:
             _CHAIN.set((*(one for one in chain if one.open), unit))
@@ -296,7 +304,7 @@ class OuterTransaction(Work):
 
     def _try_push(self, unit: Unit) -> bool:
         with self.units.lock:
-            self.units.settle()  # units that the garbage collector has ended
+            self.units.settle()  # ends units that the garbage collector gave up
             chain = [one for one in _CHAIN.get() if one.open]
             top = self.units.top
             if self.units.below_top is not None or not (top is None or top in chain):
@@ -306,7 +314,7 @@ class OuterTransaction(Work):
             return True
 
     async def _wait(self, unit: Unit) -> None:
-        """Wait until some unit of work has ended."""
+        """Wait until a unit of work has ended."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with self.units.lock:
             holder = self.units.top

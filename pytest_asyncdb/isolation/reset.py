@@ -1,7 +1,7 @@
-"""The strategy ``reset``: real commits on real connections; what changed is put back.
+"""The strategy ``reset``: real commits on real connections. The plugin restores what changed.
 
-The server reports what changed, so it does not matter who changed it: the test's engine, another
-one, a subprocess. The backend knows how to ask the server, and how to put a table back
+The server reports what changed. So it does not matter what made the change: the test's engine,
+another engine or a subprocess. The backend knows how to ask the server and how to restore a table
 (:class:`~pytest_asyncdb.abc.Restorer`).
 """
 
@@ -17,20 +17,20 @@ from pytest_asyncdb.isolation.restoring import SharedDatabaseStrategy
 
 
 class Reset(SharedDatabaseStrategy):
-    """Everything that a test commits is put back after it."""
+    """Restores everything that a test has committed."""
 
     name = "reset"
 
     def __init__(self, database: Database, host: HostLoop) -> None:
         super().__init__(database, host)
         self._pool: DirectPool | None = None
-        #: Earlier tests did not reset their sequences.
+        #: True if earlier tests did not reset their sequences.
         self._sequences_moved = False
 
     def view(self, request: ViewRequest) -> View:
         if self._pool is None:
             self._pool = DirectPool(self._database, self._host, self._database.url)
-        restoration = self.restoration  # made before anything has changed
+        restoration = self.restoration  # created before anything changes
         reset_sequences = request.reset_sequences is not False
         if reset_sequences and self._sequences_moved:
             restoration.reset_sequences()
@@ -45,7 +45,7 @@ class Reset(SharedDatabaseStrategy):
         view.unseen = view.restoration.unseen
         changed, more = self.put_back(test, view.reset_sequences)
         if "schema" in changed and self._pool is not None:
-            self._pool.discard()  # SQLite's would believe in the schema that they have read
+            self._pool.discard()  # SQLite's connections have read the old schema
         return [*breaches, *more]
 
     def close(self) -> None:

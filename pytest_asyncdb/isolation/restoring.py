@@ -1,4 +1,4 @@
-"""Putting a database back: how the strategies use a backend's restorer."""
+"""Restoring a database: how the strategies use a backend's restorer."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pytest_asyncdb.isolation.connector import PATIENCE
 
 
 class Restoration:
-    """A database that can be put back to its template. Blocks.
+    """A database that can be restored to the state of its template. Blocks.
 
     Args:
-        ref: A database of ``Database.copy``; None: the kept one.
+        ref: A database of ``Database.copy``; None: the kept database.
     """
 
     def __init__(self, database: Database, host: HostLoop, ref: DatabaseRef | None = None) -> None:
@@ -28,8 +28,10 @@ class Restoration:
         self._remembered: Restorer | None = None
 
     def remember(self) -> Restorer:
-        """Remember the database as it is now, before its first change, while it equals its
-        template. May be called twice."""
+        """Remember the state of the database. May be called twice.
+
+        Call it before the first change, while the database equals its template.
+        """
         if self._remembered is None:
             self._remembered = self._stack.enter_context(self._database.restorer(self.ref))
         return self._remembered
@@ -40,20 +42,21 @@ class Restoration:
         return () if self._remembered is None else self._remembered.unseen
 
     def changed(self, sequences: bool = True) -> Sequence[str]:
-        """What differs from the template, in words.
+        """Return what differs from the template, in words.
 
         Args:
-            sequences: Moved sequences count as changes.
+            sequences: True if moved sequences count as changes.
         """
         found = self._host.run(self.remember().changed(), PATIENCE)
         return [word for word in found if sequences or not word.startswith(IDS)]
 
     def put_back(self, sequences: bool = True) -> tuple[Sequence[str], bool]:
-        """Put the database back. Returns what had changed, and whether that was possible; it is
-        not where the account cannot see what changed.
+        """Restore the database. Return what had changed, and whether it could be restored.
+
+        It cannot be restored if the account cannot see what changed.
 
         Args:
-            sequences: Moved sequences count as changes.
+            sequences: True if moved sequences count as changes.
         """
         changed = self.changed(sequences)
         if self.unseen:
@@ -61,7 +64,7 @@ class Restoration:
         return changed, not changed or self._restore(changed)
 
     def reset_sequences(self) -> None:
-        """Let sequences and AUTO_INCREMENT start where the template's do."""
+        """Make sequences and AUTO_INCREMENT start where the template's do."""
         if moved := [word for word in self.changed() if word.startswith(IDS)]:
             self._restore(moved)
 
@@ -69,7 +72,7 @@ class Restoration:
         return self._host.run(self.remember().restore(changed), PATIENCE)
 
     def close(self) -> None:
-        """May be called twice."""
+        """Release the restorer. May be called twice."""
         self._stack.close()
 
 
@@ -83,14 +86,14 @@ class SharedDatabaseStrategy(Isolation):
 
     @property
     def restoration(self) -> Restoration:
-        """What puts the database back; ask for it first while that equals its template."""
+        """Restores the database. Ask for it first while the database equals its template."""
         if self._restoration is None:
             self._restoration = Restoration(self._database, self._host)
             self._restoration.remember()
         return self._restoration
 
     def put_back(self, test: str, sequences: bool = True) -> tuple[list[str], list[BaseException]]:
-        """Make the database what its template is. Blocks; never raises.
+        """Restore the database to the state of its template. Blocks; never raises.
 
         Returns:
             What had changed, and what broke the isolation.
@@ -109,14 +112,19 @@ class SharedDatabaseStrategy(Isolation):
         return [word for word in changed if not word.startswith(LEFT_OPEN)], breaches
 
     def keep(self) -> DatabaseRef | Exception:
-        """Let a copy of the database outlive the run, or say why not. Blocks; forget the
-        database afterwards."""
+        """Keep a copy of the database after the run, or return why not. Blocks.
+
+        Call :meth:`forget` afterwards.
+        """
         self.close()
         return self._database.keep()
 
     def forget(self, test: str) -> list[BaseException]:
-        """Replace the database, because it holds what it should not. Blocks; never raises, but
-        returns why the old one is still there."""
+        """Replace the database, because it holds what it should not. Blocks; never raises.
+
+        Returns:
+            Why the old database is still there; empty if it was dropped.
+        """
         name = self._database.url.database or ""
         try:
             self.close()
@@ -132,10 +140,10 @@ class SharedDatabaseStrategy(Isolation):
 
 
 def teardown_stuck(test: str, error: Exception) -> AsyncdbError:
-    """The error for a rollback, or for putting back, that failed or did not end in time."""
+    """Return the error for a rollback or a restoration that failed or did not end in time."""
     return messages.TEARDOWN_STUCK.of(test, f"waited at most {PATIENCE:g} s; {error_text(error)}")
 
 
 def _shown(word: str) -> str:
-    """A connection with its last statement, as ``Restorer.changed`` reports it."""
+    """Return a connection with its last statement, without literal values, for an error."""
     return without_literals(word) if len(word) >= LEFT_TEXT else masked(word)[0]

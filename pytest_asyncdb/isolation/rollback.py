@@ -1,7 +1,8 @@
 """The strategy ``rollback``: one outer transaction around each test, undone at its end.
 
-The mechanism is in ``sandbox.py`` and ``outer_transaction.py``; here is its life: a connection
-kept for all tests of a database, one outer transaction for each, and what follows a breach.
+The mechanism is in ``sandbox.py`` and ``outer_transaction.py``. This module has its life cycle: one
+connection kept for all tests of a database, one outer transaction for each test, and what follows a
+breach.
 """
 
 from __future__ import annotations
@@ -26,24 +27,25 @@ T = TypeVar("T")
 
 
 class Rollback(SharedDatabaseStrategy):
-    """Everything of a test happens in one transaction that is rolled back."""
+    """Runs a test in one transaction that is rolled back."""
 
     name = "rollback"
     one_connection = True
-    #: Seconds that a unit of work waits for another task's to end.
+    #: Seconds that a unit of work waits for the unit of another task to end.
     turn: ClassVar[float] = 10.0
 
     def __init__(self, database: Database, host: HostLoop) -> None:
         super().__init__(database, host)
         self._backing: BackingConnection | None = None
-        #: The restoration was made before any sequence had moved.
+        #: True if the restoration was made before any sequence had moved.
         self._knows_sequences = False
-        #: Each transaction may be in another session, and a restorer needs its own.
+        #: True behind a pooler: each transaction may be in another session, but a restorer needs
+        #: its own.
         self.pooled = bool(database.server.behind_pooler)
 
     def view(self, request: ViewRequest) -> View:
         if request.reset_sequences and not self._database.backend.capabilities.sequences_roll_back:
-            # A rollback does not reset sequences; their start is remembered on a new copy.
+            # A rollback does not reset sequences. Their start values are remembered on a new copy.
             if self.pooled or not self._knows_sequences:
                 for problem in self.forget(request.test) if self._backing is not None else ():
                     raise problem
@@ -83,7 +85,7 @@ class _RollbackView(WorkView):
 
     def watch(self) -> None:
         if not self._strategy.pooled:
-            self._strategy.restoration  # noqa: B018  # made before another connection has written
+            self._strategy.restoration  # noqa: B018  # create it before another connection writes
         super().watch()
 
     def close(self) -> Sequence[BaseException]:

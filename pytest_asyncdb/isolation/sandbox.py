@@ -1,4 +1,4 @@
-"""The checkouts of ``rollback``: their transactions are units of work in the outer transaction."""
+"""The checkouts of ``rollback``. Their transactions are units of work in the outer transaction."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from pytest_asyncdb.isolation.turns import Turns
 from pytest_asyncdb.isolation.unit import Unit
 from pytest_asyncdb.isolation.work import Call
 
-#: SQLAlchemy numbers its savepoints for each connection; on one connection the names would clash.
+#: SQLAlchemy numbers savepoints for each connection. On one connection the names would clash.
 _SAVEPOINT = re.compile(r"\bsa_savepoint_(\d+)\b")
 
-#: Stands for a statement.
+#: Used instead of a statement's text.
 _RUN_ASYNC = "run_async()"
 #: Methods of drivers that end the transaction or the connection.
 _ENDING = frozenset(
@@ -57,7 +57,7 @@ class SandboxConnection(Checkout):
         self.unit: Unit | None = None
 
     def connected(self, entry: ConnectionPoolEntry) -> None:
-        """Run the listeners of "connect" that came after the outer transaction has begun."""
+        """Run "connect" listeners that were added after the outer transaction had begun."""
         work, ran = self.work, self.taken.ran
         new = work.units.begun and [o for o in connect_listeners([self.pool]) if o not in ran]
         try:
@@ -78,8 +78,7 @@ class SandboxConnection(Checkout):
         return self.pool.infos.pop(0) if self.pool.infos else dict(self.taken.info)
 
     def close(self) -> None:
-        """End the unit, called by the pool, which logs errors and goes on: the end of the test
-        reports them."""
+        """End the unit. The pool calls this, and logs errors; the end of the test reports them."""
         if not self.closed and "entry_info" in vars(self):
             self.pool.infos.append(self.entry_info)
         self.closed = True
@@ -89,7 +88,8 @@ class SandboxConnection(Checkout):
             self.work.told(error)
 
     def terminate(self) -> None:
-        """SQLAlchemy gives the connection up: after a cancellation, or in its finalizer."""
+        """Give the connection up. SQLAlchemy calls this after a cancellation, or in its
+        finalizer."""
         self.closed = True
         if in_greenlet() and not self.work.host.runs_here:
             self.close()
@@ -97,7 +97,7 @@ class SandboxConnection(Checkout):
             self.unit.ending = "rollback"  # no SQL in a finalizer: the next unit sends it
 
     def tpc_begin(self, xid: object) -> None:
-        """Two-phase transactions outlive their connection, and so the test.
+        """Refuse a two-phase transaction: it would outlive its connection, and so the test.
 
         Raises:
             IsolationBreach: Always.
@@ -105,7 +105,7 @@ class SandboxConnection(Checkout):
         raise self.work.refuse("begin_twophase()", messages.OUTLIVES)
 
     def set_level(self, level: str | None) -> None:
-        """Answer ``execution_options(isolation_level=…)``; None: back to the engine's.
+        """Handle ``execution_options(isolation_level=…)``; None means the engine's level.
 
         Raises:
             IsolationConflict: The outer transaction has another level.
@@ -118,8 +118,10 @@ class SandboxConnection(Checkout):
         self.autocommit = connector.autocommit if level is None else level == "AUTOCOMMIT"
 
     def set_deferrable(self, value: bool) -> None:
-        """Answer ``execution_options(postgresql_deferrable=…)`` with psycopg: it changes how a
-        serializable transaction begins, and nothing else."""
+        """Ignore ``execution_options(postgresql_deferrable=…)`` with psycopg.
+
+        It only changes how a serializable transaction begins.
+        """
 
     def run(self, statement: str, work: Callable[[str], Any], whole: bool, call: Call) -> Any:
         if self.unit is None and not self.autocommit and begins_transaction(statement):
@@ -137,7 +139,7 @@ class SandboxConnection(Checkout):
             raise self.work.told(error) from error.__cause__
         except Exception as error:
             self.work.explain_failure(error, statement)
-            if ends:  # what executemany() has done before it failed may stay
+            if ends:  # what executemany() wrote before it failed may stay
                 self._finish("rollback" if self.work.units.fails_whole else "commit")
             raise
         finally:
@@ -169,27 +171,30 @@ class SandboxConnection(Checkout):
                 result = self.taken.call(work, text)
         except BaseException:
             for _ in keep:
-                unit.settings.popitem()  # it has set none
+                unit.settings.popitem()  # the statement has set nothing
             outer.units.failed(unit)
             raise
         outer.units.succeeded(unit, text, whole)
         return result
 
     def run_async(self, function: Callable[[Any], Any]) -> Any:
-        """As SQLAlchemy's adapters have it; it gives *function* the driver's connection, in this
-        unit of work: what *function* does to the outer transaction is noticed."""
+        """Call *function* with the driver's connection, as SQLAlchemy's adapted connections do.
+
+        It runs in this unit of work. The plugin notices if *function* ends the outer transaction.
+        """
         self.touch(function)
         call = Call(self.work, user_places(), _RUN_ASYNC)
         return self.run(_RUN_ASYNC, lambda _: self.adapted.run_async(function), False, call)
 
     def _free_connection(self) -> None:
-        """Let the streams of other checkouts not lose their rows to what is sent next."""
+        """Read the streams of other checkouts ahead, so that the next statement does not lose their
+        rows."""
         if self.taken.driver.one_result:
             for cursor in self._streams(own=False):
                 cursor.buffer()
 
     def _streams(self, own: bool) -> list[Any]:
-        """The streams of this checkout, or of the others, that have rows left."""
+        """Return the streams of this checkout, or of the others, that have unread rows."""
         return [one for one in self.work.cursors if one.server_side and one.is_of(self) is own]
 
     def call_driver(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -197,7 +202,7 @@ class SandboxConnection(Checkout):
 
         Raises:
             IsolationBreach: It would end the outer transaction.
-            IsolationConflict: It is another unit's turn.
+            IsolationConflict: Another unit has the connection.
         """
         if name.startswith(HARMLESS):
             return super().call_driver(name, method, *args, **kwargs)
@@ -220,7 +225,7 @@ class SandboxConnection(Checkout):
         return self._watched(result, statement, self.unit, alone)
 
     def _is_alone(self) -> bool:
-        """Is a call of the driver's own connection in no transaction now?"""
+        """Return whether a call of the driver's own connection runs in no transaction now."""
         return self.unit is None and not self.taken.driver.begins
 
     async def _watched(self, result: Any, statement: str, unit: Unit, alone: bool) -> Any:
@@ -251,7 +256,7 @@ class SandboxConnection(Checkout):
         outer = self.work
         if outer.deferring:
             unit.ending = None if outer.keeping else "rollback"
-            outer.wake()  # who waits goes on, as if the transaction had ended
+            outer.wake()  # waiting units go on, as if the transaction had ended
             return
         self._free_connection()
         for cursor in self._streams(own=True):

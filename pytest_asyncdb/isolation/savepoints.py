@@ -1,6 +1,7 @@
-"""Statements about savepoints, as a dialect spells them: the plugin's, and what SQLAlchemy sends.
+"""Statements about savepoints in the spelling of a dialect: the plugin's and SQLAlchemy's.
 
-SQL Server has ``SAVE TRANSACTION``, for example, and like Oracle no statement that releases.
+SQL Server, for example, has ``SAVE TRANSACTION``. Like Oracle it has no statement that releases a
+savepoint.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from sqlalchemy.engine import Dialect
 
 from pytest_asyncdb._record.sql_text import remembered, savepoint
 
-#: A name that needs no quotes, for which others stand in later.
+#: A name that needs no quotes. Other names replace it later.
 _NAME = "asyncdb_name"
 _STANDARD = {
     "savepoint": (f"SAVEPOINT {_NAME}",),
@@ -22,7 +23,7 @@ _STANDARD = {
 
 
 class Savepoints:
-    """The spelling of one dialect."""
+    """The savepoint statements of one dialect."""
 
     def __init__(self, dialect: Dialect) -> None:
         methods = {
@@ -39,23 +40,23 @@ class Savepoints:
             for text in texts
             if _NAME in text
         ]
-        #: As :meth:`read`, for the savepoints of SQLAlchemy, as ``sandbox.py`` names them.
+        #: Like :meth:`read`, only for savepoints with the names that ``sandbox.py`` gives them.
         self.read_own = remembered(self._read_own)
 
     def open(self, *names: str) -> list[str]:
-        """Statements that open savepoints."""
+        """Return statements that open savepoints."""
         return self._of("savepoint", names)
 
     def release(self, name: str) -> list[str]:
-        """Statements that release a savepoint; none, if the DBMS has no such statement."""
+        """Return statements that release a savepoint; none if the DBMS has no such statement."""
         return self._of("release", [name])
 
     def undo(self, name: str) -> list[str]:
-        """Statements that go back to a savepoint."""
+        """Return statements that roll back to a savepoint."""
         return self._of("rollback", [name])
 
     def read(self, statement: str) -> tuple[str, str] | None:
-        """The verb and the name in a statement; None: it is not about a savepoint."""
+        """Return the verb and the name in a statement; None if it is not about a savepoint."""
         for verb, pattern in self._others:
             if match := pattern.fullmatch(statement):
                 return verb, match[1]
@@ -72,7 +73,7 @@ class Savepoints:
 
 
 def _sent(method: Any, dialect: Dialect) -> tuple[str, ...]:
-    """What a method of a dialect executes for :data:`_NAME`."""
+    """Return what a method of a dialect executes for :data:`_NAME`."""
     sent: list[str] = []
 
     class Connection:

@@ -1,9 +1,9 @@
 """The tasks that a test has started.
 
-A task copies the context in which it is created, and ``asyncio.to_thread`` copies it to its
-thread; ``run_in_executor`` does not. So the context says which test has started a task: one that
-uses the test's database and is pending at the test's end is reported, and one that goes on after
-it reaches no other test's database.
+A task copies the context in which it is created, and ``asyncio.to_thread`` copies it to its thread;
+``run_in_executor`` does not. So the context shows which test has started a task. A task that has
+used the test's database and is pending at the end of the test is reported. A task that goes on
+after its test cannot use the database of another test.
 """
 
 from __future__ import annotations
@@ -24,39 +24,38 @@ from pytest_asyncdb._record import call_sites
 from pytest_asyncdb._record.statement_log import Place
 from pytest_asyncdb.isolation import messages
 
-#: The test in which this task was started; None: outside of a test, or in a fixture of a wider
-#: scope.
+#: The test that has started this task. None: outside of a test, or in a fixture of a wider scope.
 _STARTED_IN: contextvars.ContextVar[StartedTasks | None] = contextvars.ContextVar(
     "asyncdb_started_in", default=None
 )
 
 
 class StartedTasks:
-    """The tasks of one test: those that are started until :meth:`close`.
+    """The tasks of one test that are started before :meth:`close`.
 
     Args:
         test: The node id.
-        on_late: Called when one of them is refused because the test has ended, with the node id,
-            the task's name and its place in the user's code.
+        on_late: Called when a task is refused because its test has ended, with the node id, the
+            task's name and its place in the user's code.
     """
 
     def __init__(self, test: str, on_late: Callable[[tuple[str, str, str]], object]) -> None:
         self.test = test
-        #: The test is over: its tasks may use no database any more.
+        #: True after the test. Its tasks may use no database any more.
         self.ended = False
         self.on_late = on_late
         self._thread = threading.get_ident()
-        outer = _STARTED_IN.get()  # of a test in which this run runs
+        outer = _STARTED_IN.get()  # set if this run is inside of another test
         self._outer = None if outer is None or outer.ended else outer
-        #: The tasks that have used a database, with the places of their last statements; None:
-        #: another one stands for it.
+        #: The tasks that have used a database, with the places of their last statements. None:
+        #: another task, or another error, is reported instead.
         self._used: dict[weakref.ref[Task], Sequence[Place] | None] = {}
-        #: The tasks that were pending, and where they stood.
+        #: The pending tasks by name, and where they stood.
         self._left: dict[str, Sequence[Place]] = {}
         _STARTED_IN.set(self)
 
     def close(self) -> list[errors.AsyncdbError]:
-        """Returns the errors about the test's tasks."""
+        """Return the errors about tasks that are pending at the end of the test."""
         _STARTED_IN.set(self._outer)
         for task in [key() for key in self._used]:
             if task is not None and not task.done():
@@ -66,8 +65,10 @@ class StartedTasks:
 
     @contextlib.contextmanager
     def of_test(self, item: Any) -> Iterator[None]:
-        """Let the function of anyio's test *item* start its tasks in this test: the task in which
-        anyio runs it may be older than the test, and so has another context."""
+        """Let the function of anyio's test *item* start its tasks in this test.
+
+        anyio may run it in a task that is older than the test, and so has another context.
+        """
         function: Any = getattr(item, "obj", None)
         if "anyio_backend" not in item.fixturenames or not inspect.iscoroutinefunction(function):
             yield
@@ -86,7 +87,7 @@ class StartedTasks:
         item.obj = function
 
     def use(self, task: Task, places: Sequence[Place]) -> None:
-        """*task* runs a statement."""
+        """Note that *task* runs a statement."""
         key, used = weakref.ref(task), self._used
         if key in used:
             if used[key] is not None:
@@ -99,25 +100,25 @@ class StartedTasks:
             used[key] = None
 
     def forget(self, task: Task) -> None:
-        """Another error is about *task*."""
+        """Do not report *task*, because another error is about it."""
         self._used[weakref.ref(task)] = None
 
     def _leave(self, task: Task, places: Sequence[Place]) -> None:
         last = self._used.get(weakref.ref(task))
         code = getattr(task.get_coro(), "cr_code", None)
-        # anyio runs tests and fixtures in a task of its own.
+        # Tasks in which anyio runs tests and fixtures are not reported.
         if last is not None and (places or "anyio" not in getattr(code, "co_filename", "")):
             self._left[task_name(task)] = places or last
 
     def _done(self, task: Task) -> None:
-        """A task has ended: by itself, or because pytest's plugin closes the loop of the test?
+        """Report a task that ended because pytest's plugin closes the loop of the test.
 
-        A loop with the scope of a function is closed, and its tasks are cancelled, before the
-        fixtures of the plugin end.
+        A loop of function scope is closed, and its tasks are cancelled, before this plugin's
+        fixtures end.
         """
         closer = loop_closer() if threading.get_ident() == self._thread else None
         if closer is None or call_sites.user_places(1, closer):
-            return  # also asyncio.run() in a test ends its tasks itself
+            return  # it ended by itself, or asyncio.run() in a test ended it
         places: Sequence[Place] = ()
         if task.cancelled():
             try:
@@ -127,12 +128,12 @@ class StartedTasks:
         self._leave(task, places)
 
 
-#: The tasks of the test that has started the running one.
+#: Returns the tasks of the test that has started the running task.
 started_in = _STARTED_IN.get
 
 
 def late() -> errors.AsyncdbError | None:
-    """The error for the running task, which is reported, if its test has ended."""
+    """Return the error for the running task, and report it, if its test has ended."""
     test = _STARTED_IN.get()
     if test is None or not test.ended:
         return None
@@ -143,7 +144,7 @@ def late() -> errors.AsyncdbError | None:
 
 
 def task_name(task: Task | None) -> str:
-    """The name of a task with that of its function, for errors."""
+    """Return the name of a task with the name of its function, for errors."""
     if task is None:
         return "(no task)"
     function = getattr(task.get_coro(), "__qualname__", "")

@@ -1,7 +1,7 @@
 """The checkouts of a test for sync code, such as a sync ``Session``, Celery's tasks or factories.
 
-Each call of the DBAPI runs in a task of a loop that runs in its thread, as if the code awaited it;
-the loop that runs the test stands still meanwhile, as with a sync driver.
+Each DBAPI call runs in a task on a loop in the calling thread, as if the code awaited it. The loop
+that runs the test stands still meanwhile, as with a sync driver.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pytest_asyncdb.isolation.dbapi import FETCHES, Checkout, Cursor
 
 T = TypeVar("T")
 
-#: Methods of cursors that await, besides the fetches of a stream.
+#: Methods of cursors that await, in addition to the fetches of a stream.
 _AWAITING = ("execute", "executemany", "close")
 
 
@@ -30,11 +30,12 @@ class SyncSide:
 
     def __init__(self, host: HostLoop) -> None:
         self.host = host
-        #: The loops that run no call now, for any thread: each holds three file descriptors.
+        #: Idle loops, for any thread. They are reused, because each one holds three file
+        #: descriptors.
         self._free: list[asyncio.AbstractEventLoop] = []
 
     def call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """The result of *function*, which may await. Blocks."""
+        """Return the result of *function*, which may await. Blocks."""
         task = running_task()
         paused = pause()
         context = contextvars.copy_context()
@@ -49,12 +50,12 @@ class SyncSide:
         finally:
             self._free.append(own)
             resume(*paused)
-            for variable in context:  # such as the units of work that are open here
+            for variable in context:  # copy changes back, such as the open units of work
                 if variable.get(None) is not context[variable]:
                     variable.set(context[variable])
 
     def close(self) -> None:
-        """May be called twice."""
+        """Close the idle loops. May be called twice."""
         while self._free:
             self._free.pop().close()
 
@@ -78,7 +79,7 @@ class SyncConnection:
         return SyncCursor(self._side, Cursor(self._checkout, args, kwargs))
 
     def rollback(self) -> None:
-        if self._side.host.runs_here:  # the garbage collector has made the call
+        if self._side.host.runs_here:  # the garbage collector calls this
             self._checkout.terminate()
         else:
             self._side.call(self._checkout.rollback)

@@ -1,4 +1,4 @@
-"""Tasks that use one checkout at once: they collide, or take turns, as on a real connection."""
+"""Tasks that use one checkout at the same time collide or take turns, as on a real connection."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pytest_asyncdb.isolation.dbapi import Checkout
 
 
 class Turns:
-    """Whose statement runs on a checkout, and whose wait for that.
+    """Decides which task runs a statement on a checkout, and which tasks wait.
 
-    They wait on the loop of their test, so that a task which ends its transaction right after its
+    They wait on the loop of their test. So a task that ends its transaction right after its
     statement comes before them.
     """
 
@@ -23,24 +23,27 @@ class Turns:
 
     def __init__(self, checkout: Checkout) -> None:
         self._checkout = checkout
-        #: How many tasks are running a statement, or wait to do so.
+        #: Number of tasks that run a statement or wait to run one.
         self.tasks = 0
-        #: One of them is running it.
+        #: True while a task runs a statement.
         self._executing = False
         self._waiting: list[asyncio.Future[None]] = []
-        #: A task is ending the transaction, and (*held*) comes before the statements that wait.
+        #: ``_ending``: a task is ending the transaction. ``_held``: statements wait until it has
+        #: ended.
         self._ending = self._held = False
-        #: What the waiting ones raise; None: they go on waiting.
+        #: The error that waiting tasks raise; None: they continue to wait.
         self._collision: Exception | None = None
 
     def enter(self) -> None:
-        """A task begins to run a statement: let others run, as a real connection does, and wait
-        until theirs have ended. Ends with :meth:`leave`.
+        """Begin a statement: let other tasks run, as a real connection does, and wait for their
+        statements.
+
+        Call :meth:`leave` when the statement has ended.
 
         Raises:
-            Exception: The driver's InterfaceError: meanwhile another task has closed the
-                connection. Or its error for two operations at once: another task is ending the
-                transaction.
+            Exception: The driver's InterfaceError if another task has closed the connection
+                meanwhile. The driver's error for two operations at once if another task is ending
+                the transaction.
         """
         checkout = self._checkout
         self.tasks += 1
@@ -53,7 +56,8 @@ class Turns:
             if checkout.closed:
                 checkout.work.check_open("")  # its test may have ended
                 dbapi: Any = checkout.work.connector.dialect.loaded_dbapi
-                error = getattr(dbapi, "InterfaceError", dbapi.ProgrammingError)  # of aiosqlite
+                # SQLAlchemy's aiosqlite module has no InterfaceError.
+                error = getattr(dbapi, "InterfaceError", dbapi.ProgrammingError)
                 raise error("the connection is closed")
         except BaseException:
             self.tasks -= 1
@@ -61,7 +65,7 @@ class Turns:
         self._executing = True
 
     def leave(self) -> None:
-        """The statement of :meth:`enter` has ended."""
+        """End the statement of :meth:`enter`."""
         self.tasks -= 1
         self._executing = False
         self._held = self._ending
@@ -69,10 +73,10 @@ class Turns:
             self._wake()
 
     def before_end(self, begun: bool) -> None:
-        """The application ends a transaction: let other tasks run, as a real connection does.
+        """Let other tasks run before the application ends a transaction, as a real connection does.
 
         Args:
-            begun: It has begun on the server.
+            begun: True if the transaction has begun on the server.
 
         Raises:
             Exception: The driver's own, if another task is running a statement.
@@ -106,7 +110,7 @@ class Turns:
         for future in waiting:
             if future.get_loop() is not running_loop():
                 resolve(future)
-            elif not future.done():  # its task is the next one, before what this task waits for
+            elif not future.done():  # its task runs before what this task waits for
                 future.set_result(None)
 
     def _raise(self, error: Exception) -> NoReturn:

@@ -1,7 +1,8 @@
 """Two-phase transactions that a test has prepared and not ended.
 
-A prepared transaction has no connection any more, and keeps its locks. MySQL and MariaDB do not say
-to which database one belongs, so those of the test's engine are noted, and no other one is touched.
+A prepared transaction has no connection any more, but keeps its locks. MySQL and MariaDB do not
+report to which database it belongs. So the plugin notes those of the test's engine, and touches no
+others.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ _STATEMENT = re.compile(
     r"|xa\s+(?P<xa>prepare|commit|rollback))\s+(?P<xid>.*?)[\s;]*$",
     re.IGNORECASE | re.DOTALL,
 )
-#: MariaDB lets another connection end a transaction when the server has noticed that its own was
-#: closed. Number of attempts, and seconds between them.
+#: MariaDB lets another connection end a prepared transaction only after the server has noticed that
+#: the first connection was closed. Number of attempts, and seconds between them.
 _ATTEMPTS = 25
 _PAUSE = 0.02
 
@@ -31,18 +32,21 @@ class Prepared:
     """The transactions that one test has prepared."""
 
     def __init__(self) -> None:
-        #: For each the statement that rolls it back, and the one that has prepared it.
+        #: For each transaction: the statement that rolls it back, and the one that has prepared it.
         self._open: dict[str, str] = {}
 
     def __bool__(self) -> bool:
         return bool(self._open)
 
     def note(self, statement: str, parameters: Any, succeeded: bool) -> None:
-        """A statement of the test was run. One that was cancelled may have had its effect."""
+        """Note a statement of the test.
+
+        A cancelled statement may have had its effect, so PREPARE counts even if it has failed.
+        """
         if (match := _STATEMENT.match(statement)) is None:
             return
         xid = match["xid"]
-        for one in parameters or ():  # only MySQL's drivers put them into the text
+        for one in parameters or ():  # only MySQL's drivers put parameters into the text
             xid = xid.replace("%s", "'" + str(one).replace("'", "''") + "'", 1)
         undo = f"{'XA ROLLBACK' if match['xa'] else 'ROLLBACK PREPARED'} {xid}"
         if (match["xa"] or match["verb"]).lower() == "prepare":
@@ -51,13 +55,13 @@ class Prepared:
             self._open.pop(undo, None)
 
     def roll_back(self, take: Callable[..., BackingConnection], test: str) -> list[BaseException]:
-        """Roll back what is open, after the test's connections were closed. Blocks.
+        """Roll back the open transactions, after the test's connections were closed. Blocks.
 
         Args:
-            take: Gives another connection, which is closed.
+            take: Returns another connection, which is closed afterwards.
 
         Returns:
-            What was open, as a breach of the isolation.
+            The breach of the isolation, if a transaction was open.
         """
         if not self._open:
             return []

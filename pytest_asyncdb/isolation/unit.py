@@ -1,6 +1,6 @@
-"""A unit of work on the test's one connection: what it has done, and what ending it would undo.
+"""What a unit of work has done on the test's one connection, and what ending it would undo.
 
-Pure bookkeeping; ``units_of_work.py`` acts on it.
+This module only counts. ``units_of_work.py`` acts on the counts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pytest_asyncdb._record.statement_log import Place
 
 
 class Level(NamedTuple):
-    """A savepoint of a unit, with what the unit had counted when it was opened."""
+    """A savepoint of a unit, with the unit's counts at the time when it was opened."""
 
     name: str
     wrote: int = 0
@@ -24,44 +24,45 @@ class Level(NamedTuple):
 
 @dataclasses.dataclass(eq=False)
 class Unit:
-    """What one checkout does between two ends of its transaction; a savepoint stands for that.
+    """What one checkout does from the begin to the end of its transaction, as a savepoint.
 
     Args:
-        task: The task that opened it, for errors.
-        places: Where the user's code opened it, for errors.
-        savepoint: Its name.
+        task: The task that opened the unit, for errors.
+        places: Where the user's code opened the unit, for errors.
+        savepoint: The name of the unit's savepoint.
     """
 
     task: str
     places: Sequence[Place]
     savepoint: str
-    #: It is on the stack.
+    #: True while the unit is on the stack.
     open: bool = True
-    #: How it ends when it is on top of the stack: ``commit`` or ``rollback``; None: not yet.
+    #: How the unit ends when it is on top: ``commit`` or ``rollback``. None: it has not ended yet.
     ending: str | None = None
-    #: Number of its statements that may have changed something.
+    #: Number of the unit's statements that may have changed something.
     wrote: int = 0
     #: Number of commits by nested units since this unit last wrote or its savepoint was moved.
     inner_commits: int = 0
-    #: Number of statements of units below, inside this unit's savepoint, that may have changed
-    #: something.
+    #: Number of statements by units below, sent since this unit's savepoint was opened, that may
+    #: have changed something.
     outer_writes: int = 0
-    #: It has failed, and on a connection of its own only a rollback would help (PostgreSQL).
-    #: Its savepoint was rolled back early, so that other units can go on.
+    #: True if a statement has failed and, on a connection of its own, only a rollback would help
+    #: (PostgreSQL). The unit's savepoint was rolled back early, so that other units can go on.
     must_roll_back: bool = False
-    #: Its rollback waits for units inside that have done something: the error for a statement that
-    #: would still see its work.
+    #: Set while the rollback of this unit waits for inner units with uncommitted work: the error
+    #: for a statement that would still see this unit's work.
     late: errors.AsyncdbError | None = None
-    #: Settings that end with it, and the names under which their values before are kept.
+    #: Settings that end with the unit, each with the name under which its former value is kept.
     settings: dict[str, str] = dataclasses.field(default_factory=dict)
-    #: It only reads, so its commit may be a rollback, which ends that.
+    #: True if the unit only reads. Its commit may be a rollback, which also ends the read-only
+    #: mode.
     read_only: bool = False
-    #: Statements for its commit.
+    #: Statements to run at the unit's commit.
     at_commit: list[str] = dataclasses.field(default_factory=list)
-    #: Nothing in it has failed, and no statement of it can have ended the transaction: the
-    #: statement that ends it may wait for the next batch.
+    #: True if nothing in the unit has failed, and none of its statements can have ended the
+    #: transaction. The statement that ends the unit may then wait for the next batch.
     batchable: bool = True
-    #: Its own savepoint, and those that the application has opened in it.
+    #: The unit's own savepoint, and those that the application has opened in the unit.
     levels: list[Level] = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
@@ -69,20 +70,20 @@ class Unit:
 
     @property
     def has_work(self) -> bool:
-        """Would its rollback undo anything that it or a nested unit has done?"""
+        """Return whether a rollback would undo anything that this unit or a nested one has done."""
         return bool(self.wrote or self.inner_commits)
 
     def forget(self) -> None:
-        """Everything that it has done is undone, also the application's savepoints in it."""
+        """Note that all work of the unit is undone, including the application's savepoints."""
         del self.levels[1:]
         self.return_to(self.levels[0])
 
     def return_to(self, level: Level) -> None:
-        """Everything since *level* is undone."""
+        """Note that all work since *level* is undone."""
         _, self.wrote, self.inner_commits, self.outer_writes = level
 
     def level(self, name: str) -> Level | None:
-        """The savepoint *name* in this unit."""
+        """Return the savepoint *name* of this unit, or None."""
         return next((level for level in self.levels if level.name == name), None)
 
     def follow(self, verb: str, name: str) -> None:

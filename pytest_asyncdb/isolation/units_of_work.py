@@ -1,8 +1,8 @@
-"""The stack of a test's units of work: savepoints on one connection, opened and ended in an
-order that the server can follow.
+"""The stack of a test's units of work: savepoints on one connection.
 
-``outer_transaction.py`` decides which task may open a unit, and when; ``unit.py`` counts what
-each has done. docs/architecture.md shows the states of a unit.
+They are opened and ended in an order that the server can follow. ``outer_transaction.py`` decides
+which task may open a unit, and when. ``unit.py`` counts what each unit has done.
+docs/architecture.md shows the states of a unit.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pytest_asyncdb.isolation import local_settings, messages
 from pytest_asyncdb.isolation.backing_connection import BackingConnection
 from pytest_asyncdb.isolation.unit import Level, Unit
 
-#: The savepoint after BEGIN: if it is gone, something has ended the outer transaction.
+#: The savepoint after BEGIN. If it is gone, something has ended the outer transaction.
 GUARD = "asyncdb_guard"
-#: Around a statement of a unit that is not on top, if a failed one would fail all units.
+#: The savepoint around a statement of a unit below the top, if its failure would fail all units.
 BELOW_TOP = "asyncdb_below_top"
 
 
 class UnitsOfWork:
-    """The open units, the innermost on top.
+    """The open units of work. The innermost is on top.
 
     Args:
         backing: The kept connection.
@@ -36,23 +36,23 @@ class UnitsOfWork:
         self.backing = backing
         self.test = test
         self.units: list[Unit] = []
-        #: The outer transaction has begun.
+        #: True after the outer transaction has begun.
         self.begun = False
-        #: There is no transaction any more in which a unit could end.
+        #: True if there is no longer a transaction in which a unit could end.
         self.dead = False
-        #: A unit whose statement runs below others, in a savepoint of its own: until it has
-        #: ended, no unit may begin or end.
+        #: The unit below the top that is running a statement, in a savepoint of its own. Until the
+        #: statement has ended, no unit may begin or end.
         self.below_top: Unit | None = None
-        #: Checks what COMMIT would check; the test may have created such constraints.
+        #: Statements that check what COMMIT would check. A test may create such constraints.
         self.deferred_check: tuple[str, ...] = ()
-        #: Why the data are not what they would be on connections of their own.
+        #: The error to raise if the data are not what they would be on separate connections.
         self.overlap: errors.AsyncdbError | None = None
         self.lock = threading.RLock()
         self.savepoints = backing.connector.savepoints
-        #: Statements that end units, which are sent with the next savepoint.
+        #: Statements that end units. They are sent with the next savepoint.
         self._pending: list[str] = []
         self._on_ended = on_ended
-        #: Does a failed statement fail everything until a rollback?
+        #: True if after a failed statement everything fails until a rollback (PostgreSQL).
         self.fails_whole = backing.backend.failed_transaction is not None
 
     @property
@@ -60,14 +60,15 @@ class UnitsOfWork:
         return self.units[-1] if self.units else None
 
     def conflict(self, problem: str) -> errors.AsyncdbError:
-        """The error for units that one connection cannot keep apart."""
+        """Return the error for units that one connection cannot keep apart."""
         one_writer = self.backing.backend.begin_at_write is not None
         text = messages.OVERLAPPING_WRITERS if one_writer else messages.OVERLAPPING_UNITS
         return text.of(self.test, messages.here(), problem=problem)
 
     @property
     def conflicting(self) -> errors.AsyncdbError | None:
-        """The error for a statement, if it would see data that are not what they would be."""
+        """The error for the next statement, if it would see other data than on separate
+        connections."""
         if self.overlap is None:
             for unit in self.units:
                 if unit.late is not None:
@@ -75,20 +76,21 @@ class UnitsOfWork:
         return self.overlap
 
     def note(self, problem: str | None) -> None:
-        """Note that the data are not what they would be on connections of their own. The next
-        statement that could see it fails; if none follows, everything is undone anyway."""
+        """Note that the data are not what they would be on separate connections. The next statement
+        that could see it fails. If there is none, the rollback of the test undoes everything."""
         if problem is not None and self.overlap is None:
             self.overlap = self.conflict(problem)
 
     # The whole stack.
 
     def open_savepoint(self, name: str, below: Unit | None = None) -> None:
-        """Open a savepoint above *below*; the first one begins the outer transaction."""
+        """Open a savepoint above the unit *below*. The first savepoint begins the outer
+        transaction."""
         begin: list[str] = []
         with self.lock:
             if not self.begun:
-                # Only now: later another thread may use the connection, and what the server says
-                # to that is no sign of its end.
+                # Only now, because later another thread may use the connection. The server's
+                # answers to that thread would look as if the server had ended the connection.
                 self.backing.connect()
                 self.deferred_check = self.backing.deferred_check
                 begin = [self.backing.begin, *self.savepoints.open(GUARD)]
@@ -96,7 +98,7 @@ class UnitsOfWork:
             self.begun = True
 
     def add(self, unit: Unit) -> None:
-        """Open the savepoint of *unit*, the topmost."""
+        """Open the savepoint of *unit*, which is the topmost."""
         below = self.units[-2] if len(self.units) > 1 else None
         try:
             self.open_savepoint(unit.savepoint, below)
@@ -114,7 +116,7 @@ class UnitsOfWork:
         return pending
 
     def commit(self) -> None:
-        """Commit the outer transaction: open units are kept, if they have not failed. Blocks.
+        """Commit the outer transaction, with the work of open units that have not failed. Blocks.
 
         Raises:
             Exception: The driver's own.
@@ -126,7 +128,7 @@ class UnitsOfWork:
             self.begun = False
 
     def drop(self) -> None:
-        """Forget the open units: their savepoints are undone."""
+        """Forget the open units. The caller undoes their savepoints."""
         for unit in self.units:
             unit.open = False
         self.units.clear()
@@ -134,8 +136,8 @@ class UnitsOfWork:
         self.below_top = self.overlap = None
 
     def can_nest(self) -> bool:
-        """May a unit be opened on top of a failed one, without undoing what another unit has
-        committed inside that?"""
+        """Return whether a unit can be opened on top. It cannot if the top one has failed and going
+        back would undo what another unit has committed inside of it."""
         top = self.top
         return (
             top is None or top.inner_commits == top.levels[-1].inner_commits or not self._failed()
@@ -144,10 +146,10 @@ class UnitsOfWork:
     # A statement of a unit.
 
     def prepare(self, unit: Unit, statement: str, whole: bool) -> bool:
-        """Make the server ready for a statement of *unit*. False: there is nothing to send.
+        """Prepare the server for a statement of *unit*. Return False if there is nothing to send.
 
         Args:
-            whole: If it fails it has changed nothing.
+            whole: True if the statement has changed nothing when it fails.
 
         Raises:
             IsolationConflict: One connection cannot do it.
@@ -170,7 +172,7 @@ class UnitsOfWork:
         return True
 
     def succeeded(self, unit: Unit, statement: str, whole: bool) -> None:
-        """Note what a statement of *unit* has done."""
+        """Note what a successful statement of *unit* has done."""
         if (about := self.savepoints.read_own(statement)) is not None:
             unit.follow(*about)
         elif whole and not only_reads(statement):
@@ -188,7 +190,7 @@ class UnitsOfWork:
                 self._continue_above()
 
     def failed(self, unit: Unit) -> None:
-        """A statement of *unit* has failed: the units above it must be able to go on."""
+        """Undo a failed statement of *unit*, so that the units above it can go on."""
         unit.batchable = False
         if self.below_top is unit:
             try:
@@ -200,7 +202,7 @@ class UnitsOfWork:
     def _undo_below_top(self, unit: Unit) -> None:
         release = self.savepoints.release(BELOW_TOP)
         try:
-            self.backing.script(release)  # it failed in the driver, and was never sent
+            self.backing.script(release)  # works if the driver never sent the statement
         except Exception:
             self.backing.script(self.savepoints.undo(BELOW_TOP) + release)
             unit.must_roll_back = True
@@ -224,16 +226,16 @@ class UnitsOfWork:
             one.outer_writes += 1
 
     def _prepare_savepoint(self, unit: Unit, verb: str, name: str, covered: bool) -> bool:
-        """Is a statement about a savepoint to be sent?
+        """Return whether to send a statement about a savepoint.
 
         Args:
-            covered: There are units above.
+            covered: True if there are units above.
         """
         level = unit.level(name)
         if covered:
             if verb == "savepoint":
                 raise self.conflict(messages.NOT_INNERMOST)
-            # A release would release those above; it ends with its unit.
+            # RELEASE would also release the units above. The savepoint ends with its unit.
             if verb == "rollback" or unit.must_roll_back:
                 self.note(messages.NOT_INNERMOST)
             return False
@@ -243,12 +245,12 @@ class UnitsOfWork:
         if lost is None:
             return True
         if unit.wrote == level.wrote and not self._failed():
-            return False  # nothing of its own to undo; what is inside stays
+            return False  # the unit wrote nothing itself; the work inside stays
         self.note(lost)
         return True
 
     def _failed(self) -> bool:
-        """Does the server refuse everything but a rollback?"""
+        """Return whether the server refuses everything but a rollback."""
         if not self.fails_whole:
             return False
         savepoints = self.savepoints
@@ -263,7 +265,7 @@ class UnitsOfWork:
         return code is not None and code == self.backing.backend.failed_transaction
 
     def _send(self, statements: Sequence[str], top: Unit | None) -> None:
-        """Run statements of the plugin, also if a statement of *top* has failed before."""
+        """Run statements of the plugin, even if a statement of *top* has failed before."""
         try:
             self.backing.script(statements)
         except Exception as error:
@@ -293,7 +295,7 @@ class UnitsOfWork:
             self.settle()
 
     def settle(self) -> None:
-        """End the units on top of the stack that wait for their end."""
+        """End the units on top of the stack that are waiting to end."""
         with self.lock:
             ended = False
             while self.below_top is None and self.units and self.units[-1].ending is not None:
@@ -303,12 +305,12 @@ class UnitsOfWork:
             self._on_ended()
 
     def _decide(self, unit: Unit, how: str) -> str:
-        """How *unit* will end when it is on top."""
+        """Return how *unit* will end when it is on top."""
         above = self._above(unit)
         if how == "commit" and not unit.must_roll_back:
             return "rollback" if unit.read_only and not above else "commit"
         if not unit.wrote and (unit.inner_commits or unit.outer_writes or above):
-            return "commit"  # nothing of its own to undo; what is inside stays
+            return "commit"  # the unit wrote nothing itself; the work inside stays
         if any(one.has_work for one in above):
             unit.late = self.conflict(messages.WORK_INSIDE)
         elif above:
@@ -318,13 +320,13 @@ class UnitsOfWork:
         return "rollback"
 
     def _undone_too(self, unit: Unit) -> str | None:
-        """What the rollback of *unit* undoes besides its own work."""
+        """Return what the rollback of *unit* undoes besides its own work."""
         if unit.outer_writes:
             return messages.WROTE_MEANWHILE
         return messages.UNDID_COMMIT if unit.inner_commits else None
 
     def _undo_below(self, unit: Unit, above: Sequence[Unit]) -> None:
-        """Roll *unit* back under units that have done nothing yet."""
+        """Roll *unit* back while the units above it have done nothing yet."""
         self._send(self.savepoints.open(BELOW_TOP), above[-1])
         names = [level.name for one in above for level in one.levels]
         self.backing.script([*self.savepoints.undo(unit.savepoint), *self.savepoints.open(*names)])
@@ -333,13 +335,13 @@ class UnitsOfWork:
             one.outer_writes = 0
 
     def _settle_top(self, unit: Unit) -> str | None:
-        """End *unit*. Returns what that undoes besides its own work."""
+        """End *unit*, the topmost. Return what that undoes besides its own work."""
         release = self.savepoints.release(unit.savepoint)
         undo = [*self.savepoints.undo(unit.savepoint), *release]
         commit = unit.ending == "commit"
         statements = release if commit else undo
         if commit and unit.has_work:
-            # What a COMMIT would check is checked when no other unit is open.
+            # Deferred constraints are checked only if no other unit is open.
             check = self.deferred_check if len(self.units) == 1 else ()
             statements = [*check, *release, *self._reorder_below()]
         if commit:
@@ -354,8 +356,8 @@ class UnitsOfWork:
         except Exception as error:
             if not commit:
                 raise
-            # COMMIT fails with what a deferred constraint says, and rolls back silently a
-            # transaction that has failed before.
+            # As COMMIT does: a violated deferred constraint is an error, and a transaction that has
+            # failed before is rolled back silently.
             self.backing.script(undo)
             if not self._is_failed_transaction(error):
                 raise
@@ -366,15 +368,15 @@ class UnitsOfWork:
         return None if commit else self._undone_too(unit)
 
     def _can_be_pending(self, unit: Unit, statements: Sequence[str]) -> bool:
-        """May the end of *unit*, the topmost, be sent with the next savepoint? It cannot fail
-        then, and on one connection no other unit sees the difference."""
+        """Return whether the end of *unit*, the topmost, may be sent with the next savepoint: it
+        cannot fail, and no other unit on the connection sees the difference."""
         alone = unit.batchable and len(self.units) == 1
         checked = not {*statements[:1]}.isdisjoint(self.deferred_check)
         return alone and not checked and not self.backing.was_ended()
 
     def _reorder_below(self) -> list[str]:
-        """Statements that move the savepoints of units without work of their own behind what
-        the top one commits, so that their rollback does not undo it."""
+        """Return statements that re-open the savepoints below, of units without own work, above
+        what the top unit commits. Then their rollback does not undo it."""
         moved: list[Unit] = []
         for below in reversed(self.units[:-1]):
             if below.wrote or len(below.levels) > 1:
@@ -389,7 +391,7 @@ class UnitsOfWork:
 
 
 def _undone_with(unit: Unit, level: Level) -> str | None:
-    """What a rollback of *unit* to *level* undoes besides its own work."""
+    """Return what a rollback of *unit* to *level* undoes besides the unit's own work."""
     if unit.inner_commits != level.inner_commits:
         return messages.UNDID_COMMIT
     return messages.WROTE_MEANWHILE if unit.outer_writes != level.outer_writes else None

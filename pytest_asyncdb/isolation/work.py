@@ -1,5 +1,5 @@
-"""What one test does on its connections, in every strategy: the calls that are running, the cursors
-that are open, what broke the isolation."""
+"""What one test does on its connections, in every strategy: running calls, open cursors, breaches
+of the isolation."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from pytest_asyncdb.isolation.started_tasks import late, started_in, task_name
 
 
 class Call:
-    """A call of the application; a context manager, entered while the call runs.
+    """A call of the application: a context manager, entered while the call runs.
 
-    Written as a class because every statement enters one.
+    It is a class, not a generator, because every statement enters one.
 
     Args:
-        work: What the test does.
-        places: Where the user's code made it, the innermost first.
-        statement: Its text, or the name of the driver's method.
-        parameters: Of the statement, as the driver gets them.
+        work: The work of the test.
+        places: Where the user's code made the call, the innermost first.
+        statement: The statement's text, or the name of the driver's method.
+        parameters: The statement's parameters, as the driver gets them.
     """
 
     __slots__ = ("began", "parameters", "places", "statement", "task", "work")
@@ -57,7 +57,7 @@ class Call:
 
 
 class Owner(NamedTuple):
-    """Who has taken a connection.
+    """The task and the checkout that have taken a connection.
 
     Args:
         task: The name of the task.
@@ -69,7 +69,7 @@ class Owner(NamedTuple):
 
 
 class Work(abc.ABC):
-    """What one test does on its connections; its checkouts note it here.
+    """What one test does on its connections. Its checkouts note it here.
 
     Args:
         test: The node id, for errors.
@@ -82,35 +82,37 @@ class Work(abc.ABC):
         self.log = StatementLog(connector.hide_parameters)
         #: The calls that are running.
         self.running: dict[Call, None] = {}
-        #: What the test must be told at its end.
+        #: The errors that the test gets at its end.
         self.breaches: list[BaseException] = []
         #: Lines about each statement that was cancelled; see ``lock_waits.py``.
         self.cancelled: list[list[str]] = []
-        #: Cursors that are open: streams, and those of statements that were cancelled.
+        #: Cursors that are open: streams, and cursors of statements that were cancelled.
         self.cursors: dict[Any, None] = {}
-        #: The test is over, or this is a forked child of its process.
+        #: True after the test, and in a forked child of its process.
         self.ended = False
-        #: Why a statement is refused after that.
+        #: The text of the error for a statement after that.
         self.refusal = messages.AFTER_THE_TEST
-        #: Transactions that are ended now are undone by :meth:`close`, or when others need it.
+        #: True if transactions that end now are undone later: by :meth:`close`, or when other code
+        #: needs it.
         self.deferring = False
-        #: The test has failed, and its database will be kept: open transactions are committed.
+        #: True if the test has failed and its database will be kept. Open transactions are
+        #: committed then.
         self.keeping = False
         #: SQLAlchemy's pool entries of this test's checkouts.
         self.entries: list[ConnectionPoolEntry] = []
         #: The pools of the test's engine and of those that are redirected to it.
         self.pools: list[CheckoutPool] = []
-        #: Called when they are released.
+        #: Functions to call when the checkouts are released.
         self.at_end: list[Callable[[], object]] = []
         OF_PARENT.add(self)
 
     def in_transaction(self, besides: BackingConnection | None) -> Sequence[Owner]:
-        """Who has taken connections that are in a transaction, without *besides*."""
+        """Return the owners of connections that are in a transaction, except *besides*."""
         return []
 
     @abc.abstractmethod
     def close(self) -> list[BaseException]:
-        """End and undo everything. Blocks; bounded in time. Returns what broke the isolation."""
+        """End and undo everything. Return what broke the isolation. Blocks, with a time limit."""
 
     def check_open(self, statement: str) -> None:
         """Refuse *statement* after the test, and in a forked child process.
@@ -123,14 +125,14 @@ class Work(abc.ABC):
             raise self.refusal.of(self.test, messages.here())
 
     def end_in_child(self) -> None:
-        """Refuse everything in a forked child, whose connections are those of its parent.
+        """Refuse everything in a forked child, because its connections are those of its parent.
 
-        As after a test, nothing is given back to a pool: SQLAlchemy's finalizers would close it.
+        As after a test, no connection goes back to a pool: SQLAlchemy's finalizers would close it.
         """
         self.ended, self.refusal = True, messages.IN_A_CHILD
 
     def left_running(self) -> errors.AsyncdbError:
-        """The error for calls that are running at the end of the test."""
+        """Return the error for calls that are running at the end of the test."""
         calls = {}
         for call in list(self.running):
             calls[task_name(call.task)] = call.places
@@ -142,8 +144,8 @@ class Work(abc.ABC):
     def abandon(self, cursors: Iterable[Any]) -> None:
         """Close cursors that SQLAlchemy has left open.
 
-        The garbage collector would do it at any time. On SQLite closing waits for the statement
-        that runs in the driver's thread, so it would stop the whole process.
+        The garbage collector could close them at any time. On SQLite closing waits for the
+        statement that runs in the driver's thread, so it would stop the whole process.
         """
         for cursor in list(cursors):
             self.cursors.pop(cursor, None)
@@ -151,8 +153,11 @@ class Work(abc.ABC):
                 self.host.run(cursor.abandon(), CANCEL_PATIENCE)
 
     def invalidate_checkouts(self) -> None:
-        """Release what the test has not: a forgotten session would warn in a later test, when
-        the garbage collector finds it."""
+        """Release the checkouts that the test has not released.
+
+        Otherwise the garbage collector would find a forgotten session in a later test, and warn
+        there.
+        """
         for entry in self.entries:
             if entry.in_use:
                 entry.invalidate()

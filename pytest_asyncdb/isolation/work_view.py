@@ -1,4 +1,4 @@
-"""The view of a test's database that shows its work, and the test's engines."""
+"""The view that shows a test's work on its database, and the test's engines."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class WorkView(View):
     """A view that shows a test's work.
 
     Args:
-        connect: Makes the DBAPI connection of a checkout, given *work*, the checkout's number and
-            its pool.
+        connect: Makes the DBAPI connection of a checkout from *work*, the checkout's number and its
+            pool.
     """
 
     def __init__(self, work: Work, connect: Callable[[Any, int, CheckoutPool], Any]) -> None:
@@ -43,7 +43,7 @@ class WorkView(View):
             return checkout
 
         self.work = work
-        #: Another connection may write to the database, also after the test.
+        #: True if another connection may write to the database, also after the test.
         self.watched = False
         self.engine = AsyncEngine(work.connector.test_engine(check_out, work.pools))
         self._check_out = check_out

@@ -1,1 +1,1 @@
-"""What a person sees of a run, a project, a failure. Modules here read; none of them acts."""
+"""What a person sees of a run, a project, a failure. The modules here only read."""

@@ -1,12 +1,12 @@
-"""What an exception came from: the exceptions behind it, the server's code, the kind of cause."""
+"""What caused an exception: the exceptions behind it, the server's code, the kind of cause."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-#: Causes of differences between backends, in the order in which reports show them, with the codes
-#: that mean them: SQLSTATEs or their classes (two characters), MySQL's error numbers, SQLite's
+#: Causes of differences between backends, in the order in which reports show them. Each has the
+#: codes that mean it: SQLSTATEs or their classes (two characters), MySQL's error numbers, SQLite's
 #: result codes.
 CAUSES = {
     "locking": "40001 40P01 55P03 1020 1205 1213 SQLITE_BUSY SQLITE_LOCKED",
@@ -16,12 +16,12 @@ CAUSES = {
     "values": "",
     "other": "",
 }
-#: The plugin could not set the test up, which is no difference between backends.
+#: The plugin could not set the test up. That is no difference between backends.
 SETUP = "set-up"
 _BY_CODE = {code: cause for cause, codes in CAUSES.items() for code in codes.split()}
 #: The packages of the drivers.
 DRIVERS = ("aiosqlite", "asyncpg", "psycopg", "psycopg_pool", "asyncmy", "aiomysql", "pymysql")
-#: Packages whose exceptions are known.
+#: The packages of SQLAlchemy and the drivers.
 _DATABASE = frozenset({"sqlalchemy", "sqlite3", *DRIVERS})
 #: For exceptions without a known code, by the name of their class.
 _BY_CLASS = {
@@ -35,11 +35,11 @@ _BY_CLASS = {
 
 
 def cause(name: str, code: str | None) -> str:
-    """The kind of cause: one of :data:`CAUSES`.
+    """Return the kind of cause: one of :data:`CAUSES`.
 
     Args:
         name: The exception's class, with or without its module.
-        code: What :func:`code_of` found.
+        code: The result of :func:`code_of`.
     """
     code = code or ""
     sqlstate_class = code[:2] if len(code) == 5 else ""
@@ -51,7 +51,7 @@ def cause(name: str, code: str | None) -> str:
 
 
 def code_of(error: object) -> str | None:
-    """The code of a driver's exception: MySQL's number, a SQLSTATE, or SQLite's name.
+    """Return the code of a driver's exception: MySQL's number, a SQLSTATE, or SQLite's name.
 
     MySQL's number says more than the SQLSTATE.
     """
@@ -63,10 +63,10 @@ def code_of(error: object) -> str | None:
 
 
 def chain(error: BaseException) -> Iterator[Any]:
-    """An exception and those that led to it, as a traceback shows them, the last one first.
+    """Yield an exception and those that led to it, as a traceback shows them, the last one first.
 
-    At the end come the contexts that SQLAlchemy suppresses: a ROLLBACK fails on a connection that
-    the error before it has closed.
+    At the end come the contexts that SQLAlchemy suppresses. An example: a ROLLBACK fails on a
+    connection that the error before it has closed.
     """
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
@@ -86,10 +86,13 @@ def chain(error: BaseException) -> Iterator[Any]:
 
 
 def is_of_database(error: BaseException) -> bool:
-    """Is its class SQLAlchemy's or a driver's? An application may use the same names of classes."""
+    """Return whether the class of *error* is SQLAlchemy's or a driver's.
+
+    The name of the class does not show that, because an application may use the same name.
+    """
     return package(error) in _DATABASE
 
 
 def package(error: BaseException) -> str:
-    """The top-level package of an exception's class."""
+    """Return the top-level package of an exception's class."""
     return type(error).__module__.partition(".")[0]

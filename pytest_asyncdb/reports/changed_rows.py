@@ -24,11 +24,11 @@ _MOST, _SECONDS = 5000, 5.0
 def of_failure(
     view: View, run: Run, room: int | None, told: Mapping[str, int]
 ) -> Iterator[tuple[str, str]]:
-    """Title and text of the section; nothing for a test that only read.
+    """Yield title and text of the section; nothing for a test that only read.
 
     Args:
-        room: Number of lines; None: as many as it takes.
-        told: The number of INSERTs that the report shows, by table: their rows are only counted.
+        room: Number of lines; None: no limit.
+        told: The number of INSERTs that the report shows, by table. Their rows are only counted.
     """
     log = view.log
     kept = log.statements
@@ -85,7 +85,7 @@ def _row(row: Row) -> str:
 
 
 def _update(before: Row, after: Row) -> str:
-    """The first column, which identifies the row, and the columns that differ."""
+    """Return the first column, which identifies the row, and the columns that differ."""
     changed = [name for name in after if repr(before.get(name)) != repr(after[name])]
     cells = [f"{n}={_value(n, before.get(n))} -> {_value(n, after[n])}" for n in changed]
     if (first := next(iter(after))) not in changed:

@@ -34,7 +34,7 @@ class Finding(NamedTuple):
 
 
 def examine(config: pytest.Config, run: Run) -> dict[str, list[Finding]]:
-    """All findings by part."""
+    """Return all findings by part."""
     names = [f"{name} {found}" for name in _PACKAGES if (found := version_of(name)) is not None]
     return {
         "python": [Finding("ok", f"Python {platform.python_version()}, {', '.join(names)}")],
@@ -45,7 +45,7 @@ def examine(config: pytest.Config, run: Run) -> dict[str, list[Finding]]:
 
 
 def render(found: dict[str, list[Finding]]) -> str:
-    """The findings as text of 80 columns."""
+    """Return the findings as text of 80 columns."""
     lines = ["asyncdb doctor"]
     for part, findings in found.items():
         lines += ["", part]
@@ -61,7 +61,7 @@ def render(found: dict[str, list[Finding]]) -> str:
 
 
 def wrong(found: dict[str, list[Finding]]) -> int:
-    """The number of findings that make the exit code 1."""
+    """Return the number of findings that make the exit code 1."""
     return sum(f.level == "wrong" for findings in found.values() for f in findings)
 
 
@@ -97,7 +97,7 @@ def _loops(config: pytest.Config) -> Iterator[Finding]:
 
 
 def _servers(run: Run) -> Iterator[Finding]:
-    """Driver and server of each backend; of those that the run does not use, as notes."""
+    """Yield driver and server of each backend. Backends that the run does not use are notes."""
     used = run.settings.all_specs
     names = set(run.registry.backends) - {spec.backend for spec in used}
     others = (BackendSpec(n, None, None, n, "not in this run") for n in sorted(names))
@@ -130,7 +130,7 @@ def _application(run: Run) -> Iterator[Finding]:
         try:
             found = portability.problems(as_metadata(named, settings.metadata.source), dialects)
         except Exception:
-            return  # it is among the findings above
+            return  # the error is among the findings above
         for problem in found:
             yield Finding("wrong", "\n".join(problem))
 

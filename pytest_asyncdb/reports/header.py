@@ -22,16 +22,16 @@ _SHOWN = 10
 
 
 def header(run: Run, details: bool) -> list[str]:
-    """One line for each backend: version, driver, provider, strategy.
+    """Return one line for each backend: version, driver, provider, strategy.
 
     Args:
-        details: Also why the server comes from there, how it is tuned, and versions.
+        details: Also show why the server comes from there, how it is tuned, and versions.
     """
     return [f"asyncdb: {line}" for line in servers(run, details).values()]
 
 
 def servers(run: Run, details: bool = False) -> dict[str, str]:
-    """A line for each backend, by its word."""
+    """Return a line for each backend, by the backend as written."""
     lines, strategy = {}, run.settings.isolation.value
     for spec in run.settings.all_specs:
         try:
@@ -43,7 +43,7 @@ def servers(run: Run, details: bool = False) -> dict[str, str]:
 
 
 def versions(run: Run) -> dict[str, str]:
-    """The versions of Python, the libraries and the drivers of the run."""
+    """Return the versions of Python, the libraries and the drivers of the run."""
     found = {"Python": platform.python_version()}
     drivers = []
     for spec in run.settings.all_specs:
@@ -56,9 +56,12 @@ def versions(run: Run) -> dict[str, str]:
 
 
 def short_line(run: Run, spec: BackendSpec) -> str:
-    """Server, driver, provider, the user's image, strategy; AsyncdbError: one is not available.
+    """Return server, driver, provider, the user's image and strategy in a line.
 
-    The version is the server's own word once it has started.
+    When the server has started, the version is the one that the server reports.
+
+    Raises:
+        AsyncdbError: A server or driver is not available.
     """
     provider, found = run.choice.find(spec)
     started = run.owned.started(spec) if run.owned is not None else None
@@ -71,7 +74,11 @@ def short_line(run: Run, spec: BackendSpec) -> str:
 
 
 def backend_line(run: Run, spec: BackendSpec) -> str:
-    """Server version, driver, provider and why, tuning; AsyncdbError: one is not available."""
+    """Return server version, driver, provider with the reason, and tuning in a line.
+
+    Raises:
+        AsyncdbError: A server or driver is not available.
+    """
     backend, driver = run.backend(spec), run.driver(spec)
     provider, found = run.choice.find(spec)
     server = f"{backend.label} {found.version}" if found.version else backend.label
@@ -83,8 +90,8 @@ def backend_line(run: Run, spec: BackendSpec) -> str:
 
 
 def version_of(module: str) -> str | None:
-    """The version of the distribution of the same name; None: there is none, as for a driver
-    inside an application."""
+    """Return the version of the distribution of the same name; None: there is none, for example for
+    a driver inside of an application."""
     try:
         return version(module)
     except PackageNotFoundError:
@@ -92,11 +99,11 @@ def version_of(module: str) -> str | None:
 
 
 def notes(run: Run, reports: Iterable[object]) -> Iterator[str]:
-    """Lines for the end of the run.
+    """Yield lines for the end of the run.
 
     Args:
-        reports: pytest's reports of all tests, with the attributes that ``item_report.py``
-            has added to them, also in xdist's workers.
+        reports: pytest's reports of all tests, with the attributes that ``item_report.py`` has
+            added to them, also in xdist's workers.
     """
     reports = list(reports)
     only = Counter(r.asyncdb_only for r in reports if hasattr(r, "asyncdb_only"))
@@ -122,7 +129,8 @@ def notes(run: Run, reports: Iterable[object]) -> Iterator[str]:
 
 
 def _other_engines(reports: Iterable[object], run: Run) -> Iterator[str]:
-    """The engines that connected to another database, once each, and what to do about each."""
+    """Yield the engines that connected to another database, once each, and what to do about
+    each."""
     rows = [row for one in reports for row in getattr(one, "asyncdb_other_engines", ())]
     if not rows:
         return
@@ -145,7 +153,7 @@ def _other_engines(reports: Iterable[object], run: Run) -> Iterator[str]:
 
 
 def _late(reports: Iterable[object]) -> Iterator[str]:
-    """The tasks that were refused a database because their tests had ended, once each."""
+    """Yield the tasks that were refused a database because their tests had ended, once each."""
     rows = [tuple(row) for report in reports for row in getattr(report, "asyncdb_late", ())]
     for test, task, place in dict.fromkeys(rows):
         yield f"asyncdb: a task of {test} used a database after its test; it was refused"
@@ -154,7 +162,7 @@ def _late(reports: Iterable[object]) -> Iterator[str]:
 
 
 def _kept(reports: Iterable[object]) -> Iterator[str]:
-    """The databases that were kept of failed tests, and how to open them."""
+    """Yield the databases of failed tests that were kept, and how to open them."""
     found = [(r.nodeid, *r.asyncdb_kept) for r in reports if hasattr(r, "asyncdb_kept")]  # type: ignore[attr-defined]
     for test, kept, text in found:
         yield f"asyncdb: {'kept' if kept else 'not kept'}: {test}"
@@ -164,7 +172,7 @@ def _kept(reports: Iterable[object]) -> Iterator[str]:
 
 
 def other_engine_sections(others: Sequence[OtherEngine], run: Run) -> Iterator[tuple[str, str]]:
-    """The sections of a failed test for engines that connected and are not redirected."""
+    """Yield the sections of a failed test for engines that connected and are not redirected."""
     for other in others:
         lines = [
             "An engine connected during this test that is not redirected to its database.",

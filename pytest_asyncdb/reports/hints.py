@@ -1,4 +1,4 @@
-"""Hints for errors whose cause is known: what the error means in a test, and what to change.
+"""Hints for errors with a known cause: what the error means in a test, and what to change.
 
 A hint matches only if its error can hardly have another cause. The first match along the chain of
 exceptions is shown.
@@ -18,11 +18,11 @@ class Hint(NamedTuple):
     """One known error. The patterns are searched for in ``Class code: message``.
 
     Args:
-        means: What it means in a test.
+        means: What the error means in a test.
         change: What to do.
         database: A pattern for exceptions of SQLAlchemy or a driver. The code is a SQLSTATE or an
             error number, or ``-``.
-        python: A pattern for built-in exceptions and those of pytest, of which some pretend to be
+        python: A pattern for built-in exceptions and those of pytest, some of which pretend to be
             built in.
     """
 
@@ -184,16 +184,16 @@ HINTS = (
 
 
 def late_table(error: BaseException, late: Iterable[str]) -> str | None:
-    """The table of *late* that *error* is about, if it says that there is no such table."""
+    """Return the table of *late* that *error* is about, if it says that there is no such table."""
     text = "\n".join(str(one) for one in chain(error) if HINTS[0].fits(one))
     return next((name for name in late if re.search(rf"\b{re.escape(name)}\b", text)), None)
 
 
 def find(error: BaseException, late: str | None = None) -> Hint | None:
-    """The hint for an error or for one that led to it; None if the plugin has explained it.
+    """Return the hint for an error or for one that led to it; None if the plugin has explained it.
 
     Args:
-        late: What :func:`late_table` found.
+        late: The result of :func:`late_table`.
     """
     if late is not None:
         means = f"the table {late} was added to asyncdb_metadata after the schema was built"
@@ -210,6 +210,6 @@ def find(error: BaseException, late: str | None = None) -> Hint | None:
 
 
 def render(hint: Hint) -> str:
-    """The text of the section."""
+    """Return the text of the section."""
     lines = wrap(hint.means, "It means: ", "  ") + wrap(hint.change, "To fix this: ", "  ")
     return "\n".join(lines)

@@ -1,6 +1,6 @@
 """The report as one HTML page, which loads nothing.
 
-The content is JSON in the page; ``page.js`` makes every text of it a text node. The policy of the
+The content is JSON in the page. ``page.js`` makes every text of it a text node. The policy of the
 page lets no other script run.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def page(content: dict[str, Any]) -> str:
-    """The whole page for a report's content."""
+    """Return the whole page for a report's content."""
     html, style, script = (
         Path(__file__).with_name(f"page.{kind}").read_text(encoding="utf-8")
         for kind in ("html", "css", "js")
@@ -24,7 +24,7 @@ def page(content: dict[str, Any]) -> str:
         "hash": b64encode(sha256(script.encode()).digest()).decode(),
         "style": style,
         "script": script,
-        # In the end, since it may contain the names of parts.
+        # Inserted last, because it may contain the names of parts.
         "data": data.replace("<", "\\u003c"),
     }
     for name, text in parts.items():

@@ -1,4 +1,4 @@
-"""Where a run stood when the user interrupted it, as by Ctrl-C."""
+"""Shows where a run stood when the user interrupted it, for example with Ctrl-C."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from pytest_asyncdb.reports.causes import chain
 
 #: Number of tests of xdist's workers, and of lines of the user's code, that are shown.
 _SHOWN, _PLACES = 10, 3
-#: What is in the paths of code that is not the user's.
+#: Parts of the paths of code that is not the user's.
 _LIBRARIES = (str(Path(os.__file__).parent), "site-packages", "dist-packages")
 
 
 def lines(config: pytest.Config, tests: Iterable[str], error: BaseException) -> Iterator[str]:
-    """The test, its lines of code, and the statements that it waited for.
+    """Yield the test, its lines of code, and the statements that it waited for.
 
     Args:
-        tests: The node ids of the tests that have begun and not ended; of several if this is the
-            controller of xdist, which knows nothing else about them.
+        tests: The node ids of the tests that have begun and not ended. There are several if this is
+            the controller of xdist, which knows nothing else about them.
     """
     run, item = config.stash[RUN], config.stash.get(ITEM, None)
-    waiting = item is not None and is_running(item) and [item.nodeid]  # for its server
+    waiting = item is not None and is_running(item) and [item.nodeid]  # it waits for its server
     tests = list(tests) or waiting or []
     for test in tests[:_SHOWN]:
         yield f"asyncdb: interrupted in {test}"

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from pytest_asyncdb import errors
     from pytest_asyncdb._record.statement_log import StatementLog, Step
 
-#: Number of statements that are shown, the last ones, and of lines that they take at most.
+#: Number of statements that are shown, the last ones, and largest number of lines for them.
 _SHOWN, _LINES = 5, 7
-#: Number of lines of the changed rows, and of both sections together.
+#: Number of lines for the changed rows, and for both sections together.
 _ROWS, _TOGETHER = 3, 12
 #: Number of lock timeouts that are shown.
 _WAITS = 3
@@ -34,7 +34,7 @@ _ENDS = ("COMMIT", "ROLLBACK")
 
 
 def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-    """Add to *report* what is known of the test."""
+    """Add to *report* what the plugin knows about the test."""
     run, test, spec = item.config.stash[RUN], state_of(item), spec_of(item)
     error = call.excinfo.value if call.excinfo is not None and report.failed else None
     refused: list[errors.AsyncdbError] = []
@@ -49,7 +49,7 @@ def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo
         from pytest_asyncdb.reports import hints
 
         table = hints.late_table(error, run.late_tables())
-        # A failed assertion is not about a server that is gone.
+        # A failed assertion does not come from a server that is gone.
         asks = call.when != "setup" and not isinstance(error, AssertionError)
         lost = run.liveness.lost(spec) if asks else None
         test.lost = test.lost or lost is not None
@@ -90,11 +90,11 @@ def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo
 def _sections(
     error: BaseException, test: TestState, run: Run, when: str, lost: bool, table: str | None
 ) -> Iterator[tuple[str, str]]:
-    """Titles and texts of the sections for a failed test.
+    """Yield titles and texts of the sections for a failed test.
 
     Args:
-        lost: The test's server is gone, which explains the error.
-        table: The table that was added too late, which explains it.
+        lost: True if the test's server is gone, which explains the error.
+        table: The table that was added too late, which explains the error.
     """
     from pytest_asyncdb.reports import changed_rows, hints
 
@@ -118,13 +118,14 @@ def _sections(
 def statements(
     log: StatementLog, where: str, everything: bool
 ) -> tuple[list[str], Mapping[str, int]]:
-    """The lines of the section with the statements, and the number of shown INSERTs by table.
+    """Return the lines of the section with the statements, and the number of shown INSERTs by
+    table.
 
     Args:
         where: Backend and strategy.
-        everything: Show all statements, each as a whole.
+        everything: Show all statements, without cutting them.
     """
-    # Imported for failures only: they compile many regular expressions.
+    # Imported for failures only, because these modules compile many regular expressions.
     from pytest_asyncdb._record.sql_text import inserted_into
     from pytest_asyncdb._record.statement_log import Statement
     from pytest_asyncdb._record.statement_text import step_lines
@@ -153,7 +154,7 @@ def statements(
 
 
 def _connections(steps: Sequence[Step]) -> dict[int | None, str]:
-    """Names of connections by number; empty unless several had open transactions at once."""
+    """Return names of connections by number; empty unless several had open transactions at once."""
     names: dict[int | None, str] = {}
     in_transaction: set[int] = set()
     several = False

@@ -1,4 +1,4 @@
-"""The outcomes of every test on each backend, and which tests differ."""
+"""Collects the outcomes of every test on each backend, and finds the tests that differ."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BAD = ("failed", "error")
 
 
 class Matrix:
-    """A pytest plugin of the controller: collects outcomes, writes the report at the end.
+    """A pytest plugin of the controller. It collects outcomes and writes the report at the end.
 
     Args:
         path: The file of the report, or None.
@@ -69,7 +69,7 @@ class Matrix:
             text = page(self.content())
         else:
             text = json.dumps(self.content(), indent=1, ensure_ascii=False) + "\n"
-        # Half a surrogate pair, which UTF-8 does not have, becomes JSON's escape for it.
+        # UTF-8 has no half of a surrogate pair. It becomes JSON's escape.
         self.path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
@@ -80,27 +80,28 @@ class Matrix:
             terminalreporter.write_line(line)
 
     def last_line(self) -> str:
-        """What matters most, below pytest's short summary; empty: no test differs, no report."""
+        """Return the most important line, below pytest's short summary; empty: no test differs, no
+        report."""
         differ = self._differ()
         path = f": {self.path}" if self.path is not None else ""
         return f"asyncdb: {differ or 'report'}{path}" if differ or path else ""
 
     def _differ(self) -> str:
-        """How many tests differ; empty: none."""
+        """Return how many tests differ; empty: none."""
         number = sum(map(len, self.differences().values()))
         verb = "differs" if number == 1 else "differ"
         return f"{counted(number, 'test')} {verb} between backends" if number else ""
 
     @property
     def left_out(self) -> list[str]:
-        """Backends on which every test failed in its set-up: they tell nothing about a test."""
+        """Backends on which every test failed in its set-up. They show nothing about a test."""
         cells = [item for found in self.tests.values() for item in found.items()]
         ran = {backend for backend, _ in cells}
         called = {backend for backend, cell in cells if "call" in cell["seconds"]}
         return [backend for backend in self.backends if backend in ran - called]
 
     def differences(self) -> dict[str, list[str]]:
-        """The tests that passed on one backend and failed on another, by cause."""
+        """Return the tests that passed on one backend and failed on another, by cause."""
         left_out = set(self.left_out)
         found: dict[str, list[str]] = {name: [] for name in CAUSES}
         for test, cells in self.tests.items():
@@ -112,7 +113,7 @@ class Matrix:
         return {name: tests for name, tests in found.items() if tests}
 
     def content(self) -> dict[str, Any]:
-        """The report; docs/howto/matrix.md describes it."""
+        """Return the report; docs/howto/matrix.md describes it."""
         differences = self.differences()
         causes = {test: name for name, tests in differences.items() for test in tests}
         return {
@@ -131,7 +132,7 @@ class Matrix:
         }
 
     def lines(self) -> list[str]:
-        """The section of the terminal's summary; empty if no test differs."""
+        """Return the section of the terminal's summary; empty if no test differs."""
         differences = self.differences()
         lines = []
         for name, tests in differences.items():
@@ -145,7 +146,8 @@ class Matrix:
         return lines
 
     def _test(self, test: str) -> list[str]:
-        """Where it passed, and the error of each backend where it failed, side by side."""
+        """Return where a test passed, and the error of each backend where it failed, side by
+        side."""
         cells = self.tests[test]
         good = [backend for backend, cell in cells.items() if cell["outcome"] == "passed"]
         lines = [*_wrap(test, 2), *_wrap(f"passed on {', '.join(good)}", 4)]
@@ -160,18 +162,18 @@ class Matrix:
 
 
 def _natural(test: str) -> tuple[str, str]:
-    """A key that sorts ``test[2]`` before ``test[10]``."""
+    """Return a key that sorts ``test[2]`` before ``test[10]``."""
     return re.sub(r"\d+", lambda number: number[0].zfill(20), test), test
 
 
 def _reason(report: Any) -> str:
-    """Why a test was skipped or expected to fail, or passed although it was."""
+    """Return why a test was skipped or expected to fail, also if it passed nevertheless."""
     why = getattr(report, "wasxfail", report.longrepr)
     return without_passwords(str(why[2] if isinstance(why, tuple) else why))
 
 
 def _is_bad(cell: dict[str, Any]) -> bool:
-    """Has the test failed, and not the plugin's set-up for it?"""
+    """Return whether the test has failed, and not the plugin's set-up for it."""
     return cell["outcome"] in _BAD and (cell["error"] or {}).get("cause") != SETUP
 
 

@@ -1,6 +1,6 @@
-"""What the report of a database test carries to the controller, as JSON values, and its text.
+"""What the report of a database test sends to the controller, as JSON values, and its text.
 
-A test that passes costs two texts. No database is asked.
+For a test that passes, these are two texts. No database is asked.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from pytest_asyncdb.errors import AsyncdbError
 from pytest_asyncdb.reports.causes import SETUP, cause, chain, code_of
 from pytest_asyncdb.values import BackendSpec
 
-#: Characters of a message or a statement; of a message only the beginning is read.
+#: Number of characters of a message or a statement, and number of characters of a message that are
+#: read.
 _LONG, _READ = 300, 10_000
-#: Characters of a traceback.
+#: Number of characters of a traceback.
 _TRACEBACK = 20_000
 _PASSWORD = re.compile(r"(://[^:/@\s]*:)[^\s]+@")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
-#: Of one line of a text that may end on another line.
+#: A quoted text in one line, also if it ends on another line.
 _BEGUN = re.compile(r"'[^']*(?:'|$)|\"[^\"]*(?:\"|$)")
-#: The beginning of a line of a traceback that says where an error went through.
+#: The beginning of a line in a traceback that names a place in the code.
 _PLACE = re.compile(r"[^\s'\"]+:\d+: (?:in )?[\w.<>]+|\s+File \"[^\"]+\", line \d+, in \S+")
 
 
@@ -36,7 +37,7 @@ def outcome_of(
     log: StatementLog | None,
     late: str | None = None,
 ) -> dict[str, Any]:
-    """The attribute ``asyncdb`` of a report; docs/howto/matrix.md describes it.
+    """Return the attribute ``asyncdb`` of a report; docs/howto/matrix.md describes it.
 
     Args:
         error: The test's exception, if it failed.
@@ -51,7 +52,7 @@ def outcome_of(
 
 
 def without_backend(nodeid: str, word: str) -> str:
-    """A test's id without its backend, which is the first of its parameters."""
+    """Return a test's id without its backend, which is the first of its parameters."""
     name, bracket, parameters = nodeid.partition("[")
     if not bracket:
         return nodeid
@@ -60,17 +61,17 @@ def without_backend(nodeid: str, word: str) -> str:
 
 
 def summary(error: dict[str, Any]) -> str:
-    """One line for an error of :func:`outcome_of`."""
+    """Return one line for an error of :func:`outcome_of`."""
     if error["type"] == "AssertionError":
         return str(error["message"])
     return f"{error['type'].rpartition('.')[2]}: {error['message']}"
 
 
 def details(report: pytest.TestReport, masked: bool) -> dict[str, Any]:
-    """The plugin's sections of a failed test and its traceback, without secrets.
+    """Return the plugin's sections of a failed test and its traceback, without secrets.
 
     Args:
-        masked: The error names a secret: of the traceback only the places remain.
+        masked: True if the error names a secret. Then only places remain of the traceback.
     """
     lines = report.longreprtext.splitlines()
     if masked:
@@ -95,12 +96,14 @@ def _error(error: BaseException, log: StatementLog | None, late: str | None) -> 
         if hasattr(one, "orig") and hasattr(one, "statement"):  # a DBAPIError of SQLAlchemy
             statement, code = one.statement or statement, code_of(one.orig)
             break
-    # The line of code, as in "assert password == …". SQLite's "unrecognized token" is no secret.
+    # The line of code counts, too, as in "assert password == …". SQLite's "unrecognized token" is
+    # no secret.
     line = "".join(frame.line or "" for frame in traceback.extract_tb(error.__traceback__, -1))
     hide = has_secret(f"{text} {statement} {line}".replace("unrecognized token", ""))
     cls = type(error)
     name = cls.__name__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__name__}"
-    # A fixture of the plugin has raised, or the schema lacks a table on the first backend only.
+    # A fixture of the plugin has raised the error, or only the first backend's schema lacks a
+    # table.
     own = isinstance(error.__context__, AsyncdbError) or late
     return {
         "cause": SETUP if own else cause(name, code),
@@ -113,14 +116,14 @@ def _error(error: BaseException, log: StatementLog | None, late: str | None) -> 
 
 
 def _message(error: BaseException) -> str:
-    """The first line, and what pytest writes below ``assert False``."""
+    """Return the first line of an error, and what pytest writes below ``assert False``."""
     lines = (str(error)[:_READ] or type(error).__name__).strip().splitlines()
     where = (line.strip(" +") for line in lines[1:] if line.strip().startswith("+  where "))
     return " ".join([*lines[:1], *list(where)[:1]])
 
 
 def _safe(text: str, hide: bool) -> str:
-    """*text* without passwords of URLs, shortened.
+    """Return *text* without passwords of URLs, shortened.
 
     Args:
         hide: Mask every quoted text.
@@ -130,5 +133,5 @@ def _safe(text: str, hide: bool) -> str:
 
 
 def without_passwords(text: str) -> str:
-    """*text* without passwords of URLs."""
+    """Return *text* without passwords of URLs."""
     return _PASSWORD.sub(r"\1***@", text)

@@ -1,7 +1,7 @@
-"""Which parts of the metadata a backend cannot store. No server is asked.
+"""Finds the parts of the metadata that a backend cannot store. No server is asked.
 
 Each table is compiled with the backend's dialect, which finds what SQLAlchemy itself refuses.
-:data:`RULES` are the columns that a server refuses although SQLAlchemy compiles them;
+:data:`RULES` are for columns that a server refuses although SQLAlchemy compiles them;
 tests/contract/test_portability.py provokes each refusal on a server.
 """
 
@@ -29,9 +29,10 @@ class Rule(NamedTuple):
     """One property of a column that some backends refuse.
 
     Args:
-        backends: Their names, separated by spaces.
-        fits: Takes the column, and its type on the backend.
-        means: What happens there.
+        backends: The names of these backends, separated by spaces.
+        fits: Takes the column, and its type on the backend. Returns whether the column has the
+            property.
+        means: What happens on these backends.
         instead: The portable alternative.
     """
 
@@ -59,7 +60,7 @@ def _unbounded_key(column: Any, native: Any) -> bool:
 
 
 def _autoincremented(column: Any, native: Any) -> bool:
-    """Is it autoincremented, but not SQLite's INTEGER PRIMARY KEY?"""
+    """Return whether the column is autoincremented, but not SQLite's INTEGER PRIMARY KEY."""
     plain = type(native).__name__.upper() == "INTEGER" and len(column.table.primary_key) == 1
     return column.table.autoincrement_column is column and not plain
 
@@ -94,14 +95,14 @@ RULES = (
 def problems(
     metadata: Iterable[MetaData], dialects: dict[str, str]
 ) -> Iterator[tuple[str, str, str]]:
-    """Everything that is not portable.
+    """Yield everything that is not portable.
 
     Args:
         dialects: The name of SQLAlchemy's dialect by backend.
 
     Yields:
         The backends and the places, which are columns such as ``users.tags``, or tables; what
-        happens; the portable alternative.
+            happens; the portable alternative.
     """
     tables = [table for one in metadata for table in one.tables.values()]
     found: defaultdict[tuple[Any, ...], list[str]] = defaultdict(list)
@@ -120,7 +121,7 @@ def problems(
 
 
 def _in_table(table: Table, backend: str, dialect: Dialect) -> Iterator[tuple[str, str, str]]:
-    """Meaning, alternative and place of each problem."""
+    """Yield meaning, alternative and place of each problem."""
     complete = True
     for column in table.columns:
         place = f"{table.name}.{column.name}"

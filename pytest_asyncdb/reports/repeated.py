@@ -1,6 +1,8 @@
-"""Failures that the terminal shows once: of one test on several backends, and of one set-up.
+"""Shows a failure once on the terminal, if one test has it on several backends, or tests share a
+set-up.
 
-The reports are changed when pytest is about to print them; JUnit's file has been given each whole.
+The reports are changed when pytest is about to print them. JUnit's file has got the complete ones
+before.
 """
 
 from __future__ import annotations
@@ -14,12 +16,12 @@ from pytest_asyncdb._record.text import shorten, wrap
 from pytest_asyncdb._run.collection import BACKEND
 from pytest_asyncdb.reports.outcome import summary
 
-#: Characters of an error that is named again.
+#: Number of characters of an error that is named again.
 _LONG = 150
 
 
 class Repeated:
-    """Takes the place of ``report.longrepr``."""
+    """Replaces ``report.longrepr``."""
 
     def __init__(self, longrepr: Any, lines: list[str]) -> None:
         self.reprcrash = getattr(longrepr, "reprcrash", None)  # pytest's lines for each failure
@@ -39,14 +41,14 @@ def show_once(reports: Iterable[pytest.TestReport], brief: bool) -> None:
     """Name a failure that was shown before instead of showing it again.
 
     Args:
-        reports: Those of failed tests, in the order in which pytest prints them.
-        brief: pytest prints one line for each failure.
+        reports: The reports of failed tests, in the order in which pytest prints them.
+        brief: True if pytest prints one line for each failure.
     """
     shown: dict[Hashable, pytest.TestReport] = {}
-    #: By the ``id()`` of the first report, which has no hash.
+    #: The key is the ``id()`` of the first report, because a report has no hash.
     also_on: dict[int, tuple[pytest.TestReport, list[str]]] = {}
     for report in reports:
-        backend = dict(getattr(report, "user_properties", ())).get(BACKEND)  # not of a collector
+        backend = dict(getattr(report, "user_properties", ())).get(BACKEND)  # a collector has none
         if backend is None:
             continue
         if brief:  # the sections are for --asyncdb-report
@@ -59,7 +61,7 @@ def show_once(reports: Iterable[pytest.TestReport], brief: bool) -> None:
             if of_test is not None:
                 shown[of_test] = report
             if brief and outcome.get("error", {}).get("type", "").startswith("sqlalchemy."):
-                # pytest's line has the message; the statement and a link would follow.
+                # pytest's line has the message. The statement and a link would follow.
                 report.longrepr = Repeated(report.longrepr, [])  # type: ignore[assignment]
             continue
         if "error" in outcome and outcome["test"] == getattr(first, "asyncdb", outcome)["test"]:
@@ -80,9 +82,10 @@ def show_once(reports: Iterable[pytest.TestReport], brief: bool) -> None:
 
 
 def _of_test(report: pytest.TestReport, outcome: dict[str, Any]) -> Hashable:
-    """What the failures of one test have in common if it fails in the same way; None: unknown.
+    """Return what the failures of one test have in common if it fails in the same way; None:
+    unknown.
 
-    A server's error is the same if its kind is: each DBMS has its own words for it.
+    Errors of servers are the same if their kind is, because each DBMS has its own words.
     """
     error, crash = outcome.get("error"), getattr(report.longrepr, "reprcrash", None)
     if error is None or crash is None:

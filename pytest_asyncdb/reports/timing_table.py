@@ -1,5 +1,5 @@
-"""How long servers, schemas, set-up and teardown took: the table of ``--asyncdb-stats``, and advice
-where it took long."""
+"""The times of servers, schemas, set-up and teardown: the table of ``--asyncdb-stats``, and advice
+if something took long."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pytest_asyncdb.values import BackendSpec
 #: Seconds and test, by the backend as written and the line of the table.
 _Times = defaultdict[tuple[str, str], list[tuple[float, str]]]
 _COLUMNS = ("count", "total", "median", "longest")
-#: Seconds of slow tests together, from which on there is advice.
+#: From this number of seconds on, for all slow tests together, there is advice.
 _LONG = 10.0
 
 
 def collect(reports: Iterable[Any]) -> tuple[_Times, int]:
-    """The times in pytest's reports of all tests, and the number of processes."""
+    """Return the times in pytest's reports of all tests, and the number of processes."""
     found: _Times = defaultdict(list)
     workers = set()
     for report in reports:
@@ -34,7 +34,7 @@ def collect(reports: Iterable[Any]) -> tuple[_Times, int]:
 
 
 def table(run: Run, reports: Iterable[object]) -> list[str]:
-    """The lines for ``--asyncdb-stats``."""
+    """Return the lines for ``--asyncdb-stats``."""
     found, number = collect(reports)
     backends = [line for spec in run.settings.all_specs for line in _of_backend(run, spec, found)]
     if not backends:
@@ -63,7 +63,7 @@ def _of_backend(run: Run, spec: BackendSpec, found: _Times) -> Iterator[str]:
 
 
 def advice(reports: Iterable[object]) -> Iterator[str]:
-    """What to do where ``reset`` or ``copy`` take long, as with a large seed."""
+    """Yield advice if ``reset`` or ``copy`` took long, for example because of a large seed."""
     took: _Times = defaultdict(list)
     for (word, line), times in collect(reports)[0].items():
         strategy, _, part = line.partition(": ")

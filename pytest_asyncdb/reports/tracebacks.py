@@ -1,6 +1,6 @@
-"""Tracebacks of errors that went through a database library, with the user's lines only.
+"""Shortens tracebacks of errors that went through a database library to the user's lines.
 
-pytest leaves out the frames of modules that ask for it, which SQLAlchemy and the drivers do not.
+pytest leaves out the frames of modules that ask for it. SQLAlchemy and the drivers do not ask.
 ``--full-trace`` shows all frames.
 """
 
@@ -19,8 +19,11 @@ _LEFT_OUT = frozenset({"sqlalchemy", "greenlet", "contextlib", _OURS, *DRIVERS})
 
 @contextlib.contextmanager
 def shortened(error: BaseException) -> Iterator[None]:
-    """Show pytest the user's lines of an error of the database or from below the plugin's frames,
-    and the driver's error only as a part of SQLAlchemy's message."""
+    """Let pytest show only the user's lines of an error, and the driver's error only in
+    SQLAlchemy's message.
+
+    This applies to errors of the database, and to errors from below the plugin's frames.
+    """
     errors = list(chain(error))
     if not any(is_of_database(one) or _OURS in map(_package, _entries(one)) for one in errors):
         yield
@@ -40,7 +43,8 @@ def shortened(error: BaseException) -> Iterator[None]:
 
 
 def _is_explained(error: BaseException | None) -> bool:
-    """Does the driver's error carry more than SQLAlchemy's repeats, such as the plugin's?"""
+    """Return whether the driver's error carries more than SQLAlchemy's message repeats, such as the
+    plugin's note."""
     causes = [] if error is None else chain(error)
     return any(getattr(one, "__notes__", None) or not is_of_database(one) for one in causes)
 
@@ -52,7 +56,7 @@ def _shorten(error: BaseException) -> None:
     error.__traceback__ = kept[0] if kept else None
     if first is None or not kept:
         return
-    # The first frame is pytest's own in an error of a test, which holds on to it.
+    # In an error of a test the first frame is pytest's own, and pytest keeps a reference to it.
     for one, following in zip([first, *kept], [*kept, None], strict=True):
         if one is not following:
             one.tb_next = following

@@ -1,9 +1,9 @@
-"""The provider ``container``: a backend's image, run by Docker.
+"""The provider ``container``: Docker runs a backend's image.
 
-Data is in memory, Docker chooses the port, the password is random. The container is killed and
+The data is in memory, Docker chooses the port, the password is random. The container is killed and
 removed at the end of the run. If the run is killed, testcontainers' helper Ryuk removes the
-container, or else the next run that starts a container, which finds it by its label. A container
-that may outlive the run (``reusable.py``) has no label for Ryuk.
+container. If there is no Ryuk, the next run that starts a container finds it by its label and
+removes it. A container that may outlive the run (``reusable.py``) has no label for Ryuk.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _START = 120.0
 
 
 class ContainerProvider(ServerProvider):
-    """A container of the backend's image."""
+    """Runs a container of the backend's image."""
 
     name = "container"
 
@@ -56,7 +56,7 @@ class ContainerProvider(ServerProvider):
         return Candidate(self.name, reason, tag, tuning, image, at_hand=at_hand)
 
     def load(self, found: Candidate, backend: Backend) -> None:
-        if not (self.keeps and self.reuse):  # else the container may be there already
+        if not (self.keeps and self.reuse):  # else the container may exist already
             import testcontainers.core.container  # noqa: F401
 
     def obtain(
@@ -89,7 +89,7 @@ class ContainerProvider(ServerProvider):
                     host, port, password = container.start(recipe, everything, owner)
                     server = readiness.managed_server(found, backend, password)
                     server = dataclasses.replace(server, host=host, port=port)
-                    # A try costs processor time that the server needs to start.
+                    # An attempt costs processor time that the server needs to start.
                     check = container.check
                     said, _ = readiness.wait_until_ready(
                         server, backend, driver, _START, check, pause=0.1
@@ -107,7 +107,7 @@ def _reported(backend: Backend, image: str, container: Container) -> Iterator[No
     """Turn the errors of docker, testcontainers and the driver into the plugin's own.
 
     Raises:
-        ServerStartError: With the end of the container's output.
+        ServerStartError: The block has raised. The error shows the end of the container's output.
     """
     try:
         yield

@@ -1,8 +1,8 @@
-"""Data folders of local servers as ``initdb`` and its like filled them, cached for later runs.
+"""A cache of data folders for local servers, as ``initdb`` and similar programs filled them.
 
-A copy takes a fraction of the time that filling a folder takes. An entry was never served from.
-It is complete or absent: made beside its place and renamed. Without a usable cache a run fills
-its own folder.
+A copy takes a fraction of the time that filling a folder takes. No server has used an entry. An
+entry is complete or absent, because it is made under another name and then renamed. If the cache
+cannot be used, a run fills its own folder.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any
 from pytest_asyncdb._system.cache_dir import key_of, private_folder
 from pytest_asyncdb.errors import AsyncdbError
 
-#: Seconds after which an unused entry, and one that was never completed, is removed.
+#: Seconds after which an unused entry is removed, and one that was never completed.
 _UNUSED, _UNFINISHED = 30 * 86400.0, 600.0
 #: What a cache that cannot be used raises.
 _NO_CACHE = (OSError, RuntimeError, ValueError, KeyError, AsyncdbError)
 
 
 class DataDirCache:
-    """The entry for one kind of data folder; it need not exist.
+    """The entry for one kind of data folder. It need not exist.
 
     Args:
         program: The name of the server program.
@@ -44,7 +44,8 @@ class DataDirCache:
         return None
 
     def copy_to(self, target: str) -> bool:
-        """Copy the entry to *target*, which does not exist yet; False if there is no whole one."""
+        """Copy the entry to *target*, which does not exist yet. Return False if no entry is
+        complete."""
         with contextlib.suppress(*_NO_CACHE):
             entry = private_folder("data") / self._name
             try:
@@ -60,7 +61,7 @@ class DataDirCache:
         return False
 
     def keep(self, source: str, password: str) -> None:
-        """Copy *source*, which no server uses, into the cache; remove entries that are unused."""
+        """Copy *source*, which no server uses, into the cache, and remove unused entries."""
         with contextlib.suppress(*_NO_CACHE):
             data = private_folder("data")
             for entry in data.iterdir():
@@ -83,6 +84,6 @@ class DataDirCache:
 
 
 def _contents(folder: Path) -> list[int]:
-    """The number of files and folders, and the bytes in the files."""
+    """Return the number of files and folders, and the number of bytes in the files."""
     paths = list(folder.rglob("*"))
     return [len(paths), sum(path.stat().st_size for path in paths if path.is_file())]

@@ -1,9 +1,10 @@
-"""The data folder of a container as its image filled it, in a volume, for later runs.
+"""A volume with the data folder of a container, as its image filled it, for later runs.
 
 An image's script fills an empty folder in up to five seconds. It runs the server's program several
-times, at last as process 1. The plugin puts a script of the same name first on PATH, which in that
-process copies the folder to the volume. No other server has used it. The copy is complete or
-absent: made beside its place and renamed. Without one, the image starts as ever.
+times, the last time as process 1. The plugin puts a script of the same name first on PATH. In
+process 1 this script copies the folder to the volume. Until then only the image's own script has
+used the folder. The copy is complete or absent, because it is made under another name and then
+renamed. If there is no copy, the image starts as usual.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from typing import Any
 
 from pytest_asyncdb._system.cache_dir import key_of
 
-#: The label of the volumes. Its value is the password in the data: who can read it can read the
-#: variables of every container, too.
+#: The label of the volumes. Its value is the password in the data. Everyone who can read it can
+#: also read the variables of every container.
 _LABEL = "org.pytest-asyncdb.data"
-#: Where the volume is in a container.
+#: The path of the volume in a container.
 _FOLDER = "/asyncdb-cache"
 #: The age at which a volume that no container uses is removed.
 _TOO_OLD = datetime.timedelta(days=30)
-#: Its arguments: the data folder, the server's program, the image's own entry point and command.
+#: The arguments are the data folder, the server's program, and the image's own entry point and
+#: command.
 _ENTRYPOINT = (
     f"cache={_FOLDER} bin=/asyncdb-bin"
     r"""
@@ -46,7 +48,7 @@ exec "$@"
 
 
 class DataVolume:
-    """A volume of the Docker engine; it is created unless it exists.
+    """A volume of the Docker engine. It is created if it does not exist.
 
     Args:
         client: A client of the package ``docker``.
@@ -70,7 +72,7 @@ class DataVolume:
         self.password: str = found.attrs["Labels"][_LABEL]
 
     def arguments(self, image: Any, folder: str) -> dict[str, Any]:
-        """What creates a container that uses the volume, as arguments of ``docker``.
+        """Return the arguments of ``docker`` that create a container with the volume.
 
         Args:
             image: The image, of the package ``docker``.
@@ -82,13 +84,13 @@ class DataVolume:
         if not own["Cmd"]:  # the server's program, to which the entry point adds the arguments
             return {}
         start = ["sh", "-c", _ENTRYPOINT, folder, own["Cmd"][0], *(own["Entrypoint"] or ())]
-        # The labels are for a volume that another run has just removed.
+        # The labels are needed if another run has just removed the volume.
         mount = Mount(_FOLDER, self.name, "volume", labels={_LABEL: self.password})
         return {"entrypoint": start, "mounts": [mount]}
 
 
 def _remove_old(volumes: Any) -> None:
-    """Remove old volumes that no container uses; a run that needs one fills it again."""
+    """Remove old volumes that no container uses. A run that needs one fills it again."""
     from docker.errors import APIError
 
     for volume in volumes.list(filters={"label": _LABEL}):

@@ -1,7 +1,7 @@
-"""The Docker engine: where it is, whether it answers, and what is asked of it by name.
+"""The Docker engine: where it is, whether it answers, and what the plugin asks about containers.
 
-The ping and the search for an image do without the package ``docker``, whose import takes 60 ms:
-runs that start no container ask them, too.
+The ping and the search for an image do not use the package ``docker``, because its import takes 60
+ms, and runs that start no container use these functions, too.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from pytest_asyncdb._system.process_identity import Owner
 
 #: The label of the plugin's containers; its value is the record of the owner.
 LABEL = "org.pytest-asyncdb"
-#: Seconds for the engine to answer a ping.
+#: Seconds within which the engine must answer a ping.
 _PING = 2.0
 _DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 
 
 def engine_address() -> str:
-    """The engine that the Docker client would use."""
+    """Return the address of the engine that the Docker client would use."""
     return os.environ.get("DOCKER_HOST") or _context_engine() or _DEFAULT_ENGINE
 
 
 def _context_engine() -> str | None:
-    """The engine of ``docker context use``, which Docker Desktop and Colima set.
+    """Return the engine of ``docker context use``, which Docker Desktop and Colima set, or None.
 
     Where its files are: https://docs.docker.com/engine/manage-resources/contexts/.
     """
@@ -47,7 +47,7 @@ def _context_engine() -> str | None:
 
 
 def ping(engine: str) -> str | None:
-    """Does the engine answer? What is wrong, or None."""
+    """Ask whether the engine answers. Return what is wrong, or None."""
     try:
         answer = _status_line(engine, "/_ping")
     except OSError as error:
@@ -56,7 +56,7 @@ def ping(engine: str) -> str | None:
 
 
 def has_image(engine: str, image: str) -> bool:
-    """Does the engine have the image? True if it cannot be asked."""
+    """Return whether the engine has the image. True if the engine cannot be asked."""
     try:
         answer = _status_line(engine, f"/images/{full_name(image)}/json")
     except OSError:
@@ -65,7 +65,7 @@ def has_image(engine: str, image: str) -> bool:
 
 
 def _status_line(engine: str, path: str) -> str | None:
-    """The first line of the engine's answer; None if asking takes TLS, ssh or a named pipe.
+    """Return the first line of the engine's answer; None if asking needs TLS, ssh or a named pipe.
 
     Raises:
         OSError: The engine cannot be reached.
@@ -92,13 +92,13 @@ def _status_line(engine: str, path: str) -> str | None:
 
 
 def full_name(image: str) -> str:
-    """The image's name with the user's prefix, such as that of a mirror."""
+    """Return the image's name with the user's prefix, such as that of a mirror."""
     return os.environ.get("TESTCONTAINERS_HUB_IMAGE_NAME_PREFIX", "") + image
 
 
 @contextlib.contextmanager
 def connected() -> Iterator[Any]:
-    """A client of the package ``docker``.
+    """Yield a client of the package ``docker``.
 
     Raises:
         docker.errors.DockerException: The engine cannot be asked.
@@ -113,14 +113,14 @@ def connected() -> Iterator[Any]:
 
 
 def is_running(name: str) -> bool:
-    """Does a container run, as far as the engine can be asked?"""
+    """Return whether a container runs. False if the engine cannot be asked."""
     with contextlib.suppress(Exception), connected() as client:
         return bool(client.containers.get(name).status == "running")
     return False
 
 
 def remove_container(name: str) -> bool:
-    """Kill and remove a container and its volumes; False if the engine refuses."""
+    """Kill and remove a container and its volumes. Return False if the engine refuses."""
     with contextlib.suppress(Exception), connected() as client:
         found = client.containers
         for one in found.list(all=True, filters={"name": f"^/{name}$"}, ignore_removed=True):
@@ -143,17 +143,17 @@ def remove(container: Any) -> bool:
     try:
         container.remove(force=True, v=True)
     except APIError as error:
-        # 404: it is gone; 409: it is being removed already, such as by Ryuk.
+        # 404: it is gone. 409: it is already being removed, for example by Ryuk.
         if error.status_code not in (404, 409):
             raise
     return True
 
 
 def labelled() -> Iterator[tuple[Any, Owner]]:
-    """Every container with the plugin's label, running or not, also of other machines.
+    """Yield every container with the plugin's label, running or not, also of other machines.
 
     Yields:
-        A container of the package ``docker``; the process that started it.
+        A container of the package ``docker``, and the process that started it.
 
     Raises:
         docker.errors.DockerException: The engine cannot be asked.
@@ -169,7 +169,7 @@ def labelled() -> Iterator[tuple[Any, Owner]]:
 
 
 def remove_dead() -> None:
-    """Remove the containers that killed runs have left; the next run tries again what fails."""
+    """Remove the containers that killed runs have left. If that fails, the next run tries again."""
     with contextlib.suppress(Exception):
         for container, owner in labelled():
             if not owner.holds(container.name):

@@ -14,7 +14,7 @@ from pytest_asyncdb.values import BackendSpec, Sourced
 
 
 class EmbeddedProvider(LocalProvider):
-    """Runs the wheel's programs as ``local`` runs those of the machine."""
+    """Runs the wheel's programs in the same way as ``local`` runs those of the machine."""
 
     name = "embedded"
 

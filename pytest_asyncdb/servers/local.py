@@ -1,7 +1,7 @@
 """The provider ``local``: runs the server programs of this machine.
 
-``programs.py`` finds them, ``supervisor.py`` watches them and removes their folder when the run
-ends, however it ends. The server listens on 127.0.0.1 only and wants a random password.
+``programs.py`` finds them. ``supervisor.py`` watches them and removes their folder when the run
+ends, even if it is killed. The server listens on 127.0.0.1 only and has a random password.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from pytest_asyncdb.servers.server_folders import data_place
 from pytest_asyncdb.servers.supervised import Supervised, supervised
 from pytest_asyncdb.values import BackendSpec, Sourced
 
-#: Seconds that a start may take, and that filling the data folder before it may take.
+#: Seconds that a start may take, and seconds that filling the data folder may take.
 _START, _INITIALISE = 30.0, 120.0
-#: Lines from the end of the output that an error shows.
+#: Number of lines from the end of the output that an error shows.
 _SHOWN = 15
-#: Number of ports that are tried.
+#: Number of ports to try.
 _PORTS = 5
 #: What servers print if another program has their port.
 _TAKEN = ("Address already in use", "could not bind", "Bind on TCP/IP port")
@@ -71,7 +71,7 @@ class LocalProvider(ServerProvider):
         return self.candidate(programs, backend, reason)
 
     def candidate(self, programs: Programs, backend: Backend, reason: str) -> Candidate:
-        """What :meth:`find` returns for these programs."""
+        """Return the candidate for these programs."""
         tuning = f"{data_place()[1]}, {backend.tuning}"
         return Candidate(self.name, reason, programs.version, tuning, programs)
 
@@ -88,7 +88,7 @@ class LocalProvider(ServerProvider):
 
         @contextlib.contextmanager
         def start(owner: Owner) -> Iterator[tuple[Server, Keep]]:
-            # The files of another user could not be copied.
+            # Files of another user could not be copied.
             caches = programs.identity.user is None
             cache = DataDirCache(recipe.programs[0], inputs) if caches else None
             password = (cache and cache.password()) or secrets.token_hex(16)
@@ -127,7 +127,7 @@ class _Start:
         """Copy the data folder from the cache, or let the programs fill one.
 
         Raises:
-            ServerStartError: With the programs' output.
+            ServerStartError: The programs failed. The error shows their output.
         """
         if cache is not None and cache.copy_to(self.place.data):
             return
@@ -142,10 +142,10 @@ class _Start:
             cache.keep(self.place.data, str(self.server.password))
 
     def serve(self) -> Server:
-        """Start the server, on other ports if the first one is taken, and wait for its answer.
+        """Start the server and wait for its answer. If the port is taken, try others.
 
         Raises:
-            ServerStartError: With the server's output.
+            ServerStartError: The server did not start. The error shows its output.
         """
         for left in reversed(range(_PORTS)):
             port = _free_port()
@@ -168,7 +168,7 @@ class _Start:
             raise _Ended(event)
 
     def _failure(self, what: str) -> ServerStartError:
-        # Errors before the end of the output, too: MariaDB prints a lot after them.
+        # Also show errors before the end of the output, because MariaDB prints a lot after them.
         lines = self.supervisor.output().splitlines()
         before = [li for li in lines[:-_SHOWN] if re.search(r"\b(ERROR|FATAL|error)\b", li)]
         shown = "\n".join([*before[-5:], *lines[-_SHOWN:]])

@@ -1,4 +1,4 @@
-"""The provider ``memory``: this process, for SQLite and its like, which need no start."""
+"""The provider ``memory``: this process, for SQLite and similar backends, which need no start."""
 
 from __future__ import annotations
 

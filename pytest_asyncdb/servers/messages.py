@@ -1,4 +1,4 @@
-"""Texts of errors in starting and keeping servers."""
+"""Texts of errors that occur when servers are started or kept."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pytest_asyncdb.errors import ServerStartError
 
 
 def server_start(label: str, provider: str, what: str, output: str) -> ServerStartError:
-    """A server did not start.
+    """Return the error for a server that did not start.
 
     Args:
         what: What failed, and after how long.
@@ -23,7 +23,7 @@ def server_start(label: str, provider: str, what: str, output: str) -> ServerSta
 
 
 def server_too_old(label: str, version: str, oldest: str, source: str) -> ServerStartError:
-    """A server is older than the plugin supports.
+    """Return the error for a server that is older than the plugin supports.
 
     Args:
         source: Where the server comes from: a variable, or an image.

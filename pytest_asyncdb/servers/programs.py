@@ -1,6 +1,6 @@
 """Server programs on this machine: which ones run here, as which user, and their version.
 
-Nothing is started that stays; ``local.py`` runs a server.
+This module starts nothing that stays. ``local.py`` runs a server.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pytest_asyncdb.servers.readiness import fits, too_old
 from pytest_asyncdb.servers.supervised import Identity, environment
 from pytest_asyncdb.values import BackendSpec
 
-#: Seconds for a program to print its version.
+#: Seconds that a program may take to print its version.
 _VERSION = 10.0
 
 
@@ -28,9 +28,9 @@ class Programs:
     """Programs that run here.
 
     Args:
-        paths: Name to path.
+        paths: The path of each program, by its name.
         version: What the server program prints as its version.
-        identity: As whom they run.
+        identity: The user as whom they run.
     """
 
     paths: Mapping[str, str]
@@ -38,7 +38,7 @@ class Programs:
     identity: Identity
 
     def place(self, folder: str) -> LocalPlace:
-        """Where they run if they run in *folder*."""
+        """Return the paths and settings for programs that run in *folder*."""
         return LocalPlace(
             self.paths,
             data=f"{folder}/data",
@@ -48,7 +48,7 @@ class Programs:
         )
 
     def inputs(self, recipe: LocalRecipe) -> list[str]:
-        """Everything that decides what the programs put into a data folder."""
+        """Return everything that decides what the programs put into a data folder."""
         stamps = [f"{path} {Path(path).stat().st_mtime_ns}" for path in self.paths.values()]
         # initdb writes the time zone into the settings.
         variables = [f"{name}={value}" for name, value in environment().items() if name != "PATH"]
@@ -63,7 +63,7 @@ def choose(servers: Iterable[str], spec: BackendSpec, backend: Backend) -> Progr
         servers: Paths of server programs, best first.
 
     Raises:
-        ProviderUnavailable: With what was wrong with each.
+        ProviderUnavailable: There is none. The error says what is wrong with each.
     """
     if os.name != "posix":
         raise ProviderUnavailable("server programs are run on Linux and macOS only")
@@ -98,22 +98,22 @@ def choose(servers: Iterable[str], spec: BackendSpec, backend: Backend) -> Progr
 
 
 def version_numbers(path: str) -> list[int]:
-    """The numbers in a path, so that ``postgresql/17`` comes after ``postgresql/9.6``."""
+    """Return the numbers in a path, so that ``postgresql/17`` comes after ``postgresql/9.6``."""
     return [int(number) for number in re.findall(r"\d+", path)]
 
 
 def _helper(name: str, server: str) -> str | None:
-    """Find a program that belongs to *server*: beside it, in a neighbouring folder, on PATH."""
+    """Find a program that belongs to *server*: beside it, in a neighbouring folder, or on PATH."""
     folder = Path(server).parent
     places = [folder, folder.parent / "bin", folder.parent / "scripts"]
     return shutil.which(name, path=os.pathsep.join(map(str, places))) or shutil.which(name)
 
 
 def _try_out(command: list[str], recipe: LocalRecipe) -> tuple[Identity, str]:
-    """Run a short command as each identity until one works; return that and the first line.
+    """Run a short command as each identity until one works. Return it and the first line of output.
 
     Raises:
-        ProviderUnavailable: It cannot be run here.
+        ProviderUnavailable: The command cannot be run here.
     """
     failures = []
     for identity in _identities(recipe):
@@ -143,11 +143,11 @@ def _try_out(command: list[str], recipe: LocalRecipe) -> tuple[Identity, str]:
 
 
 def _identities(recipe: LocalRecipe) -> Iterator[Identity]:
-    """As whom the programs may run, best first.
+    """Yield the users as whom the programs may run, best first.
 
-    PostgreSQL refuses root. In a user namespace root appears as another user and still reads its
-    own files. Most containers forbid namespaces; there the programs run as that other user, who
-    must be able to read them. ``initdb`` wants a user that has a name.
+    PostgreSQL refuses to run as root. In a user namespace root appears as another user and still
+    reads its own files. Most containers forbid namespaces. There the programs run as that other
+    user, who must be able to read them. ``initdb`` needs a user that has a name.
     """
     if not (recipe.refuses_root and os.geteuid() == 0):
         yield Identity()

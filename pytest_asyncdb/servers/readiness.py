@@ -1,7 +1,7 @@
 """What the providers share: describe a server, wait until it is ready, check its version.
 
-A server is ready when it answers a query over the real driver. How it is started is not known
-here.
+A server is ready when it answers a query over the real driver. This module does not know how it is
+started.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb._engines.build_engine import OURS, build_engine
 from pytest_asyncdb.abc import Backend, Candidate, Driver, Server, Show
 
-#: Seconds after which the user reads what the run waits for.
+#: Seconds after which the user is shown what the run waits for.
 _PATIENCE = 3.0
-#: Seconds between two checks of a server that lets an attempt hang.
+#: Seconds between two checks of a server while an attempt hangs.
 _CHECK = 0.5
 
 
@@ -27,7 +27,7 @@ class NotReady(Exception):
     """The server did not answer.
 
     Args:
-        seconds: How long it was asked.
+        seconds: How long the server was asked.
         error: The error of the last attempt.
     """
 
@@ -41,7 +41,7 @@ class NotReady(Exception):
 
 
 def _is_answer(error: BaseException) -> bool:
-    """Has the server answered, although not to the plugin's query?"""
+    """Return whether the server has answered, although not to the plugin's query."""
     from sqlalchemy.exc import ProgrammingError
 
     return isinstance(error, ProgrammingError)
@@ -62,15 +62,16 @@ def wait_until_ready(
 
     Args:
         seconds: How long to ask.
-        check: Called after each attempt and during long ones; raises if more attempts are useless.
-        final: Does this error mean that more attempts are useless?
+        check: Called after each attempt and during long ones. It raises if more attempts are
+            useless.
+        final: Returns whether an error means that more attempts are useless.
         pause: Seconds between two attempts.
 
     Returns:
-        What the server says is its version, and ``behind_pooler`` of :class:`Server`.
+        What the server reports as its version, and ``behind_pooler`` of :class:`Server`.
 
     Raises:
-        NotReady: No answer in time, or a final error.
+        NotReady: There was no answer in time, or a final error.
     """
     from sqlalchemy import text
     from sqlalchemy.exc import ArgumentError
@@ -80,14 +81,14 @@ def wait_until_ready(
         engine = build_engine(
             backend.url(server, driver.name, None),
             poolclass=NullPool,
-            connect_args=dict(driver.pooler_arguments),  # it is not known yet whether there is one
+            connect_args=dict(driver.pooler_arguments),  # there may be a pooler
             execution_options={OURS: True},  # tests of another backend may run meanwhile
         )
     except (ImportError, ArgumentError) as error:
         raise NotReady(0.0, error) from error
 
     def useless(error: BaseException) -> bool:
-        # The last one: a package that a driver needs for some ways to log in.
+        # The RuntimeError names a package that a driver needs for some ways to log in.
         missing = isinstance(error, RuntimeError) and "cryptography" in str(error)
         never = isinstance(error, (ImportError, ArgumentError))
         return missing or never or _is_answer(error) or final(error)
@@ -96,7 +97,8 @@ def wait_until_ready(
         async with engine.connect() as connection:
             version, *session = (await connection.execute(text(backend.version_query()))).one()
             told = driver.session_id((await connection.get_raw_connection()).driver_connection)
-            # A pooler tells each client an id of its own, to know whose statement to cancel.
+            # A pooler reports an id of its own to each client, to know which statement a client
+            # cancels.
             pooler = bool(session) and told is not None and told != session[0]
             return str(version), (session[1] or "a Unix socket") if pooler else ""
 
@@ -108,7 +110,7 @@ def wait_until_ready(
             while (left := began + seconds - time.monotonic()) > 0:
                 if task is None:
                     task = asyncio.create_task(attempt())
-                    # Else asyncio reports an error after the last look as never retrieved.
+                    # Otherwise asyncio reports an error after the last look as never retrieved.
                     task.add_done_callback(lambda task: task.cancelled() or task.exception())
                 # Another program on the port may accept the connection and never answer.
                 await asyncio.wait([task], timeout=min(left, _CHECK))
@@ -131,7 +133,7 @@ def wait_until_ready(
 
 
 def managed_server(found: Candidate, backend: Backend, password: str) -> Server:
-    """The server that a provider is about to start; its host and port are not known yet."""
+    """Return the server that a provider is about to start. Its host and port are not known yet."""
     return Server(
         backend=backend.name,
         version=found.version or "",
@@ -146,7 +148,7 @@ def managed_server(found: Candidate, backend: Backend, password: str) -> Server:
 
 
 def describe(error: BaseException) -> str:
-    """The driver's own error on one line, without SQLAlchemy's frame."""
+    """Return the driver's own error on one line, without SQLAlchemy's text around it."""
     original = getattr(error, "orig", None) or error
     # SQLAlchemy's adapters put the class of the driver's error into the text.
     text = re.sub(r"^<class '[\w.]+'>: ", "", " ".join(str(original).split()))
@@ -154,12 +156,14 @@ def describe(error: BaseException) -> str:
 
 
 def fits(version: str, wanted: str | None) -> bool:
-    """Is *version* of the version that was asked for? ``17.11`` is ``17``, but not ``1``."""
+    """Return whether *version* belongs to the version that was asked for: ``17.11`` to ``17``, but
+    not to ``1``."""
     return wanted is None or f"{version}.".startswith(f"{wanted}.")
 
 
 def too_old(version: str, oldest: str) -> bool:
-    """Is *version* older than the oldest one that works, such as ``9.6.24`` than ``14``?"""
+    """Return whether *version* is older than the oldest one that works, such as ``9.6.24`` than
+    ``14``."""
     numbers, needed = ([int(n) for n in re.findall(r"\d+", words)] for words in (version, oldest))
     return bool(numbers) and numbers[: len(needed)] < needed
 

@@ -1,13 +1,13 @@
 """Servers that outlive a run (``--asyncdb-reuse``, ``--asyncdb-keep``): find, keep and end them.
 
-Everything that decides what a server is makes its key, and the key names a folder in the user's
-cache. ``record.json`` says how to reach the server. Every run that uses it holds a shared lock on
-the file ``use``, whose time says when that was. ``lock`` lets only one run start a server. If
-``keep`` exists, the server holds databases of failed tests. The kernel releases the locks, however
-a process ends.
+Everything that decides what a server is makes its key. The key names a folder in the user's cache.
+``record.json`` in it says how to reach the server. Every run that uses the server holds a shared
+lock on the file ``use``; the time of this file is that of the last use. A lock on ``lock`` lets
+only one run start a server. If ``keep`` exists, the server holds databases of failed tests. The
+kernel releases the locks, even if a process is killed.
 
-The next run of any kind, or ``reap``, ends a server that was not used for an hour. Whoever ends it
-has the lock on ``use`` alone, and first removes the record.
+The next run of any kind, or ``reap``, ends a server that was not used for an hour. To end it, a
+process takes the exclusive lock on ``use``, and removes the record first.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from pytest_asyncdb.errors import AsyncdbError, ServerUnavailable
 from pytest_asyncdb.servers.docker_api import engine_address, is_running, remove_container
 from pytest_asyncdb.servers.server_folders import remove_folder
 
-#: Seconds without use after which a server is idle, and the same if it holds databases of failed
-#: tests.
+#: Seconds without use after which a server is idle, and the same for a server that holds databases
+#: of failed tests.
 _IDLE, _KEEP_IDLE = 3600.0, 86400.0
-#: Changes when this version of the plugin cannot use what earlier ones have started.
+#: Changes when this version of the plugin cannot use servers that earlier versions have started.
 _LAYOUT = "3"
 
 
@@ -43,8 +43,8 @@ class Record:
     """How to reach a server that was kept, and how to end it.
 
     Args:
-        server: With its password; ``kept`` is the folder of this record.
-        owner: The supervisor; of a container, the process that started it.
+        server: The server with its password; ``kept`` is the folder of this record.
+        owner: The supervisor. For a container: the process that started it.
         place: The folder of a program's data, or the container's name.
         engine: The container engine's address; None for a program.
     """
@@ -77,24 +77,25 @@ class Record:
         new.replace(self.folder / "record.json")
 
     def running(self) -> bool:
-        """Is the server there?"""
+        """Return whether the server runs."""
         return self.owner.alive() if self.engine is None else is_running(self.place)
 
     def is_idle(self) -> bool:
-        """Was the server not used for so long that it should end? A run may still use it."""
+        """Return whether the server was unused for so long that it should end. A run may still use
+        it."""
         limit = _KEEP_IDLE if (self.folder / "keep").exists() else _IDLE
         with contextlib.suppress(OSError):
             return time.time() - (self.folder / "use").stat().st_mtime > limit
         return False
 
     def end_unused(self, dry_run: bool = False) -> bool | None:
-        """End the server if no run uses it; blocks.
+        """End the server if no run uses it. Blocks.
 
         Args:
             dry_run: Change nothing.
 
         Returns:
-            None if a run uses it; else whether it has ended, or would.
+            None if a run uses it; else whether it has ended, or would end.
         """
         try:
             use = lock(self.folder / "use", wait=False)
@@ -108,7 +109,7 @@ class Record:
         return dry_run or self.end()
 
     def end(self) -> bool:
-        """End the server and remove its data; False: it is still there."""
+        """End the server and remove its data. Return False if it is still there."""
         if self.engine is not None:
             return remove_container(self.place)
         if self.owner.alive():
@@ -122,10 +123,9 @@ class Record:
         return f"{self.owner.what}, process {self.owner.pid} in {self.place}"
 
 
-#: Lets a server that was started outlive the run. The server comes with the folder of its record
-#: in ``kept``.
+#: Lets a started server outlive the run. In the server, ``kept`` is the folder of its record.
 Keep = Callable[[Server], Record]
-#: Starts a server that ends with its context unless it is kept; it can be kept if the owner names
+#: Starts a server that ends with its context, unless it is kept. It can be kept if the owner names
 #: the folder of its record.
 Start = Callable[[Owner], contextlib.AbstractContextManager[tuple[Server, Keep]]]
 
@@ -134,12 +134,13 @@ Start = Callable[[Owner], contextlib.AbstractContextManager[tuple[Server, Keep]]
 def obtained(
     provider: ServerProvider, kind: str, words: Callable[[], Sequence[str]], start: Start
 ) -> Iterator[Server]:
-    """Provide a server that lives as long as *provider* is told to keep it.
+    """Provide a server. *provider* says whether it stays for later runs.
 
     Args:
-        kind: What it is, such as ``a PostgreSQL server``.
-        words: Returns everything that decides what the server is; the first word names its folder.
-        start: Starts one.
+        kind: What the server is, such as ``a PostgreSQL server``.
+        words: Returns everything that decides what the server is. The folder's name begins with the
+            first word.
+        start: Starts a server.
 
     Raises:
         ServerUnavailable: The server is to be kept, and the user's cache is not writable.
@@ -164,11 +165,11 @@ def obtained(
 
 @contextlib.contextmanager
 def _shared(folder: Path, run: str, what: str, start: Start) -> Iterator[Server]:
-    """The server whose record is in *folder*, found or started; it cannot end meanwhile."""
+    """Yield the server with its record in *folder*, found or started. It cannot end meanwhile."""
     with _cache_is_writable():
         private_folder(folder)
         starting = lock(folder / "lock")
-        # While the server is being ended, this waits.
+        # If the server is being ended, this waits.
         use = lock(folder / "use", shared=True)
         os.utime(use)
     try:
@@ -204,7 +205,7 @@ def _record(server: Server, keep: Keep, folder: Path) -> Record:
 
 
 def records() -> Iterator[Record]:
-    """This user's servers that were kept, without containers of other engines."""
+    """Yield this user's kept servers, without containers of other engines."""
     with contextlib.suppress(RuntimeError, OSError, AsyncdbError):
         for folder in sorted(private_folder("servers").iterdir()):
             record = Record.read(folder)

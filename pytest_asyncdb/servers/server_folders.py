@@ -1,8 +1,8 @@
-"""The folders of servers that run programs of this machine: where, whose, and how to remove them.
+"""The folders of servers that run programs of this machine: where they are, and how to remove them.
 
-Only a folder with a record of its owner counts (``_system/process_identity.py``), and only one of
-this user: a folder or record that is a symbolic link, or that another user could have written,
-is ignored.
+A folder counts only if it has a record of its owner (``_system/process_identity.py``) and belongs
+to this user. A folder or record is ignored if it is a symbolic link, or if another user could have
+written it.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from pytest_asyncdb._system.process_identity import FILE, Owner
 if TYPE_CHECKING:
     import psutil
 
-#: How the name of a folder begins.
+#: The prefix of a folder's name.
 PREFIX = "pytest-asyncdb-"
 #: A file system in memory that every Linux has.
 MEMORY = "/dev/shm"  # noqa: S108  # the folder in it has a random name and mode 0700
 #: Free bytes that the file system in memory must have for the data to go there.
 _ENOUGH = 512 * 1024 * 1024
-#: Seconds for killed processes to end.
+#: Seconds within which killed processes must end.
 _END = 10.0
 _FOLDER = re.compile(rf"{PREFIX}[0-9a-f]{{12}}")
 
 
 def data_place() -> tuple[str, str]:
-    """Where a new server's folder goes, and that in words."""
+    """Return where a new server's folder goes, and that in words."""
     is_there = hasattr(os, "statvfs") and os.path.ismount(MEMORY)
     writable = is_there and os.access(MEMORY, os.W_OK | os.X_OK)
     if writable and shutil.disk_usage(MEMORY).free >= _ENOUGH:
@@ -45,7 +45,7 @@ def data_place() -> tuple[str, str]:
 
 
 def make_folder(owner: Owner) -> Path:
-    """A new folder for the data of *owner*, who has to remove it."""
+    """Create a folder for the data of *owner*, who has to remove it."""
     folder = Path(data_place()[0], f"{PREFIX}{secrets.token_hex(6)}")
     folder.mkdir(mode=0o700)
     (folder / FILE).write_text(owner.to_json(), encoding="utf-8")
@@ -53,9 +53,9 @@ def make_folder(owner: Owner) -> Path:
 
 
 def find() -> Iterator[tuple[Path, Owner]]:
-    """The folders of this user's servers, in memory and in the folder for temporary files.
+    """Yield the folders of this user's servers, in memory and in the folder for temporary files.
 
-    As root, also those of servers that root has started as another user.
+    For root, this includes servers that root has started as another user.
     """
     for place in {MEMORY, tempfile.gettempdir()} if os.name == "posix" else ():
         with contextlib.suppress(OSError):
@@ -94,12 +94,12 @@ def _owner_in(folder: Path) -> Owner:
 
 
 def remove_folder(folder: Path) -> bool:
-    """Kill the processes in a folder and remove it; blocks.
+    """Kill the processes in a folder and remove it. Blocks.
 
     Processes of other users than the folder's are not touched.
 
     Returns:
-        False: it is still there.
+        False if the folder is still there.
     """
     import psutil
 
@@ -118,7 +118,7 @@ def remove_folder(folder: Path) -> bool:
 
 
 def _processes_in(folder: Path) -> Iterator[psutil.Process]:
-    """Processes of a folder's user that work in the folder.
+    """Yield the processes that work in the folder and belong to the folder's user.
 
     Servers have no terminal. A shell in which a person looks at the folder has one.
     """

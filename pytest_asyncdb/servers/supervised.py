@@ -1,6 +1,6 @@
 """The test run's side of ``supervisor.py``: a process that runs server programs in a folder.
 
-The folder exists as long as the supervisor does. This module knows nothing of databases.
+The folder exists as long as the supervisor does. This module does not know databases.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from pytest_asyncdb._system.process_identity import Owner, start_time
 from pytest_asyncdb.errors import AsyncdbError
 from pytest_asyncdb.servers.server_folders import PREFIX, data_place
 
-#: Seconds within which the supervisor answers, and within which it ends and removes everything.
+#: Seconds within which the supervisor must answer, and within which it must end and remove
+#: everything.
 _END = 20.0
-#: The variables that server programs get from the run's environment. The rest, such as secrets
-#: of a CI job, is none of their business: they may run as another user.
+#: The variables that server programs get from the run's environment. They get no others, such as
+#: secrets of a CI job, because they may run as another user.
 _PASSED_ON = ("PATH", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH")
 
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """As whom the programs run.
+    """The user as whom the programs run.
 
     Args:
         wrap: Words in front of each command.
@@ -44,24 +45,24 @@ class Identity:
 
 @dataclasses.dataclass
 class Supervised:
-    """One command at a time in a folder that the supervisor removes."""
+    """Runs one command at a time, in a folder that the supervisor removes."""
 
     process: subprocess.Popen[bytes]
     identity: Identity
     folder: str
-    #: Has :meth:`stay` been called?
+    #: True after :meth:`stay`.
     stays: bool = False
 
     def tell(self, message: object) -> None:
         """Send a message to the supervisor."""
         assert self.process.stdin is not None
-        # A supervisor that has ended shows in the next event.
+        # If the supervisor has ended, the next event shows it.
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps(message).encode() + b"\n")
             self.process.stdin.flush()
 
     def start(self, command: list[str], stop: str) -> None:
-        """Start a command. To end it, the supervisor sends the signal of the name *stop*."""
+        """Start a command. To end it, the supervisor sends the signal with the name *stop*."""
         self.tell({"command": [*self.identity.wrap, *command], "stop": stop})
 
     def event(self, seconds: float) -> str | None:
@@ -71,7 +72,7 @@ class Supervised:
         poll.register(self.process.stdout)
         if not poll.poll(1000 * seconds):
             return None
-        data = os.read(self.process.stdout.fileno(), 4096)  # it writes a line at once
+        data = os.read(self.process.stdout.fileno(), 4096)  # the supervisor writes a line at once
         return data.decode(errors="replace").strip() or "failed the supervisor ended"
 
     def stay(self, owner: Owner) -> Owner:
@@ -102,7 +103,8 @@ class Supervised:
 
 @contextlib.contextmanager
 def supervised(identity: Identity, credentials: str, owner: Owner) -> Iterator[Supervised]:
-    """Start a supervisor with a new folder; on leaving, both are gone unless they stay.
+    """Start a supervisor with a new folder. At the end of the context both are gone, unless they
+    stay.
 
     Raises:
         AsyncdbError: The supervisor did not start, or did not end.
@@ -127,14 +129,14 @@ def supervised(identity: Identity, credentials: str, owner: Owner) -> Iterator[S
             raise AsyncdbError(f"cannot make a folder for a server in {base}", [answer])
         yield programs
     finally:
-        if os.getpid() == here:  # the garbage collector of a forked child comes here, too
+        if os.getpid() == here:  # in a forked child the garbage collector comes here, too
             _end(programs)
 
 
 def _end(programs: Supervised) -> None:
     process = programs.process
     if programs.stays:
-        # Else Popen's destructor warns that the process is still running.
+        # Otherwise Popen's destructor warns that the process is still running.
         process.returncode = 0
     else:
         programs.tell(None)
@@ -152,7 +154,7 @@ def _end(programs: Supervised) -> None:
 
 
 def environment() -> dict[str, str]:
-    """The environment of server programs: what they need to be found and loaded.
+    """Return the environment of server programs: what is needed to find and load them.
 
     Messages are in English, because this package reads some of them.
     """

@@ -1,12 +1,14 @@
-"""Runs server programs for a test run, and removes every trace when the run ends.
+"""Runs server programs for a test run, and removes everything when the run ends.
 
-Run as ``python -I -S supervisor.py`` by ``supervised.py``, never imported; it uses the standard
-library only. The owner, the process of the test run, holds the other end of standard input: when
-that closes, however the owner ended, the programs are killed and their folder is removed.
+``supervised.py`` runs it as ``python -I -S supervisor.py``; nothing imports it. It uses the
+standard library only. The owner, the process of the test run, holds the other end of standard
+input. When that closes, even because the owner was killed, the programs are killed and their folder
+is removed.
 
-Standard input: one message a line, in JSON. The first holds the settings (:class:`_Programs`), the
-others a command each (:meth:`_Programs.start`). ``"stay"`` lets the server outlive the owner: then
-its folder is removed when it has ended. ``null`` and the end of the file mean: stop.
+Standard input: one message per line, in JSON. The first has the settings (:class:`_Programs`), each
+of the others a command (:meth:`_Programs.start`). ``"stay"`` lets the server outlive the owner: its
+folder is removed when the server has ended. ``null`` and the end of the file mean: stop.
+
 Standard output: ``ready``, ``ended CODE`` for each command that ended by itself, ``staying``,
 ``failed TEXT``.
 """
@@ -31,8 +33,8 @@ from typing import Any
 _GRACE = 5.0
 #: Seconds during which the removal of the folder is retried.
 _REMOVAL = 5.0
-#: Seconds between two checks of whether the owner is alive. Its end closes standard input,
-#: unless a process that it forked holds a copy.
+#: Seconds between two checks of whether the owner is alive. Its end closes standard input, unless a
+#: process that it forked holds a copy.
 _CHECK = 2.0
 #: https://man7.org/linux/man-pages/man2/prctl.2.html
 _PR_SET_PDEATHSIG = 1
@@ -40,13 +42,13 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def main() -> None:
-    """Follow the owner's messages until it ends or says stop."""
+    """Follow the owner's messages until the owner ends or says stop."""
     owner = os.getppid()
     os.chdir("/")
     wakeup, write_end = os.pipe()
     os.set_blocking(write_end, False)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    # A handler rather than SIG_IGN, which the programs would inherit.
+    # A handler, not SIG_IGN, because the programs would inherit that.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, lambda *_: None)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -74,7 +76,7 @@ def main() -> None:
 
 
 def _messages(owner: int, wakeup: int) -> Iterator[Any]:
-    """Yield the owner's messages until there are no more, and None when a signal arrived."""
+    """Yield the owner's messages until there are no more. Yield None when a signal has arrived."""
     buffer = b""
     while os.getppid() == owner:
         readable, _, _ = select.select([0, wakeup], [], [], _CHECK)
@@ -135,7 +137,8 @@ class _Programs:
                 user=self.user,
                 group=self.group,
                 extra_groups=None if self.user is None else [],
-                # In case that this process is killed too. It has one thread only.
+                # Ends the command if this process is killed, too. Safe, because this process has
+                # one thread.
                 preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, self.stop),
             )
 
@@ -160,9 +163,9 @@ class _Programs:
 
 
 def _kill_children() -> None:
-    """Kill and reap until no child is left; this process adopts orphans (subreaper).
+    """Kill and reap children until none is left. This process adopts orphans (subreaper).
 
-    A process group would not do: PostgreSQL gives each of its processes a session of its own.
+    A process group is not enough, because PostgreSQL gives each of its processes its own session.
     """
     while True:
         for child in _children():
@@ -175,7 +178,8 @@ def _kill_children() -> None:
 
 
 def _children() -> list[int]:
-    """The children of this process, which has one thread; none on macOS, without ``/proc``."""
+    """Return the children of this process, which has one thread. Empty on macOS, without
+    ``/proc``."""
     with contextlib.suppress(FileNotFoundError):
         children = Path(f"/proc/self/task/{os.getpid()}/children")
         return [int(pid) for pid in children.read_text().split()]

@@ -1,8 +1,8 @@
-"""One container, through testcontainers' client; the package is imported on use.
+"""One container, through testcontainers' client. The package is imported on use.
 
-testcontainers' class for containers is not used: it publishes ports on every interface, and its
-containers always end with the process. Of its private names there is ``Reaper``, without which
-the container of a killed run stays until the next run.
+testcontainers' own class for containers is not used: it publishes ports on every interface, and its
+containers always end with the process. One private name is used, ``Reaper``. Without it the
+container of a killed run stays until the next run.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Container(contextlib.AbstractContextManager["Container"]):
 
     def __exit__(self, *_: object) -> None:
         if os.getpid() != self._process:
-            return  # the garbage collector of a forked child comes here, too
+            return  # in a forked child the garbage collector comes here, too
         try:
             if self._container is not None:
                 docker_api.remove(self._container)
@@ -53,7 +53,7 @@ class Container(contextlib.AbstractContextManager["Container"]):
                 self._docker.client.close()
 
     def get_image(self) -> str:
-        """Download the image unless the engine has it; returns its id."""
+        """Download the image unless the engine has it. Return its id."""
         from docker.errors import ImageNotFound
 
         name = docker_api.full_name(self._image)
@@ -63,7 +63,7 @@ class Container(contextlib.AbstractContextManager["Container"]):
         return str(self._found.id)
 
     def _client(self) -> Any:
-        """testcontainers' client, which logs in to registries."""
+        """Return testcontainers' client, which logs in to registries."""
         from testcontainers.core.docker_client import DockerClient
 
         self._docker = self._docker or DockerClient()
@@ -74,13 +74,13 @@ class Container(contextlib.AbstractContextManager["Container"]):
     ) -> tuple[str, int, str]:
         """Start the container, after :meth:`get_image`.
 
-        The engine publishes the port on the loopback address only, unless it is on another
-        machine, or outside of the container that this process is in.
+        The engine publishes the port on the loopback address only. It uses all addresses if it is
+        on another machine, or outside of the container that this process is in.
 
         Args:
             words: Everything that decides what the data folder holds.
-            owner: Unless later runs may find the container, Ryuk removes it if this process is
-                killed.
+            owner: The owner of the container. Unless later runs may find the container, Ryuk
+                removes it if this process is killed.
 
         Returns:
             The host and the port at which this process reaches the server, and its password.
@@ -96,7 +96,8 @@ class Container(contextlib.AbstractContextManager["Container"]):
             labels[LABEL_SESSION_ID] = SESSION_ID
         mode, host = docker.get_connection_mode(), docker.host()
         if mode is ConnectionMode.gateway_ip:
-            # This process is in a container. So is the engine, if it has made its bridge here.
+            # This process is in a container. The engine is in it, too, if the engine has made its
+            # bridge here.
             settings = docker.client.networks.get("bridge").attrs["IPAM"]["Config"][0]
             host = settings.get("Gateway") or str(ipaddress.ip_network(settings["Subnet"])[1])
         local = mode is not ConnectionMode.bridge_ip and is_this_machine(host)
@@ -129,7 +130,7 @@ class Container(contextlib.AbstractContextManager["Container"]):
             raise Ended(f"the container is {self._container.status}")
 
     def output(self) -> str:
-        """The end of what the container printed."""
+        """Return the end of what the container printed."""
         if self._container is None:
             return ""
         try:
@@ -144,7 +145,8 @@ class Container(contextlib.AbstractContextManager["Container"]):
 
 
 def is_this_machine(host: str) -> bool:
-    """Does the address of the engine's host belong to this machine? Only then can it be bound."""
+    """Return whether the address of the engine's host belongs to this machine, so that it can be
+    bound."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
@@ -155,9 +157,9 @@ def is_this_machine(host: str) -> bool:
 
 
 def _start_ryuk() -> None:
-    """Start testcontainers' Ryuk unless the user has disabled it; blocks.
+    """Start testcontainers' Ryuk, unless the user has disabled it. Blocks.
 
-    Ryuk is a container that removes those of a killed process ten seconds later.
+    Ryuk is a container that removes the containers of a killed process ten seconds later.
     """
     from testcontainers.core.config import testcontainers_config
     from testcontainers.core.container import Reaper

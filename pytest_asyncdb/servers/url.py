@@ -1,7 +1,7 @@
 """The provider ``url``: a server that is already running, and keeps running.
 
-Nothing is started, stopped or altered here; the databases that the plugin creates on it have names
-of their own. No text of this module shows the password.
+This module starts, stops and changes nothing on the server. The databases that the plugin creates
+there have names of their own. No text of this module shows the password.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class UrlProvider(ServerProvider):
     name = "url"
 
     def find(self, spec: BackendSpec, backend: Backend, url: Sourced[str] | None) -> Candidate:
-        """As in the base class.
+        """See the base class.
 
         Raises:
             ConfigError: The URL cannot be parsed.
@@ -115,7 +115,8 @@ def _is_final(error: BaseException) -> bool:
 def _no_answer(
     error: readiness.NotReady, given: Sourced[str], url: URL, backend: Backend
 ) -> ServerStartError:
-    """What the driver reported, without the password, and what may be wrong with the URL."""
+    """Return the error with what the driver reported, without the password, and the likely
+    cause."""
     failed = "refused the connection" if _is_final(error.error) else "did not answer"
     remedy = f"see that the server runs and that the URL in {given.source} leads to it"
     if _ARGUMENT in str(error.error):
@@ -130,7 +131,8 @@ def _no_answer(
     passwords = {key: str(word) for key, word in url.query.items() if "pass" in key.lower()}
     shown = url.update_query_dict(dict.fromkeys(passwords, "..."))
     text = readiness.describe(error.error)
-    # A password that is also the user's name is no secret, and blanks would puzzle.
+    # A password that equals the user's name, the host or the database is no secret. Masking it, or
+    # an empty one, would make the text hard to read.
     known = {"", url.username, url.host, url.database}
     for secret in {url.password or "", *passwords.values()} - known:
         text = text.replace(secret, "***")
