@@ -53,9 +53,9 @@ class AutocommitConnection(Sql, contextlib.AbstractAsyncContextManager["Autocomm
         await self.script(statements)
         self._settings = statements
 
-    def beside(self, database: str) -> AutocommitConnection:
-        """Return a connection to another database of the same server."""
-        url = self._url.set(database=database)
+    def beside(self, database: str | None) -> AutocommitConnection:
+        """Return another connection to the same server: to *database*, or to the same one."""
+        url = self._url.set(database=database)  # None changes nothing
         return AutocommitConnection(url, self._driver, self._connect_args)
 
     async def close(self) -> None:

@@ -127,20 +127,22 @@ async def dead_databases(
 ) -> AsyncIterator[str]:
     """Yield the databases of runs that have died.
 
-    The session of *sql* takes and keeps the locks of these runs, so that no other run drops the
-    same databases. Through a connection pooler it does not keep them.
+    A session beside *sql* takes the locks of these runs, and keeps them until the last database
+    was yielded, so that no other run drops the same ones. Through a connection pooler it does not
+    keep them.
     """
     by_run: dict[str, list[str]] = {}
     for (name,) in await sql.fetch(backend.list_databases()):
         if run := run_of(name):
             by_run.setdefault(run, []).append(name)
-    for run, names in by_run.items():
-        query, sessions = backend.hold_lock(run), backend.sessions(prefix_of(run))
-        if pooler:
-            query = next(reversed(backend.hold_lock_in_transaction(run)), None)
-        if query is None or not sessions:
-            continue
-        ((held,),) = await sql.fetch(query)
-        if held and not await sql.answer(sessions):
-            for name in names:
-                yield name
+    async with sql.beside(None) as locks:
+        for run, names in by_run.items():
+            query, sessions = backend.hold_lock(run), backend.sessions(prefix_of(run))
+            if pooler:
+                query = next(reversed(backend.hold_lock_in_transaction(run)), None)
+            if query is None or not sessions:
+                continue
+            ((held,),) = await locks.fetch(query)
+            if held and not await sql.answer(sessions):
+                for name in names:
+                    yield name

@@ -301,11 +301,20 @@ def test_the_end_of_a_run_names_the_databases_that_it_could_not_drop(
         assert names[1] not in private.observer.databases()
 
 
+def are_dropped(target: Target, *names: str) -> bool:
+    """Wait for the run of another test that may be dropping them, and holds their run's lock."""
+    lock = lock_of(target, names[0].split("_")[1])
+    waiting = lock.replace("pg_try_advisory_lock", "pg_advisory_lock").replace(", 0)", ", 60)")
+    with contextlib.closing(target.observer.connect(None)) as connection:
+        connection.cursor().execute(waiting)
+        return not {*names} & target.observer.databases()
+
+
 def test_databases_of_dead_runs_are_dropped(target: Target) -> None:
     left, foreign = f"asyncdb_{run_id()}_main_0_1", f"asyncdb_notes_{run_id()}"
     with left_database(target, left), left_database(target, foreign):
         reap(str(target.url))
-        assert left not in target.observer.databases()
+        assert are_dropped(target, left)
         assert foreign in target.observer.databases()
 
 
@@ -314,7 +323,7 @@ def test_the_next_run_drops_them(project: Project, target: Target) -> None:
     project.tests("async def test_it(asyncdb_session): assert await names(asyncdb_session) == []")
     with left_database(target, left), left_database(target, foreign):
         project.run_apart(target).result.assert_outcomes(passed=1)
-        assert left not in target.observer.databases()
+        assert are_dropped(target, left)
         assert foreign in target.observer.databases()
 
 
@@ -346,7 +355,7 @@ def test_databases_of_a_run_that_holds_its_lock_stay(target: Target, run: str) -
             reap(str(target.url))
             assert left in target.observer.databases()
         reap(str(target.url))
-        assert left not in target.observer.databases()
+        assert are_dropped(target, left)
 
 
 def test_databases_stay_while_somebody_is_connected_to_one_of_the_run(target: Target) -> None:
@@ -364,7 +373,7 @@ def test_databases_stay_while_somebody_is_connected_to_one_of_the_run(target: Ta
             reap(str(target.url))
             assert names <= target.observer.databases()
         reap(str(target.url))
-        assert not names & target.observer.databases()
+        assert are_dropped(target, *names)
 
 
 def test_a_run_holds_its_lock(project: Project, target: Target) -> None:
