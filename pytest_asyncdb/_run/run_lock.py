@@ -140,9 +140,7 @@ async def dead_databases(
             query, sessions = backend.hold_lock(run), backend.sessions(prefix_of(run))
             if pooler:
                 query = next(reversed(backend.hold_lock_in_transaction(run)), None)
-            if query is None or not sessions:
-                continue
-            ((held,),) = await locks.fetch(query)
+            held = query and sessions and (await locks.fetch(query))[0][0]
             if held and not await sql.answer(sessions):
                 for name in names:
                     yield name

@@ -70,7 +70,9 @@ def show_once(reports: Iterable[pytest.TestReport], brief: bool) -> None:
             error = summary(outcome["error"])
         else:
             preposition, where = "in", first.nodeid
-            error = str(first.longrepr).strip().partition("\n")[0]
+            crash = getattr(first.longrepr, "reprcrash", None)
+            error = crash.message if crash else str(first.longrepr).strip()
+            error = error.removeprefix("Failed: ").partition("\n")[0]
         text = f"the same as {preposition} {where}: {shorten(error, _LONG)}"
         lines = [] if brief else wrap(text)
         report.longrepr = Repeated(report.longrepr, lines)  # type: ignore[assignment]

@@ -217,6 +217,26 @@ def test_a_setup_error_of_several_tests_is_shown_once(project: Project, servers:
         assert result.outlines.count(again) == 2
 
 
+def test_a_repeated_failure_names_the_error(project: Project) -> None:
+    """Not the first line of the text above it, which is one of the fixture's source."""
+    project.tests(
+        """
+        @pytest.fixture
+        def broken():
+            return {}["missing"]
+
+        @pytest.mark.parametrize("n", range(3))
+        async def test_it(broken, asyncdb_session, n):
+            pass
+        """
+    )
+    for style in ("long", "native"):
+        result = project.pytester.runpytest_inprocess(*WITHOUT, f"--tb={style}")
+        result.assert_outcomes(errors=3)
+        again = "the same as in test_it.py::test_it[sqlite-0]: KeyError: 'missing'"
+        assert result.outlines.count(again) == 2
+
+
 def test_the_short_summary_has_its_text_once(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
