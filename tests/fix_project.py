@@ -109,7 +109,7 @@ _ERROR = re.compile(r"^(E(?=\s|$)\s*)?(pytest_asyncdb\.errors\.\w+: )?")
 
 
 #: Seconds that gc.collect() after an inner run may take.
-_SLOW = 0.05
+_SLOW = 0.02
 
 
 class Garbage:

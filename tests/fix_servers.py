@@ -21,7 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 import pytest
 import sqlalchemy
 from fix_observer import Observer, observer_of
-from fix_suite import EACH_DRIVER
+from fix_suite import WORDS
 from sqlalchemy.dialects.postgresql.psycopg import AsyncAdapt_psycopg_connection
 from sqlalchemy.engine import URL
 
@@ -31,9 +31,6 @@ from pytest_asyncdb._run.stash import RUN
 from pytest_asyncdb._run.worker_channel import ChannelServers
 from pytest_asyncdb.abc import BackendSpec, Server, Sourced
 from pytest_asyncdb.errors import AsyncdbError
-
-#: The words in ``--asyncdb`` for which there are contracts; ``fix_suite`` says which run every day.
-WORDS = EACH_DRIVER
 
 #: The providers that are tried where none is required, the fastest first.
 PREFERRED = {

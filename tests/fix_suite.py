@@ -29,8 +29,8 @@ import pytest
 #: Whether everything runs.
 COMPLETE = os.environ.get("ASYNCDB_TEST_COMPLETE", "") not in ("", "0")
 
-#: The words in ``--asyncdb`` on which a contract that depends on the driver runs every day.
-EACH_DRIVER = (
+#: The words in ``--asyncdb`` on which every contract runs in the complete suite.
+WORDS = (
     "sqlite",
     "postgres+asyncpg",
     "postgres+psycopg",
@@ -38,8 +38,17 @@ EACH_DRIVER = (
     "mysql+aiomysql",
     "mariadb+asyncmy",
 )
-#: The words on which any other contract runs every day.
+#: Those on which a contract that depends on the driver runs every day.
+EACH_DRIVER = tuple(word for word in WORDS if word != "mysql+asyncmy")
+#: Those on which any other contract runs every day.
 EACH_BACKEND = ("sqlite", "postgres+asyncpg", "mysql+aiomysql", "mariadb+asyncmy")
+#: Of tests in each strategy: each backend and each strategy, but not each with each.
+EACH_ONCE = (
+    "sqlite",
+    ("postgres+asyncpg", "reset"),
+    ("mysql+aiomysql", "copy"),
+    ("mariadb+asyncmy", "rollback"),
+)
 
 #: How many examples Hypothesis makes for each word.
 EXAMPLES = int(os.environ.get("ASYNCDB_TEST_EXAMPLES", "200" if COMPLETE else "15"))
@@ -94,13 +103,13 @@ def _left_out(items: list[pytest.Item]) -> list[pytest.Item]:
     if marker is not None and (kept := _with_one_of(marker.args, items)):
         return [item for item in items if item not in kept]
     kept = _with_one_of(_one_for_each_backend(items), items)
-    return [item for item in _with_one_of(EACH_DRIVER, items) if item not in kept]
+    return [item for item in _with_one_of(WORDS, items) if item not in kept]
 
 
 def _one_for_each_backend(items: list[pytest.Item]) -> list[str]:
     """Of the words that the items have: that of :data:`EACH_BACKEND`, or else the first."""
     kept: dict[str, str] = {}
-    for word in EACH_DRIVER:
+    for word in WORDS:
         backend = word.partition("+")[0]
         if _with_one_of([word], items) and (word in EACH_BACKEND or backend not in kept):
             kept[backend] = word

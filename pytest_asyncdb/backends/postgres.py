@@ -224,11 +224,11 @@ class Postgres(abc.Backend):
 
     async def copier(self, sql: abc.Sql, template: str, server: abc.Server) -> abc.Copier:
         # WAL_LOG, the default since 15, writes each page twice. FILE_COPY makes checkpoints, which
-        # are expensive on an external server, because that may be large.
-        new = int(server.version.split(".")[0]) >= 15
-        strategy = " STRATEGY FILE_COPY" if server.managed and new else ""
+        # are expensive if the server waits for its disk.
+        ((fsync,),) = await sql.fetch("SHOW fsync")
+        cheap = fsync == "off" and int(server.version.split(".")[0]) >= 15
         others = await properties(sql, template)
-        create = f'TEMPLATE "{template}"{strategy}'
+        create = f'TEMPLATE "{template}"{" STRATEGY FILE_COPY" if cheap else ""}'
         # This limit for locks costs no connection a round trip, and holds for other engines, too.
         # What the user sets for the database, a role or a connection has precedence.
         limit = f"SET lock_timeout = '{round(self.lock_wait * 1000)}ms'"

@@ -79,6 +79,7 @@ SMALL = {"postgres+asyncpg": 24, "mariadb+asyncmy": 22}
 BOTH = ("-n", "2", "--dist=each")
 
 
+@pytest.mark.everyday("postgres+asyncpg")
 @pytest.mark.parametrize("word", SMALL)
 def test_idle_connections_leave_room_on_a_small_server(project: Project, word: str) -> None:
     """A strategy keeps fewer connections between tests if the worker's share is small."""
@@ -121,7 +122,7 @@ def test_more_workers_than_a_server_has_room_for_are_told_the_numbers(project: P
         project.run_apart(target, "-n", "2").result.assert_outcomes(passed=1)
 
 
-@pytest.mark.everyday("postgres+psycopg", "mysql+aiomysql")
+@pytest.mark.everyday("postgres+psycopg")
 @pytest.mark.parametrize("word", ["postgres+psycopg", "mysql+aiomysql", "mariadb+asyncmy"])
 def test_the_limit_of_the_account_counts(project: Project, servers: Servers, word: str) -> None:
     project.tests("async def test_it(asyncdb_session): pass")

@@ -18,7 +18,7 @@ from uuid import UUID, uuid4
 import pytest
 import sqlalchemy as sa
 from fix_servers import Target
-from fix_suite import EACH_DRIVER
+from fix_suite import EACH_DRIVER, WORDS
 from pymysql.connections import Connection
 from sqlalchemy import exc, func, insert, select, text
 from sqlalchemy.dialects import mysql, postgresql, sqlite
@@ -34,7 +34,7 @@ NEW = sa.__version__ >= "2.1"
 #: The MySQL drivers of SQLAlchemy before 2.0.50 cannot ping with PyMySQL 1.2, where ping() does not
 #: reconnect unless told to.
 PINGS = sa.__version__ >= "2.0.50" or signature(Connection.ping).parameters["reconnect"].default
-POSTGRES, MYSQL, SERVERS = EACH_DRIVER[1:3], EACH_DRIVER[3:5], EACH_DRIVER[1:]
+POSTGRES, MYSQL, SERVERS = WORDS[1:3], WORDS[3:5], WORDS[1:]
 
 TABLES = sa.MetaData()
 KINDS = sa.Table(
@@ -373,7 +373,7 @@ def test_two_statements_in_one_text(target: Target, run: Any) -> None:
     run(work)
 
 
-@on(*EACH_DRIVER[3:])
+@on(*WORDS[3:])
 def test_mysql_drivers_send_text_in_utf8mb4(run: Any) -> None:
     """Without charset in the URL; values are put into the text, no statement is prepared."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from fix_project import QUIET, Project
 from fix_servers import Target
+from fix_suite import EACH_ONCE
 
 pytestmark = pytest.mark.filterwarnings("default::ResourceWarning")
 
@@ -31,6 +32,7 @@ def strategy(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.mark.everyday(*EACH_ONCE)
 def test_a_checkpoint_puts_the_data_back(project: Project, target: Target, strategy: str) -> None:
     """Again and again; what is open when it is left is undone."""
     project.write("conftest.py", SEED)
@@ -61,6 +63,7 @@ def test_a_checkpoint_puts_the_data_back(project: Project, target: Target, strat
     project.run(target, f"--asyncdb-isolation={strategy}", expected=SEEDED).passed(2)
 
 
+@pytest.mark.everyday(*EACH_ONCE)
 def test_a_checkpoint_behind_commits(project: Project, target: Target, strategy: str) -> None:
     """``rollback`` leads back to them; real commits can only be put back to the template."""
     project.write("conftest.py", SEED)
@@ -293,6 +296,7 @@ def test_ddl_in_a_checkpoint_cannot_be_put_back(
     )
 
 
+@pytest.mark.everyday(*EACH_ONCE)
 def test_changes_are_those_of_the_test(project: Project, target: Target, strategy: str) -> None:
     project.write("conftest.py", SEED)
     project.tests(
@@ -318,8 +322,7 @@ def test_changes_are_those_of_the_test(project: Project, target: Target, strateg
 
 
 @pytest.mark.everyday(
-    *(("sqlite", "copy"), ("postgres+asyncpg", "reset")),
-    *(("mysql+aiomysql", "copy"), ("mariadb+asyncmy", "reset")),
+    ("sqlite", "copy"), ("postgres+asyncpg", "reset"), ("mariadb+asyncmy", "copy")
 )
 @pytest.mark.parametrize("strategy", REAL)
 def test_connections_have_transactions_of_their_own(
@@ -364,6 +367,7 @@ def test_rollback_has_no_connections_to_give(project: Project, target: Target) -
     )
 
 
+@pytest.mark.everyday(*EACH_ONCE)
 def test_the_url_in_the_middle_of_a_test(project: Project, target: Target, strategy: str) -> None:
     """Also after the test has written, when SQLite lets no other connection read."""
     project.tests(

@@ -92,7 +92,7 @@ def postgres(servers: Servers) -> Target:
     return servers.target("postgres+asyncpg")
 
 
-@pytest.mark.everyday("sqlite", "postgres+asyncpg", "mariadb+asyncmy")
+@pytest.mark.everyday("sqlite", "postgres+asyncpg")
 @STRATEGIES
 def test_the_command_shows_what_the_failed_test_has_left(
     project: Project, target: Target, strategy: str, place: Path
@@ -200,6 +200,7 @@ def test_what_the_test_has_rolled_back_is_not_there(
     assert rows(command) == ["ada"]
 
 
+@pytest.mark.complete
 def test_a_fixture_that_fails_counts_as_the_test(project: Project, sqlite: Target) -> None:
     project.tests(
         """
@@ -216,6 +217,7 @@ def test_a_fixture_that_fails_counts_as_the_test(project: Project, sqlite: Targe
     assert rows(command) == ["ada"]
 
 
+@pytest.mark.complete
 def test_workers_keep_as_well(project: Project, postgres: Target) -> None:
     project.tests(
         """
@@ -373,6 +375,7 @@ def test_what_still_runs_a_statement_is_not_kept(project: Project, postgres: Tar
     assert kept(run) == {}
 
 
+@pytest.mark.complete
 def test_where_nothing_can_be_noted_nothing_is_kept(
     project: Project, postgres: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:

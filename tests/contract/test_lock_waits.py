@@ -407,7 +407,7 @@ def test_a_change_of_the_schema_that_waits_for_a_reader_fails(
 SLEEP = {"postgres": "SELECT pg_sleep(3)", "mysql": "SELECT sleep(3)"}
 
 
-@pytest.mark.everyday(("rollback", "postgres+asyncpg"), ("reset", "mysql+aiomysql"))
+@pytest.mark.everyday(("rollback", "postgres+asyncpg"))
 @on_servers
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("strategy", ["rollback", "reset"])

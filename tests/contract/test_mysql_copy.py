@@ -459,6 +459,7 @@ DAMAGE_ONLY = {
 }
 
 
+@pytest.mark.everyday("mariadb+asyncmy")
 async def test_damage_is_seen_and_undone(rich: Lab) -> None:
     """Each kind by itself, then several at once, in any order, without a pause."""
     await rich.make_copy()
@@ -515,6 +516,7 @@ SCHEMA_CHANGES_ONLY = {
 }
 
 
+@pytest.mark.everyday("mariadb+asyncmy")
 async def test_a_changed_schema_is_seen_at_once_and_not_restored(rich: Lab) -> None:
     await rich.make_copy()
     async with rich.restorer() as restorer:

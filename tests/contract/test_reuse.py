@@ -230,7 +230,7 @@ in_container = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.everyday("postgres-local", "mariadb-local")
+@pytest.mark.everyday("postgres-local")
 @pytest.mark.parametrize("reuse", [*LOCAL, *CONTAINER], indirect=True)
 def test_the_next_run_finds_server_and_template_and_no_data(reuse: Reuse) -> None:
     assert reuse.names() == ["ada", "bob"]
@@ -251,6 +251,7 @@ def test_only_this_user_can_read_the_record(reuse: Reuse) -> None:
     assert (folder / "record.json").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.complete
 @on_each
 def test_the_header_says_that_it_stays(reuse: Reuse) -> None:
     assert "kept for later runs" in reuse.run("-v").passed(2).text
@@ -273,7 +274,7 @@ CHANGES = {
     [
         pytest.param("a module of a folder that asyncdb_inputs names", marks=pytest.mark.complete),
         "a file that asyncdb_inputs names",
-        "the seed",
+        pytest.param("the seed", marks=pytest.mark.complete),
     ],
 )
 def test_what_a_template_was_built_from_has_changed(reuse: Reuse, what: str) -> None:
@@ -431,6 +432,7 @@ def test_a_schema_that_a_program_builds_from_a_named_file(reuse: Reuse) -> None:
     assert columns() == ["c", "d"]
 
 
+@pytest.mark.complete
 @on_each
 def test_two_runs_at_once_share_it(reuse: Reuse) -> None:
     """Whoever is first starts the server and builds the template."""
@@ -506,6 +508,7 @@ def test_a_template_whose_builder_is_killed_is_built_anew(reuse: Reuse) -> None:
     assert reuse.built == 1
 
 
+@pytest.mark.complete
 @on_each
 def test_reap_ends_what_nobody_uses(reuse: Reuse) -> None:
     reuse.names()
@@ -527,6 +530,7 @@ each = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.complete
 @each
 @pytest.mark.parametrize(
     "kept",
@@ -600,6 +604,7 @@ def watched(record: Record) -> int:
     return child
 
 
+@pytest.mark.complete
 @pytest.mark.everyday(("postgres-local", "both"))
 @pytest.mark.parametrize("which", ["supervisor", "server", "both"])
 def test_the_next_run_starts_another_one_when_it_was_killed(reuse: Reuse, which: str) -> None:

@@ -168,14 +168,14 @@ def app(project: Project) -> Project:
     return project
 
 
-@pytest.mark.everyday("sqlite", "postgres+asyncpg", "mysql+aiomysql")
+@pytest.mark.everyday("sqlite", "postgres+asyncpg")
 def test_each_has_its_own_transaction(app: Project, target: Target) -> None:
     """Commits, rollbacks and what is left behind."""
     app.tests(TESTS)
     app.run_apart(target).passed(8 * 3 * 2)
 
 
-@pytest.mark.everyday("sqlite", "postgres+asyncpg")
+@pytest.mark.everyday("sqlite")
 def test_each_has_its_own_seed_and_migration(app: Project, target: Target) -> None:
     app.write(
         "conftest.py",
@@ -248,7 +248,7 @@ def upgrade():
 """
 
 
-@pytest.mark.everyday("sqlite", "postgres+asyncpg")
+@pytest.mark.everyday("sqlite")
 def test_the_ini_file_names_migrations_and_seeds_of_each(app: Project, target: Target) -> None:
     app.write("audit/alembic.ini", "[alembic]\nscript_location = %(here)s/migrations")
     app.write("audit/migrations/env.py", ENV)
@@ -290,7 +290,7 @@ async def test_backends(asyncdb, strategy):
 """
 
 
-@pytest.mark.everyday("postgres+asyncpg")
+@pytest.mark.complete
 def test_one_may_have_another_backend(app: Project, target: Target) -> None:
     """It is SQLite on every server. The arguments of the server's driver do not go to SQLite."""
     if target.backend == "sqlite":

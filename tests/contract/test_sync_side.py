@@ -274,11 +274,13 @@ async def test_tasks_go_on_while_a_thread_waits(session, asyncdb_sync_engine, st
 """
 
 
+@pytest.mark.everyday("sqlite", "postgres+asyncpg")
 def test_sync_tests(project: Project, target: Target) -> None:
     project.tests(HELP, SYNC)
     project.run_apart(target).passed(3 * (2 * 15 + 1))
 
 
+@pytest.mark.everyday("sqlite", "postgres+asyncpg")
 def test_sync_code_in_async_tests(project: Project, target: Target) -> None:
     project.tests(HELP, BOTH)
     project.run_apart(target).passed(3 * 2 * 9)
@@ -351,7 +353,6 @@ async def test_async(asyncdb_session, strategy):
 @pytest.mark.parametrize("word", ["app.db:Sync", "app.db:Scoped", "app.db:sync_engine"])
 @pytest.mark.everyday(
     ("postgres+asyncpg", "app.db:Sync"),
-    ("mysql+aiomysql", "app.db:Sync"),
     ("sqlite", "app.db:Scoped"),
     ("sqlite", "app.db:sync_engine"),
 )

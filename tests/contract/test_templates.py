@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 from fix_project import Project
 from fix_servers import Servers, Target
+from fix_suite import EACH_ONCE
 
 STRATEGIES = ("rollback", "reset", "copy")
 
@@ -99,6 +100,7 @@ async def test_plain(asyncdb_session, n):
 """
 
 
+@pytest.mark.everyday(*EACH_ONCE)
 def test_seeds_are_layers_of_which_each_is_built_once(
     project: Project, target: Target, strategy: str
 ) -> None:
@@ -213,6 +215,7 @@ def test_a_seed_that_fails_is_tried_once(project: Project, servers: Servers, wor
     assert built(project) == ["people"]
 
 
+@pytest.mark.everyday(*EACH_ONCE)
 def test_two_schemas_in_one_run_do_not_meet(
     project: Project, target: Target, strategy: str
 ) -> None:

@@ -74,6 +74,7 @@ KEPT = []
 """
 
 
+@pytest.mark.everyday("mariadb+asyncmy")
 @pytest.mark.parametrize("word", [w for w in WORDS if w.startswith(("mysql", "mariadb"))])
 def test_prepared_xa_transactions_are_rolled_back_and_reported(
     project: Project, servers: Servers, word: str

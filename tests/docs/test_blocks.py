@@ -32,6 +32,8 @@ from unittest import mock
 
 import pytest
 from fix_project import GARBAGE, WITHOUT
+from fix_servers import Servers
+from fix_suite import COMPLETE
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -40,6 +42,8 @@ _QUIET = (
     *WITHOUT,
     *("-o", "asyncio_default_fixture_loop_scope=function"),
 )
+#: Pages that start the servers that a reader starts; in the everyday suite the others use the suite's.
+AS_WRITTEN = {"README.md", "quickstart.md", "warm-servers.md"}
 LANGUAGES = {"python", "console", "ini", "toml", "bash", "sh"}
 
 
@@ -170,7 +174,7 @@ def options(text: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_blocks_of_a_page_work(
-    page: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    page: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, servers: Servers
 ) -> None:
     """What a reader copies from the page, in the page's order, does what it says."""
     found = list(blocks(page))
@@ -180,6 +184,8 @@ def test_the_blocks_of_a_page_work(
     for name in list(os.environ):
         if name.startswith("ASYNCDB_") or name == "PYTEST_ADDOPTS":
             monkeypatch.delenv(name)
+    if not COMPLETE and page.name not in AS_WRITTEN:
+        monkeypatch.setenv("ASYNCDB_POSTGRES_URL", servers.target("postgres+asyncpg").url)
     project = Project(pytester, monkeypatch)
     for block in found:
         project.do(block)

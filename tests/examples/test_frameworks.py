@@ -25,6 +25,7 @@ def test_it_passes_on_each_backend(example: str, target: Target) -> None:
     assert f"{EXAMPLES[example]} passed" in run_on(example, [target])
 
 
+@pytest.mark.everyday("fastapi_app")
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_without_the_ini_line_the_application_uses_its_own_database(example: str) -> None:
     """The control."""

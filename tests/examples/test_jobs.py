@@ -28,7 +28,8 @@ CONTROLS = {
 }
 
 
-@pytest.mark.parametrize("isolation", ["reset", pytest.param("copy", marks=pytest.mark.complete)])
+@pytest.mark.complete
+@pytest.mark.parametrize("isolation", ["reset", "copy"])
 def test_all_backends_in_one_run_with_workers(servers: Servers, isolation: str) -> None:
     words = WORDS if COMPLETE else EACH_BACKEND
     targets = [servers.target(word) for word in words]

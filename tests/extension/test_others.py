@@ -51,6 +51,7 @@ def test_a_backend_in_this_process_passes_the_contract() -> None:
     assert f"{TESTS - LOCKS} passed, {LOCKS} skipped" in output
 
 
+@pytest.mark.complete
 def test_a_backend_by_url_passes_the_contract(servers: Servers) -> None:
     """It leaves no schema on its server."""
     target = servers.target("postgres+asyncpg")

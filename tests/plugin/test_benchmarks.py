@@ -62,6 +62,7 @@ def test_the_smallest_case_is_measured_and_written_down(tmp_path: Path) -> None:
     assert text.endswith(PAGE.partition("before\n")[2])
 
 
+@pytest.mark.complete
 def test_statements_are_compared_with_a_plain_engine(tmp_path: Path) -> None:
     """A line of the table for each strategy, and a result for each kind of statement."""
     file = tmp_path / "speed.json"

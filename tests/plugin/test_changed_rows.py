@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from fix_project import Outcome, Project
 from fix_servers import Servers, Target
+from fix_suite import EACH_ONCE
 
 STRATEGIES = ("rollback", "reset", "copy")
 REAL = ("reset", "copy")
@@ -59,6 +60,7 @@ def section(outcome: Outcome) -> list[str]:
     return found
 
 
+@pytest.mark.everyday(*EACH_ONCE)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_failed_test_shows_the_rows_it_changed(
     project: Project, target: Target, strategy: str

@@ -614,7 +614,7 @@ async def test_assert(asyncdb_session):
 """
 
 
-@pytest.mark.everyday("sqlite", "postgres+asyncpg")
+@pytest.mark.everyday("sqlite")
 def test_other_failures_get_none(project: Project, target: Target) -> None:
     """87 tests on each of six drivers."""
     project.tests(OTHERS)

@@ -10,7 +10,7 @@ import pytest
 from fix_chaos import Run
 from fix_project import WITHOUT, Project
 from fix_servers import Servers, Target
-from fix_suite import EACH_DRIVER
+from fix_suite import WORDS
 
 #: Whether a session of the run waits for a lock; ``{}`` stands for its run id.
 WAITS = {
@@ -74,7 +74,7 @@ def text(*lines: str) -> str:
 
 
 @pytest.mark.everyday("postgres+asyncpg", "mysql+aiomysql", "mariadb+asyncmy")
-@pytest.mark.parametrize("target", EACH_DRIVER[1:], indirect=True)
+@pytest.mark.parametrize("target", WORDS[1:], indirect=True)
 def test_a_wait_for_a_lock_is_shown(project: Project, target: Target) -> None:
     """With the statement, the lines that led to it, and the transaction that holds the lock."""
     project.tests(LOCK)
@@ -146,6 +146,7 @@ LONG = {
 }
 
 
+@pytest.mark.everyday("another task", "another thread")
 @pytest.mark.parametrize("kind", LONG)
 def test_a_long_statement_is_shown(project: Project, servers: Servers, kind: str) -> None:
     """Whoever runs it, in whatever task or thread."""

@@ -467,7 +467,7 @@ def test_the_section_says_what_differs(two: Project, servers: Servers) -> None:
     assert result.outlines[-2] == "asyncdb: 1 test differs between backends"
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")])
+@pytest.mark.parametrize("workers", [(), pytest.param(("-n", "2"), marks=pytest.mark.complete)])
 def test_the_page_has_every_test_escaped(two: Project, servers: Servers, workers: tuple) -> None:
     """And so it is with xdist's workers; the JSON is the same but for times."""
     words = servers.arguments("sqlite", "postgres+asyncpg")

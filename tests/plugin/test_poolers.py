@@ -54,8 +54,9 @@ def at_once(project: Project, target: Target) -> Outcome:
     pytest.fail(outcome.text)
 
 
-@pytest.mark.everyday(("postgres-asyncpg", "n2"), ("postgres-psycopg", "main"))
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["main", "n2"])
+@pytest.mark.parametrize(
+    "workers", [(), pytest.param(("-n", "2"), marks=pytest.mark.complete)], ids=["main", "n2"]
+)
 @pytest.mark.parametrize("word", WORDS, ids=lambda word: word.replace("+", "-"))
 def test_the_quickstart_passes_in_rollback(
     pooler: Pooler, word: str, workers: tuple[str, ...]

@@ -336,7 +336,7 @@ def lock_of(target: Target, run: str) -> str:
     return f"SELECT GET_LOCK('asyncdb_{run}', 0)"
 
 
-@pytest.mark.everyday("postgres+asyncpg", "low")
+@pytest.mark.everyday(("postgres+asyncpg", "high"), ("mysql+aiomysql", "low"))
 @pytest.mark.parametrize("run", ["high", "low"])
 def test_databases_of_a_run_that_holds_its_lock_stay(target: Target, run: str) -> None:
     """On whichever machine it is, and whatever version of the plugin it has."""

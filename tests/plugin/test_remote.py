@@ -242,6 +242,7 @@ def test_a_control_connects_to_nothing_there(network: tuple[str, str, str]) -> N
         assert connect(ours, far.getsockname()[1]) == 0
 
 
+@pytest.mark.complete
 @pytest.mark.parametrize(
     "extra",
     [

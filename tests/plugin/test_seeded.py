@@ -185,7 +185,7 @@ def test_a_value_that_cannot_be_copied_fails_the_test_that_asks(
     )
 
 
-@pytest.mark.everyday("postgres+asyncpg")
+@pytest.mark.complete
 def test_ids_that_a_module_makes_at_import(project: Project, target: Target) -> None:
     """Each worker has imported other ones, and finds its own in its database."""
     project.write(

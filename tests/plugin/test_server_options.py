@@ -35,7 +35,7 @@ def run(project: Project, *arguments: str) -> pytest.RunResult:
     return project.pytester.runpytest_subprocess("-p", "no:randomly", *arguments)
 
 
-@pytest.mark.everyday("postgres-local", "mariadb-local", "mysql-container")
+@pytest.mark.everyday("postgres-local", "mariadb-local")
 @pytest.mark.parametrize(
     "word",
     [

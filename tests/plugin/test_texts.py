@@ -10,7 +10,7 @@ import sys
 import pytest
 from fix_project import WITHOUT, Outcome, Project
 from fix_servers import Servers, Target
-from fix_suite import EACH_DRIVER
+from fix_suite import EACH_DRIVER, WORDS
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -28,7 +28,7 @@ LABELS = {"postgres": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB"}
 
 
 @pytest.mark.everyday(*EACH_DRIVER)
-@pytest.mark.parametrize("target", EACH_DRIVER[1:], indirect=True)
+@pytest.mark.parametrize("target", WORDS[1:], indirect=True)
 def test_a_wrong_password_in_a_url(project: Project, target: Target) -> None:
     """The server has answered; neither password is shown."""
     assert target.server is not None

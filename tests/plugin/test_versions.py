@@ -42,7 +42,11 @@ def found_here() -> dict[str, str]:
     return versions
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one process", "xdist"])
+@pytest.mark.parametrize(
+    "workers",
+    [(), pytest.param(("-n", "2"), marks=pytest.mark.complete)],
+    ids=["one process", "xdist"],
+)
 def test_several_versions_in_one_run(project: Project, workers: tuple[str, ...]) -> None:
     """Each has its own server, of the first provider that has that version here."""
     versions = found_here()

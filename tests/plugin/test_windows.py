@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from fix_project import Project
 from fix_servers import Servers, Target
-from fix_suite import EACH_DRIVER
+from fix_suite import WORDS
 
 LIKE_WINDOWS = ("-p", "like_windows")
 
@@ -81,14 +81,11 @@ def code(target: Target, strategy: str) -> list[str]:
 
 @pytest.mark.everyday(
     ("sqlite", "rollback"),
-    ("sqlite", "copy"),
     ("postgres+asyncpg", "reset"),
-    ("postgres+psycopg", "rollback"),
-    ("mysql+aiomysql", "rollback"),
     ("mariadb+asyncmy", "rollback"),
 )
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("word", EACH_DRIVER)
+@pytest.mark.parametrize("word", WORDS)
 def test_a_run_on_a_server_that_is_running(
     project: Project, servers: Servers, word: str, strategy: str
 ) -> None:
