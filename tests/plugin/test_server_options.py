@@ -9,15 +9,16 @@ from fix_servers import Servers
 from plugin.test_mistakes import text, usage_error
 
 SETTINGS = """
-postgres: timezone=Asia/Tokyo, datestyle=ISO, DMY
+postgres: timezone=Asia/Tokyo, fsync=on, datestyle=ISO, DMY
 mysql: sql_mode=ANSI_QUOTES,NO_ZERO_DATE, default-time-zone=+09:00; mariadb: default_time_zone=+08:00
 """
 
 #: For each backend a query, and its answer with these settings.
 QUERIES = {
     "postgres": (
-        "SELECT current_setting('timezone') || ' ' || current_setting('datestyle')",
-        "Asia/Tokyo ISO, DMY",
+        "SELECT concat_ws(' ', current_setting('timezone'), current_setting('fsync'), "
+        "current_setting('datestyle'))",
+        "Asia/Tokyo on ISO, DMY",
     ),
     "mysql": ("SELECT concat(@@time_zone, ' ', @@sql_mode)", "+09:00 ANSI_QUOTES,NO_ZERO_DATE"),
     "mariadb": ("SELECT @@time_zone", "+08:00"),
