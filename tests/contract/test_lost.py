@@ -606,7 +606,7 @@ async def test_it(asyncdb_session):
         pytest.param("rollback", True, marks=pytest.mark.complete),
         pytest.param("reset", False, marks=pytest.mark.complete),
         ("reset", True),
-        ("copy", True),
+        pytest.param("copy", True, marks=pytest.mark.complete),
     ],
 )
 def test_a_server_that_is_gone_is_told_once(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import pytest
 from fix_project import QUIET, Project, naive_database
 from fix_servers import WORDS, Servers, Target
+from fix_suite import EACH_ONCE
 
 pytestmark = pytest.mark.filterwarnings("default::ResourceWarning")
 
@@ -390,6 +391,7 @@ async def test_next(asyncdb_session):
 """
 
 
+@pytest.mark.everyday(*EACH_ONCE)
 @pytest.mark.parametrize("word", WORDS[1:])
 def test_another_process_works_in_the_tests_database(
     project: Project, servers: Servers, strategy: str, word: str

@@ -186,7 +186,7 @@ def test_another_worker_builds_what_one_has_died_over(
     assert built(project) == ["people", "people"]
 
 
-@pytest.mark.everyday("postgres+asyncpg")
+@pytest.mark.everyday("sqlite")
 @pytest.mark.parametrize("word", ["sqlite", "postgres+asyncpg", "mysql+aiomysql"])
 def test_a_seed_that_fails_is_tried_once(project: Project, servers: Servers, word: str) -> None:
     """Every test that needs it is told the same, whichever worker it is on."""

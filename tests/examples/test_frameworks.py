@@ -5,21 +5,19 @@ from __future__ import annotations
 import pytest
 from fix_example import run, run_on
 from fix_servers import WORDS, Servers, Target
-from fix_suite import COMPLETE, EACH_BACKEND
 
 #: The folder of each example, with the number of its tests.
 EXAMPLES = {"fastapi_app": 11, "litestar_app": 4, "starlette_app": 4}
 
 
-@pytest.mark.everyday("fastapi_app")
+@pytest.mark.complete
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_all_backends_in_one_run_with_workers(example: str, servers: Servers) -> None:
-    words = WORDS if COMPLETE else EACH_BACKEND
-    output = run_on(example, [servers.target(word) for word in words], "-n", "2")
-    assert f"{EXAMPLES[example] * len(words)} passed" in output
+    output = run_on(example, [servers.target(word) for word in WORDS], "-n", "2")
+    assert f"{EXAMPLES[example] * len(WORDS)} passed" in output
 
 
-@pytest.mark.complete
+@pytest.mark.everyday(("fastapi_app", "postgres+asyncpg"))
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_it_passes_on_each_backend(example: str, target: Target) -> None:
     assert f"{EXAMPLES[example]} passed" in run_on(example, [target])

@@ -7,7 +7,6 @@ import re
 import pytest
 from fix_example import run, run_on
 from fix_servers import WORDS, Servers, Target
-from fix_suite import COMPLETE, EACH_BACKEND
 
 #: How many of its 22 tests are for the word; the others are skipped, by their markers.
 TESTS = {
@@ -31,13 +30,12 @@ CONTROLS = {
 @pytest.mark.complete
 @pytest.mark.parametrize("isolation", ["reset", "copy"])
 def test_all_backends_in_one_run_with_workers(servers: Servers, isolation: str) -> None:
-    words = WORDS if COMPLETE else EACH_BACKEND
-    targets = [servers.target(word) for word in words]
+    targets = [servers.target(word) for word in WORDS]
     output = run_on("jobs", targets, f"--asyncdb-isolation={isolation}", "-n", "2")
-    assert f"{sum(TESTS[word] for word in words)} passed" in output
+    assert f"{sum(TESTS[word] for word in WORDS)} passed" in output
 
 
-@pytest.mark.complete
+@pytest.mark.everyday(("reset", "postgres+asyncpg"))
 @pytest.mark.parametrize("isolation", ["reset", "copy"])
 def test_it_passes_on_each_backend(target: Target, isolation: str) -> None:
     output = run_on("jobs", [target], f"--asyncdb-isolation={isolation}")

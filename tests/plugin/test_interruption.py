@@ -73,7 +73,7 @@ def text(*lines: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-@pytest.mark.everyday("postgres+asyncpg", "mysql+aiomysql", "mariadb+asyncmy")
+@pytest.mark.everyday("postgres+asyncpg", "mariadb+asyncmy")
 @pytest.mark.parametrize("target", WORDS[1:], indirect=True)
 def test_a_wait_for_a_lock_is_shown(project: Project, target: Target) -> None:
     """With the statement, the lines that led to it, and the transaction that holds the lock."""

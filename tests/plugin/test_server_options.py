@@ -216,6 +216,7 @@ def asyncdb_engine_options(asyncdb_backend):
 """
 
 
+@pytest.mark.everyday("copy")
 @pytest.mark.parametrize("isolation", ["rollback", "reset", "copy"])
 def test_extensions_are_in_every_database(
     project: Project, servers: Servers, isolation: str
