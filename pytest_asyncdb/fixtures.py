@@ -14,7 +14,6 @@ import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._run.collection import spec_of
-from pytest_asyncdb._run.fixture_checks import checked_options, is_known, refuse_trio, refuse_word
 from pytest_asyncdb._run.stash import ITEM, RUN, state_of
 from pytest_asyncdb._run.unparametrised import choose
 
@@ -192,6 +191,7 @@ def _asyncdb_view(
 ) -> Iterator[View]:
     """The test's view of its database; internal to pytest-asyncdb."""
     from pytest_asyncdb._config.markers import read_markers
+    from pytest_asyncdb._run import fixture_checks as checks
     from pytest_asyncdb._run.app_engines import of_fixture
     from pytest_asyncdb._run.open_views import open_views, read_plans
     from pytest_asyncdb.abc import ViewRequest
@@ -201,15 +201,15 @@ def _asyncdb_view(
     run.timer.start()
     node = request.node
     with plain_errors(run.settings.missing.value):
-        refuse_trio(request)
-        refuse_word(asyncdb_backend)
+        checks.refuse_trio(request)
+        checks.refuse_word(asyncdb_backend)
         marking = read_markers(node, run.registry)
-        session = checked_options(
+        session = checks.checked_options(
             asyncdb_session_options, "asyncdb_session_options", "bind", "binds"
         )
         migrate, seed = asyncdb_migrate, asyncdb_seed
         plans = read_plans(run, marking.schema, asyncdb_metadata, migrate, seed, session)
-        options = checked_options(asyncdb_engine_options, "asyncdb_engine_options", "url")
+        options = checks.checked_options(asyncdb_engine_options, "asyncdb_engine_options", "url")
         isolation = marking.isolation or run.settings.isolation.value
         prefetch = _prefetch(node, asyncdb_backend.spec, isolation)
         wanted = ViewRequest(node.nodeid, prefetch, marking.reset_sequences)
@@ -239,7 +239,7 @@ def _asyncdb_view(
         test.kept = False, why
     breaches = [breach for one in views.values() for breach in one.close()]
     breaches += tasks.close()
-    breaches = [b for b in breaches if not is_known(b, test.failure)]
+    breaches = [b for b in breaches if not checks.is_known(b, test.failure)]
     if view.kept is not None:
         test.kept = run.keep(view.kept, asyncdb_backend.spec, node.nodeid)
     run.timer.stop(str(asyncdb_backend), isolation, "teardown")

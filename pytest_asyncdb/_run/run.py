@@ -18,7 +18,6 @@ from pytest_asyncdb._config.options import Settings, check_hosts, read_settings
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._record.text import in_short
 from pytest_asyncdb._record.timings import Timer
-from pytest_asyncdb._run.messages import not_through_pooler
 from pytest_asyncdb._run.progress import PROGRESS, Progress
 from pytest_asyncdb._run.runs import CHANNEL, new_id, prefix_of
 
@@ -183,6 +182,7 @@ class Run:
         that was forked for its test makes a database of its own.
         """
         from pytest_asyncdb._databases.worker_databases import WorkerDatabase
+        from pytest_asyncdb._run.messages import not_through_pooler
 
         if os.getpid() != self._process:
             self._enter_child()
