@@ -204,11 +204,10 @@ def _asyncdb_view(
         refuse_trio(request)
         refuse_word(asyncdb_backend)
         marking = read_markers(node, run.registry)
-        session = checked_options(
-            asyncdb_session_options, "asyncdb_session_options", "bind", "binds"
+        own = checked_options(asyncdb_session_options, "asyncdb_session_options", "bind", "binds")
+        plans = read_plans(
+            run, marking.schema, asyncdb_metadata, asyncdb_migrate, asyncdb_seed, own
         )
-        migrate, seed = asyncdb_migrate, asyncdb_seed
-        plans = read_plans(run, marking.schema, asyncdb_metadata, migrate, seed, session)
         options = checked_options(asyncdb_engine_options, "asyncdb_engine_options", "url")
         isolation = marking.isolation or run.settings.isolation.value
         prefetch = _prefetch(node, asyncdb_backend.spec, isolation)

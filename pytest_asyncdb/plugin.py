@@ -257,8 +257,7 @@ class _Notes:
         from pytest_asyncdb.reports import header
 
         reports = [r for found in terminalreporter.stats.values() for r in found]
-        lines = [*header.notes(config.stash[RUN], reports), *self._interruption]
-        if lines:
+        if lines := [*header.notes(config.stash[RUN], reports), *self._interruption]:
             terminalreporter.write_sep("=", "asyncdb", yellow=True)
         for line in lines:
             terminalreporter.write_line(line)
@@ -266,8 +265,7 @@ class _Notes:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    run = config.stash.get(RUN, None)
-    if run is not None:
+    if (run := config.stash.get(RUN, None)) is not None:
         run.close()
         del config.stash[RUN]
 
