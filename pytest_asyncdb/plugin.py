@@ -136,8 +136,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Start the servers that the tests need, while the first tests run."""
-    run, option = session.config.stash[RUN], session.config.option
-    plans = option.collectonly or option.setupplan or session.testsfailed
+    run, option = session.config.stash[RUN], session.config.getoption
+    plans = option("collectonly") or option("setupplan", None) or session.testsfailed
     if run.owns_servers and not plans:
         needed = map(unparametrised.backend_of, session.items)
         specs = dict.fromkeys(spec for spec in needed if spec is not None)
@@ -160,7 +160,7 @@ def pytest_runtest_protocol(
     item.config.stash[ITEM] = item
     if (run := item.config.stash[RUN]).watches:
         run.redirector.run_test(item.nodeid)
-    if not item.config.option.setupplan and (spec := unparametrised.backend_of(item)):
+    if not item.config.getoption("setupplan", None) and (spec := unparametrised.backend_of(item)):
         with contextlib.suppress(Exception):  # the fixture raises the error, too
             run.server(spec)
     return (yield)
@@ -187,7 +187,7 @@ def pytest_runtest_makereport(
         state_of(item).failure = call.excinfo.value
     from pytest_asyncdb.reports import item_report
 
-    if call.excinfo is None or item.config.option.fulltrace:
+    if call.excinfo is None or item.config.getoption("fulltrace", None):
         report = yield
     else:
         from pytest_asyncdb.reports import tracebacks
@@ -257,8 +257,7 @@ class _Notes:
         from pytest_asyncdb.reports import header
 
         reports = [r for found in terminalreporter.stats.values() for r in found]
-        lines = [*header.notes(config.stash[RUN], reports), *self._interruption]
-        if lines:
+        if lines := [*header.notes(config.stash[RUN], reports), *self._interruption]:
             terminalreporter.write_sep("=", "asyncdb", yellow=True)
         for line in lines:
             terminalreporter.write_line(line)
@@ -266,8 +265,7 @@ class _Notes:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    run = config.stash.get(RUN, None)
-    if run is not None:
+    if (run := config.stash.get(RUN, None)) is not None:
         run.close()
         del config.stash[RUN]
 

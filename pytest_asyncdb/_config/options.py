@@ -200,8 +200,7 @@ def _files(config: pytest.Config, written: Sourced[str]) -> dict[str | None, tup
     found: dict[str | None, tuple[Path, ...]] = {}
     for word in written.value.replace(",", " ").split():
         name, pattern = split_name(word)
-        matches = sorted(config.rootpath.glob(pattern))
-        if not matches:
+        if not (matches := sorted(config.rootpath.glob(pattern))):
             raise errors.ConfigError(
                 f"no file matches {pattern!r} ({written.source})",
                 [f"Patterns are relative to {config.rootpath}."],

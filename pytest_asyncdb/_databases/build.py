@@ -153,8 +153,7 @@ async def fill(
 async def _migrate(engine: AsyncEngine, migrate: Callable[..., Any]) -> None:
     """Call the user's function. The names of its parameters say which values it gets."""
     names = list(inspect.signature(migrate).parameters)
-    unknown = [name for name in names if name not in ("connection", "engine", "url")]
-    if unknown:
+    if unknown := [name for name in names if name not in ("connection", "engine", "url")]:
         raise errors.ConfigError(
             f"asyncdb_migrate: a function with the unknown parameter {unknown[0]!r}",
             ["Known: connection, engine, url."],

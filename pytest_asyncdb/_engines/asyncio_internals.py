@@ -22,7 +22,7 @@ from asyncio import _get_running_loop, _set_running_loop
 # Without these two, entering a task while another one is entered raises RuntimeError since Python
 # 3.14, where a thread has one current task for all of its loops.
 from asyncio.tasks import _enter_task, _leave_task
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -109,6 +109,16 @@ def loop_closer() -> FrameType | None:
     while frame is not None and frame.f_globals.get("__name__", "").startswith("asyncio."):
         frame = frame.f_back
     return frame
+
+
+def runner_context(frames: Iterable[FrameType]) -> Mapping[Any, Any]:
+    """Return the context of ``asyncio.Runner.run()`` if it is among *frames*, else an empty one.
+
+    A Runner copies the context at its first use, and runs everything in it. Without the local
+    variable ``context`` an application's Runner can be used in one test only.
+    """
+    run = asyncio.Runner.run.__code__
+    return next((frame.f_locals["context"] for frame in frames if frame.f_code is run), {})
 
 
 def pause(instead: Loop | None = None) -> tuple[Loop | None, Task | None]:

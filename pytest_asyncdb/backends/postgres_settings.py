@@ -99,7 +99,6 @@ def _value(argument: str, parameters: Any) -> str:
         except (LookupError, TypeError):
             return ""
         return str(value)
-    match = _CONSTANT.fullmatch(argument)
-    if match:
+    if match := _CONSTANT.fullmatch(argument):
         return match[1]
     return argument if argument.lower() in _TRUE else ""

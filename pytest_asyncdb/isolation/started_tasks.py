@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._engines.asyncio_internals import Task, loop_closer
+from pytest_asyncdb._engines.asyncio_internals import Task, loop_closer, runner_context
 from pytest_asyncdb._record import call_sites
 from pytest_asyncdb._record.statement_log import Place
 from pytest_asyncdb.isolation import messages
@@ -138,6 +138,10 @@ def late() -> errors.AsyncdbError | None:
     if test is None or not test.ended:
         return None
     task, places = call_sites.user_position()
+    here = threading.get_ident() == test._thread
+    runner = runner_context(call_sites.caller_frames() if here else ())
+    if runner.get(_STARTED_IN) == test and task not in {key() for key in test._used}:
+        return None  # *test* was the first to use the Runner; its tasks do not belong to a test
     name = task_name(task)
     test.on_late((test.test, name, "".join(call_sites.lines_of(places[:1]))))
     return messages.LATE_TASK.of(test.test, f"task: {name}", messages.at(places))

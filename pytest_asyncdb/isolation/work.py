@@ -46,7 +46,7 @@ class Call:
         self.statement = statement
         self.parameters = parameters
         self.task = running_task()
-        if self.task is not None and (test := started_in()) is not None:
+        if self.task is not None and (test := started_in()) is not None and not test.ended:
             test.use(self.task, places)
 
     def __enter__(self) -> None:

@@ -55,7 +55,7 @@ def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo
         test.lost = test.lost or lost is not None
         if lost is not None and str(lost) not in str(error):
             report.sections.append(("asyncdb", str(lost)))
-        if item.config.option.tbstyle not in BRIEF or run.settings.report.value:
+        if item.config.getoption("tbstyle", None) not in BRIEF or run.settings.report.value:
             report.sections += _sections(error, test, run, call.when, lost is not None, table)
     if spec is not None and run.settings.compares:
         from pytest_asyncdb.reports import outcome

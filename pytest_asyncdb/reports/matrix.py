@@ -38,8 +38,7 @@ class Matrix:
         self.tests: dict[str, dict[str, dict[str, Any]]] = {}
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        about = getattr(report, "asyncdb", None)
-        if about is None:
+        if (about := getattr(report, "asyncdb", None)) is None:
             return
         found = self.tests.setdefault(about["test"], {})
         backend = about["backend"]
@@ -73,8 +72,7 @@ class Matrix:
         self.path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        lines = self.lines()
-        if lines:
+        if lines := self.lines():
             terminalreporter.section(f"asyncdb: {self._differ()}", yellow=True)
         for line in lines:
             terminalreporter.write_line(line)

@@ -265,6 +265,131 @@ def test_a_task_of_an_earlier_test_reaches_no_database(
     assert " (audit), at app/db.py:" in outcome.text
 
 
+#: Sync code that runs all its async code with one Runner, and tests of it.
+WORKER = """
+import asyncio
+from app.db import Session
+from app.models import User
+from sqlalchemy import text
+
+runner = asyncio.Runner()
+pending = []
+
+
+async def signup(name):
+    async with Session() as session, Session.begin() as other:
+        session.add(User(name=name))
+        await session.commit()
+        await other.execute(text("SELECT 1"))
+
+
+async def wait(go, used=None):
+    if used is not None:
+        await signup("before")
+        used.set()
+    await go.wait()
+    await signup("after")
+
+
+async def several():
+    await asyncio.gather(signup("b"), signup("c"))
+
+
+async def leave():
+    used = asyncio.Event()
+    pending.append((go := asyncio.Event(), asyncio.create_task(wait(go, used))))
+    await used.wait()
+
+
+async def go_on():
+    pending[0][0].set()
+    try:
+        await pending[0][1]
+    except Exception as error:
+        return str(error)
+"""
+
+
+@pytest.mark.parametrize("isolation", ["rollback", "reset"])
+def test_a_runner_that_the_application_keeps_serves_all_tests(
+    app: Project, target: Target, isolation: str
+) -> None:
+    """It copies the context at its first use, here in the first test. A task that this test leaves
+    on its loop is refused nevertheless."""
+    app.write("app/worker.py", WORKER)
+    app.ini(asyncdb_isolation=isolation)
+    app.tests(
+        """
+        from app.worker import go_on, leave, pending, runner, several, signup
+
+        def teardown_module():
+            runner.close()
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_first(asyncdb_sync_session, number):
+            runner.run(signup("a"))
+            runner.run(several())
+            found = asyncdb_sync_session.scalars(select(User.name).order_by(User.name))
+            assert [*found] == ["a", "b", "c"]
+        """
+    )
+    app.run(target).passed(3)
+    app.tests(
+        """
+        from app.worker import go_on, leave, pending, runner, several, signup
+
+        def teardown_module():
+            runner.close()
+
+        @pytest.mark.asyncdb
+        def test_first():
+            runner.run(leave())
+
+        @pytest.mark.asyncdb
+        def test_then():
+            assert "a task of a test that has ended" in runner.run(go_on())
+            runner.run(signup("a"))
+        """
+    )
+    app.run(target).had(passed=2, errors=1)
+
+
+def test_a_runner_on_a_plain_engine(project: Project, target: Target) -> None:
+    """The control: one engine, one Runner; the task of the first test goes on in the second."""
+    with naive_database(project, target) as url:
+        plain = APP.replace("postgresql+asyncpg://app:secret@127.0.0.1:1/app", url)
+        project.write("app/db.py", plain)
+        project.write("app/worker.py", WORKER)
+        project.tests(
+            """
+            from app.db import engine
+            from app.worker import go_on, leave, pending, runner, several, signup
+
+            def teardown_module():
+                runner.close()
+
+            async def create():
+                async with engine.begin() as connection:
+                    await connection.run_sync(Base.metadata.drop_all)
+                    await connection.run_sync(Base.metadata.create_all)
+
+            @pytest.mark.parametrize("number", range(3))
+            def test_first(number):
+                runner.run(create())
+                runner.run(signup("a"))
+                runner.run(several())
+
+            def test_then():
+                runner.run(leave())
+
+            def test_last():
+                assert runner.run(go_on()) is None
+                runner.run(engine.dispose())
+            """
+        )
+        project.run(target).passed(5)
+
+
 def test_on_a_plain_engine_it_reaches_the_next_test(project: Project, target: Target) -> None:
     """The control: one engine and one database for all tests, emptied between them."""
     with naive_database(project, target) as url:

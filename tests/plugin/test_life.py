@@ -85,6 +85,26 @@ def test_without_the_plugin_no_trace_is_left(project: Project) -> None:
     result.assert_outcomes(errors=1)
 
 
+@pytest.mark.parametrize("plugin", ["terminal", "setupplan"])
+@pytest.mark.parametrize("fixture", ["asyncdb_session", "request"])
+def test_a_run_without_a_plugin_of_pytest(project: Project, plugin: str, fixture: str) -> None:
+    """Whether or not its tests use a database."""
+    project.tests(
+        f"""
+        def test_passes({fixture}):
+            pass
+
+        def test_fails({fixture}):
+            assert 0
+        """
+    )
+    junit = project.pytester.path / "junit.xml"
+    arguments = ("-p", f"no:{plugin}", "--asyncdb=sqlite", f"--junitxml={junit}")
+    result = project.pytester.runpytest_inprocess(*arguments)
+    assert result.ret == 1
+    assert 'errors="0" failures="1" skipped="0" tests="2"' in junit.read_text()
+
+
 def test_the_header_has_a_short_line_for_each_backend(project: Project, servers: Servers) -> None:
     """Before a server is started; with ``-v`` also the reason, the tuning and versions."""
     url = servers.target("mariadb+asyncmy").url
