@@ -128,11 +128,11 @@ class Checkout(abc.ABC):
     #: SQLAlchemy's dialects read it under this name.
     _connection = driver_connection
 
-    def call_driver(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def call_driver(self, name: str, method: Callable[..., Any], /, *args: Any, **kw: Any) -> Any:
         """Call a method of the driver's own connection for the application."""
         if not name.startswith(HARMLESS):
             self.work.check_open(f"driver_connection.{name}()")
-        result = method(*args, **kwargs)
+        result = method(*args, **kw)
         if inspect.isasyncgen(result):
             return self.work.host.iterate_here(result)
         return self.work.host.await_here(result) if asyncio.iscoroutine(result) else result

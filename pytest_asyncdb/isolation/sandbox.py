@@ -197,7 +197,7 @@ class SandboxConnection(Checkout):
         """Return the streams of this checkout, or of the others, that have unread rows."""
         return [one for one in self.work.cursors if one.server_side and one.is_of(self) is own]
 
-    def call_driver(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def call_driver(self, name: str, method: Callable[..., Any], /, *args: Any, **kw: Any) -> Any:
         """Call a method of the driver's own connection in this unit of work.
 
         Raises:
@@ -205,7 +205,7 @@ class SandboxConnection(Checkout):
             IsolationConflict: Another unit has the connection.
         """
         if name.startswith(HARMLESS):
-            return super().call_driver(name, method, *args, **kwargs)
+            return super().call_driver(name, method, *args, **kw)
         why = "it would end the test's outer transaction" if name in _ENDING else None
         if name == "notifies":
             why = "no NOTIFY is delivered, because none is committed"
@@ -219,7 +219,7 @@ class SandboxConnection(Checkout):
             self.unit = self.work.push(wait=False)
         self.unit.wrote += 1
         self.unit.batchable = False
-        result = super().call_driver(name, method, *args, **kwargs)
+        result = super().call_driver(name, method, *args, **kw)
         if not asyncio.iscoroutine(result):
             return result
         return self._watched(result, statement, self.unit, alone)

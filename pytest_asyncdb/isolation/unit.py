@@ -20,6 +20,7 @@ class Level(NamedTuple):
     wrote: int = 0
     inner_commits: int = 0
     outer_writes: int = 0
+    settings: int = 0
 
 
 @dataclasses.dataclass(eq=False)
@@ -80,7 +81,8 @@ class Unit:
 
     def return_to(self, level: Level) -> None:
         """Note that all work since *level* is undone."""
-        _, self.wrote, self.inner_commits, self.outer_writes = level
+        _, self.wrote, self.inner_commits, self.outer_writes, kept = level
+        self.settings = dict([*self.settings.items()][:kept])
 
     def level(self, name: str) -> Level | None:
         """Return the savepoint *name* of this unit, or None."""
@@ -90,12 +92,10 @@ class Unit:
         """Note a statement about a savepoint that the server has accepted."""
         level = self.level(name)
         if verb == "savepoint":
-            self.levels.append(Level(name, self.wrote, self.inner_commits, self.outer_writes))
+            counts = self.wrote, self.inner_commits, self.outer_writes, len(self.settings)
+            self.levels.append(Level(name, *counts))
         elif level is not None:
-            place = self.levels.index(level)
-            if verb == "release":
-                del self.levels[place:]
-            else:
-                del self.levels[place + 1 :]
+            del self.levels[self.levels.index(level) + (verb != "release") :]
+            if verb != "release":
                 self.return_to(level)
                 self.must_roll_back = False

@@ -690,6 +690,38 @@ def test_notifies_of_psycopg_ends_in_any_way(
     )
 
 
+@pytest.mark.parametrize("target", ["postgres+psycopg"], indirect=True, ids=["postgres-psycopg"])
+def test_psycopg_opens_a_named_cursor(project: Project, target: Target, strategy: str) -> None:
+    """The argument ``name`` of ``cursor()`` is the driver's, in every strategy."""
+    project.tests(
+        """
+        from sqlalchemy.ext.asyncio import create_async_engine
+
+        async def check(engine):
+            async with engine.connect() as connection:
+                driver = (await connection.get_raw_connection()).driver_connection
+                async with driver.cursor(name="numbers") as cursor:
+                    await cursor.execute("SELECT generate_series(1, 3)")
+                    assert cursor.name == "numbers"
+                    assert await cursor.fetchmany(2) == [(1,), (2,)]
+                    assert await cursor.fetchall() == [(3,)]
+
+        async def test_plain(asyncdb_url):
+            engine = create_async_engine(asyncdb_url)
+            await check(engine)
+            await engine.dispose()
+
+        async def test_ours(asyncdb_engine):
+            await check(asyncdb_engine)
+
+        @pytest.mark.asyncdb(isolation="rollback")
+        async def test_rollback(asyncdb_engine):
+            await check(asyncdb_engine)
+        """
+    )
+    run(project, target, strategy).had(passed=3)
+
+
 @pytest.mark.parametrize("target", ["postgres+asyncpg"], indirect=True, ids=["postgres-asyncpg"])
 def test_a_cancelled_call_of_the_driver_ends_on_the_server(
     project: Project, target: Target, strategy: str

@@ -741,6 +741,20 @@ async def set_local_in_a_savepoint_that_is_rolled_back(stage: Stage) -> None:
         stage.note(await session.scalar(text("SHOW work_mem")))
 
 
+@scenario("postgres")
+async def set_local_after_a_savepoint_that_is_rolled_back(stage: Stage) -> None:
+    async with stage.engine.connect() as connection:
+        await connection.execute(text("SET LOCAL statement_timeout = '777ms'"))
+        for size in ("7MB", "8MB"):
+            savepoint = await connection.begin_nested()
+            await connection.execute(text(f"SET LOCAL work_mem = '{size}'"))
+            await savepoint.rollback()
+        await connection.execute(text("SET LOCAL work_mem = '9MB'"))
+        await connection.commit()
+        stage.note(await connection.scalar(text("SHOW work_mem")))
+        stage.note(await connection.scalar(text("SHOW statement_timeout")))
+
+
 @scenario("postgres", limits=[limits.SETTINGS])
 async def a_function_that_sets_for_its_transaction(stage: Stage) -> None:
     async with stage.engine.connect() as connection:
