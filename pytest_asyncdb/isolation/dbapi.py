@@ -212,7 +212,8 @@ class Cursor:
         if fetches and self._fetched:
             return value
         if fetches or name in ("nextset", "setinputsizes", "callproc"):
-            return lambda *args, **kwargs: self._checkout.backing.call(
+            self._checkout.work.check_open(f"cursor.{name}()")
+            return lambda *args, **kwargs: self._backing.call(
                 functools.partial(value, *args, **kwargs)
             )
         return value
@@ -304,7 +305,7 @@ class Cursor:
         if self._fetched and checkout.work.connector.driver.close_cursor(cursor):
             return
         if in_greenlet():  # a finalizer cannot await; the connection closes the cursor
-            checkout.backing.call(cursor.close)
+            self._backing.call(cursor.close)
 
     async def _async_soft_close(self) -> None:
         """Close the cursor. SQLAlchemy calls this name; see ``sqlalchemy_internals.soft_close``."""
@@ -329,13 +330,13 @@ class Cursor:
         cursor = self._cursor
         if cursor is None:
             args, kwargs = self._how
-            cursor = (self._checkout.taken or self._checkout.backing).adapted.cursor(
-                *args, **kwargs
-            )
+            backing = self._checkout.taken or self._checkout.backing
+            cursor = backing.adapted.cursor(*args, **kwargs)
             if self._early:
                 for name, value in self._early.items():
                     setattr(cursor, name, value)
-            self.__dict__["_cursor"] = cursor
+            # A stream outlives its checkout: on SQLite it may be read after the commit.
+            self.__dict__["_cursor"], self.__dict__["_backing"] = cursor, backing
             # SQLAlchemy 2.0's cursors for psycopg have no ``server_side``. Their fetches are called
             # like those of a stream, which does no harm.
             if not getattr(cursor, "server_side", True):

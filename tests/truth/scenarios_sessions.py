@@ -618,6 +618,17 @@ async def stream_in_autocommit(stage: Stage) -> None:
         stage.note(await connection.scalar(select(func.count()).select_from(User)))
 
 
+@scenario("sqlite")
+async def stream_whose_rows_are_changed_and_committed(stage: Stage) -> None:
+    await stage.add(*(f"u{n}" for n in range(30)))
+    async with stage.sessions() as session:
+        query = select(User).order_by(User.key).execution_options(yield_per=2)
+        async for user in await session.stream_scalars(query):
+            user.score = 1
+            await session.commit()
+        stage.note(await session.scalar(select(func.sum(User.score))))
+
+
 @scenario()
 async def stream_across_commit(stage: Stage) -> None:
     await stage.add(*(f"u{n}" for n in range(30)))
