@@ -142,7 +142,9 @@ def test_the_limit_of_the_account_counts(project: Project, servers: Servers, wor
         limited = Target(word, target.server.set(username=name, password="word"), look)
         result = project.run_apart(limited, "-n", "2").result
         result.assert_outcomes(errors=1)
-        assert f"{_label(word)} has room for 5 connections, 2 workers need 6" in str(result.stdout)
+        # Where another run has databases on the server, the look for dead runs has a session, too.
+        room = rf"{_label(word)} has room for [45] connections, 2 workers need 6"
+        assert re.search(room, str(result.stdout))
         project.run_apart(limited).result.assert_outcomes(passed=1)
     finally:
         look.query(f"DROP USER {account}")
