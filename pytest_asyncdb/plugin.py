@@ -6,26 +6,28 @@ Every pytest run imports this module, so it imports no database library.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import warnings
 from collections.abc import Generator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._run import collection, unparametrised
-from pytest_asyncdb._run.stash import ITEM, RUN, state_of
+from pytest_asyncdb._run.stash import ITEM, RUN, forget_test, state_of
+
+#: The name of a :class:`_First` among pytest's plugins.
+_FIRST = "asyncdb-first"
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     from pytest_asyncdb import fixtures, hookspecs
-    from pytest_asyncdb._run.progress import PROGRESS, Progress
 
     pluginmanager.add_hookspecs(hookspecs)
-    pluginmanager.register(Progress(), PROGRESS)
-    pluginmanager.register(_First(), "asyncdb-first")
+    pluginmanager.register(_First(), _FIRST)
     # With "pytest_plugins" pytest would read the entry points of all packages once more.
     pluginmanager.register(fixtures, fixtures.__name__)
 
@@ -50,7 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
     registry = Registry()
     config.hook.pytest_asyncdb_register(registry=registry)
     try:
-        run = config.stash[RUN] = Run(config, registry)
+        show_line = cast("_First", config.pluginmanager.get_plugin(_FIRST)).show_line
+        run = config.stash[RUN] = Run(config, registry, show_line)
     except errors.AsyncdbError as error:
         raise pytest.UsageError(str(error)) from None
     config.add_cleanup(run.close)  # pytest_unconfigure is not called if another plugin fails here
@@ -183,10 +186,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    run, test = item.config.stash[RUN], state_of(item)
     if call.when == "call" and call.excinfo is not None:
-        state_of(item).failure = call.excinfo.value
-    from pytest_asyncdb.reports import item_report
-
+        test.failure = call.excinfo.value
     if call.excinfo is None or item.config.getoption("fulltrace", None):
         report = yield
     else:
@@ -194,9 +196,14 @@ def pytest_runtest_makereport(
 
         with tracebacks.shortened(call.excinfo.value):
             report = yield
-    item_report.complete(report, item, call)
-    if call.when == "teardown" and (run := item.config.stash[RUN]).is_child:
-        run.close()
+    if run.watches or test.only or call.excinfo is not None:
+        from pytest_asyncdb.reports import item_report
+
+        item_report.complete(report, item, call)
+    if call.when == "teardown":
+        forget_test(item)
+        if run.is_child:
+            run.close()
     return report
 
 
@@ -219,7 +226,22 @@ def pytest_terminal_summary(
 
 
 class _First:
-    """Runs before other plugins are configured."""
+    """Runs before other plugins are configured, and before pytest begins to capture output."""
+
+    def __init__(self) -> None:
+        self._stderr: int | None = None
+        with contextlib.suppress(OSError):  # a process without stderr
+            self._stderr = os.dup(2)
+
+    def show_line(self, line: str) -> None:
+        """Print *line* on the terminal, also from a thread, and while pytest captures output.
+
+        It has a line of its own: the dots of tests may stand on the present one.
+        """
+        text = f"{os.linesep}asyncdb: {line}{os.linesep}"
+        with contextlib.suppress(OSError):
+            if self._stderr is not None:
+                os.write(self._stderr, text.encode(errors="replace"))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self) -> None:
@@ -230,6 +252,11 @@ class _First:
         """
         message = 'The configuration option "asyncio_default_fixture_loop_scope" is unset'
         warnings.filterwarnings("ignore", message, pytest.PytestDeprecationWarning)
+
+    def pytest_unconfigure(self) -> None:
+        if self._stderr is not None:
+            os.close(self._stderr)
+            self._stderr = None
 
 
 class _Notes:
@@ -254,10 +281,14 @@ class _Notes:
             self._interruption += interruption.lines(self._config, self._running, excinfo.value)
 
     def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
-        from pytest_asyncdb.reports import header
+        run, lines = config.stash[RUN], self._interruption
+        every = (report for found in terminalreporter.stats.values() for report in found)
+        reports = [r for r in every if any("asyncdb_" in n for n in getattr(r, "__dict__", ()))]
+        if reports or run.settings.stats:
+            from pytest_asyncdb.reports import header
 
-        reports = [r for found in terminalreporter.stats.values() for r in found]
-        if lines := [*header.notes(config.stash[RUN], reports), *self._interruption]:
+            lines = [*header.notes(run, reports), *lines]
+        if lines:
             terminalreporter.write_sep("=", "asyncdb", yellow=True)
         for line in lines:
             terminalreporter.write_line(line)

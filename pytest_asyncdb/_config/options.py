@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -18,12 +19,9 @@ import pytest
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._config import specs
-from pytest_asyncdb._config.ini_file import ini_name, read_line, refuse_unknown_lines
 from pytest_asyncdb._config.option_table import OPTIONS, PROVIDERS, Option
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._config.server_options import parse_images, parse_server_settings
-from pytest_asyncdb._config.urls import check_host, parse_url
-from pytest_asyncdb._system.import_string import split_name
 from pytest_asyncdb.values import BackendSpec, Sourced
 
 #: The words that pytest's own ini options take for yes and no.
@@ -104,7 +102,7 @@ def read_settings(config: pytest.Config, registry: Registry) -> Settings:
     Raises:
         ConfigError: A value is wrong, or two contradict each other.
     """
-    refuse_unknown_lines(config)
+    _refuse_unknown_lines(config)
     _warn_of_variables(config, registry)
     values: dict[str, Any] = {}
     for option in OPTIONS:
@@ -146,7 +144,54 @@ def check_hosts(settings: Settings) -> None:
     """
     used = [s for s in settings.all_specs if settings.provider(s.backend).value in ("auto", "url")]
     for url in dict.fromkeys(url for spec in used if (url := settings.url(spec)) is not None):
+        from pytest_asyncdb._config.urls import check_host
+
         check_host(url, settings.allow_hosts.value)
+
+
+def _read_line(config: pytest.Config, name: str) -> str:
+    """Return the line *name* as text; empty if there is none. Values of a list are on separate
+    lines."""
+    try:
+        value = config.getini(name)
+    except (TypeError, pytest.UsageError):  # TOML has types: not a list, or a boolean
+        value = _lines(config)[name]
+    return ("\n".join(map(str, value)) if isinstance(value, list) else str(value)).strip()
+
+
+def _ini_name(config: pytest.Config) -> str:
+    """Return the name of the ini file, for errors."""
+    return config.inipath.name if config.inipath is not None else "-o"
+
+
+def _refuse_unknown_lines(config: pytest.Config) -> None:
+    """Refuse a line that begins with the plugin's prefix and that no plugin has registered.
+
+    Raises:
+        ConfigError: There is such a line.
+    """
+    known = [option.ini for option in OPTIONS if option.ini]
+    for name in (name for name in _lines(config) if name.startswith("asyncdb")):
+        try:
+            config.getini(name)
+        except ValueError:
+            from pytest_asyncdb._system.messages import near_miss
+
+            near = ["asyncdb_backends"] if name == "asyncdb" else known  # the option is --asyncdb
+            raise errors.ConfigError(
+                f"unknown option {name!r}{near_miss(name, near)} ({_ini_name(config)})",
+                [f"Known: {', '.join(known)}."],
+                ["correct the name, or delete the line"],
+            ) from None
+        except (TypeError, pytest.UsageError):  # registered with another type
+            pass
+
+
+def _lines(config: pytest.Config) -> Mapping[str, Any]:
+    """Return all lines as they were read. pytest has no other public name for them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return dict(config.inicfg)
 
 
 def _warn_of_variables(config: pytest.Config, registry: Registry) -> None:
@@ -170,8 +215,8 @@ def _read(config: pytest.Config, option: Option) -> Sourced[str]:
         value = Sourced(str(given), source)
     elif option.env is not None and (word := os.environ.get(option.env)) is not None:
         value = Sourced(word.strip(), f"{option.env}={word}")
-    elif option.ini and (written := read_line(config, option.ini)):
-        value = Sourced(written, f"{option.ini} in {ini_name(config)}")
+    elif option.ini and (written := _read_line(config, option.ini)):
+        value = Sourced(written, f"{option.ini} in {_ini_name(config)}")
     word, allowed = value.value, option.choices
     if option.is_switch:
         word, allowed = word.lower(), (*_YES, *_NO)
@@ -199,6 +244,9 @@ def _files(config: pytest.Config, written: Sourced[str]) -> dict[str | None, tup
     names."""
     found: dict[str | None, tuple[Path, ...]] = {}
     for word in written.value.replace(",", " ").split():
+        from pytest_asyncdb._databases.fingerprint import files_in
+        from pytest_asyncdb._system.import_string import split_name
+
         name, pattern = split_name(word)
         if not (matches := sorted(config.rootpath.glob(pattern))):
             raise errors.ConfigError(
@@ -206,8 +254,6 @@ def _files(config: pytest.Config, written: Sourced[str]) -> dict[str | None, tup
                 [f"Patterns are relative to {config.rootpath}."],
                 ["name files or folders, such as schema/*.sql or migrations"],
             )
-        from pytest_asyncdb._databases.fingerprint import files_in
-
         found[name] = (*found.get(name, ()), *files_in(matches))
     return found
 
@@ -216,7 +262,10 @@ def _migrations(config: pytest.Config, written: Sourced[str]) -> Sourced[Mapping
     """Return the paths of Alembic's configurations, which are relative to the ini file's folder."""
     folder = config.inipath.parent if config.inipath is not None else config.rootpath
     found: dict[str | None, Path] = {}
-    for name, word in map(split_name, specs.split_words(written.value)):
+    for one in specs.split_words(written.value):
+        from pytest_asyncdb._system.import_string import split_name
+
+        name, word = split_name(one)
         found[name] = folder / word
         if not found[name].is_file():
             raise errors.ConfigError(
@@ -229,17 +278,20 @@ def _migrations(config: pytest.Config, written: Sourced[str]) -> Sourced[Mapping
 
 def _urls(config: pytest.Config, registry: Registry) -> Iterator[tuple[str, Sourced[str]]]:
     """Yield the URLs that the user gave, by backend. The command line overrides the environment."""
-    for line in read_line(config, "asyncdb_urls").split():
-        yield parse_url(line, f"asyncdb_urls in {ini_name(config)}", "", registry)
+    lines = _read_line(config, "asyncdb_urls").split()
+    found = [(line, f"asyncdb_urls in {_ini_name(config)}", "") for line in lines]
     for name in registry.backends:
         variable = f"ASYNCDB_{name.upper()}_URL"
         if (url := os.environ.get(variable)) is not None:
             if not url.strip():
                 remedies = [f"give a URL, or unset it: unset {variable}"]
                 raise errors.ConfigError(f"{variable} is empty", [], remedies)
-            yield parse_url(url, variable, name, registry)
-    for word in config.getoption("asyncdb_urls") or ():
-        yield parse_url(word, "--asyncdb-url", "", registry)
+            found.append((url, variable, name))
+    found += [(word, "--asyncdb-url", "") for word in config.getoption("asyncdb_urls") or ()]
+    for one in found:
+        from pytest_asyncdb._config.urls import parse_url
+
+        yield parse_url(*one, registry)
 
 
 def _check_contradictions(settings: Settings) -> None:

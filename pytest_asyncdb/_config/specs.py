@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from pytest_asyncdb import errors
 from pytest_asyncdb._config.registry import Registry
-from pytest_asyncdb._system.messages import near_miss
 from pytest_asyncdb.values import BackendSpec, Sourced
 
 
@@ -20,6 +19,8 @@ def unknown_word(
         what: What the word should have been, such as ``backend``.
         hint: The remedy, if it is not to use a known word.
     """
+    from pytest_asyncdb._system.messages import near_miss
+
     return errors.ConfigError(
         f"unknown {what} {word!r}{near_miss(word, allowed)} ({source})",
         [f"Known: {', '.join(allowed)}."],

@@ -22,8 +22,6 @@ class Timer:
     """
 
     def __init__(self, worker: str) -> None:
-        #: The start of the run, by :func:`time.perf_counter`.
-        self.began = time.perf_counter()
         #: Seconds of schema and seed for each template built here, by backend as written.
         self.templates: dict[str, list[tuple[float | None, float | None]]] = {}
         self._worker = worker

@@ -11,14 +11,12 @@ import contextlib
 import functools
 import os
 import sys
+import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from pytest_asyncdb._config.options import Settings, check_hosts, read_settings
 from pytest_asyncdb._config.registry import Registry
-from pytest_asyncdb._record.text import in_short
-from pytest_asyncdb._record.timings import Timer
-from pytest_asyncdb._run.progress import PROGRESS, Progress
 from pytest_asyncdb._run.runs import CHANNEL, new_id, prefix_of
 
 if TYPE_CHECKING:
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     from pytest_asyncdb._databases.provisioner import Provisioner
     from pytest_asyncdb._databases.worker_databases import WorkerDatabase
     from pytest_asyncdb._engines.host_loop import HostLoop
+    from pytest_asyncdb._record.timings import Timer
     from pytest_asyncdb._run.app_engines import AppEngine
     from pytest_asyncdb._run.liveness import Liveness
     from pytest_asyncdb._run.owned_servers import OwnedServers
@@ -46,10 +45,14 @@ class Run:
         config: pytest's config. In a worker it has the controller's ``workerinput``.
         registry: The available backends, providers and strategies, including those of third
             parties.
+        show_line: Shows the user a line, while pytest captures the output of tests, too.
     """
 
-    def __init__(self, config: pytest.Config, registry: Registry) -> None:
+    def __init__(self, config: pytest.Config, registry: Registry, show_line: abc.Show) -> None:
+        #: The start of the run, by :func:`time.perf_counter`.
+        self.began = time.perf_counter()
         self.registry = registry
+        self._show_line = show_line
         self.settings: Settings = read_settings(config, registry)
         xdist = getattr(config, "workerinput", {})
         self.worker: str = xdist.get("workerid", "main")
@@ -59,7 +62,6 @@ class Run:
         if self.owns_servers:
             check_hosts(self.settings)
             self.id = new_id()
-        self._progress = cast("Progress", config.pluginmanager.get_plugin(PROGRESS))
         #: Tasks that were refused since the last report, because their tests had ended: the test,
         #: the task, its place.
         self.late: list[tuple[str, str, str]] = []
@@ -72,8 +74,6 @@ class Run:
             self.redirector.active = True
         elif "pytest_asyncdb._run.redirect" in sys.modules:
             self.redirector.active = False  # a run around this one must not watch its engines
-        #: How long the plugin's own work takes in this process.
-        self.timer = Timer(self.worker)
         #: The rows of untouched databases, for reports, by URL.
         self.untouched: dict[Any, Any] = {}
         #: Number of databases of failed tests that this process has kept.
@@ -105,7 +105,7 @@ class Run:
         if self._channel is None:
             from pytest_asyncdb._run.owned_servers import OwnedServers
 
-            servers = OwnedServers(self.choice, self._progress, self.id)
+            servers = OwnedServers(self.choice, self._show_line, self.id)
         else:
             from pytest_asyncdb._run.worker_channel import ChannelServers
 
@@ -142,6 +142,13 @@ class Run:
     def watches(self) -> bool:
         """Whether the :attr:`redirector` watches engines."""
         return "redirector" in self.__dict__
+
+    @functools.cached_property
+    def timer(self) -> Timer:
+        """How long the plugin's own work takes in this process."""
+        from pytest_asyncdb._record.timings import Timer
+
+        return Timer(self.worker)
 
     @functools.cached_property
     def liveness(self) -> Liveness:
@@ -272,6 +279,7 @@ class Run:
             Whether it was kept, and the command that opens it, or the reason why it was not kept.
         """
         from pytest_asyncdb._databases import kept_databases
+        from pytest_asyncdb._record.text import in_short
 
         if isinstance(kept, Exception):
             return False, in_short(kept)

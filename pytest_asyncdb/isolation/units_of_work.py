@@ -69,11 +69,8 @@ class UnitsOfWork:
     def conflicting(self) -> errors.AsyncdbError | None:
         """The error for the next statement, if it would see other data than on separate
         connections."""
-        if self.overlap is None:
-            for unit in self.units:
-                if unit.late is not None:
-                    return unit.late
-        return self.overlap
+        late = (unit.late for unit in self.units if unit.late is not None)
+        return self.overlap or next(late, None)
 
     def note(self, problem: str | None) -> None:
         """Note that the data are not what they would be on separate connections. The next statement

@@ -98,14 +98,13 @@ def version_of(module: str) -> str | None:
         return None
 
 
-def notes(run: Run, reports: Iterable[object]) -> Iterator[str]:
+def notes(run: Run, reports: Sequence[object]) -> Iterator[str]:
     """Yield lines for the end of the run.
 
     Args:
-        reports: pytest's reports of all tests, with the attributes that ``item_report.py`` has
-            added to them, also in xdist's workers.
+        reports: pytest's reports with attributes that ``item_report.py`` has added to them, also in
+            xdist's workers.
     """
-    reports = list(reports)
     only = Counter(r.asyncdb_only for r in reports if hasattr(r, "asyncdb_only"))
     for word, number in only.items():
         yield (

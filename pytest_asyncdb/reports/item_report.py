@@ -16,7 +16,7 @@ import pytest
 from pytest_asyncdb._record.timings import SLOW
 from pytest_asyncdb._run.collection import BACKEND, spec_of
 from pytest_asyncdb._run.run import Run
-from pytest_asyncdb._run.stash import RUN, TestState, forget_test, state_of
+from pytest_asyncdb._run.stash import RUN, TestState, state_of
 
 if TYPE_CHECKING:
     from pytest_asyncdb import errors
@@ -84,7 +84,6 @@ def complete(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo
             report.__dict__["asyncdb_only"] = str(test.only)
         if (times := run.timer.take(0.0 if run.settings.stats else SLOW)) is not None:
             report.__dict__["asyncdb_times"] = times
-        forget_test(item)
 
 
 def _sections(

@@ -39,7 +39,7 @@ def table(run: Run, reports: Iterable[object]) -> list[str]:
     backends = [line for spec in run.settings.all_specs for line in _of_backend(run, spec, found)]
     if not backends:
         return ["asyncdb: no times: the run used no database"]
-    seconds = duration(time.perf_counter() - run.timer.began)
+    seconds = duration(time.perf_counter() - run.began)
     by = f" by {number} workers" if number > 1 else ""
     return [f"asyncdb: times of a run of {seconds}{by}", *backends]
 

