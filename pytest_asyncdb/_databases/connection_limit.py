@@ -7,8 +7,7 @@ afterwards: a test that opens more connections than the server allows gets the s
 from __future__ import annotations
 
 from pytest_asyncdb import errors
-from pytest_asyncdb._databases.connection import maintenance
-from pytest_asyncdb.abc import Backend, Driver, Server
+from pytest_asyncdb.abc import Backend, Server, Sql
 
 #: The smallest number of connections for a worker: one for the test, one that creates databases,
 #: and one that restores a database or makes copies in advance.
@@ -19,13 +18,12 @@ MOST_IDLE = 5
 _STRATEGIES = 3
 
 
-async def free_connections(server: Server, backend: Backend, driver: Driver) -> int | None:
+async def free_connections(sql: Sql, backend: Backend) -> int | None:
     """Return how many more connections the account may open; None: the server does not say."""
     if backend.free_connections_query is None:
         return None
-    async with maintenance(server, backend, driver) as sql:
-        ((number,),) = await sql.fetch(backend.free_connections_query)
-        return None if number is None else int(number)
+    ((number,),) = await sql.fetch(backend.free_connections_query)
+    return None if number is None else int(number)
 
 
 def idle_limit(server: Server, label: str, workers: int) -> int:

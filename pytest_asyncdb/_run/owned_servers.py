@@ -6,7 +6,6 @@ workers.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import threading
 import time
@@ -169,15 +168,12 @@ class OwnedServers:
         if server.managed and server.kept is None:
             return self._managed_limit(spec) if server.maintenance is not None else None
         backend, driver = self.choice.registry.backend(spec.backend), self.choice.driver(spec)
-        from pytest_asyncdb._databases.connection_limit import free_connections
         from pytest_asyncdb._run.run_lock import Lease
 
         lease = Lease(self._run, server, backend, driver)
         try:
-            lease.take()
+            limit = lease.take()
             self._stack.callback(self._end_lease, lease)
-            asking = free_connections(server, backend, driver)
-            limit = selector_loop.run(asyncio.wait_for(asking, liveness.ANSWER))
         except Exception as error:
             if server.kept is not None:
                 seen = error_text(error)

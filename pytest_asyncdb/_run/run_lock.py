@@ -16,6 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
 from pytest_asyncdb._databases.connection import AutocommitConnection, maintenance
+from pytest_asyncdb._databases.connection_limit import free_connections
 from pytest_asyncdb._databases.provisioner import drop_leftovers, try_drop
 from pytest_asyncdb._databases.templates import expired_templates
 from pytest_asyncdb._engines import selector_loop
@@ -50,19 +51,23 @@ class Lease:
     backend: Backend
     driver: Driver
 
-    def take(self) -> None:
+    def take(self) -> int | None:
         """Take the lock. Blocks. The thread then drops databases of dead runs.
+
+        Returns:
+            The number of connections that the account may open in addition; None: unknown.
 
         Raises:
             Exception: The driver's own.
         """
         self._end = asyncio.Event()
-        self._taken: Future[asyncio.AbstractEventLoop] = Future()
+        self._taken: Future[tuple[asyncio.AbstractEventLoop, int | None]] = Future()
         self._holding = selector_loop.in_thread(lambda: selector_loop.run(self._hold()), "lease")
         either: list[Future[Any]] = [self._holding, self._taken]
         wait(either, return_when=FIRST_COMPLETED)
         if not self._taken.done():
             self._holding.result()
+        return self._taken.result()[1]
 
     def close(self) -> None:
         """Drop the run's databases and release the lock. Blocks.
@@ -71,7 +76,7 @@ class Lease:
             AsyncdbError: The databases could not be dropped.
         """
         with contextlib.suppress(RuntimeError):  # the thread has ended
-            self._taken.result().call_soon_threadsafe(self._end.set)
+            self._taken.result()[0].call_soon_threadsafe(self._end.set)
         if (error := self._holding.exception()) is not None:
             raise AsyncdbError(
                 f"databases of this run are still on the {self.backend.label} server",
@@ -97,7 +102,9 @@ class Lease:
                 elif query := backend.hold_lock(self.run):
                     await sql.script(backend.keep_session())
                     await sql.fetch(query)
-            self._taken.set_result(asyncio.get_running_loop())
+                # Before the thread opens another connection, to drop databases of dead runs.
+                free = await free_connections(sql, backend)
+            self._taken.set_result((asyncio.get_running_loop(), free))
             dropping = asyncio.create_task(self._drop_dead(sql))
             await self._end.wait()
             async with asyncio.timeout(2 * _ANSWER):
