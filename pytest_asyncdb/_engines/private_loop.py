@@ -133,8 +133,7 @@ class PrivateLoop:
             patience: Seconds; None: no limit.
         """
         with self.lock:
-            if task is None or not task.done():
-                self._run(task, patience)
+            self._run(task, patience)
 
     def _run(
         self,

@@ -10,10 +10,10 @@ from __future__ import annotations
 import abc
 import asyncio
 import collections
-import functools
 import inspect
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
@@ -171,7 +171,7 @@ class DriverConnection:
         # Not callable(): that is also true for classes and for sqlite3's connection.
         if not hasattr(value, "__self__"):
             return value
-        return functools.partial(self._checkout.call_driver, name, value)
+        return partial(self._checkout.call_driver, name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
         self._checkout.backing.touched = True
@@ -212,10 +212,9 @@ class Cursor:
         if fetches and self._fetched:
             return value
         if fetches or name in ("nextset", "setinputsizes", "callproc"):
-            self._checkout.work.check_open(f"cursor.{name}()")
-            return lambda *args, **kwargs: self._backing.call(
-                functools.partial(value, *args, **kwargs)
-            )
+            if self._checkout.work.ended:
+                self._checkout.work.check_open(f"cursor.{name}()")
+            return lambda *args, **kwargs: self._backing.call(partial(value, *args, **kwargs))
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -60,8 +60,10 @@ class SandboxConnection(Checkout):
         """Run "connect" listeners that were added after the outer transaction had begun."""
         work, ran = self.work, self.taken.ran
         new = work.units.begun and [o for o in connect_listeners([self.pool]) if o not in ran]
+        if not new:
+            return
         try:
-            for listener in new or ():
+            for listener in new:
                 work.late_listeners = True
                 ran.add(listener)
                 listener(self, entry)

@@ -69,8 +69,11 @@ class UnitsOfWork:
     def conflicting(self) -> errors.AsyncdbError | None:
         """The error for the next statement, if it would see other data than on separate
         connections."""
-        late = (unit.late for unit in self.units if unit.late is not None)
-        return self.overlap or next(late, None)
+        if self.overlap is None:
+            for unit in self.units:
+                if unit.late is not None:
+                    return unit.late
+        return self.overlap
 
     def note(self, problem: str | None) -> None:
         """Note that the data are not what they would be on separate connections. The next statement

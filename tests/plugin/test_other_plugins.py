@@ -92,7 +92,7 @@ def test_each_worker_of_xdist_waits_for_the_server_too(project: Project, servers
 
         @pytest.hookimpl(hookwrapper=True)
         def pytest_runtest_protocol(item):
-            assert item.config.stash[RUN].servers._servers
+            assert item.config.stash[RUN].servers.get.cache_info().currsize
             yield
         """,
     )
