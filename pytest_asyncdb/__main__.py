@@ -14,8 +14,7 @@ from pytest_asyncdb import errors
 def main(arguments: list[str] | None = None) -> int:
     """Run the command, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m pytest_asyncdb")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    command = commands.add_parser(
+    command = parser.add_subparsers(required=True, metavar="COMMAND").add_parser(
         "reap",
         help="remove what killed runs have left",
         description="Remove what killed runs have left: server folders and processes, containers, "

@@ -521,6 +521,8 @@ class Backend(abc.ABC):
     in_use_codes: ClassVar[frozenset[int | str]] = frozenset()
     #: Error codes of a statement for which the account has no right.
     access_denied_codes: ClassVar[frozenset[int | str]] = frozenset()
+    #: Error codes of a statement that writes, if the server or its transactions are read-only.
+    read_only_codes: ClassVar[frozenset[int | str]] = frozenset()
     #: The right to create and drop the plugin's databases, and the statement that gives it to
     #: ``{user}``.
     create_right: ClassVar[str] = ""

@@ -54,8 +54,7 @@ def parse_spec(
     try:
         name = registry.name_of(name)
     except KeyError:
-        known = [*extra, *registry.backends]
-        raise unknown_word("backend", name, source, known) from None
+        raise unknown_word("backend", name, source, [*extra, *registry.backends]) from None
     if driver:
         backend = registry.backend(name)
         drivers = [one.name for one in backend.drivers]

@@ -84,8 +84,7 @@ def take_scripts(engine: AsyncEngine, driver: Driver) -> None:
         first = adapted.cursor()
         first.execute("SELECT 1")  # begins the transaction
         first.close()
-        parts = driver.split(statement)
-        adapted.run_async(lambda connection: driver.run(connection, parts))
+        adapted.run_async(lambda connection: driver.run(connection, driver.split(statement)))
         return True
 
     event.listen(engine.sync_engine, "do_execute", execute)

@@ -149,6 +149,9 @@ class AlembicMigration:
         # Alembic searches below the current folder, but pytest may be started in another one.
         if location and (folder / location).is_dir():
             config.set_main_option("script_location", _escaped(str(folder / location)))
+        versions = config.get_version_locations_list() or []
+        found = [str(folder / p) if (folder / p).is_dir() else p for p in versions]
+        config.get_version_locations_list = lambda: found or None  # type: ignore[method-assign]
         sys.path[:0] = [str(folder / path) for path in config.get_prepend_sys_paths_list() or ()]
         return config
 

@@ -242,16 +242,19 @@ class Provisioner:
         try:
             self.run(self._maintenance.script(backend.create_database(name)))
         except Exception as error:
-            if self.driver.error_code(error) not in backend.access_denied_codes:
+            code = self.driver.error_code(error)
+            lacks = f"The account needs the right {backend.create_right}."
+            grant = backend.create_grant.format(user=server.user)
+            remedy = f"let an administrator of the {backend.label} server run: {grant}"
+            if code in backend.read_only_codes:
+                lacks = "The server is read-only, or the account's transactions are."
+                remedy = f"let {server.reason} lead to a server and an account that may write"
+            elif code not in backend.access_denied_codes:
                 raise
             raise errors.ServerUnavailable(
                 f"the account {server.user!r} may not create databases ({server.reason})",
-                [error_text(error), f"The account needs the right {backend.create_right}."],
-                [
-                    f"let an administrator of the {backend.label} server run: "
-                    + backend.create_grant.format(user=server.user),
-                    f"or leave {server.reason} out and let a server be started",
-                ],
+                [error_text(error), lacks],
+                [remedy, f"or leave {server.reason} out and let a server be started"],
             ) from error
 
     async def _fill(

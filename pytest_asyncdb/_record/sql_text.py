@@ -79,9 +79,7 @@ def ends_transaction(statement: str, implicit_commits: bool) -> str | None:
     text = first_words(statement)
     if _CONTROL.match(text):
         return "it ends or begins a transaction itself"
-    if implicit_commits and _IMPLICIT_COMMIT.match(text):
-        return "it commits by itself"
-    return None
+    return "it commits by itself" if implicit_commits and _IMPLICIT_COMMIT.match(text) else None
 
 
 @remembered

@@ -71,6 +71,8 @@ class _MySQLFamily(abc.Backend):
     lock_timeout_codes = frozenset({1205})
     #: ER_DBACCESS_DENIED_ERROR, ER_TABLEACCESS_DENIED_ERROR, ER_SPECIFIC_ACCESS_DENIED_ERROR.
     access_denied_codes = frozenset({1044, 1142, 1227})
+    #: ER_OPTION_PREVENTS_STATEMENT, ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE.
+    read_only_codes = frozenset({1290, 1792, 1836})
     after_rollback = ("USE `{database}`",)
     create_right = "ALL on databases whose names begin with asyncdb_"
     create_grant = r"GRANT ALL ON `asyncdb\_%`.* TO '{user}'"

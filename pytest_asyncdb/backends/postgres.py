@@ -137,6 +137,7 @@ class Postgres(abc.Backend):
     )
     read_only = ("SET TRANSACTION READ ONLY",)
     access_denied_codes = frozenset({"42501"})  # insufficient_privilege
+    read_only_codes = frozenset({"25006"})  # read_only_sql_transaction
     create_right = "CREATEDB"
     create_grant = 'ALTER ROLE "{user}" CREATEDB'
     after_rollback = (

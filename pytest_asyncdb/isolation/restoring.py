@@ -59,9 +59,7 @@ class Restoration:
             sequences: True if moved sequences count as changes.
         """
         changed = self.changed(sequences)
-        if self.unseen:
-            return changed, False
-        return changed, not changed or self._restore(changed)
+        return changed, not self.unseen and (not changed or self._restore(changed))
 
     def reset_sequences(self) -> None:
         """Make sequences and AUTO_INCREMENT start where the template's do."""

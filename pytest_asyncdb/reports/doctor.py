@@ -100,8 +100,7 @@ def _servers(run: Run) -> Iterator[Finding]:
     """Yield driver and server of each backend. Backends that the run does not use are notes."""
     used = run.settings.all_specs
     names = set(run.registry.backends) - {spec.backend for spec in used}
-    others = (BackendSpec(n, None, None, n, "not in this run") for n in sorted(names))
-    for spec in (*used, *others):
+    for spec in (*used, *(BackendSpec(n, None, None, n, "not in this run") for n in sorted(names))):
         try:
             yield Finding("ok", backend_line(run, spec))
         except errors.AsyncdbError as error:

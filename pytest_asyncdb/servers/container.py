@@ -113,6 +113,5 @@ def _reported(backend: Backend, image: str, container: Container) -> Iterator[No
         yield
     except Exception as error:
         is_clear = isinstance(error, (readiness.NotReady, Ended))
-        what = str(error) if is_clear else readiness.describe(error)
-        text = f"image {image}: {what}"
+        text = f"image {image}: {str(error) if is_clear else readiness.describe(error)}"
         raise server_start(backend.label, "container", text, container.output()) from error

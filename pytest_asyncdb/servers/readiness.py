@@ -88,10 +88,9 @@ def wait_until_ready(
         raise NotReady(0.0, error) from error
 
     def useless(error: BaseException) -> bool:
-        # The RuntimeError names a package that a driver needs for some ways to log in.
-        missing = isinstance(error, RuntimeError) and "cryptography" in str(error)
-        never = isinstance(error, (ImportError, ArgumentError))
-        return missing or never or _is_answer(error) or final(error)
+        # A driver needs the package cryptography for some ways to log in.
+        never = isinstance(error, (ImportError, ArgumentError)) or "cryptography" in str(error)
+        return never or _is_answer(error) or final(error)
 
     async def attempt() -> tuple[str, str]:
         async with engine.connect() as connection:

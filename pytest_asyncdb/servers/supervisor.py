@@ -181,8 +181,7 @@ def _children() -> list[int]:
     """Return the children of this process, which has one thread. Empty on macOS, without
     ``/proc``."""
     with contextlib.suppress(FileNotFoundError):
-        children = Path(f"/proc/self/task/{os.getpid()}/children")
-        return [int(pid) for pid in children.read_text().split()]
+        return [int(pid) for pid in Path("/proc/thread-self/children").read_text().split()]
     return []
 
 

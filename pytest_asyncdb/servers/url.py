@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -22,10 +23,26 @@ if TYPE_CHECKING:
 
 #: Seconds within which an external server must answer.
 _ANSWER = 10.0
-#: Errors of servers and drivers that another attempt would not change.
-_REFUSED = ("password authentication failed", "Access denied")
-_ARGUMENT = "unexpected keyword argument"
-_FINAL = (*_REFUSED, _ARGUMENT, "does not exist", "Unknown database", "no pg_hba.conf entry")
+_LOOK = "see that the server runs and that the URL in {} leads to it"
+_LEAVE = "or leave {} out and let a server be started: --asyncdb-server=auto"
+#: Errors of servers and drivers that another attempt would not change: what has failed, and the
+#: remedy.
+_FINAL = {
+    r'Unknown database|(to|permission denied for) database|database ".*" (does|is) not ': (
+        "refused the database",
+        "name a database in {} to which the account may connect",
+    ),
+    'password authentication failed|Access denied|expired|role ".*" (does|is) not ': (
+        "refused the user or the password",
+        "correct the user and the password in {}; special characters are percent-encoded: "
+        "urllib.parse.quote(password, safe='')",
+    ),
+    "unexpected keyword argument": (
+        "cannot be reached with these arguments",
+        "correct what follows ? in {}; asyncpg's is ssl=, not sslmode=",
+    ),
+    "no pg_hba.conf entry": ("refused the connection", _LOOK),
+}
 
 
 class UrlProvider(ServerProvider):
@@ -69,7 +86,7 @@ class UrlProvider(ServerProvider):
             waiting = f"{backend.label}: waiting for the server of {given.source}"
             with readiness.patience(progress, waiting):
                 text, pooler = readiness.wait_until_ready(
-                    server, backend, driver, _ANSWER, final=_is_final
+                    server, backend, driver, _ANSWER, final=lambda error: _cause(error) is not None
                 )
         except readiness.NotReady as error:
             raise _no_answer(error, given, url, backend) from None
@@ -108,8 +125,8 @@ def _server(url: URL, found: Candidate, backend: Backend) -> Server:
     )
 
 
-def _is_final(error: BaseException) -> bool:
-    return any(words in str(error) for words in _FINAL)
+def _cause(error: BaseException) -> tuple[str, str] | None:
+    return next((_FINAL[words] for words in _FINAL if re.search(words, str(error))), None)
 
 
 def _no_answer(
@@ -117,17 +134,7 @@ def _no_answer(
 ) -> ServerStartError:
     """Return the error with what the driver reported, without the password, and the likely
     cause."""
-    failed = "refused the connection" if _is_final(error.error) else "did not answer"
-    remedy = f"see that the server runs and that the URL in {given.source} leads to it"
-    if _ARGUMENT in str(error.error):
-        failed = "cannot be reached with these arguments"
-        remedy = f"correct what follows ? in {given.source}; asyncpg's is ssl=, not sslmode="
-    if any(words in str(error.error) for words in _REFUSED):
-        failed = "refused the user or the password"
-        remedy = (
-            f"correct the user and the password in {given.source}; special characters are "
-            "percent-encoded: urllib.parse.quote(password, safe='')"
-        )
+    failed, remedy = _cause(error.error) or ("did not answer", _LOOK)
     passwords = {key: str(word) for key, word in url.query.items() if "pass" in key.lower()}
     shown = url.update_query_dict(dict.fromkeys(passwords, "..."))
     text = readiness.describe(error.error)
@@ -139,6 +146,6 @@ def _no_answer(
     return ServerStartError(
         f"the {backend.label} server {failed} ({given.source})",
         [f"asked for {error.seconds:.1f} s: {shown.render_as_string(hide_password=True)}", text],
-        [remedy, f"or leave {given.source} out and let a server be started: --asyncdb-server=auto"],
+        [remedy.format(given.source), _LEAVE.format(given.source)],
         "Seen:",
     )

@@ -21,7 +21,9 @@ import pytest
 from fix_observer import MySQLObserver, Observer
 from fix_project import QUIET, Project
 from fix_servers import WORDS, Servers, Target
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from pytest_asyncdb._config.registry import Registry
 from pytest_asyncdb._databases.provisioner import drop_leftovers
@@ -162,6 +164,63 @@ class Tenant(Account):
             yield self
         finally:
             self.observer.query(f"DROP ROLE {self.name}")
+
+
+async def create_database(url: URL) -> None:
+    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+    try:
+        async with engine.connect() as connection:
+            await connection.exec_driver_sql("CREATE DATABASE never_made")
+    finally:
+        await engine.dispose()
+
+
+def test_a_read_only_account_is_named_as_that(project: Project, target: Target) -> None:
+    """As on a replica. Control: a plain engine gets the driver's error."""
+    assert target.server is not None
+    with contextlib.ExitStack() as stack:
+        url = target.server.update_query_dict({"init_command": "SET SESSION TRANSACTION READ ONLY"})
+        if target.backend == "postgres":
+            account = stack.enter_context(Tenant(target, "postgres").made())
+            target.observer.query(f"ALTER ROLE {account.name} SET default_transaction_read_only=on")
+            url = account.server.set(database="postgres")
+        with pytest.raises(DBAPIError, match="(?i)read.only"):
+            asyncio.run(create_database(url))
+        project.tests(ONE)
+        result = project.pytester.runpytest_inprocess(
+            *(*QUIET, f"--asyncdb={target.word}", f"--asyncdb-allow-hosts={url.host}"),
+            f"--asyncdb-url={url.render_as_string(hide_password=False)}",
+        )
+    result.assert_outcomes(errors=1)
+    said, _, rest = errors_in(result).partition("The server is")
+    assert said.startswith(f"the account '{url.username}' may not create databases (--asyncdb-url)")
+    assert re.search("(?i)the driver said: .*read.only", said)
+    assert f"The server is{rest}" == (
+        "The server is read-only, or the account's transactions are.\n\n"
+        "To fix this, do one of:\n"
+        "  - let --asyncdb-url lead to a server and an account that may write\n"
+        "  - or leave --asyncdb-url out and let a server be started"
+    )
+
+
+def test_a_database_that_the_account_may_not_use(project: Project, account: Account) -> None:
+    """The URL's database is named as the cause, not the password, and the run does not wait."""
+    look, other = account.observer, f"closed_{os.getpid()}"
+    project.tests(ONE)
+    with look.throw_away(other):
+        if account.target.backend == "postgres":
+            look.query(f"REVOKE CONNECT ON DATABASE {other} FROM PUBLIC")
+        account.database = other
+        with pytest.raises(DBAPIError, match=f"denied.* database ['\"]{other}"):
+            asyncio.run(create_database(make_url(account.url())))
+        result = run(project, account, f"--asyncdb-allow-hosts={account.server.host}")
+    result.assert_outcomes(errors=1)
+    text = errors_in(result)
+    assert re.match(r"the \w+ server refused the database \(--asyncdb-url\)\n", text)
+    assert "\n  - name a database in --asyncdb-url to which the account may connect\n" in text
+    seconds = re.search(r"asked for ([\d.]+) s", text)
+    assert seconds is not None
+    assert float(seconds[1]) < 8
 
 
 @pytest.mark.everyday("postgres+asyncpg")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import textwrap
 from pathlib import Path
 
@@ -176,16 +177,24 @@ def test_several_heads_are_all_reached(alembic: Project, sqlite: Target) -> None
 def test_pytest_may_be_started_in_another_folder(
     alembic: Project, sqlite: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where ``script_location`` and ``prepend_sys_path`` are relative to the ini file."""
+    """Where ``script_location``, ``prepend_sys_path`` and ``version_locations`` are relative to the
+    ini file."""
     ini = alembic.path / "alembic.ini"
     text = ini.read_text(encoding="utf-8").replace("%(here)s/migrations", "migrations")
-    ini.write_text(text, encoding="utf-8")
+    assert "\npath_separator = os\n" in text
+    places = f"version_locations = migrations/versions{os.pathsep}audit/versions"
+    ini.write_text(text.replace("\n[post", f"\n{places}\n\n[post"), encoding="utf-8")
+    revision(alembic, "c", "b", 'op.create_table("audit", sa.Column("id", sa.Integer))')
+    (alembic.path / "audit" / "versions").mkdir(parents=True)
+    moved = Path("versions", "c.py")
+    (alembic.path / "migrations" / moved).rename(alembic.path / "audit" / moved)
     alembic.write("beside.py", "target_metadata = None")
     env_py(alembic, "target_metadata = None", "from beside import target_metadata")
     alembic.ini(pythonpath=None, asyncdb_metadata=None)
     alembic.write("sub/test_it.py", "def test_it(asyncdb_url): pass")
     monkeypatch.chdir(alembic.path / "sub")
-    alembic.run(sqlite, expected=TABLES).passed(1)
+    expected = {**TABLES, "audit": [], "alembic_version": [("c",)]}
+    alembic.run(sqlite, expected=expected).passed(1)
 
 
 def test_two_backends_migrate_one_after_the_other(

@@ -198,14 +198,14 @@ def test_a_database_that_the_server_lacks(project: Project, servers: Servers) ->
     shown = re.sub(r"asked for [\d.]+ s", "asked for # s", "\n".join(result.outlines))
     shown = re.sub(r"\w+Error: ", "Error: ", shown)  # SQLAlchemy's versions differ
     assert (
-        "the PostgreSQL server refused the connection (--asyncdb-url)\n"
+        "the PostgreSQL server refused the database (--asyncdb-url)\n"
         "\n"
         "Seen:\n"
         f"  - asked for # s: {url.render_as_string()}\n"
         '  - Error: database "nowhere" does not exist\n'
         "\n"
         "To fix this, do one of:\n"
-        "  - see that the server runs and that the URL in --asyncdb-url leads to it\n"
+        "  - name a database in --asyncdb-url to which the account may connect\n"
         "  - or leave --asyncdb-url out and let a server be started: --asyncdb-server=auto"
     ) in shown
 
