@@ -131,8 +131,7 @@ def pytest_collection_modifyitems(
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Watch engines if the project has database tests."""
-    names = (getattr(item, "fixturenames", ()) for item in session.items)
-    if any(collection.BACKEND in one for one in names):
+    if any(collection.BACKEND in getattr(item, "fixturenames", ()) for item in session.items):
         session.config.stash[RUN].redirector.active = True
 
 

@@ -135,6 +135,8 @@ class Redirector:
             ConfigError: An entry is not an engine, or names no database.
         """
         with self._lock:
+            # It may be the first sign that the project uses the plugin (request.getfixturevalue).
+            self.active, self.others.test = True, test
             self._entries, self._where = entries, f"test: {test}, which has ended"
             self._views = views
             self._known = {view.engine.sync_engine for view in views.values()}
