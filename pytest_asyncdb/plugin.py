@@ -141,8 +141,7 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     run, option = session.config.stash[RUN], session.config.getoption
     plans = option("collectonly") or option("setupplan", None) or session.testsfailed
     if run.owns_servers and not plans:
-        needed = map(unparametrised.backend_of, session.items)
-        specs = dict.fromkeys(spec for spec in needed if spec is not None)
+        specs = dict.fromkeys(filter(None, map(unparametrised.backend_of, session.items)))
         if specs and run.owned is not None:
             run.owned.start([*specs, *run.settings.databases.values()])
 

@@ -11,8 +11,9 @@ import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future, wait
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pytest_asyncdb import errors
@@ -116,6 +117,10 @@ class OwnedServers:
             from pytest_asyncdb._databases.kept_databases import keeps
 
             provider.needed = partial(keeps, self._run)
+        # Tests run while the server starts. A driver that is imported while a test has replaced the
+        # classes of datetime, as freezegun does, keeps these until the end of the run.
+        with suppress(ImportError):  # a broken driver is the error of the first connection
+            import_module(driver.module)
         if provider.name != "memory" and self._reaping is None:
             # These imports are here, in the caller's thread, although only the new threads need
             # them. pytest rewrites the asserts of plugins on import, with ast. In CPython 3.11 the
@@ -131,8 +136,7 @@ class OwnedServers:
 
     def _obtain(self, spec: BackendSpec, context: AbstractContextManager[Server]) -> Server:
         began = time.monotonic()
-        server = context.__enter__()
-        self._stack.push(context.__exit__)
+        server = self._stack.enter_context(context)
         server = dataclasses.replace(server, connection_limit=self._limit(spec, server))
         if not server.managed and spec.backend in self.choice.settings.server_settings:
             selector_loop.run(self._compare_settings(spec, server))

@@ -178,11 +178,9 @@ class Redirector:
         with self._lock:
             views = self._views
             # The connection that is being made has the dialect of its own engine already.
-            has_own_dialect = engine is not root
-            if views and root not in self._known:
-                has_own_dialect = True
+            if is_new := bool(views) and root not in self._known:
                 self._redirect()
-            if has_own_dialect and root in self._listen:
+            if (is_new or engine is not root) and root in self._listen:
                 self._listen[root]()
             if root in self._known:
                 return
