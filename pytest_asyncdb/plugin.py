@@ -6,6 +6,7 @@ Every pytest run imports this module, so it imports no database library.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import threading
@@ -131,21 +132,26 @@ def pytest_collection_modifyitems(
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Watch engines if the project has database tests."""
-    names = (getattr(item, "fixturenames", ()) for item in session.items)
-    if any(collection.BACKEND in one for one in names):
+    if any(collection.BACKEND in getattr(item, "fixturenames", ()) for item in session.items):
         session.config.stash[RUN].redirector.active = True
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
-    """Start the servers that the tests need, while the first tests run."""
+    """Start the servers that the tests need, and import the drivers, before the first test.
+
+    A driver that is imported while a test has replaced the classes of datetime, as freezegun does,
+    keeps these classes.
+    """
     run, option = session.config.stash[RUN], session.config.getoption
-    plans = option("collectonly") or option("setupplan", None) or session.testsfailed
-    if run.owns_servers and not plans:
-        needed = map(unparametrised.backend_of, session.items)
-        specs = dict.fromkeys(spec for spec in needed if spec is not None)
-        if specs and run.owned is not None:
-            run.owned.start([*specs, *run.settings.databases.values()])
+    if option("collectonly") or option("setupplan", None) or session.testsfailed:
+        return
+    specs = dict.fromkeys(filter(None, map(unparametrised.backend_of, session.items)))
+    if specs and run.owned is not None:
+        run.owned.start([*specs, *run.settings.databases.values()])
+    for spec in specs:
+        with contextlib.suppress(ImportError, errors.AsyncdbError):  # reported by the tests
+            importlib.import_module(run.driver(spec).module)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

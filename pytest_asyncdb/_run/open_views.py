@@ -49,10 +49,7 @@ def read_plans(
         )
     extensions = run.settings.extensions
     if not schema:
-        return {
-            name: plan.SchemaPlan(empty=True, database=name, extensions=extensions)
-            for name in names
-        }
+        return {n: plan.SchemaPlan(empty=True, database=n, extensions=extensions) for n in names}
     if metadata is NOT_GIVEN and migrate is None:
         raise messages.no_metadata()
     given = plan.by_database(None if metadata is NOT_GIVEN else metadata, names, "asyncdb_metadata")

@@ -131,8 +131,7 @@ class OwnedServers:
 
     def _obtain(self, spec: BackendSpec, context: AbstractContextManager[Server]) -> Server:
         began = time.monotonic()
-        server = context.__enter__()
-        self._stack.push(context.__exit__)
+        server = self._stack.enter_context(context)
         server = dataclasses.replace(server, connection_limit=self._limit(spec, server))
         if not server.managed and spec.backend in self.choice.settings.server_settings:
             selector_loop.run(self._compare_settings(spec, server))

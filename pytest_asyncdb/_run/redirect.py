@@ -135,6 +135,8 @@ class Redirector:
             ConfigError: An entry is not an engine, or names no database.
         """
         with self._lock:
+            # It may be the first sign that the project uses the plugin (request.getfixturevalue).
+            self.active, self.others.test = True, test
             self._entries, self._where = entries, f"test: {test}, which has ended"
             self._views = views
             self._known = {view.engine.sync_engine for view in views.values()}
@@ -176,11 +178,9 @@ class Redirector:
         with self._lock:
             views = self._views
             # The connection that is being made has the dialect of its own engine already.
-            has_own_dialect = engine is not root
-            if views and root not in self._known:
-                has_own_dialect = True
+            if is_new := bool(views) and root not in self._known:
                 self._redirect()
-            if has_own_dialect and root in self._listen:
+            if (is_new or engine is not root) and root in self._listen:
                 self._listen[root]()
             if root in self._known:
                 return

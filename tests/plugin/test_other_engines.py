@@ -171,6 +171,39 @@ def test_an_engine_that_connects_in_any_test_is_reported_once(
     assert outcome.text.count("not redirected") == 1
 
 
+def test_an_engine_is_reported_if_tests_request_their_fixtures_while_they_run(
+    app: Project, sqlite: Target
+) -> None:
+    """As the steps of pytest-bdd do. Nothing else says that this project uses the plugin."""
+    app.ini(asyncdb_metadata=None)
+    app.write(
+        "conftest.py",
+        """
+        import pytest
+        from app.models import Base
+
+        @pytest.fixture(scope="session")
+        def asyncdb_metadata(): return Base
+        """,
+    )
+    app.tests(
+        """
+        from app.other import use_sync
+
+        def test_it(request):
+            request.getfixturevalue("asyncdb_engine")
+            use_sync()
+        """
+    )
+    line = app.place("with one.connect() as connection:", "use_sync", "app/other.py")
+    app.run(sqlite, "-n0").passed(1).shows(
+        f"""
+        asyncdb: in 1 test an engine connected that is not redirected: sqlite:///sync.db
+        first in test_it.py::test_it, at {line}
+        """
+    )
+
+
 def test_the_line_is_known_where_sqlalchemy_commits_in_a_task_of_its_own(
     app: Project, sqlite: Target
 ) -> None:

@@ -100,6 +100,67 @@ def test_each_worker_of_xdist_waits_for_the_server_too(project: Project, servers
     project.run_apart(servers.target("postgres+asyncpg"), "-n", "2").had(passed=4)
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        "postgres+asyncpg",
+        pytest.param("postgres+psycopg", marks=pytest.mark.complete),
+        pytest.param("mariadb+asyncmy", marks=pytest.mark.complete),
+        pytest.param("mariadb+aiomysql", marks=pytest.mark.complete),
+    ],
+)
+def test_a_driver_does_not_keep_what_a_test_has_replaced_in_datetime(
+    project: Project, servers: Servers, word: str
+) -> None:
+    """freezegun does this, and servers start while tests run. It stayed until the end of the run.
+
+    Control: what is imported in the test has the class of the test.
+    """
+    project.write(
+        "conftest.py",
+        """
+        import datetime
+        import sys
+
+        import pytest
+        from pytest_asyncdb._run.stash import RUN
+
+        replaced = pytest.MonkeyPatch()
+
+        class Date(datetime.date): pass
+
+        def pytest_runtestloop():
+            replaced.setattr(datetime, "date", Date)  # the servers are about to start
+
+        @pytest.fixture
+        def database_is_ready(pytestconfig):
+            run = pytestconfig.stash[RUN]
+            run.server(run.settings.specs[1])
+            sys.modules.pop("pymysql.converters", None)
+            from pymysql.converters import encoders
+            assert Date in encoders
+            replaced.undo()
+        """,
+    )
+    project.tests(
+        """
+        import datetime
+
+        @pytest.mark.asyncdb("sqlite")
+        def test_replaces(asyncdb_engine, database_is_ready): pass
+
+        @pytest.mark.asyncdb(exclude="sqlite")
+        async def test_later(asyncdb_session):
+            await asyncdb_session.execute(text("CREATE TEMPORARY TABLE t (d DATE)"))
+            day, column = datetime.date(2020, 2, 29), "INSERT INTO t VALUES (:day)"
+            await asyncdb_session.execute(text(column), {"day": day})
+            found = await asyncdb_session.scalar(text("SELECT d FROM t"))
+            assert (found, type(found)) == (day, datetime.date)
+        """
+    )
+    project.run_apart(servers.target(word), f"--asyncdb=sqlite,{word}").had(passed=2)
+
+
 def test_a_server_that_does_not_start_is_reported_by_its_test(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
