@@ -266,6 +266,10 @@ def _migrations(config: pytest.Config, written: Sourced[str]) -> Sourced[Mapping
         from pytest_asyncdb._system.import_string import split_name
 
         name, word = split_name(one)
+        if name in found:
+            what = f"one database has two files: {found[name].name!r}, {word!r} ({written.source})"
+            remedies = ["name one of them", "run both in a function: the fixture asyncdb_migrate"]
+            raise errors.ConfigError(what, [], remedies)
         found[name] = folder / word
         if not found[name].is_file():
             raise errors.ConfigError(

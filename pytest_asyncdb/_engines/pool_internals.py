@@ -116,10 +116,7 @@ def connect_listeners(pools: Iterable[Pool]) -> list[Listener]:
 
     SQLAlchemy's own listeners, which prepare an engine's dialect, are left out.
     """
-    found: dict[Listener, None] = {}
-    for pool in pools:
-        for event in CONNECT:
-            found.update(dict.fromkeys(getattr(pool.dispatch, event)))
+    found = dict.fromkeys(f for p in pools for event in CONNECT for f in getattr(p.dispatch, event))
     return [one for one in found if not _prepares_dialect(one)]
 
 

@@ -71,9 +71,7 @@ def _redirected(engine: Engine, target: Engine, independent: bool) -> Iterator[C
         listen()
     for name in _SETTERS:
         setattr(own, name, getattr(dialect, name, None))
-    pool = target.pool
-    if isinstance(pool, CheckoutPool):
-        pool = pool.beside(engine)
+    pool = target.pool.beside(engine) if isinstance(target.pool, CheckoutPool) else target.pool
     engine.pool, engine.dialect, engine.url = pool, dialect, target.url
     try:
         yield listen

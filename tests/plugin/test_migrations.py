@@ -520,6 +520,30 @@ def test_a_missing_file_ends_the_run_before_it_begins(project: Project) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["", "main="])
+def test_two_files_for_one_database_are_refused(project: Project, name: str) -> None:
+    """The first was ignored. Control: one of them, or one for each database, is read."""
+    for file in ("alembic.ini", "audit.ini"):
+        project.write(file, "[alembic]")
+    project.ini(asyncdb_migrations=f"{name}alembic.ini, {name}audit.ini")
+    assert (
+        usage_error(project)
+        == textwrap.dedent(
+            """
+        one database has two files: 'alembic.ini', 'audit.ini' (asyncdb_migrations in pytest.ini)
+
+        To fix this, do one of:
+          - name one of them
+          - run both in a function: the fixture asyncdb_migrate
+        """
+        ).strip()
+    )
+    project.tests("def test_it(): pass")
+    for accepted in ("audit.ini", f"{name}alembic.ini, other=audit.ini"):
+        project.ini(asyncdb_migrations=accepted)
+        project.pytester.runpytest_inprocess("--asyncdb=sqlite").assert_outcomes(passed=1)
+
+
 def test_a_pattern_of_asyncdb_inputs_that_matches_nothing_is_told(project: Project) -> None:
     """A misspelt name would let a stale template stay."""
     project.ini(asyncdb_inputs="app schema/*.sql")
