@@ -18,6 +18,7 @@ from functools import partial
 
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 heard = []
 
@@ -35,6 +36,7 @@ def make(url, level):
     made = create_async_engine(
         url,
         isolation_level=level,
+        poolclass=AsyncAdaptedQueuePool,  # not the default for a file before SQLAlchemy 2.0.38
         json_serializer=partial(json.dumps, default=float),
         json_deserializer=partial(json.loads, parse_float=Decimal),
     )

@@ -126,10 +126,10 @@ async def while_a_statement_runs(engine):
     async with engine.connect() as connection:
         driver = (await connection.get_raw_connection()).driver_connection
         decode = {{"encoder": str, "decoder": lambda value: gc.collect()}}
-        await driver.set_type_codec("point", schema="pg_catalog", **decode)
+        await driver.set_type_codec("date", schema="pg_catalog", **decode)
         gc.disable()
         await lose(engine)
-        await connection.execute(text("SELECT point '(1,2)'"))
+        await connection.execute(text("SELECT date '2024-02-29'"))
         gc.enable()
         await connection.rollback()
         assert (await connection.scalars(select(User.name))).all() == []
@@ -153,6 +153,8 @@ async def test_it(asyncdb_engine, caplog):
 @pytest.mark.asyncdb(isolation="copy")
 async def test_plain(asyncdb_url, caplog):
     engine = create_async_engine(asyncdb_url)
+    if engine.name == "sqlite" and not engine.dialect.has_terminate:
+        return  # an older SQLAlchemy: the connection keeps its lock
     await check({work}, engine, caplog)
     await engine.dispose()
 """

@@ -236,6 +236,7 @@ def test_what_the_lifespan_puts_into_the_state_of_an_application(
     app: Project, target: Target, name: str
 ) -> None:
     """The state of Starlette has no such attribute before."""
+    pytest.importorskip("starlette")
     app.write(
         "app/main.py",
         """
