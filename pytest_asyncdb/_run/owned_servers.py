@@ -83,8 +83,7 @@ class OwnedServers:
         """Drop the run's databases on external servers, and stop managed servers. May be called
         twice."""
         with self._lock:
-            self._closed = True
-            futures, self._futures = self._futures, {}
+            self._closed, futures, self._futures = True, self._futures, {}
         with self._stack:
             for future in futures.values():
                 # After Ctrl-C in the middle of an import, the import lock can stay taken, and a

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 from pytest_asyncdb._engines import selector_loop
@@ -73,23 +72,21 @@ def wait_until_ready(
     Raises:
         NotReady: There was no answer in time, or a final error.
     """
-    from sqlalchemy import text
-    from sqlalchemy.exc import ArgumentError
-    from sqlalchemy.pool import NullPool
+    from sqlalchemy import exc, pool, text
 
     try:
         engine = build_engine(
             backend.url(server, driver.name, None),
-            poolclass=NullPool,
+            poolclass=pool.NullPool,
             connect_args=dict(driver.pooler_arguments),  # there may be a pooler
             execution_options={OURS: True},  # tests of another backend may run meanwhile
         )
-    except (ImportError, ArgumentError) as error:
+    except (ImportError, exc.ArgumentError) as error:
         raise NotReady(0.0, error) from error
 
     def useless(error: BaseException) -> bool:
         # A driver needs the package cryptography for some ways to log in.
-        never = isinstance(error, (ImportError, ArgumentError)) or "cryptography" in str(error)
+        never = isinstance(error, (ImportError, exc.ArgumentError)) or "cryptography" in str(error)
         return never or _is_answer(error) or final(error)
 
     async def attempt() -> tuple[str, str]:
@@ -102,11 +99,12 @@ def wait_until_ready(
             return str(version), (session[1] or "a Unix socket") if pooler else ""
 
     async def attempts() -> tuple[str, str]:
-        began = time.monotonic()
+        clock = asyncio.get_running_loop().time
+        began = clock()
         task: asyncio.Task[tuple[str, str]] | None = None
         last: BaseException = TimeoutError("the connection hangs")
         try:
-            while (left := began + seconds - time.monotonic()) > 0:
+            while (left := began + seconds - clock()) > 0:
                 if task is None:
                     task = asyncio.create_task(attempt())
                     # Otherwise asyncio reports an error after the last look as never retrieved.
@@ -122,7 +120,7 @@ def wait_until_ready(
                     if useless(error):
                         break
                     await asyncio.sleep(pause)
-            raise NotReady(time.monotonic() - began, last)
+            raise NotReady(clock() - began, last)
         finally:
             if task is not None and task.cancel():
                 await asyncio.wait([task], timeout=_CHECK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -9,12 +10,14 @@ import socket
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pytest_asyncdb._config.registry import Registry
+from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb._system.process_identity import Owner
 from pytest_asyncdb.abc import BackendSpec, Sourced
 from pytest_asyncdb.errors import ConfigError, ProviderUnavailable
@@ -100,6 +103,25 @@ def test_a_short_wait_gives_no_line_and_leaves_no_thread() -> None:
     with readiness.patience(pytest.fail, "never"):
         pass
     assert threading.active_count() == before
+
+
+def test_a_wait_ends_although_a_test_has_frozen_the_time_when_it_began() -> None:
+    """Tests run while a server starts, and freezegun replaces the clock of all event loops.
+
+    Control: on another loop the wait does not end, because it was to end in the frozen time.
+    """
+
+    async def ends(limit: float) -> bool:
+        with pytest.MonkeyPatch.context() as frozen:
+            frozen.setattr(time, "monotonic", lambda: 1e9)
+            waits = asyncio.create_task(asyncio.sleep(0.01))
+            await asyncio.sleep(0)
+        done, _ = await asyncio.wait([waits], timeout=limit)
+        waits.cancel()
+        return waits in done
+
+    assert selector_loop.run(ends(10))
+    assert not asyncio.run(ends(0.1))
 
 
 def test_sqlite_is_in_this_process() -> None:
