@@ -480,3 +480,62 @@ def test_control_a_cancelled_statement(project: Project, servers: Servers, word:
     tests = f"SLOW = {SLOW[target.backend]!r}\n" + CANCELLED
     project.ini(asyncio_default_test_loop_scope="session")
     assert "1 passed" not in naive(project, target, "session", tests)
+
+
+#: freezegun replaces the clock of all event loops like this.
+FROZEN = """
+import time
+
+from sqlalchemy import update
+
+
+async def wait(engine, monkeypatch):
+    sessions = async_sessionmaker(engine)
+    async with sessions.begin() as session:
+        await add(session, "ada")
+
+    async def other():
+        async with sessions.begin() as session:
+            await session.execute(update(User).values(name="other"))
+
+    with monkeypatch.context() as frozen:
+        frozen.setattr(time, "monotonic", lambda: 1e9)
+        async with sessions() as session:
+            await session.execute(update(User).values(name="first"))
+            task = asyncio.create_task(other())
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert not task.done()
+            await session.commit()
+        await task
+    async with sessions() as session:
+        assert await names(session) == ["other"]
+
+
+@pytest.mark.parametrize("n", [
+    pytest.param(n, marks=pytest.mark.asyncdb(isolation=how))
+    for n, how in enumerate(("reset", "copy"))
+])
+async def test_it(asyncdb_engine, monkeypatch, n):
+    await wait(asyncdb_engine, monkeypatch)
+
+
+@pytest.mark.asyncdb(isolation="copy")
+async def test_plain(asyncdb_url, monkeypatch):
+    engine = create_async_engine(asyncdb_url)
+    await wait(engine, monkeypatch)
+    await engine.dispose()
+"""
+
+
+@pytest.mark.everyday("postgres+asyncpg", "postgres+psycopg", "mariadb+asyncmy")
+@pytest.mark.parametrize("word", [word for word in WORDS if word != "sqlite"])
+def test_a_statement_waits_for_another_task_in_a_frozen_time(
+    project: Project, servers: Servers, word: str
+) -> None:
+    """The loop of the test stood still until the server ended the wait for the lock.
+
+    Control: a plain engine.
+    """
+    project.tests(FROZEN, "from sqlalchemy.ext.asyncio import create_async_engine")
+    project.run(servers.target(word)).passed(3)
