@@ -12,7 +12,6 @@ import os
 import selectors
 import sys
 import threading
-import time
 import types
 import weakref
 from collections.abc import Awaitable, Callable
@@ -35,7 +34,7 @@ class _Selector(selectors.DefaultSelector):
 
     def __init__(self) -> None:
         super().__init__()
-        #: ``time.monotonic()`` until which the loop may block; None: no limit.
+        #: The time of the loop until which the loop may block; None: no limit.
         self.until: float | None = None
         #: True if the loop was idle at that time.
         self.idle = False
@@ -52,9 +51,9 @@ class _Selector(selectors.DefaultSelector):
         self._skipped = False
         if self.until is None:
             return super().select(timeout)
-        left = self.until - time.monotonic()  # a negative number means no time, too
+        left = self.until - SteppedLoop.time()  # a negative number means no time, too
         events = super().select(left if timeout is None else min(left, timeout))
-        if not events and time.monotonic() >= self.until:
+        if not events and SteppedLoop.time() >= self.until:
             self.next_timer = timeout
             self.idle = True
         return events
@@ -154,7 +153,7 @@ class PrivateLoop:
             if first is not None:
                 first()
             if task is None or not task.done():
-                self._step(task, None if patience is None else time.monotonic() + patience)
+                self._step(task, None if patience is None else loop.time() + patience)
             if self.waiting and task is not None:
                 self._step(None, 0.0)  # else waiting calls do not notice what is ready
         finally:
