@@ -13,6 +13,7 @@ import contextvars
 import functools
 import selectors
 import sys
+import time
 
 # Without _set_running_loop no statement can run in place ("Cannot run the event loop while another
 # loop is running"), and futures that an adapter creates would belong to the wrong loop.
@@ -39,7 +40,15 @@ T = TypeVar("T")
 _ONE_TASK = sys.version_info >= (3, 14)
 
 
-class SteppedLoop(asyncio.SelectorEventLoop):
+class SteadyLoop(asyncio.SelectorEventLoop):
+    """A loop whose time goes on while a test freezes the time. Otherwise a wait that begins then
+    would not end. freezegun does not replace functions that a class holds.
+    """
+
+    time = staticmethod(time.monotonic)
+
+
+class SteppedLoop(SteadyLoop):
     """A loop that is run step by step.
 
     A statement needs two or three steps. ``run_forever()`` does more work than these before and

@@ -23,6 +23,7 @@ from greenlet import getcurrent
 # Not from the package sqlalchemy.util: that costs two more calls for each statement.
 from sqlalchemy.util.concurrency import await_only, greenlet_spawn
 
+from pytest_asyncdb._engines import selector_loop
 from pytest_asyncdb._engines.asyncio_internals import pause, resume, running_loop, set_running_loop
 from pytest_asyncdb._engines.greenlet_parents import Carrier, Place
 from pytest_asyncdb._engines.private_loop import Parking, PrivateLoop
@@ -148,7 +149,7 @@ class HostLoop:
         outer = pause()
         try:
             work = greenlet_spawn(lambda: self.call(function, *args, patience=0.0))
-            return asyncio.run(asyncio.wait_for(work, timeout))
+            return selector_loop.run(asyncio.wait_for(work, timeout))
         finally:
             resume(*outer)
 

@@ -12,7 +12,6 @@ import os
 import selectors
 import sys
 import threading
-import time
 import types
 import weakref
 from collections.abc import Awaitable, Callable
@@ -33,12 +32,9 @@ class _Selector(selectors.DefaultSelector):
     positive timeout when it is about to block. No other public name shows that.
     """
 
-    #: The real time in a test that has frozen it: freezegun replaces the functions of modules only.
-    clock = staticmethod(time.monotonic)
-
     def __init__(self) -> None:
         super().__init__()
-        #: The time of :attr:`clock` until which the loop may block; None: no limit.
+        #: The time of the loop until which the loop may block; None: no limit.
         self.until: float | None = None
         #: True if the loop was idle at that time.
         self.idle = False
@@ -55,9 +51,9 @@ class _Selector(selectors.DefaultSelector):
         self._skipped = False
         if self.until is None:
             return super().select(timeout)
-        left = self.until - self.clock()  # a negative number means no time, too
+        left = self.until - SteppedLoop.time()  # a negative number means no time, too
         events = super().select(left if timeout is None else min(left, timeout))
-        if not events and self.clock() >= self.until:
+        if not events and SteppedLoop.time() >= self.until:
             self.next_timer = timeout
             self.idle = True
         return events
@@ -156,7 +152,7 @@ class PrivateLoop:
             if first is not None:
                 first()
             if task is None or not task.done():
-                self._step(task, None if patience is None else self.selector.clock() + patience)
+                self._step(task, None if patience is None else loop.time() + patience)
             if self.waiting and task is not None:
                 self._step(None, 0.0)  # else waiting calls do not notice what is ready
         finally:

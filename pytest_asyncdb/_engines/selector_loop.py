@@ -8,25 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from pytest_asyncdb._engines.asyncio_internals import SteadyLoop
+
 T = TypeVar("T")
-
-
-class _Loop(asyncio.SelectorEventLoop):
-    """Tests run meanwhile. If one freezes the time with freezegun, a sleep that begins then would
-    not end, so the clock is where freezegun does not replace it: in a class.
-    """
-
-    time = staticmethod(time.monotonic)
 
 
 def runner() -> asyncio.Runner:
     """Return an ``asyncio.Runner()`` with a selector loop."""
-    return asyncio.Runner(loop_factory=_Loop)
+    return asyncio.Runner(loop_factory=SteadyLoop)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -161,6 +161,36 @@ def test_a_driver_does_not_keep_what_a_test_has_replaced_in_datetime(
     project.run_apart(servers.target(word), f"--asyncdb=sqlite,{word}").had(passed=2)
 
 
+def test_writers_wait_for_each_other_while_the_time_is_frozen(
+    project: Project, sqlite: Target
+) -> None:
+    """freezegun replaces the clock of event loops. Control: the same on a plain engine."""
+    project.tests(
+        """
+        import time
+
+        from sqlalchemy.ext.asyncio import create_async_engine
+
+        async def write(engine, word):
+            async with AsyncSession(engine) as session, session.begin():
+                session.add(User(name=word))
+                await session.flush()
+                await asyncio.sleep(0)
+
+        @pytest.mark.asyncdb(isolation="reset")
+        async def test_it(asyncdb_engine, monkeypatch, tmp_path):
+            plain = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/plain.db")
+            async with plain.begin() as connection:
+                await connection.run_sync(Base.metadata.create_all)
+            monkeypatch.setattr(time, "monotonic", lambda: 1e9)
+            for engine in (plain, asyncdb_engine):
+                await asyncio.gather(*(write(engine, word) for word in ("ada", "bob", "eve")))
+            await plain.dispose()
+        """
+    )
+    project.run(sqlite, "-n0").passed(1)
+
+
 def test_a_server_that_does_not_start_is_reported_by_its_test(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
