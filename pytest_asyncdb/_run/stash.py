@@ -5,8 +5,8 @@ They are not in ``fixtures.py``, because pytest imports that module itself, to r
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +22,6 @@ RUN: pytest.StashKey[Run] = pytest.StashKey()
 ITEM: pytest.StashKey[pytest.Item] = pytest.StashKey()
 
 
-@dataclasses.dataclass(eq=False)
 class TestState:
     """What the plugin knows of a test while it runs.
 
@@ -45,7 +44,7 @@ class TestState:
     #: The test's view of its first database.
     view: View | None = None
     #: The views of all its databases, by name. The first one is *view*.
-    views: Mapping[str, View] = dataclasses.field(default_factory=dict)
+    views: Mapping[str, View] = MappingProxyType({})
 
 
 _STATE: pytest.StashKey[TestState] = pytest.StashKey()
