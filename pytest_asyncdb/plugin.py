@@ -250,16 +250,17 @@ class _First:
                 os.write(self._stderr, text.encode(errors="replace"))
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_configure(self) -> None:
+    def pytest_configure(self, config: pytest.Config) -> None:
         """Silence pytest-asyncio's warning that its ini option is unset.
 
         It would be in the first lines of every run, or end the run if warnings are errors. The
         doctor reports it instead.
         """
+        config.add_cleanup(self._close)  # after the run is closed, which may show a line
         message = 'The configuration option "asyncio_default_fixture_loop_scope" is unset'
         warnings.filterwarnings("ignore", message, pytest.PytestDeprecationWarning)
 
-    def pytest_unconfigure(self) -> None:
+    def _close(self) -> None:
         if self._stderr is not None:
             os.close(self._stderr)
             self._stderr = None

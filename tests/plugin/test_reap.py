@@ -301,6 +301,33 @@ def test_the_end_of_a_run_names_the_databases_that_it_could_not_drop(
         assert names[1] not in private.observer.databases()
 
 
+def test_a_run_whose_databases_could_not_be_dropped_says_so(
+    project: Project, private: Target, restricted: URL
+) -> None:
+    """After pytest's summary, where no report can say it."""
+    assert private.url is not None
+    dsn = private.url.replace("+asyncpg", "")
+    project.tests(
+        f"""
+        async def test_it(asyncdb_engine):
+            connection, name = await asyncpg.connect({dsn!r}), asyncdb_engine.url.database
+            await connection.execute(f"ALTER DATABASE {{name}} OWNER TO postgres")
+            await connection.close()
+        """,
+        "import asyncpg",
+    )
+    target = dataclasses.replace(private, server=restricted)
+    result = project.pytester.runpytest_subprocess(*target.arguments)
+    result.assert_outcomes(passed=1)
+    result.stderr.fnmatch_lines(
+        [
+            "asyncdb: databases of this run are still on the PostgreSQL server",
+            "*must be owner of database asyncdb_*",
+            "*run the tests again, or: python -m pytest_asyncdb reap URL",
+        ]
+    )
+
+
 def are_dropped(target: Target, *names: str) -> bool:
     """Wait for the run of another test that may be dropping them, and holds their run's lock."""
     lock = lock_of(target, names[0].split("_")[1])
