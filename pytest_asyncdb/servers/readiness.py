@@ -85,8 +85,9 @@ def wait_until_ready(
         raise NotReady(0.0, error) from error
 
     def useless(error: BaseException) -> bool:
-        # A driver needs the package cryptography for some ways to log in.
-        never = isinstance(error, (ImportError, exc.ArgumentError)) or "cryptography" in str(error)
+        # The RuntimeError names a package that a driver needs for some ways to log in.
+        missing = isinstance(error, RuntimeError) and "cryptography" in str(error)
+        never = missing or isinstance(error, (ImportError, exc.ArgumentError))
         return never or _is_answer(error) or final(error)
 
     async def attempt() -> tuple[str, str]:
@@ -99,8 +100,7 @@ def wait_until_ready(
             return str(version), (session[1] or "a Unix socket") if pooler else ""
 
     async def attempts() -> tuple[str, str]:
-        clock = asyncio.get_running_loop().time
-        began = clock()
+        began = (clock := asyncio.get_running_loop().time)()
         task: asyncio.Task[tuple[str, str]] | None = None
         last: BaseException = TimeoutError("the connection hangs")
         try:
