@@ -208,10 +208,11 @@ def test_anyio_with_and_without_pytest_asyncio(
         project.run(target, "-p", "anyio", "-p", "no:asyncio").passed(6)
 
 
-def test_uvloop_by_loop_factories(
+def test_loops_by_loop_factories(
     project: Project, target: Target, pytestconfig: pytest.Config
 ) -> None:
-    """pytest-asyncio's own way to choose loops: each test on asyncio's and on uvloop's."""
+    """pytest-asyncio's own way to choose loops: asyncio's, uvloop's, and one in debug mode whose
+    tasks begin at once (Python 3.12 and newer)."""
     if not hasattr(pytestconfig.hook, "pytest_asyncio_loop_factories"):
         pytest.skip("this pytest-asyncio has no loop factories")
     project.write(
@@ -221,8 +222,16 @@ def test_uvloop_by_loop_factories(
         import uvloop
 
 
+        def eager():
+            loop = asyncio.new_event_loop()
+            loop.set_debug(True)
+            loop.set_task_factory(getattr(asyncio, "eager_task_factory", None))
+            return loop
+
+
         def pytest_asyncio_loop_factories(config, item):
-            return {"plain": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+            new = asyncio.new_event_loop
+            return {"plain": new, "uvloop": uvloop.new_event_loop, "eager": eager}
         """,
     )
     project.tests(
@@ -235,9 +244,20 @@ async def test_function(asyncdb_session, asyncdb_engine):
 async def test_session(asyncdb_session, asyncdb_engine, request):
     assert (type(asyncio.get_running_loop()).__module__ == "uvloop") == ("uvloop" in request.node.name)
     await work(asyncdb_session, asyncdb_engine)
+
+async def test_tasks(asyncdb_sessionmaker):
+    async def one(name):
+        async with asyncdb_sessionmaker() as session, session.begin():
+            await add(session, name)
+            return await names(session)
+
+    found = await asyncio.gather(*map(one, "abcde"))
+    assert all(name in seen for name, seen in zip("abcde", found))
+    async with asyncdb_sessionmaker() as session:
+        assert sorted(await names(session)) == [*"abcde"]
 """
     )
-    project.run(target).passed(4)
+    project.run(target).passed(9)
 
 
 def test_isolated_asyncio_test_case(project: Project, target: Target) -> None:
