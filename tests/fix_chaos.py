@@ -172,6 +172,14 @@ class Run:
             raise AssertionError(f"the run hangs:\n{text}") from None
 
     @property
+    def crashed_in_asyncpg(self) -> bool:
+        """Whether a signal handler raised an error inside of asyncpg's code in C, which then uses a
+        null pointer. A plain connection of asyncpg crashes in the same way."""
+        _, _, thread = self.text.partition("Current thread ")
+        place = thread.split("\n")[1:2]
+        return self.end() == -signal.SIGSEGV and "_read_ready__data_received" in str(place)
+
+    @property
     def text(self) -> str:
         return self.output.read_text(errors="replace")
 
