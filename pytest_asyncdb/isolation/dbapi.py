@@ -36,6 +36,8 @@ FETCHES = ("fetchone", "fetchmany", "fetchall")
 #: Row counts from here on mean "unknown": for a stream, MySQL's drivers report -1 as an unsigned
 #: number of 64 bits.
 _NO_COUNT = 2**63
+#: Attributes of a cursor that has executed nothing.
+_UNSENT = {"lastrowid": None, "rowcount": -1}
 #: Types of attributes that give no way to change the connection.
 _PLAIN = (str, int, float, bytes, tuple, type, type(None))
 
@@ -64,7 +66,7 @@ class Checkout(abc.ABC):
     def __getattr__(self, name: str) -> Any:
         if self.failed is not None:
             raise self.failed
-        value = getattr(self.adapted, name)
+        value = getattr(self.ready().adapted, name)
         if not name.startswith((*_ORDINARY, "_")):
             self.touch(value)
         if not callable(value) or isinstance(value, type):
@@ -109,6 +111,10 @@ class Checkout(abc.ABC):
 
     def connected(self, entry: ConnectionPoolEntry) -> None:
         """Called after the checkout was made and before SQLAlchemy uses it."""
+
+    def ready(self) -> BackingConnection:
+        """Return the backing connection on which the next statement will run. Blocks."""
+        return self.backing
 
     @property
     def entry_info(self) -> dict[Any, Any]:
@@ -165,7 +171,7 @@ class DriverConnection:
         self.__dict__["_checkout"] = checkout
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(self._checkout.backing.connection, name)
+        value = getattr(self._checkout.ready().connection, name)
         if not name.startswith(_ORDINARY):
             self._checkout.touch(value)
         # Not callable(): that is also true for classes and for sqlite3's connection.
@@ -174,8 +180,8 @@ class DriverConnection:
         return partial(self._checkout.call_driver, name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._checkout.ready().connection, name, value)
         self._checkout.backing.touched = True
-        setattr(self._checkout.backing.connection, name, value)
 
 
 class Cursor:
@@ -198,13 +204,9 @@ class Cursor:
     def __getattr__(self, name: str) -> Any:
         cursor = self._cursor
         if cursor is None:
-            if name in self._early:
-                return self._early[name]
-            if name == "lastrowid":
-                return None
-            if name == "rowcount":
-                return -1
-            cursor = self._checkout.backing.call(self._open)
+            if name in (known := _UNSENT | self._early):
+                return known[name]
+            cursor = self._checkout.ready().call(self._open)
         fetches = name in FETCHES
         if fetches and self._rows is not None:
             return getattr(self._rows, name)
@@ -331,9 +333,8 @@ class Cursor:
             args, kwargs = self._how
             backing = self._checkout.taken or self._checkout.backing
             cursor = backing.adapted.cursor(*args, **kwargs)
-            if self._early:
-                for name, value in self._early.items():
-                    setattr(cursor, name, value)
+            for name in self._early:
+                setattr(cursor, name, self._early[name])
             # A stream outlives its checkout: on SQLite it may be read after the commit.
             self.__dict__["_cursor"], self.__dict__["_backing"] = cursor, backing
             # SQLAlchemy 2.0's cursors for psycopg have no ``server_side``. Their fetches are called

@@ -72,12 +72,15 @@ class SandboxConnection(Checkout):
         finally:
             self.end("rollback")
 
+    def ready(self) -> BackingConnection:
+        with self.work.units.lock:
+            if not (self.work.units.begun or self.work.ended):
+                self.taken.connect()
+        return self.taken
+
     @functools.cached_property
     def entry_info(self) -> dict[Any, Any]:
-        with self.work.units.lock:
-            if not self.work.units.begun:
-                self.taken.connect()
-        return self.pool.infos.pop(0) if self.pool.infos else dict(self.taken.info)
+        return self.pool.infos.pop(0) if self.pool.infos else dict(self.ready().info)
 
     def close(self) -> None:
         """End the unit. The pool calls this, and logs errors; the end of the test reports them."""

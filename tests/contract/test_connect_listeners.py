@@ -438,3 +438,50 @@ def test_a_listener_of_all_engines_that_a_server_refuses_is_told_at_once(
     outcome.result.assert_outcomes(errors=1)
     assert "it refused a statement, perhaps of a listener on the class Engine; " in outcome.text
     assert 'ProgrammingError: syntax error at or near "PRAGMA"' in outcome.text
+
+
+@pytest.mark.everyday("sqlite", "postgres+asyncpg", "postgres+psycopg")
+def test_the_first_use_is_of_the_connection_of_the_first_statement(
+    project: Project, target: Target
+) -> None:
+    """A test before had another listener, so the connection is replaced: before a listener reads
+    the driver's cursor, and before the driver's own connection is used."""
+    application(project, target, named="app.db:engine, app.db:other")
+    project.tests(
+        """
+        from sqlalchemy import event
+        from sqlalchemy.ext.asyncio import create_async_engine
+        from app.db import setter, setting
+
+        @pytest.fixture(params=["plain", "rollback"])
+        async def engine(request):
+            if request.param == "rollback":
+                yield request.getfixturevalue("asyncdb_engine")
+                return
+            engine = create_async_engine(request.getfixturevalue("asyncdb_url"))
+            yield engine
+            await engine.dispose()
+
+        async def read_cursor(engine):
+            def read(connection, cursor, *_):
+                getattr(cursor, "connection", None)  # aiosqlite's and asyncpg's have none
+
+            event.listen(engine.sync_engine, "before_cursor_execute", read)
+
+        async def use_driver(engine):
+            async with engine.connect() as connection:
+                driver = (await connection.get_raw_connection()).driver_connection
+                send = driver.execute if hasattr(driver, "execute") else driver.query
+                await send("SELECT 1")
+
+        @pytest.mark.parametrize("has_listener", [True, False])
+        @pytest.mark.parametrize("use", [read_cursor, use_driver])
+        async def test_a(engine, use, has_listener):
+            if has_listener:
+                event.listen(engine.sync_engine, "connect", setter("c", 41, commit=True))
+            else:
+                await use(engine)
+            assert (await setting(engine, "c") == 41) is has_listener
+        """,
+    )
+    project.run(target).passed(8)
