@@ -109,7 +109,7 @@ class Redirector:
         #: The views of the running test, by the names of its databases. Entries without a name use
         #: the first view.
         self._views: Mapping[str, View] = {}
-        #: Engines that are already redirected, reported or left alone.
+        #: Engines that are already redirected or left alone.
         self._known: set[Engine] = set()
         #: For each redirected engine: a function that gives its new connections the dialect of the
         #: test's engine.
@@ -134,9 +134,8 @@ class Redirector:
         """
         with self._lock:
             # It may be the first sign that the project uses the plugin (request.getfixturevalue).
-            self.active, self.others.test = True, test
+            self.active, self.others.test, self._views = True, test, views
             self._entries, self._where = entries, f"test: {test}, which has ended"
-            self._views = views
             self._known = {view.engine.sync_engine for view in views.values()}
             self._redirect()
 
@@ -174,14 +173,16 @@ class Redirector:
         if OURS in engine.get_execution_options() or (of_a_run and self._is_own()):
             return
         with self._lock:
-            views = self._views
+            views, pool = self._views, root.pool
             # The connection that is being made has the dialect of its own engine already.
             if is_new := bool(views) and root not in self._known:
                 self._redirect()
             if (is_new or engine is not root) and root in self._listen:
                 self._listen[root]()
-            if root in self._known:
-                return
+        if root in self._known:
+            if root.pool is not pool:
+                pool.dispose()  # it may have connected before it got the name of an entry
+            return
         if not (self.active or of_a_run):
             return
         named = next((entry for entry in self._entries if entry.matches(root)), None)
@@ -192,14 +193,13 @@ class Redirector:
             if (error := late()) is not None:
                 raise error
             if word is not None and not of_a_run:
-                url = shown_url(root)
                 if self._is_own():
-                    raise messages.used_in_building(word, url)
-                raise messages.used_outside(word, url, self._where, running_fixture())
+                    raise messages.used_in_building(word, shown_url(root))
+                raise messages.used_outside(word, shown_url(root), self._where, running_fixture())
             for view in views.values():
                 if root.url[3:6] == view.url[3:6]:  # host, port, database
                     view.watch()
-        elif named is None and (views or not in_memory(root.url)):
-            self.others.connects(root)
-        if not of_a_run:
+        elif named is not None:
             self._known.add(root)
+        elif views or not in_memory(root.url):
+            self.others.connects(root)

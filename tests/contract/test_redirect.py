@@ -274,6 +274,63 @@ def test_what_the_lifespan_puts_into_the_state_of_an_application(
     app.run(target).passed(2)
 
 
+@pytest.mark.everyday("sqlite", "postgres+asyncpg")
+def test_an_engine_that_connects_before_it_has_its_name(app: Project, target: Target) -> None:
+    """Only what it sends before reaches its own database. The control is an engine without a name."""
+    pytest.importorskip("starlette")
+    app.write(
+        "app/main.py",
+        """
+        from contextlib import asynccontextmanager
+
+        from app.models import Base
+        from sqlalchemy.ext.asyncio import create_async_engine
+        from starlette.applications import Starlette
+
+        @asynccontextmanager
+        async def lifespan(app):
+            engine = create_async_engine("sqlite+aiosqlite:///own.db")
+            async with engine.begin() as connection:
+                await connection.run_sync(Base.metadata.create_all)
+            app.state.engine = app.state.other = engine
+            yield
+            await engine.dispose()
+
+        app = Starlette(lifespan=lifespan)
+        """,
+    )
+    app.ini(asyncdb_app_engines="app.main:app.state.engine", filterwarnings="error")
+    app.tests(
+        """
+        import sqlite3
+        from contextlib import closing
+
+        from app.main import app
+
+        def own():
+            with closing(sqlite3.connect("own.db")) as connection:
+                return connection.execute("SELECT count(*) FROM users").fetchone()[0]
+
+        @pytest.mark.parametrize("n", [1, 2])
+        async def test_it(n, asyncdb_session):
+            async with app.router.lifespan_context(app):
+                async with app.state.engine.begin() as connection:
+                    await connection.execute(insert(User).values(name="one"))
+            assert await names(asyncdb_session) == ["one"]
+            assert own() == 0
+
+        async def test_control(asyncdb_session):
+            async with app.router.lifespan_context(app):
+                del app.state.engine
+                async with app.state.other.begin() as connection:
+                    await connection.execute(insert(User).values(name="one"))
+            assert await names(asyncdb_session) == []
+            assert own() == 1
+        """
+    )
+    app.run(target).passed(3)
+
+
 def test_an_engine_that_a_function_makes_at_first_use(app: Project, target: Target) -> None:
     app.write(
         "app/db.py",
