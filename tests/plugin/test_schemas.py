@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from fix_project import Project
 from fix_servers import WORDS, Servers, Target
@@ -96,8 +98,8 @@ def test_a_schema_that_is_another_database_is_refused(
 ) -> None:
     """Nothing is sent to that database, though the account may use it."""
     target = servers.target(word)
-    look = target.observer
-    project.write("app/models.py", MODELS)
+    look, tenant = target.observer, f"tenant_{os.getpid()}"  # other workers use the server, too
+    project.write("app/models.py", MODELS.replace("tenant", tenant))
     if how == "migration":
         project.write(
             "conftest.py",
@@ -112,18 +114,18 @@ def test_a_schema_that_is_another_database_is_refused(
             """,
         )
     project.tests("async def test_it(asyncdb_session): assert await names(asyncdb_session) == []")
-    with look.throw_away("tenant"):
+    with look.throw_away(tenant):
         outcome = project.run(target).had(errors=1)
-        assert look.query("SHOW TABLES", "tenant") == []
+        assert look.query("SHOW TABLES", tenant) == []
     label = {"mysql": "MySQL", "mariadb": "MariaDB"}[target.backend]
     outcome.shows(
         f"""
-        the table tenant.posts is not in the test's database ({label})
+        the table {tenant}.posts is not in the test's database ({label})
 
-        On {label}, schema='tenant' names another database. Tests use only their own.
+        On {label}, schema='{tenant}' names another database. Tests use only their own.
 
         To fix this, do one of:
-        - lead the schema to the test's database: let asyncdb_engine_options return {{'execution_options': {{'schema_translate_map': {{'tenant': None}}}}}}
+        - lead the schema to the test's database: let asyncdb_engine_options return {{'execution_options': {{'schema_translate_map': {{{tenant!r}: None}}}}}}
         - keep the tests off {label}: @pytest.mark.asyncdb(exclude=…)
         """
     )
