@@ -86,15 +86,15 @@ async def test_calls(asyncdb_sessionmaker, asyncdb_url, asyncdb_backend):
 #: is run for it, the test's loop gets a turn, and the plugin notes it. SQLite's depend on its thread.
 MORE = {
     "aiosqlite": (60, 80, 235, 65),
-    "asyncpg": (125, 30, 225, 125),
-    "psycopg": (145, 20, 225, 145),
+    "asyncpg": (125, 30, 225, 120),
+    "psycopg": (140, 20, 225, 145),
     "asyncmy": (135, 255, 255, 140),
     "aiomysql": (135, 245, 255, 140),
 }
 if sqlalchemy.__version__ < "2.1":
     # An adapter of 2.0 awaits once more to close a cursor, and psycopg's calls to make rows.
     MORE["aiosqlite"] = (165, 200, 225, 150)
-    MORE["psycopg"] = (165, 45, 195, 170)
+    MORE["psycopg"] = (160, 45, 190, 165)
 if sys.version_info >= (3, 14):  # its profiler counts entering a lock, which plain engines do less
     MORE = {driver: tuple(number + 8 for number in most) for driver, most in MORE.items()}
 
