@@ -65,11 +65,12 @@ class OtherEngines:
         from pytest_asyncdb.isolation.started_tasks import started_in
 
         url = shown_url(engine)
-        if url not in self._names:
-            self._names[url] = name_of(engine)
+        name = self._names[url] = self._names[url] if url in self._names else name_of(engine)
         test = getattr(started_in(), "test", self.test)
+        if self._option.value != "refuse" and (url, name, test) in [one[:3] for one in self.seen]:
+            return
         place = "".join(lines_of(user_position()[1][:1]))
-        other = OtherEngine(url, self._names[url], test, place, running_fixture())
+        other = OtherEngine(url, name, test, place, running_fixture())
         if self._option.value == "refuse":
             fixture = [f"fixture: {other.fixture}"] if other.fixture else []
             at = [f"at {place}"] if place else []
@@ -79,8 +80,7 @@ class OtherEngines:
             if test == self.test:
                 self.refused.append(error)
             raise error
-        if all(other[:3] != one[:3] for one in self.seen):
-            self.seen.append(other)
+        self.seen.append(other)
 
     def remedies(self, other: OtherEngine) -> list[str]:
         """Return what to do about *other*."""
